@@ -1,0 +1,50 @@
+# Everything here works on a machine with Python 3.11 or later, git and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+TOOLS  := .tools
+UV     := $(TOOLS)/bin/uv
+STAMP  := $(VENV)/.installed
+UV_VERSION := 0.13.8
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check fix lock bench clean
+
+help:  ## Show this help
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+serve: $(STAMP)  ## Install if needed, then start the gateway on http://127.0.0.1:3100
+	@exec $(BIN)/embedgate serve
+
+test: $(STAMP)  ## Install if needed, then run the whole test suite
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)  ## Format, lint, strict types, import contract, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory test
+
+fix: $(STAMP)  ## Apply formatting and safe lint fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(UV)  ## Resolve the dependencies again into requirements.lock
+	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \
+	    --no-annotate --no-emit-index-url --no-header --upgrade --no-emit-package sentence-transformers --no-emit-package torch --output-file requirements.lock
+
+clean:  ## Remove the environment and every cache of this checkout
+	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "embedgate needs Python 3.11 or later, found %s; set PYTHON=..." % sys.version.split()[0])'
+	@$(PYTHON) -m venv $(TOOLS) || { echo "The venv module is not complete here; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(STAMP): $(UV) pyproject.toml requirements.lock
+	@echo "Installing into $(VENV) ..."
+	@test -x $(BIN)/python || $(UV) venv --quiet --python $$($(PYTHON) -c 'import sys; print(sys.executable)') $(VENV)
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@

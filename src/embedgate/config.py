@@ -1,0 +1,335 @@
+"""Every setting: one typed tree, read from a TOML file and the environment, checked as a whole.
+
+This is the only module that reads the environment. Precedence: command line, environment, file, default. Four
+settings have short names (EMBEDGATE_HOST, EMBEDGATE_PORT, EMBEDGATE_DATA_DIR, EMBEDGATE_CONFIG); every other
+one is EMBEDGATE_<SECTION>__<FIELD>. Unknown keys are errors, and all errors are reported at once.
+"""
+
+import os
+import tomllib
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from embedgate.core.errors import ConfigError
+
+PREFIX = "EMBEDGATE_"
+SHORT_NAMES = {
+    "EMBEDGATE_HOST": ("server", "host"),
+    "EMBEDGATE_PORT": ("server", "port"),
+    "EMBEDGATE_DATA_DIR": ("storage", "data_dir"),
+}
+CONFIG_VARIABLE = "EMBEDGATE_CONFIG"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    """A part of the tree: unknown keys refused, values never changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(_Section):
+    """The HTTP server."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Only this machine can reach the default.")
+    port: Port = Field(3100, description="TCP port to listen on; 0 takes a free one.")
+    max_body_bytes: Positive = Field(
+        40_000_000,
+        description="Largest request body, in bytes. Too small refuses big batches with 413; too large lets one "
+        "caller take that much memory.",
+    )
+    body_timeout_s: Seconds = Field(
+        60.0, description="Seconds that a request body may take to arrive. Slower callers get 408."
+    )
+    request_timeout_s: Seconds = Field(
+        300.0,
+        description="Seconds from the start of a request to its answer. Too small fails long batches on slow "
+        "providers with 504.",
+    )
+    drain_timeout_s: Seconds = Field(
+        60.0, description="Seconds that requests in flight may still take after SIGTERM before they are cut."
+    )
+
+
+class KeySettings(_Section):
+    """Credentials of callers."""
+
+    prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,15}$")] = Field(
+        "eg",
+        description="Start of every key: `<prefix>_` and 32 hex digits. `ziri` suits clients of that API.",
+    )
+
+
+class StorageSettings(_Section):
+    """What survives a restart."""
+
+    data_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("embedgate", appauthor=False)),
+        description="Folder of the database, the keys of the first start and prepared models.",
+    )
+    synchronous: Literal["normal", "full"] = Field(
+        "normal",
+        description="How SQLite commits. `normal` survives a killed process; `full` also a power cut, at the "
+        "price of a disk sync per group of requests.",
+    )
+
+
+class LimitSettings(_Section):
+    """What one embeddings request may carry, whatever the provider behind takes."""
+
+    max_inputs: Positive = Field(2048, description="Inputs per request.")
+    max_tokens: Positive = Field(300_000, description="Tokens per request, all inputs together.")
+
+
+class LocalModelSettings(_Section):
+    """One model of the BERT family in a folder of yours. Its id is `local/<name>`."""
+
+    path: Path = Field(description="Folder with model.safetensors, config.json and tokenizer.json.")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        None, description="Digest that model.safetensors must have; anything else is refused."
+    )
+    space: str | None = Field(
+        None, description="Name of its vector space; the id if absent. Same weights elsewhere share a space."
+    )
+    query_prefix: str = Field("", description="Text put before inputs of type query.")
+    document_prefix: str = Field("", description="Text put before inputs of type document.")
+    max_input_tokens: Positive | None = Field(
+        None, description="Tokens per input; from the model's own files if absent."
+    )
+
+
+class LocalSettings(_Section):
+    """Models in the process."""
+
+    default_model: str = Field(
+        "local/all-minilm-l6-v2",
+        description="The model that is loaded at start-up and suggested in messages.",
+    )
+    threads: Annotated[int, Field(ge=0)] = Field(
+        0, description="Processor cores that one local model may use; 0 means all of them."
+    )
+    micro_batch_tokens: Positive = Field(
+        512,
+        description="Padded tokens per run of the model. Much smaller wastes calls; much larger delays other "
+        "requests and is slower.",
+    )
+    models: dict[str, LocalModelSettings] = Field(
+        default_factory=dict,
+        description="Further models by id, each a folder with safetensors weights and tokenizer.json.",
+    )
+
+
+class ProviderSettings(_Section):
+    """One provider. It is switched on by a key in its usual environment variable, or here."""
+
+    enabled: bool | None = Field(
+        None,
+        description="true or false switches it on or off; absent means on when it has a key (or needs none).",
+    )
+    host: str | None = Field(
+        None, description="The row of the provider table that this entry follows; its own name if absent."
+    )
+    base_url: str | None = Field(None, description="Address of its API, up to and without `/embeddings`.")
+    api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
+    api_key_file: Path | None = Field(None, description="File that holds the key and nothing else.")
+    max_parallel: Positive | None = Field(None, description="Calls in flight at once.")
+
+
+class CatalogSettings(_Section):
+    """The models we know."""
+
+    file: Path | None = Field(
+        None, description="A catalogue file of yours: further models, and overrides of prices and limits."
+    )
+    unpriced: Literal["refuse", "free"] = Field(
+        "free",
+        description="What to do with a model without a known price: refuse it, or let it cost nothing.",
+    )
+
+
+class LogSettings(_Section):
+    """Logging. Inputs, vectors and credentials are never logged."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is written.")
+    format: Literal["text", "json"] = Field("text", description="One line per event, for people or for programs.")
+
+
+class Settings(_Section):
+    """The whole tree."""
+
+    server: ServerSettings = ServerSettings()
+    keys: KeySettings = KeySettings()
+    storage: StorageSettings = StorageSettings()
+    limits: LimitSettings = LimitSettings()
+    local: LocalSettings = LocalSettings()
+    providers: dict[str, ProviderSettings] = Field(default_factory=dict)
+    catalog: CatalogSettings = CatalogSettings()
+    log: LogSettings = LogSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """Credentials by reference: the environment as it was at the start, and files. Never printed."""
+
+    _environment: Mapping[str, str]
+
+    def provider_key(self, variable: str | None, file: Path | None) -> str | None:
+        """The key in `file` if one is named, else in the environment variable; None if there is none.
+
+        Raises ConfigError if the file cannot be read or is empty.
+        """
+        if file is not None:
+            try:
+                key = file.expanduser().read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError([f"api_key_file {file} cannot be read: {error}"]) from error
+            if not key:
+                raise ConfigError([f"api_key_file {file} is empty"])
+            return key
+        return self._environment.get(variable, "").strip() or None if variable else None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings as read, where the file was (None without one), and the secrets they refer to."""
+
+    settings: Settings
+    file: Path | None
+    secrets: Secrets
+
+
+def load(
+    config_file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Loaded:
+    """Read file and environment, apply command-line overrides, check everything.
+
+    config_file: else EMBEDGATE_CONFIG, else ./embedgate.toml if it is there, else no file.
+    overrides: values by section and field; None values are left out.
+    Raises ConfigError with every mistake found.
+    """
+    environment = dict(os.environ) if environment is None else environment
+    file = _find_file(config_file, environment)
+    tree = _read_file(file) if file else {}
+    mistakes = _merge_environment(tree, environment)
+    for section, fields in (overrides or {}).items():
+        values = {name: value for name, value in fields.items() if value is not None}
+        tree.setdefault(section, {}).update(values)
+    try:
+        settings = Settings.model_validate(tree)
+    except pydantic.ValidationError as error:
+        mistakes += [_explain(detail) for detail in error.errors()]
+        raise ConfigError(mistakes) from error
+    if mistakes:
+        raise ConfigError(mistakes)
+    return Loaded(settings, file, Secrets(environment))
+
+
+def _find_file(config_file: Path | None, environment: Mapping[str, str]) -> Path | None:
+    named = config_file or (Path(environment[CONFIG_VARIABLE]) if environment.get(CONFIG_VARIABLE) else None)
+    if named is not None:
+        if not named.is_file():
+            raise ConfigError([f"configuration file {named} does not exist"])
+        return named
+    default = Path("embedgate.toml")
+    return default if default.is_file() else None
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError([f"{file}: {error}"]) from error
+
+
+def _merge_environment(tree: dict[str, Any], environment: Mapping[str, str]) -> list[str]:
+    """Write EMBEDGATE_ variables into the tree. Returns the mistakes found."""
+    mistakes = []
+    for name in sorted(environment):
+        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE:
+            continue
+        path = SHORT_NAMES.get(name) or tuple(name.removeprefix(PREFIX).lower().split("__"))
+        if len(path) < 2 or not all(path):
+            mistakes.append(f"{name}: no such setting; write {PREFIX}<SECTION>__<FIELD>")
+            continue
+        node: Any = tree
+        for part in path[:-1]:
+            node = node.setdefault(part, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            mistakes.append(f"{name}: {'.'.join(path[:-1])} is not a section")
+            continue
+        node[path[-1]] = environment[name]
+    return mistakes
+
+
+def _explain(detail: Any) -> str:
+    place = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"{place}: no such setting"
+    seen = detail["input"]
+    shown = f" (seen: {seen!r})" if isinstance(seen, (str, int, float, bool)) else ""
+    return f"{place}: {detail['msg']}{shown}"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingInfo:
+    """One setting, for the reference page and `embedgate config show`."""
+
+    path: str
+    type: str
+    default: str
+    description: str
+
+
+def fields(section: type[BaseModel] = Settings, path: str = "") -> Iterator[SettingInfo]:
+    """Every setting of the tree, in order. Entries of tables keyed by name appear once, as `<name>`."""
+    for name, info in section.model_fields.items():
+        here = f"{path}.{name}" if path else name
+        annotation: Any = info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from fields(annotation, here)
+            continue
+        entry = _entry_type(annotation)
+        if entry is not None:
+            yield from fields(entry, f"{here}.<name>")
+            continue
+        yield SettingInfo(here, _type_text(annotation), _default_text(info), info.description or "")
+
+
+def _entry_type(annotation: Any) -> type[BaseModel] | None:
+    """The section that a `dict[str, Section]` holds."""
+    if typing.get_origin(annotation) is not dict:
+        return None
+    entry = typing.get_args(annotation)[1]
+    return entry if isinstance(entry, type) and issubclass(entry, BaseModel) else None
+
+
+def _type_text(annotation: Any) -> str:
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
+    options = typing.get_args(annotation)
+    if typing.get_origin(annotation) is Literal:
+        return " or ".join(map(str, options))
+    if typing.get_origin(annotation) is Annotated:
+        return _type_text(options[0])
+    if options:
+        return " or ".join(_type_text(option) for option in options if option is not type(None))
+    return names.get(annotation, str(annotation))
+
+
+def _default_text(info: Any) -> str:
+    if info.is_required():
+        return "required"
+    if info.default_factory is not None:
+        return "per user data folder" if "Folder" in (info.description or "") else "empty"
+    return "none" if info.default is None else str(info.default)

@@ -1,0 +1,293 @@
+"""Every error that embedgate raises on purpose. Turning one into HTTP or an exit code happens elsewhere.
+
+    GatewayError                     code, status, may_retry, may_reroute
+      RequestError                   the caller can correct it
+        InvalidInput  InputTooLong  TooManyTokens  InvalidDimension  UnsupportedOption
+        MalformedRequest  MissingFields  UnknownModel  UnknownProvider  ModelNotAtProvider
+        NotAnEmbeddingModel  BodyTooLarge  BodyTooSlow  NotFound  MethodNotAllowed  NotImplementedYet
+      AccessError                    rights and limits
+        MissingKey  MalformedKey  UnknownKey  RevokedKey  NotPermitted
+        RateLimited  BudgetExhausted  Overloaded
+      UpstreamError                  the far side of a provider call
+        UpstreamRejected  UpstreamBusy  UpstreamFailed  UpstreamTimeout  UpstreamGarbled
+        UpstreamDenied
+      InternalError                  our own fault; only an id leaves the process
+        ProviderKeyMissing  DependencyMissing
+    ConfigError                      at start-up only
+
+A class fixes four facts: a stable `code`, the HTTP `status` of the OpenAI dialect, whether the same call may
+be tried again (`may_retry`), and whether another route may be tried (`may_reroute`). A message gives the
+value seen, the value allowed and the next step; never a key, an input or a vector.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """Base of all errors that a request can end with."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    may_retry: ClassVar[bool] = False
+    may_reroute: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
+        """message: for the caller. param: the request field at fault. retry_after_s: a true waiting time."""
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+
+class RequestError(GatewayError):
+    """The caller can correct it."""
+
+    code = "invalid_request"
+    status = 400
+
+
+class MalformedRequest(RequestError):
+    """The body is not the JSON object that the route takes."""
+
+    code = "invalid_request"
+
+
+class MissingFields(RequestError):
+    """A required field is absent."""
+
+    code = "missing_fields"
+
+
+class InvalidInput(RequestError):
+    """The `input` field is of the wrong type, empty, or has an item that cannot be embedded."""
+
+    code = "invalid_input"
+
+
+class InputTooLong(RequestError):
+    """One input has more tokens than the model takes. `index` is its position in the request."""
+
+    code = "context_length_exceeded"
+
+    def __init__(self, message: str, *, index: int) -> None:
+        """index: position of the input in the sequence that was given to whoever raises."""
+        super().__init__(message, param="input")
+        self.index = index
+
+
+class TooManyTokens(RequestError):
+    """All inputs together have more tokens than one request may carry."""
+
+    code = "max_tokens_per_request"
+
+
+class InvalidDimension(RequestError):
+    """The model has no vectors of the size asked for."""
+
+    code = "invalid_dimensions"
+
+
+class UnsupportedOption(RequestError):
+    """A named option cannot be honoured by the model or its routes."""
+
+    code = "unsupported_option"
+
+
+class UnknownModel(RequestError):
+    """No model of that name, or none that is switched on."""
+
+    code = "model_not_found"
+    status = 404
+
+
+class UnknownProvider(RequestError):
+    """No provider of that name."""
+
+    code = "provider_not_found"
+    status = 404
+
+
+class ModelNotAtProvider(RequestError):
+    """The provider exists but does not serve that model."""
+
+    code = "model_not_supported"
+    status = 404
+
+
+class NotAnEmbeddingModel(RequestError):
+    """The model exists but makes no embeddings. `suggestion` names one that does."""
+
+    code = "model_not_embedding"
+
+    def __init__(self, message: str, *, model: str, suggestion: str) -> None:
+        """model: as the caller wrote it. suggestion: an embedding model that is switched on."""
+        super().__init__(message, param="model")
+        self.model = model
+        self.suggestion = suggestion
+
+
+class BodyTooLarge(RequestError):
+    """The request body is over the size cap."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class BodyTooSlow(RequestError):
+    """The request body did not arrive within its deadline."""
+
+    code = "request_timeout"
+    status = 408
+
+
+class NotFound(RequestError):
+    """No such route."""
+
+    code = "not_found"
+    status = 404
+
+
+class MethodNotAllowed(RequestError):
+    """The route exists, but not for that method. `allowed` lists those it has."""
+
+    code = "method_not_allowed"
+    status = 405
+
+    def __init__(self, message: str, *, allowed: Sequence[str]) -> None:
+        """allowed: HTTP methods of the route."""
+        super().__init__(message)
+        self.allowed = tuple(allowed)
+
+
+class NotImplementedYet(RequestError):
+    """A documented route that this version does not serve."""
+
+    code = "not_implemented"
+    status = 501
+
+
+class AccessError(GatewayError):
+    """Rights and limits."""
+
+    code = "permission_denied"
+    status = 403
+
+
+class MissingKey(AccessError):
+    """No credential came with the request."""
+
+    code = "invalid_api_key"
+    status = 401
+
+
+class MalformedKey(AccessError):
+    """The credential has not the form of a key."""
+
+    code = "invalid_api_key"
+    status = 401
+
+
+class UnknownKey(AccessError):
+    """The credential is well formed and belongs to nobody."""
+
+    code = "invalid_api_key"
+    status = 401
+
+
+class RevokedKey(AccessError):
+    """The key was revoked, or its user disabled."""
+
+    code = "invalid_api_key"
+    status = 401
+
+
+class NotPermitted(AccessError):
+    """A policy forbids it."""
+
+
+class RateLimited(AccessError):
+    """A limit of requests or tokens per minute is reached."""
+
+    code = "rate_limit_exceeded"
+    status = 429
+
+
+class BudgetExhausted(AccessError):
+    """The request could cost more than what is left of the budget."""
+
+    code = "insufficient_quota"
+    status = 402
+
+
+class Overloaded(AccessError):
+    """The gateway has no free place for the request right now."""
+
+    code = "overloaded"
+    status = 503
+
+
+class UpstreamError(GatewayError):
+    """The far side of a provider call."""
+
+    code = "upstream_error"
+    status = 502
+    may_reroute = True
+
+
+class UpstreamRejected(UpstreamError):
+    """The provider refused this very call as wrong; the same call cannot succeed there."""
+
+
+class UpstreamDenied(UpstreamError):
+    """The provider refused our credential, or its account has no money left."""
+
+
+class UpstreamBusy(UpstreamError):
+    """The provider limits us or is overloaded."""
+
+    may_retry = True
+
+
+class UpstreamFailed(UpstreamError):
+    """The provider, or the way to it, broke."""
+
+    may_retry = True
+
+
+class UpstreamTimeout(UpstreamError):
+    """The provider did not answer within the deadline of the request."""
+
+    code = "upstream_timeout"
+    status = 504
+
+
+class UpstreamGarbled(UpstreamError):
+    """The provider's answer is not a right answer: count, order, size, numbers, shape."""
+
+    may_retry = True
+
+
+class InternalError(GatewayError):
+    """Our own fault. The message is for the log; callers get an id."""
+
+
+class ProviderKeyMissing(InternalError):
+    """The model's provider has no credential configured."""
+
+    code = "provider_key_missing"
+
+
+class DependencyMissing(InternalError):
+    """An optional dependency is not installed. The message names the extra that brings it."""
+
+    code = "dependency_missing"
+
+
+class ConfigError(Exception):
+    """The settings are wrong. Carries every mistake found, one line each."""
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        """mistakes: one sentence each, naming the setting, the value seen and what is allowed."""
+        super().__init__("\n".join(mistakes))
+        self.mistakes = tuple(mistakes)

@@ -1,0 +1,32 @@
+"""The identity of one answer: a digest of everything that changes the vector, and of nothing else.
+
+Used as the key of joined and cached inputs. The parts are length-prefixed, so that no two different lists of
+parts give the same bytes.
+"""
+
+import hashlib
+import struct
+
+from embedgate.core.types import Input
+
+DIGEST_BYTES = 16
+
+
+def fingerprint(parts: tuple[str, ...], text: Input) -> bytes:
+    """BLAKE2b-128 over `parts` (scope, space, revision, input type, prefix, truncation) and one input.
+
+    text: exact; no trimming, no case folding. Token ids and text never share a fingerprint.
+    Returns 16 bytes.
+    """
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for part in parts:
+        raw = part.encode()
+        digest.update(struct.pack("<I", len(raw)))
+        digest.update(raw)
+    if isinstance(text, str):
+        digest.update(b"t")
+        digest.update(text.encode())
+    else:
+        digest.update(b"i")
+        digest.update(struct.pack(f"<{len(text)}q", *text))
+    return digest.digest()

@@ -1,0 +1,119 @@
+"""The sockets of the engine: what it needs of the world, as protocols. Concrete classes are chosen in wiring.py."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from embedgate.core.types import (
+    Batch,
+    Input,
+    InputType,
+    KeyRecord,
+    LedgerEntry,
+    ProviderReply,
+    Route,
+    UserRecord,
+)
+from embedgate.core.vectors import Vectors
+
+
+class Provider(Protocol):
+    """One host of models, ready to be called: it has its credential, pool and workers."""
+
+    async def embed(self, batch: Batch, route: Route, deadline_s: float) -> ProviderReply:
+        """Embed one batch. deadline_s: on the monotonic clock.
+
+        Returns vectors in the order of `batch.inputs`, not yet checked.
+        Raises UpstreamError, InputTooLong with a position in the batch, or InvalidInput.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let calls in flight end, then free connections, threads and models."""
+        ...
+
+
+class TokenCounter(Protocol):
+    """Token counts of one tokenizer."""
+
+    is_exact: bool
+
+    def count(self, text: str) -> int:
+        """Tokens of one text as the model sees it, special tokens included; an upper bound if not `is_exact`."""
+        ...
+
+
+class TokenDecoder(Protocol):
+    """Turns cl100k_base token ids back into text."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of `tokens`. Raises InvalidInput for ids outside the vocabulary or bytes that are not UTF-8."""
+        ...
+
+
+class Tokenizers(Protocol):
+    """The tokenizers that the gateway has."""
+
+    def counter(self, route: Route) -> TokenCounter:
+        """The counter of the model behind a route: exact where its tokenizer is here, else a bound by bytes."""
+        ...
+
+    def decoder(self) -> TokenDecoder:
+        """The decoder of cl100k_base. Raises DependencyMissing if none is installed."""
+        ...
+
+
+class Ledger(Protocol):
+    """The append-only record of what was used."""
+
+    async def record(self, entry: LedgerEntry) -> None:
+        """Return once the entry is committed to disk.
+
+        Raises InternalError if it could not be; the entry is then kept and tried again.
+        """
+        ...
+
+
+class KeyStore(Protocol):
+    """Users and their keys. A key is known by its SHA-256 digest only."""
+
+    async def find(self, digest: bytes) -> KeyRecord | None:
+        """The key of a digest, revoked ones included; None if there is none. May be at most a second old."""
+        ...
+
+
+class KeyAdmin(Protocol):
+    """Management of users and keys, blocking: for the command line and the first start."""
+
+    def create_user(self, name: str, *, is_admin: bool = False) -> UserRecord:
+        """Raises InvalidInput if the name is empty or taken."""
+        ...
+
+    def list_users(self) -> list[UserRecord]:
+        """All users, oldest first."""
+        ...
+
+    def create_key(self, user: str, name: str) -> tuple[KeyRecord, str]:
+        """A new key for the user of that name or id, and its secret, which is shown this once.
+
+        Raises InvalidInput if there is no such user.
+        """
+        ...
+
+    def list_keys(self, user: str | None = None) -> list[KeyRecord]:
+        """Keys, oldest first; of one user if given."""
+        ...
+
+    def revoke_key(self, key_id: str) -> KeyRecord:
+        """Stop a key, by its id or its full secret. Revoking twice changes nothing.
+
+        Raises InvalidInput if there is no such key.
+        """
+        ...
+
+
+class Embedder(Protocol):
+    """Anything that turns texts into vectors, blocking: the client, or a model in the process."""
+
+    def embed(self, texts: Sequence[Input], input_type: InputType | None = None) -> Vectors:
+        """(n, dim) float32, one row per text, in order."""
+        ...

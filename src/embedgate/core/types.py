@@ -1,0 +1,297 @@
+"""The records that travel through the gateway. All frozen, except `Call`, the life of one request."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from embedgate.core.errors import GatewayError
+from embedgate.core.vectors import Vectors
+
+InputType = Literal["query", "document"]
+Truncate = Literal["none", "start", "end"]
+Action = Literal["embedding", "chat"]
+Dialect = Literal["openai", "ziri"]
+TokenIds = tuple[int, ...]
+Input = str | TokenIds
+"""A text, or the cl100k_base token ids of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one input token costs. `as_of` is the date of the price list, `source` names it."""
+
+    picodollars_per_token: int
+    as_of: str | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DimRange:
+    """The vector sizes that can be asked for: those in `allowed`, or any from `minimum` to `maximum` if it is empty."""
+
+    default: int
+    minimum: int
+    maximum: int
+    allowed: tuple[int, ...] = ()
+
+    def __contains__(self, dim: object) -> bool:
+        """Whether `dim` is a size that can be asked for."""
+        if not isinstance(dim, int):
+            return False
+        return dim in self.allowed if self.allowed else self.minimum <= dim <= self.maximum
+
+    def describe(self) -> str:
+        """For messages: `1..1536` or `256, 512, 1024`."""
+        if self.allowed:
+            return ", ".join(map(str, sorted(self.allowed)))
+        if self.minimum == self.maximum:
+            return str(self.maximum)
+        return f"{self.minimum}..{self.maximum}"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What one provider call takes. None means that no limit is known."""
+
+    max_inputs: int | None = None
+    max_tokens: int | None = None
+    max_bytes: int | None = None
+    max_parallel: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One model on one provider: where the same weights can be reached, and what that host takes.
+
+    `query_prefix` and `document_prefix` are what the gateway must prepend there; None means nothing is needed, or
+    the host does it. `accepts_dim` says the host takes a size; `restores_unit_length` says a shortened vector
+    from there needs no rescaling. `tokenizer` is `tiktoken:cl100k_base`, `hf:<name>`, `local` or `unknown`.
+    """
+
+    provider: str
+    upstream_model: str
+    dims: DimRange
+    max_input_tokens: int
+    tokenizer: str
+    limits: BatchLimits = field(default_factory=BatchLimits)
+    price: Price | None = None
+    accepts_dim: bool = False
+    accepts_base64: bool = False
+    accepts_token_ids: bool = False
+    accepts_user: bool = False
+    accepts_unknown_options: bool = False
+    input_types: tuple[str, ...] = ()
+    query_prefix: str | None = None
+    document_prefix: str | None = None
+    truncates_silently: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A public model name and the space its vectors live in.
+
+    Two models of one space give comparable vectors. `dims.default` is the native size. A chat model has
+    `action` "chat", no space and no dims; it is known so that it can be refused by name and priced.
+    """
+
+    id: str
+    action: Action
+    routes: tuple[Route, ...]
+    space: str | None = None
+    dims: DimRange | None = None
+    is_matryoshka: bool = False
+    is_normalised: bool = False
+    max_input_tokens: int = 0
+    status: str = "active"
+    note: str | None = None
+
+    @property
+    def author(self) -> str:
+        """The part of the id before the first slash."""
+        return self.id.partition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """The part of the id after the first slash: the bare name."""
+        return self.id.partition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the owner of the key that came with the request."""
+
+    user_id: str
+    user_name: str
+    key_id: str
+    is_admin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How one request wants its routes ordered: by a list of providers, or by price."""
+
+    order: tuple[str, ...] = ()
+    by_price: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """One embeddings request, free of any wire format.
+
+    `dim` None means the model's own size. `options` are fields that no dialect knows, as raw JSON by name: passed
+    to routes that accept them, refused otherwise. `provider` pins one provider.
+    """
+
+    model: str
+    inputs: tuple[Input, ...]
+    dim: int | None = None
+    input_type: InputType | None = None
+    truncate: Truncate = "none"
+    user: str | None = None
+    provider: str | None = None
+    routing: Routing | None = None
+    fallback_model: str | None = None
+    allow_space_change: bool = False
+    options: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The inputs of one provider call, prefixed and within the route's limits.
+
+    `dim` None means that the call names no size and the native one is expected (`expected_dim` says it).
+    """
+
+    inputs: tuple[Input, ...]
+    expected_dim: int
+    dim: int | None = None
+    input_type: InputType | None = None
+    truncate: Truncate = "none"
+    user: str | None = None
+    options: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderReply:
+    """The vectors of one batch, (n, dim) float32 in the order of its inputs.
+
+    `tokens` is the provider's own count for the whole batch, None if it gave none. `model` is what the provider
+    says it used. `truncated` holds the positions of inputs that were cut.
+    """
+
+    vectors: Vectors
+    tokens: int | None = None
+    model: str | None = None
+    truncated: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Input tokens of a request. `is_estimated` when no provider and no exact tokenizer gave the number."""
+
+    tokens: int = 0
+    is_estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """The answer to an EmbedRequest: one row of `vectors` per input, in the caller's order, shape (n, dim) float32.
+
+    `model` is the public id of the model that served it; `provider` the route. `truncated` holds the positions of
+    inputs that were cut on request.
+    """
+
+    model: str
+    provider: str
+    vectors: Vectors
+    usage: Usage
+    cost_picodollars: int
+    truncated: tuple[int, ...]
+    timing: "Timing"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds spent, by stage: in all, before the provider was called, and at providers."""
+
+    total_ms: float
+    authenticate_ms: float
+    upstream_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One line of the ledger: what one request used and cost, and whom to bill."""
+
+    request_id: str
+    at_ms: int
+    dialect: Dialect
+    user_id: str
+    key_id: str
+    model: str
+    space: str
+    provider: str
+    upstream_model: str
+    items: int
+    tokens: int
+    tokens_estimated: bool
+    price_picodollars: int
+    price_as_of: str | None
+    cost_picodollars: int
+    outcome: str
+    total_ms: float
+    upstream_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class UserRecord:
+    """A user as stored. Times are UTC milliseconds since 1970."""
+
+    id: str
+    name: str
+    is_admin: bool
+    created_at_ms: int
+    is_disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """A key as stored: never the key itself. `hint` is its last four characters."""
+
+    id: str
+    user_id: str
+    user_name: str
+    name: str
+    hint: str
+    is_admin: bool
+    created_at_ms: int
+    revoked_at_ms: int | None = None
+    user_is_disabled: bool = False
+
+
+@dataclass(slots=True)
+class Spend:
+    """What one route has cost one request so far."""
+
+    route: Route
+    tokens: int = 0
+    tokens_estimated: bool = False
+    cost_picodollars: int = 0
+
+
+@dataclass(slots=True)
+class Call:
+    """The life of one request: the only mutable record. Stages add to it; `account` reads it at the end."""
+
+    request_id: str
+    dialect: Dialect
+    caller: Caller
+    request: EmbedRequest
+    started_s: float
+    authenticate_s: float
+    deadline_s: float
+    model: Model | None = None
+    spends: list[Spend] = field(default_factory=list)
+    upstream_s: float = 0.0
+    upstream_calls: int = 0
+    error: GatewayError | None = None

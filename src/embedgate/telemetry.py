@@ -1,0 +1,75 @@
+"""Log events: constant names with typed fields. Inputs, vectors and credentials are in none of them.
+
+Every event goes through `Event.emit`, as one line of text or one JSON object.
+"""
+
+import logging
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+import orjson
+
+_logger = logging.getLogger("embedgate")
+
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One kind of event. `level` is a logging level."""
+
+    name: str
+    level: int = logging.INFO
+
+    def emit(self, **fields: Value) -> None:
+        """Write the event with its fields. Costs nothing below the configured level."""
+        if _logger.isEnabledFor(self.level):
+            _logger.log(self.level, self.name, extra={"fields": fields})
+
+
+STARTED = Event("started")
+FIRST_START = Event("first_start")
+DRAINING = Event("draining")
+STOPPED = Event("stopped")
+MODEL_LOADED = Event("model_loaded")
+REQUEST = Event("request", logging.DEBUG)
+REQUEST_FAILED = Event("request_failed", logging.DEBUG)
+INTERNAL_FAULT = Event("internal_fault", logging.ERROR)
+UPSTREAM_FAULT = Event("upstream_fault", logging.WARNING)
+BAD_ANSWER = Event("bad_answer", logging.WARNING)
+LEDGER_STUCK = Event("ledger_stuck", logging.CRITICAL)
+LEDGER_RECOVERED = Event("ledger_recovered", logging.WARNING)
+
+
+class _TextFormat(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Value] = getattr(record, "fields", {})
+        tail = " ".join(f"{name}={value}" for name, value in fields.items())
+        at = self.formatTime(record, "%Y-%m-%dT%H:%M:%S")
+        line = f"{at} {record.levelname.lower()} {record.getMessage()} {tail}".rstrip()
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class _JsonFormat(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Value] = getattr(record, "fields", {})
+        line: dict[str, Value] = {
+            "at": self.formatTime(record, "%Y-%m-%dT%H:%M:%S"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **fields,
+        }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return orjson.dumps(line).decode()
+
+
+def configure(level: str, style: Literal["text", "json"]) -> None:
+    """Send events to standard error at `level` and above. Call once, from the command line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormat() if style == "json" else _TextFormat())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    _logger.setLevel(level.upper())
