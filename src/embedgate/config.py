@@ -9,7 +9,7 @@ import os
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -67,6 +67,19 @@ class KeySettings(_Section):
     prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,15}$")] = Field(
         "eg",
         description="Start of every key: `<prefix>_` and 32 hex digits. `ziri` suits clients of that API.",
+    )
+
+
+class UpstreamSettings(_Section):
+    """Calls to providers."""
+
+    max_retries: Annotated[int, Field(ge=0, le=10)] = Field(
+        2,
+        description="Further attempts at one provider call that failed in a way that may pass. 0 turns them off; "
+        "many delay the next route.",
+    )
+    retry_wait_s: Seconds = Field(
+        0.5, description="Longest wait before the first further attempt; doubled for each one after, with jitter."
     )
 
 
@@ -169,6 +182,7 @@ class Settings(_Section):
 
     server: ServerSettings = ServerSettings()
     keys: KeySettings = KeySettings()
+    upstream: UpstreamSettings = UpstreamSettings()
     storage: StorageSettings = StorageSettings()
     limits: LimitSettings = LimitSettings()
     local: LocalSettings = LocalSettings()
@@ -181,7 +195,7 @@ class Settings(_Section):
 class Secrets:
     """Credentials by reference: the environment as it was at the start, and files. Never printed."""
 
-    _environment: Mapping[str, str]
+    _environment: Mapping[str, str] = field(repr=False)
 
     def provider_key(self, variable: str | None, file: Path | None) -> str | None:
         """The key in `file` if one is named, else in the environment variable; None if there is none.
@@ -223,9 +237,9 @@ def load(
     file = _find_file(config_file, environment)
     tree = _read_file(file) if file else {}
     mistakes = _merge_environment(tree, environment)
-    for section, fields in (overrides or {}).items():
-        values = {name: value for name, value in fields.items() if value is not None}
-        tree.setdefault(section, {}).update(values)
+    for section, values in (overrides or {}).items():
+        if isinstance(node := tree.setdefault(section, {}), dict):
+            node.update({name: value for name, value in values.items() if value is not None})
     try:
         settings = Settings.model_validate(tree)
     except pydantic.ValidationError as error:

@@ -5,7 +5,9 @@ Every event goes through `Event.emit`, as one line of text or one JSON object.
 
 import logging
 import sys
+import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import orjson
@@ -27,10 +29,20 @@ class Event:
         if _logger.isEnabledFor(self.level):
             _logger.log(self.level, self.name, extra={"fields": fields})
 
+    def emit_fault(self, fault: BaseException, **fields: Value) -> None:
+        """Write the event with the kind of a fault and where it happened.
+
+        Its message is left out: other people's exceptions may quote an input or a credential.
+        """
+        frames = traceback.extract_tb(fault.__traceback__)
+        trace = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+        self.emit(**fields, fault=type(fault).__name__, trace=trace)
+
 
 STARTED = Event("started")
 FIRST_START = Event("first_start")
 DRAINING = Event("draining")
+REQUESTS_CUT = Event("requests_cut", logging.WARNING)
 STOPPED = Event("stopped")
 MODEL_LOADED = Event("model_loaded")
 REQUEST = Event("request", logging.DEBUG)
@@ -40,6 +52,7 @@ UPSTREAM_FAULT = Event("upstream_fault", logging.WARNING)
 BAD_ANSWER = Event("bad_answer", logging.WARNING)
 LEDGER_STUCK = Event("ledger_stuck", logging.CRITICAL)
 LEDGER_RECOVERED = Event("ledger_recovered", logging.WARNING)
+LEDGER_LOST = Event("ledger_lost", logging.CRITICAL)
 
 
 class _TextFormat(logging.Formatter):
@@ -47,8 +60,7 @@ class _TextFormat(logging.Formatter):
         fields: dict[str, Value] = getattr(record, "fields", {})
         tail = " ".join(f"{name}={value}" for name, value in fields.items())
         at = self.formatTime(record, "%Y-%m-%dT%H:%M:%S")
-        line = f"{at} {record.levelname.lower()} {record.getMessage()} {tail}".rstrip()
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return f"{at} {record.levelname.lower()} {record.getMessage()} {tail}".rstrip()
 
 
 class _JsonFormat(logging.Formatter):
@@ -60,8 +72,6 @@ class _JsonFormat(logging.Formatter):
             "event": record.getMessage(),
             **fields,
         }
-        if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
         return orjson.dumps(line).decode()
 
 

@@ -4,7 +4,8 @@
       RequestError                   the caller can correct it
         InvalidInput  InputTooLong  TooManyTokens  InvalidDimension  UnsupportedOption
         MalformedRequest  MissingFields  UnknownModel  UnknownProvider  ModelNotAtProvider
-        NotAnEmbeddingModel  BodyTooLarge  BodyTooSlow  NotFound  MethodNotAllowed  NotImplementedYet
+        ProviderKeyMissing  NotAnEmbeddingModel  BodyTooLarge  BodyTooSlow
+        NotFound  MethodNotAllowed  NotImplementedYet
       AccessError                    rights and limits
         MissingKey  MalformedKey  UnknownKey  RevokedKey  NotPermitted
         RateLimited  BudgetExhausted  Overloaded
@@ -12,7 +13,7 @@
         UpstreamRejected  UpstreamBusy  UpstreamFailed  UpstreamTimeout  UpstreamGarbled
         UpstreamDenied
       InternalError                  our own fault; only an id leaves the process
-        ProviderKeyMissing  DependencyMissing
+        DependencyMissing
     ConfigError                      at start-up only
 
 A class fixes four facts: a stable `code`, the HTTP `status` of the OpenAI dialect, whether the same call may
@@ -21,7 +22,7 @@ value seen, the value allowed and the next step; never a key, an input or a vect
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class GatewayError(Exception):
@@ -64,16 +65,30 @@ class InvalidInput(RequestError):
 
     code = "invalid_input"
 
+    def __init__(self, reason: str, *, index: int | None = None, param: str = "input") -> None:
+        """index: position of the item at fault in the sequence given to whoever raises; it starts the message."""
+        super().__init__(reason if index is None else f"input[{index}] {reason}", param=param)
+        self.reason = reason
+        self.index = index
 
-class InputTooLong(RequestError):
-    """One input has more tokens than the model takes. `index` is its position in the request."""
+    def at(self, index: int) -> Self:
+        """The same fault, of the item at another position: batches count from 0, callers from their request."""
+        return type(self)(self.reason, index=index)
+
+
+class InputTooLong(InvalidInput):
+    """One input has more tokens than the model takes."""
 
     code = "context_length_exceeded"
 
-    def __init__(self, message: str, *, index: int) -> None:
-        """index: position of the input in the sequence that was given to whoever raises."""
-        super().__init__(message, param="input")
-        self.index = index
+    @classmethod
+    def measured(cls, index: int, tokens: int, max_tokens: int) -> Self:
+        """The fault of an input of `tokens` tokens where `max_tokens` are allowed."""
+        reason = (
+            f"has {tokens} tokens; this model's maximum context length is {max_tokens} tokens. "
+            'Shorten it, split it, or send "truncate": "end".'
+        )
+        return cls(reason, index=index)
 
 
 class TooManyTokens(RequestError):
@@ -115,16 +130,17 @@ class ModelNotAtProvider(RequestError):
     status = 404
 
 
+class ProviderKeyMissing(RequestError):
+    """The model is known, but no provider that serves it is switched on."""
+
+    code = "model_not_found"
+    status = 404
+
+
 class NotAnEmbeddingModel(RequestError):
-    """The model exists but makes no embeddings. `suggestion` names one that does."""
+    """The model exists but makes no embeddings. The message names one that does."""
 
     code = "model_not_embedding"
-
-    def __init__(self, message: str, *, model: str, suggestion: str) -> None:
-        """model: as the caller wrote it. suggestion: an embedding model that is switched on."""
-        super().__init__(message, param="model")
-        self.model = model
-        self.suggestion = suggestion
 
 
 class BodyTooLarge(RequestError):
@@ -270,12 +286,6 @@ class UpstreamGarbled(UpstreamError):
 
 class InternalError(GatewayError):
     """Our own fault. The message is for the log; callers get an id."""
-
-
-class ProviderKeyMissing(InternalError):
-    """The model's provider has no credential configured."""
-
-    code = "provider_key_missing"
 
 
 class DependencyMissing(InternalError):

@@ -11,6 +11,8 @@ InputType = Literal["query", "document"]
 Truncate = Literal["none", "start", "end"]
 Action = Literal["embedding", "chat"]
 Dialect = Literal["openai", "ziri"]
+Confidence = Literal["confirmed", "partial", "third-party", "unconfirmed"]
+ParamValue = str | int | float | bool
 TokenIds = tuple[int, ...]
 Input = str | TokenIds
 """A text, or the cl100k_base token ids of one."""
@@ -18,11 +20,16 @@ Input = str | TokenIds
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What one input token costs. `as_of` is the date of the price list, `source` names it."""
+    """What one input token costs. `as_of` is the date of the price list, `source` names it.
+
+    The other two prices are of chat models: per token that comes out, and per input token read from a cache.
+    """
 
     picodollars_per_token: int
     as_of: str | None = None
     source: str | None = None
+    output_picodollars_per_token: int | None = None
+    cached_input_picodollars_per_token: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +70,14 @@ class BatchLimits:
 class Route:
     """One model on one provider: where the same weights can be reached, and what that host takes.
 
-    `query_prefix` and `document_prefix` are what the gateway must prepend there; None means nothing is needed, or
-    the host does it. `accepts_dim` says the host takes a size; `restores_unit_length` says a shortened vector
-    from there needs no rescaling. `tokenizer` is `tiktoken:cl100k_base`, `hf:<name>`, `local` or `unknown`.
+    `query_prefix` and `document_prefix` are what the gateway must prepend there; None means nothing is needed,
+    or the host does it. `accepts_dim` says the host takes a size; `accepts_truncate` that it cuts over-long inputs when
+    asked to, `truncates_silently` that it does so unasked. `tokenizer` is `tiktoken:cl100k_base`, `hf:<name>`, `local` or `unknown`.
+
+    Wire names are the host's: `dim_field` for the size, `input_type_field` for the type, with the values
+    `query_input_type` and `document_input_type` out of its `input_types` (empty where it knows none). A dot in a field
+    name is a level of nesting. `required_params` go into every call. `promises_unit_length` says that this host is
+    known to answer with vectors of length 1. `confidence` is how sure names and sizes are.
     """
 
     provider: str
@@ -83,7 +95,15 @@ class Route:
     input_types: tuple[str, ...] = ()
     query_prefix: str | None = None
     document_prefix: str | None = None
+    accepts_truncate: bool = False
     truncates_silently: bool = False
+    dim_field: str = "dimensions"
+    input_type_field: str | None = None
+    query_input_type: str | None = None
+    document_input_type: str | None = None
+    required_params: tuple[tuple[str, ParamValue], ...] = ()
+    promises_unit_length: bool = False
+    confidence: Confidence = "confirmed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +112,7 @@ class Model:
 
     Two models of one space give comparable vectors. `dims.default` is the native size. A chat model has
     `action` "chat", no space and no dims; it is known so that it can be refused by name and priced.
+    `is_normalised` says that its vectors are compared at unit length, whether or not a host scales them.
     """
 
     id: str
@@ -104,6 +125,7 @@ class Model:
     max_input_tokens: int = 0
     status: str = "active"
     note: str | None = None
+    max_output_tokens: int | None = None
 
     @property
     def author(self) -> str:
@@ -172,6 +194,14 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One provider call of a request: its batch, and the rows of the answer that the batch fills."""
+
+    rows: tuple[int, ...]
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderReply:
     """The vectors of one batch, (n, dim) float32 in the order of its inputs.
 
@@ -191,6 +221,23 @@ class Usage:
 
     tokens: int = 0
     is_estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A route that may serve a request, and the model it belongs to: the asked one or a permitted fallback."""
+
+    model: Model
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the providers gave: checked vectors (n, dim) float32 in the caller's order, and who served them."""
+
+    candidate: Candidate
+    vectors: Vectors
+    truncated: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,13 +268,17 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """One line of the ledger: what one request used and cost, and whom to bill."""
+    """One line of the ledger: what one request used and cost, and whom to bill.
+
+    `end_user` is the `user` field of the request: whom the caller serves.
+    """
 
     request_id: str
     at_ms: int
     dialect: Dialect
     user_id: str
     key_id: str
+    end_user: str | None
     model: str
     space: str
     provider: str
@@ -273,7 +324,7 @@ class KeyRecord:
 class Spend:
     """What one route has cost one request so far."""
 
-    route: Route
+    candidate: Candidate
     tokens: int = 0
     tokens_estimated: bool = False
     cost_picodollars: int = 0
@@ -290,7 +341,6 @@ class Call:
     started_s: float
     authenticate_s: float
     deadline_s: float
-    model: Model | None = None
     spends: list[Spend] = field(default_factory=list)
     upstream_s: float = 0.0
     upstream_calls: int = 0

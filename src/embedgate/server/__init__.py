@@ -1,0 +1,1 @@
+"""HTTP: dialects translate, `respond` answers, `app` routes. No stage of a request lives here."""

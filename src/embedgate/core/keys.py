@@ -1,0 +1,28 @@
+"""The form of a key and its digest. Who owns a key and whether it is valid is decided elsewhere."""
+
+import hashlib
+import re
+import uuid
+
+_UUID4_HEX = re.compile(r"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}")
+_OLDER_FORM = re.compile(r"ziri-[A-Za-z0-9._@-]{1,64}-[0-9a-f]{8,128}")
+
+
+def new_secret(prefix: str) -> str:
+    """A fresh key: `<prefix>_` and the 32 lower-case hex digits of a random UUID."""
+    return f"{prefix}_{uuid.uuid4().hex}"
+
+
+def is_well_formed(secret: str, prefix: str) -> bool:
+    """Whether `secret` has the form of our keys, or the older form `ziri-<user>-<hex>` of imported ones."""
+    if secret.startswith(f"{prefix}_"):
+        return _UUID4_HEX.fullmatch(secret, len(prefix) + 1) is not None
+    return _OLDER_FORM.fullmatch(secret) is not None
+
+
+def digest(secret: str) -> bytes:
+    """SHA-256 of a full key, 32 bytes: all that is ever stored of it.
+
+    A key has 122 random bits, so that neither salt nor a slow hash would add anything.
+    """
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,34 @@
+"""Is a provider's answer a right answer. A wrong one is a provider failure: never returned, never stored."""
+
+import numpy as np
+
+from embedgate.core.errors import UpstreamGarbled
+from embedgate.core.types import Batch, Model, ProviderReply, Route
+from embedgate.core.vectors import UNIT_NORM_TOLERANCE, Vectors, normalise, norms
+
+
+def checked(reply: ProviderReply, batch: Batch, model: Model, route: Route) -> Vectors:
+    """The vectors of a reply, (n, expected_dim) float32, proven to be finite, non-zero and of the right number.
+
+    Rows are of unit length where the model promises it; a shortened answer that its host left unscaled is
+    scaled here. Raises UpstreamGarbled saying what is wrong, never the numbers.
+    """
+    vectors = reply.vectors
+    place = f"{route.provider} for {model.id}"
+    if vectors.ndim != 2 or vectors.shape[0] != len(batch.inputs):
+        seen = vectors.shape[0] if vectors.ndim else 0
+        raise UpstreamGarbled(f"{place}: {seen} vectors came back for {len(batch.inputs)} inputs")
+    if vectors.shape[1] != batch.expected_dim:
+        raise UpstreamGarbled(f"{place}: vectors of {vectors.shape[1]} came back, expected {batch.expected_dim}")
+    lengths = norms(vectors)
+    # A sum of squares is finite only if every component is; one pass answers both questions. Squares of
+    # components beyond 1e19 overflow float32; no embedding is that large.
+    if not np.isfinite(lengths).all():
+        raise UpstreamGarbled(f"{place}: a vector has a component that is not a finite number")
+    if not lengths.all():
+        raise UpstreamGarbled(f"{place}: a vector of zeros came back")
+    if model.is_normalised and np.abs(lengths - 1).max() > UNIT_NORM_TOLERANCE:
+        if batch.dim is None:
+            raise UpstreamGarbled(f"{place}: a vector is not of unit length, as this model's are")
+        vectors = normalise(vectors)
+    return vectors

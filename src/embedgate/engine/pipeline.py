@@ -1,0 +1,149 @@
+"""One embeddings request, top to bottom. The order of the stages is here and nowhere else.
+
+Work that has begun runs to its end as an owned task, even when the caller leaves, and is accounted for.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from embedgate.core.errors import GatewayError, InternalError
+from embedgate.core.types import (
+    Call,
+    Caller,
+    Candidate,
+    Dialect,
+    EmbedRequest,
+    EmbedResult,
+    LedgerEntry,
+    Part,
+    Served,
+    Timing,
+    Usage,
+)
+from embedgate.engine.account import Accountant
+from embedgate.engine.admit import Admission
+from embedgate.engine.authenticate import Authenticator
+from embedgate.engine.execute import Executor
+from embedgate.engine.plan import Planner
+from embedgate.engine.resolve import Resolver
+
+ReadRequest = Callable[[], Awaitable[EmbedRequest]]
+"""Reads the body and translates it: called once the caller is known, so that strangers send no megabytes."""
+
+T = TypeVar("T")
+
+
+class Pipeline:
+    """authenticate, read, admit, resolve, plan, execute, account."""
+
+    def __init__(
+        self,
+        authenticate: Authenticator,
+        admit: Admission,
+        resolve: Resolver,
+        planner: Planner,
+        execute: Executor,
+        account: Accountant,
+        request_timeout_s: float,
+    ) -> None:
+        """request_timeout_s: from the first byte of a request to its answer."""
+        self._authenticate = authenticate
+        self._admit = admit
+        self._resolve = resolve
+        self._planner = planner
+        self._execute = execute
+        self._account = account
+        self._request_timeout_s = request_timeout_s
+        self.running = Running()
+
+    async def embed(self, request_id: str, dialect: Dialect, secret: str | None, read: ReadRequest) -> EmbedResult:
+        """Serve one request. Raises a GatewayError."""
+        started_s = time.monotonic()
+        caller = await self._authenticate(secret)
+        authenticate_s = time.monotonic() - started_s
+        request = await read()
+        call = Call(
+            request_id=request_id,
+            dialect=dialect,
+            caller=caller,
+            request=request,
+            started_s=started_s,
+            authenticate_s=authenticate_s,
+            deadline_s=started_s + self._request_timeout_s,
+        )
+        return await self.running.to_the_end(self._serve(call))
+
+    async def identify(self, secret: str | None) -> Caller:
+        """Who asks, for routes that serve no vectors. Raises an AccessError."""
+        return await self._authenticate(secret)
+
+    async def _serve(self, call: Call) -> EmbedResult:
+        served: Served | None = None
+        entry: LedgerEntry | None = None
+        try:
+            model = await self._admit(call)
+            candidates = self._resolve(call.request, model)
+            served = await self._execute(call, candidates, self._cut(call))
+        except GatewayError as error:
+            call.error = error
+            raise
+        except Exception as error:
+            call.error = InternalError("The gateway failed; its log has the details.")
+            raise call.error from error
+        finally:
+            entry = await self._account(call, served)
+        if entry is None:
+            raise InternalError("An answered request left no entry.")
+        return _result(call, served, entry)
+
+    def _cut(self, call: Call) -> Callable[[Any, Candidate], list[Part]]:
+        return lambda rows, candidate: self._planner.cut(call.request, rows, candidate)
+
+
+def _result(call: Call, served: Served, entry: LedgerEntry) -> EmbedResult:
+    timing = Timing(
+        total_ms=(time.monotonic() - call.started_s) * 1000,
+        authenticate_ms=call.authenticate_s * 1000,
+        upstream_ms=call.upstream_s * 1000,
+    )
+    return EmbedResult(
+        model=entry.model,
+        provider=entry.provider,
+        vectors=served.vectors,
+        usage=Usage(entry.tokens, entry.tokens_estimated),
+        cost_picodollars=entry.cost_picodollars,
+        truncated=served.truncated,
+        timing=timing,
+    )
+
+
+class Running:
+    """Owns the tasks of requests in progress."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` in a task that outlives a caller who leaves. Returns or raises what it does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen here, so that a failure nobody waits for any more is not reported as lost
+
+    async def drain(self, timeout_s: float) -> int:
+        """Wait for all work in progress, at most that long; then cancel what is left. Returns how many were cut."""
+        if not self._tasks:
+            return 0
+        _, late = await asyncio.wait(self._tasks, timeout=timeout_s)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=5)
+        return len(late)

@@ -1,0 +1,114 @@
+"""Model to routes, in the order in which they are to be tried. Asks no provider.
+
+A route that cannot honour what the request names is left out; if none is left, the option is refused by name.
+"""
+
+from collections.abc import Callable, Collection
+
+from embedgate.catalog import Catalog
+from embedgate.core.errors import (
+    GatewayError,
+    ModelNotAtProvider,
+    ProviderKeyMissing,
+    UnknownModel,
+    UnknownProvider,
+    UnsupportedOption,
+)
+from embedgate.core.types import Candidate, EmbedRequest, Model, Route
+
+_NO_PRICE = float("inf")
+
+
+class Resolver:
+    """Knows which providers are switched on."""
+
+    def __init__(self, catalog: Catalog, switched_on: Collection[str], explain_off: Callable[[str], str]) -> None:
+        """switched_on: names of providers that can be called. explain_off: how to switch one on, for messages."""
+        self._catalog = catalog
+        self._switched_on = switched_on
+        self._explain_off = explain_off
+
+    def __call__(self, request: EmbedRequest, model: Model) -> tuple[Candidate, ...]:
+        """At least one candidate, best first; those of a fallback model last. model: the asked one.
+
+        Raises UnknownProvider, ModelNotAtProvider, ProviderKeyMissing or UnsupportedOption.
+        """
+        candidates = [Candidate(model, route) for route in self._routes(model, request)]
+        if request.fallback_model:
+            fallback = self._fallback(model, request)
+            candidates += [Candidate(fallback, route) for route in self._routes(fallback, request, pinned=False)]
+        return tuple(candidates)
+
+    def _routes(self, model: Model, request: EmbedRequest, pinned: bool = True) -> list[Route]:
+        routes = list(model.routes)
+        if pinned and request.provider:
+            routes = self._at(model, [request.provider])
+        elif pinned and request.routing and request.routing.order:
+            routes = self._at(model, request.routing.order)
+        usable = [route for route in routes if route.provider in self._switched_on]
+        if not usable:
+            raise ProviderKeyMissing(self._explain_missing(model, routes), param="model")
+        honouring = [route for route in usable if refusal(model, route, request) is None]
+        if not honouring:
+            raise refusal(model, usable[0], request) or UnsupportedOption("no route honours the request")
+        if request.routing and request.routing.by_price:
+            honouring.sort(key=lambda route: route.price.picodollars_per_token if route.price else _NO_PRICE)
+        return honouring
+
+    def _at(self, model: Model, providers: Collection[str]) -> list[Route]:
+        """The model's routes at the named providers, in that order."""
+        known = self._catalog.providers()
+        for provider in providers:
+            if provider not in known:
+                raise UnknownProvider(f"There is no provider {provider[:100]!r} here.", param="provider")
+        routes = [route for name in providers for route in model.routes if route.provider == name]
+        if not routes:
+            raise ModelNotAtProvider(
+                f"{model.id} is not served by {', '.join(providers)}. It is served by "
+                f"{', '.join(sorted({route.provider for route in model.routes}))}.",
+                param="model",
+            )
+        return routes
+
+    def _explain_missing(self, model: Model, routes: list[Route]) -> str:
+        ways = "; ".join(dict.fromkeys(self._explain_off(route.provider) for route in routes))
+        return f"{model.id} is known, but no provider that serves it is switched on: {ways}."
+
+    def _fallback(self, asked: Model, request: EmbedRequest) -> Model:
+        name = request.fallback_model or ""
+        fallback = self._catalog.find(name)
+        if fallback is None or fallback.action != "embedding":
+            raise UnknownModel(
+                f"The fallback {name[:200]!r} is not an embedding model that is known here.", param="provider.fallback"
+            )
+        if fallback.space != asked.space and not request.allow_space_change:
+            raise UnsupportedOption(
+                f"The fallback {fallback.id} makes vectors of another space ({fallback.space}) than {asked.id} "
+                f"({asked.space}); they cannot be compared. Name a model of the same space, or send "
+                '"allow_space_change": true.',
+                param="provider.fallback",
+            )
+        return fallback
+
+
+def refusal(model: Model, route: Route, request: EmbedRequest) -> GatewayError | None:
+    """Why a route cannot honour the request, or None if it can, natively or by sound emulation."""
+    native = route.dims.default
+    dim = request.dim
+    if dim is not None and dim != native and not (model.is_matryoshka or (route.accepts_dim and dim in route.dims)):
+        return UnsupportedOption(
+            f"{model.id} at {route.provider} has vectors of {native} only; dimensions {dim} is not possible there.",
+            param="dimensions",
+        )
+    if request.truncate != "none" and not route.accepts_truncate:
+        return UnsupportedOption(
+            f"{model.id} at {route.provider} cannot cut over-long inputs on request. Leave truncate out.",
+            param="truncate",
+        )
+    if request.options and not route.accepts_unknown_options:
+        names = ", ".join(sorted(request.options)[:5])
+        return UnsupportedOption(
+            f"{model.id} at {route.provider} does not take: {names[:200]}. Leave it out.",
+            param=min(request.options)[:100],
+        )
+    return None

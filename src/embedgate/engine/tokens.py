@@ -1,0 +1,50 @@
+"""Token counts, as cheaply as the question allows. Knows no model; the tokenizers come in through a port.
+
+Most requests are far below every limit, and a text never has more tokens than bytes (plus the special ones), so
+the exact count is taken only where that bound does not already answer the question.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from embedgate.core.ports import Tokenizers
+from embedgate.core.types import Input, Route
+
+SPECIAL_TOKENS = 4
+"""At most this many tokens are added to a text by any tokenizer we know (`[CLS]`, `[SEP]`, a dummy prefix)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Tokens of some inputs: `each` in their order. Not exact means an upper bound."""
+
+    each: tuple[int, ...]
+    is_exact: bool
+
+    @property
+    def total(self) -> int:
+        """Tokens of all inputs together."""
+        return sum(self.each)
+
+
+def bound(item: Input) -> int:
+    """An upper bound of the tokens of one input, without tokenizing it."""
+    if isinstance(item, str):
+        size_bytes = len(item) if item.isascii() else len(item.encode())
+        return size_bytes + SPECIAL_TOKENS
+    return len(item)
+
+
+def bounds(inputs: Sequence[Input]) -> list[int]:
+    """The bound of each input."""
+    return [bound(item) for item in inputs]
+
+
+def count(inputs: Sequence[Input], route: Route, tokenizers: Tokenizers) -> Count:
+    """The tokens of each input as the route's model counts them; a bound where its tokenizer is not here.
+
+    Blocks for about a microsecond per 50 bytes of text: call it on a worker for large requests.
+    """
+    counter = tokenizers.counter(route)
+    each = tuple(counter.count(item) if isinstance(item, str) else len(item) for item in inputs)
+    return Count(each, counter.is_exact)

@@ -1,0 +1,70 @@
+"""What goes back over the socket: status, headers, and the body whole or in pieces."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from embedgate.core.errors import AccessError, GatewayError, InternalError, MethodNotAllowed, UpstreamError
+from embedgate.core.money import usd_text
+from embedgate.core.types import EmbedResult
+from embedgate.core.vectors import to_base64, to_json
+
+Headers = list[tuple[bytes, bytes]]
+JSON = (b"content-type", b"application/json")
+PIECE_BYTES = 128 * 1024
+"""Size of one piece of a large body: encoding it holds the event loop for about a millisecond at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer. `pieces` come after `body`, produced one at a time, so that a large one is never whole."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    pieces: Iterator[bytes] | None = None
+
+
+def vector_pieces(result: EmbedResult, encoding_format: str, head: bytes, tail: bytes) -> Iterator[bytes]:
+    """`head`, the data items of an embeddings list in the OpenAI format, `tail`: joined to pieces of PIECE_BYTES."""
+    is_base64 = encoding_format == "base64"
+    encode = to_base64 if is_base64 else to_json
+    quote = b'"' if is_base64 else b""
+    parts = [head]
+    size = 0
+    for index, vector in enumerate(result.vectors):
+        encoded = encode(vector)
+        lead = b'%s{"object":"embedding","index":%d,"embedding":%s' % (b"," if index else b"", index, quote)
+        parts += (lead, encoded, quote, b"}")
+        size += len(encoded) + len(lead)
+        if size >= PIECE_BYTES:
+            yield b"".join(parts)
+            parts, size = [], 0
+    parts.append(tail)
+    yield b"".join(parts)
+
+
+def result_headers(result: EmbedResult) -> Headers:
+    """What a served request cost, and who served it."""
+    found: Headers = [
+        (b"x-embedgate-cost-usd", usd_text(result.cost_picodollars).encode()),
+        (b"x-embedgate-cached-tokens", b"0"),
+        (b"x-embedgate-provider", result.provider.encode()),
+    ]
+    if result.usage.is_estimated:
+        found.append((b"x-embedgate-usage", b"estimated"))
+    if result.truncated:
+        found.append((b"x-embedgate-truncated", ",".join(map(str, result.truncated)).encode()))
+    return found
+
+
+def error_headers(error: GatewayError) -> Headers:
+    """`retry-after` where waiting helps, `allow` where the method is wrong, and what SDKs are told about retrying."""
+    found: Headers = []
+    if error.retry_after_s is not None and isinstance(error, (AccessError, UpstreamError)):
+        found.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
+    if isinstance(error, MethodNotAllowed):
+        found.append((b"allow", ", ".join(error.allowed).encode()))
+    if isinstance(error, (InternalError, UpstreamError)) and not error.may_retry:
+        found.append((b"x-should-retry", b"false"))
+    return found

@@ -1,0 +1,140 @@
+"""The ASGI application: which path goes to which handler in which dialect, and the drain at shutdown.
+
+Plain ASGI: a table from path and method to a handler. What is not in `PUBLIC` identifies its caller first.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal, Protocol
+
+from embedgate import telemetry
+from embedgate.core.errors import GatewayError, MethodNotAllowed, NotFound, NotImplementedYet
+from embedgate.core.types import EmbedRequest, EmbedResult
+from embedgate.server.answer import Answer
+from embedgate.server.describe import Description
+from embedgate.server.dialects import openai, ziri
+from embedgate.server.operations import Operations
+from embedgate.server.respond import Body, Receive, Responder, Scope, Send, Serve
+from embedgate.wiring import Gateway
+
+PUBLIC = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/docs"})
+"""Paths that answer without a key. A test holds every other path of the table to refusing without one."""
+
+SplitName = Callable[[str], tuple[str, str | None]]
+
+
+class Dialect(Protocol):
+    """What a module in `dialects/` provides."""
+
+    @property
+    def NAME(self) -> Literal["openai", "ziri"]:
+        """Its name in the ledger."""
+        ...
+
+    def secret(self, headers: Mapping[bytes, bytes]) -> str | None:
+        """The credential that came with a request."""
+        ...
+
+    def read(self, body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
+        """The request in a body, and the encoding format asked for."""
+        ...
+
+    def write(self, result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
+        """The answer to a request that was served."""
+        ...
+
+    def write_error(self, error: GatewayError, request_id: str) -> Answer:
+        """The answer to one that was not."""
+        ...
+
+
+class _Exchange:
+    """One embeddings request on the wire: remembers, from reading to writing, how the vectors are to be encoded."""
+
+    def __init__(self, dialect: Dialect, body: Body, split_name: SplitName) -> None:
+        self._dialect = dialect
+        self._body = body
+        self._split_name = split_name
+        self.encoding_format = "float"
+
+    async def read(self) -> EmbedRequest:
+        request, self.encoding_format = self._dialect.read(await self._body.read(), self._split_name)
+        return request
+
+
+class Application:
+    """One gateway behind one ASGI callable."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        """gateway: opened by the caller, and closed by it after `drain`."""
+        server = gateway.settings.server
+        self._gateway = gateway
+        self._respond = Responder(server.max_body_bytes, server.body_timeout_s)
+        self._drain_timeout_s = server.drain_timeout_s
+        self._operations = Operations(gateway)
+        self.routes = self._table()
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one connection scope."""
+        if scope["type"] == "http":
+            dialect, serve = self._route(scope["method"], scope["path"])
+            await self._respond(scope, receive, send, dialect, serve)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1003})
+
+    async def drain(self) -> None:
+        """Let requests in progress end, within the configured time."""
+        cut = await self._gateway.pipeline.running.drain(self._drain_timeout_s)
+        if cut:
+            telemetry.REQUESTS_CUT.emit(requests=cut)
+
+    def _table(self) -> dict[str, tuple[Dialect, dict[str, Serve]]]:
+        operations, description = self._operations, Description(self._gateway)
+        table: dict[str, tuple[Dialect, dict[str, Serve]]] = {
+            "/": (openai, {"GET": description.page}),
+            "/docs": (openai, {"GET": description.page}),
+            "/openapi.json": (openai, {"GET": description.openapi}),
+            "/healthz": (openai, {"GET": operations.health}),
+            "/readyz": (openai, {"GET": operations.readiness}),
+            "/api/embeddings": (ziri, {"POST": partial(self._embed, ziri)}),
+            "/api/chat/completions": (ziri, {"POST": partial(self._no_chat, ziri)}),
+        }
+        for prefix in ("/v1", "/api/v1"):
+            table[f"{prefix}/embeddings"] = (openai, {"POST": partial(self._embed, openai)})
+            table[f"{prefix}/chat/completions"] = (openai, {"POST": partial(self._no_chat, openai)})
+            table[f"{prefix}/models"] = (openai, {"GET": operations.models})
+        return table
+
+    def _route(self, method: str, path: str) -> tuple[Dialect, Serve]:
+        """The dialect and the handler of a path; for a wrong path or method, a handler that refuses."""
+        found = self.routes.get(path) or self._model_route(path)
+        if found is None:
+            dialect: Dialect = ziri if path.startswith("/api/") and not path.startswith("/api/v1/") else openai
+            return dialect, partial(_refuse, NotFound(f"There is no route {path[:200]}. /docs lists those there are."))
+        dialect, methods = found
+        serve = methods.get("GET" if method == "HEAD" else method)
+        if serve is None:
+            refusal = MethodNotAllowed(f"{path} takes {', '.join(methods)}, not {method}.", allowed=tuple(methods))
+            return dialect, partial(_refuse, refusal)
+        return dialect, serve
+
+    def _model_route(self, path: str) -> tuple[Dialect, dict[str, Serve]] | None:
+        """`/v1/models/{id}`: the id has slashes of its own."""
+        head, found, name = path.partition("/v1/models/")
+        if not found or head not in ("", "/api"):
+            return None
+        return openai, {"GET": partial(self._operations.model, name)}
+
+    async def _embed(self, dialect: Dialect, request_id: str, headers: Mapping[bytes, bytes], body: Body) -> Answer:
+        exchange = _Exchange(dialect, body, self._gateway.catalog.parse_model_name)
+        secret = dialect.secret(headers)
+        result = await self._gateway.pipeline.embed(request_id, dialect.NAME, secret, exchange.read)
+        return dialect.write(result, exchange.encoding_format, request_id)
+
+    async def _no_chat(self, dialect: Dialect, _request_id: str, headers: Mapping[bytes, bytes], _body: Body) -> Answer:
+        await self._gateway.pipeline.identify(dialect.secret(headers))
+        raise NotImplementedYet("Chat completions are not served by this version; embeddings are.")
+
+
+async def _refuse(error: GatewayError, _request_id: str, _headers: Mapping[bytes, bytes], _body: Body) -> Answer:
+    raise error

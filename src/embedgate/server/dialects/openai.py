@@ -1,0 +1,126 @@
+"""The OpenAI embeddings API on the wire: `POST /v1/embeddings`, and the same under `/api/v1`.
+
+Owns the translation of its JSON and its error table. Decides nothing about a request.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import msgspec
+import orjson
+
+from embedgate.core.errors import GatewayError, InternalError, MissingFields, UnsupportedOption
+from embedgate.core.types import EmbedRequest, EmbedResult, Routing
+from embedgate.server.answer import JSON, Answer, Headers, error_headers, result_headers, vector_pieces
+from embedgate.server.fields import ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields
+
+NAME: Literal["openai"] = "openai"
+SplitName = Callable[[str], tuple[str, str | None]]
+
+UNLIMITED: Headers = [
+    (b"x-ratelimit-%s-%s" % (what, kind), b"0s" if what == b"reset" else b"Infinity")
+    for kind in (b"requests", b"tokens")
+    for what in (b"limit", b"remaining", b"reset")
+]
+"""Rate headers of a caller without limits: the word of the ZIRI API for "none", which numbers parsers accept."""
+
+_TYPES: Mapping[int, str] = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "invalid_request_error",
+    429: "rate_limit_error",
+    502: "upstream_error",
+    503: "overloaded_error",
+    504: "upstream_error",
+}
+
+
+def secret(headers: Mapping[bytes, bytes]) -> str | None:
+    """The credential: `Authorization: Bearer`, else `x-api-key`. None if neither is there."""
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    raw = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+    return raw.decode("latin-1") or None
+
+
+def read(body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
+    """The request in a body, and the encoding format asked for.
+
+    split_name: takes `author/name:provider` apart. Raises a RequestError naming the field at fault.
+    """
+    fields = Fields(body)
+    fields.required(("model",), "model is required: the id of an embedding model, see GET /v1/models.")
+    fields.required(("input",), "input is required: a text or a list of texts.")
+    model, provider = split_name(fields.text("model") or "")
+    steering = fields.take("provider", _ProviderField, "an object with routing or fallback")
+    encoding_format = fields.choice("encoding_format", ENCODING_FORMATS) or "float"
+    request = EmbedRequest(
+        model=model,
+        inputs=fields.inputs(),
+        dim=fields.whole("dimensions"),
+        input_type=fields.choice("input_type", INPUT_TYPES),
+        truncate=fields.choice("truncate", TRUNCATES) or "none",
+        user=fields.text("user"),
+        provider=provider,
+        routing=_routing(steering),
+        fallback_model=steering.fallback if steering else None,
+        allow_space_change=fields.flag("allow_space_change") or False,
+        options=fields.rest(),
+    )
+    return request, encoding_format
+
+
+class _RoutingField(msgspec.Struct, forbid_unknown_fields=True):
+    type: Literal["order", "priority"]
+    providers: list[str] = []
+    primary_factor: Literal["latency", "price", "throughput"] | None = None
+
+
+class _ProviderField(msgspec.Struct, forbid_unknown_fields=True):
+    routing: _RoutingField | None = None
+    fallback: str | None = None
+
+
+def _routing(steering: _ProviderField | None) -> Routing | None:
+    routing = steering.routing if steering else None
+    if routing is None:
+        return None
+    if routing.type == "order":
+        if not routing.providers:
+            raise MissingFields("provider.routing of type 'order' needs providers.", param="provider.routing.providers")
+        return Routing(order=tuple(routing.providers))
+    if routing.primary_factor not in (None, "price"):
+        raise UnsupportedOption(
+            f"provider.routing.primary_factor {routing.primary_factor!r} is not measured here; it can be 'price'.",
+            param="provider.routing.primary_factor",
+        )
+    return Routing(by_price=True)
+
+
+def write(result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
+    """The answer to a request that was served."""
+    head = b'{"object":"list","data":['
+    tail = b'],"model":%s,"usage":{"prompt_tokens":%d,"total_tokens":%d}}' % (
+        orjson.dumps(result.model),
+        result.usage.tokens,
+        result.usage.tokens,
+    )
+    pieces = vector_pieces(result, encoding_format, head, tail)
+    return Answer(200, [*headers(request_id), *result_headers(result)], next(pieces), pieces)
+
+
+def headers(request_id: str) -> Headers:
+    """What every answer carries, errors too."""
+    return [JSON, (b"x-request-id", request_id.encode()), *UNLIMITED]
+
+
+def write_error(error: GatewayError, request_id: str) -> Answer:
+    """The error table of this API: statuses that make the SDKs raise the right class."""
+    status = error.status
+    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    message = error.message
+    if isinstance(error, InternalError):
+        message = f"The gateway failed. Its log has the details under request id {request_id}."
+    body = {"error": {"message": message, "type": kind, "param": error.param, "code": error.code}}
+    return Answer(status, [*headers(request_id), *error_headers(error)], orjson.dumps(body))

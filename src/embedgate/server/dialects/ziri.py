@@ -1,0 +1,159 @@
+"""The ZIRI embeddings API on the wire: `POST /api/embeddings` with X-API-Key, flat errors with codes, `_meta`.
+
+Owns the translation of its JSON and its error table. Decides nothing about a request.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import orjson
+
+from embedgate.core.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    BudgetExhausted,
+    GatewayError,
+    InternalError,
+    MalformedKey,
+    MethodNotAllowed,
+    MissingFields,
+    MissingKey,
+    ModelNotAtProvider,
+    NotAnEmbeddingModel,
+    NotFound,
+    NotImplementedYet,
+    NotPermitted,
+    Overloaded,
+    ProviderKeyMissing,
+    RateLimited,
+    RequestError,
+    RevokedKey,
+    UnknownKey,
+    UnknownModel,
+    UnknownProvider,
+    UpstreamError,
+)
+from embedgate.core.money import usd_text
+from embedgate.core.types import EmbedRequest, EmbedResult
+from embedgate.server.answer import JSON, Answer, Headers, error_headers, result_headers, vector_pieces
+from embedgate.server.fields import ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields
+
+NAME: Literal["ziri"] = "ziri"
+SplitName = Callable[[str], tuple[str, str | None]]
+WINDOW_S = 60
+_MISSING_KEY = "API key required. Include X-API-Key header."
+_MISSING_FIELDS = "provider, model, and input are required"
+
+TABLE: tuple[tuple[type[GatewayError], int, str], ...] = (
+    (MissingKey, 400, "API_KEY_REQUIRED"),
+    (MalformedKey, 401, "INVALID_API_KEY_FORMAT"),
+    (UnknownKey, 403, "API_KEY_INVALID"),
+    (RevokedKey, 403, "API_KEY_REVOKED_OR_DISABLED"),
+    (NotPermitted, 403, "AUTHORIZATION_DENIED"),
+    (BudgetExhausted, 403, "AUTHORIZATION_DENIED"),
+    (RateLimited, 429, "RATE_LIMIT_EXCEEDED"),
+    (Overloaded, 503, "QUEUE_FULL"),
+    (MissingFields, 400, "MISSING_FIELDS"),
+    (NotAnEmbeddingModel, 400, "ACTION_NOT_SUPPORTED"),
+    (UnknownModel, 400, "MODEL_NOT_SUPPORTED"),
+    (ModelNotAtProvider, 400, "MODEL_NOT_SUPPORTED"),
+    (UnknownProvider, 404, "PROVIDER_NOT_FOUND"),
+    (ProviderKeyMissing, 500, "PROVIDER_KEY_MISSING"),
+    (NotFound, 404, "NOT_FOUND"),
+    (MethodNotAllowed, 405, "METHOD_NOT_ALLOWED"),
+    (BodyTooSlow, 408, "INVALID_REQUEST"),
+    (BodyTooLarge, 413, "INVALID_REQUEST"),
+    (NotImplementedYet, 501, "NOT_IMPLEMENTED"),
+    (RequestError, 400, "INVALID_REQUEST"),
+    (UpstreamError, 502, "LLM_PROVIDER_ERROR"),
+    (GatewayError, 500, "INTERNAL_ERROR"),
+)
+"""Error class, status, code. The first row that fits counts, so the general classes come last."""
+
+
+def secret(headers: Mapping[bytes, bytes]) -> str | None:
+    """The credential in X-API-Key; None if it is not there."""
+    return headers.get(b"x-api-key", b"").decode("latin-1") or None
+
+
+def read(body: bytes, _split_name: SplitName) -> tuple[EmbedRequest, str]:
+    """The request in a body, and the encoding format asked for.
+
+    The provider is a field of its own here, so model names are taken as they are.
+    Raises a RequestError naming the field at fault.
+    """
+    fields = Fields(body)
+    fields.required(("provider", "model", "input"), _MISSING_FIELDS)
+    provider, model = fields.text("provider"), fields.text("model")
+    if not provider or not model:
+        raise MissingFields(_MISSING_FIELDS)
+    encoding_format = fields.choice("encoding_format", ENCODING_FORMATS) or "float"
+    request = EmbedRequest(
+        model=model,
+        inputs=fields.inputs(),
+        dim=fields.whole("dimensions"),
+        input_type=fields.choice("input_type", INPUT_TYPES),
+        truncate=fields.choice("truncate", TRUNCATES) or "none",
+        user=fields.text("user"),
+        provider=provider,
+        options=fields.rest(),
+    )
+    return request, encoding_format
+
+
+def write(result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
+    """The answer to a request that was served: the OpenAI body with the bare model name, and `_meta`."""
+    tokens, cost = result.usage.tokens, usd_text(result.cost_picodollars)
+    meta = (
+        b'{"requestId":%s,"cost":{"actual":%s,"inputTokens":%d,"outputTokens":0,"cachedTokens":0,"totalCost":%s},'
+        b'"timing":{"totalMs":%.3f,"authMs":%.3f,"llmMs":%.3f}}'
+    ) % (
+        orjson.dumps(request_id),
+        cost.encode(),
+        tokens,
+        cost.encode(),
+        result.timing.total_ms,
+        result.timing.authenticate_ms,
+        result.timing.upstream_ms,
+    )
+    tail = b'],"model":%s,"usage":{"prompt_tokens":%d,"total_tokens":%d},"_meta":%s}' % (
+        orjson.dumps(result.model.partition("/")[2]),
+        tokens,
+        tokens,
+        meta,
+    )
+    pieces = vector_pieces(result, encoding_format, b'{"object":"list","data":[', tail)
+    return Answer(200, [*headers(request_id), *result_headers(result)], next(pieces), pieces)
+
+
+def headers(request_id: str) -> Headers:
+    """What every answer carries, errors too. A caller without limits has "Infinity" of them, as in that API."""
+    return [
+        JSON,
+        (b"x-request-id", request_id.encode()),
+        (b"x-ratelimit-limit", b"Infinity"),
+        (b"x-ratelimit-remaining", b"Infinity"),
+        (b"x-ratelimit-reset", b"%d" % (_unix_s() + WINDOW_S)),
+    ]
+
+
+def write_error(error: GatewayError, request_id: str) -> Answer:
+    """The error table of this API."""
+    status, code = next((status, code) for kind, status, code in TABLE if isinstance(error, kind))
+    message = error.message
+    if isinstance(error, InternalError):
+        message = f"The gateway failed. Its log has the details under request id {request_id}."
+    if isinstance(error, MissingKey):
+        message = _MISSING_KEY
+    body: dict[str, str | int] = {"error": message, "code": code, "requestId": request_id}
+    if isinstance(error, (NotPermitted, BudgetExhausted)):
+        body["reason"] = error.message
+    if isinstance(error, RateLimited) and error.retry_after_s is not None:
+        body["retryAfter"] = max(1, round(error.retry_after_s))
+        body["resetAt"] = _unix_s() + max(1, round(error.retry_after_s))
+    return Answer(status, [*headers(request_id), *error_headers(error)], orjson.dumps(body))
+
+
+def _unix_s() -> int:
+    return time.time_ns() // 1_000_000_000

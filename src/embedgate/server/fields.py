@@ -1,0 +1,140 @@
+"""Reads the fields of a JSON body, each with its type, and says clearly what is wrong. Knows no dialect.
+
+A null optional field counts as absent. Duplicate names keep the last value, as the common JSON parsers do.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+
+from embedgate.core.errors import InvalidInput, MalformedRequest, MissingFields, UnsupportedOption
+from embedgate.core.types import Input, InputType, TokenIds, Truncate
+
+T = TypeVar("T")
+W = TypeVar("W", bound=str)
+
+_TokenId = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_text = msgspec.json.Decoder(str)
+_texts = msgspec.json.Decoder(tuple[str, ...])
+_token_ids = msgspec.json.Decoder(tuple[_TokenId, ...])
+_token_lists = msgspec.json.Decoder(tuple[tuple[_TokenId, ...], ...])
+
+ENCODING_FORMATS: tuple[Literal["float", "base64"], ...] = ("float", "base64")
+INPUT_TYPES: tuple[InputType, ...] = ("query", "document")
+TRUNCATES: tuple[Truncate, ...] = ("none", "start", "end")
+
+_INPUT_FORMS = "input must be a text, a list of texts, a list of token ids, or a list of such lists"
+
+
+class Fields:
+    """The fields of one JSON object, taken out one by one; what is left is unknown to the dialect."""
+
+    def __init__(self, body: bytes) -> None:
+        """Raises MalformedRequest if the body is not one JSON object in UTF-8."""
+        self._left: dict[str, msgspec.Raw] = _decode(_object, body, "The body")
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the field is there and not null."""
+        raw = self._left.get(str(name))
+        return raw is not None and bytes(raw) != b"null"
+
+    def take(self, name: str, kind: type[T], expected: str) -> T | None:
+        """The field's value, or None if it is absent or null.
+
+        kind: a type that msgspec decodes, strictly. expected: that type in words. Raises MalformedRequest.
+        """
+        raw = self._left.pop(name, None)
+        if raw is None:
+            return None
+        try:
+            return msgspec.json.decode(raw, type=kind | None)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise MalformedRequest(f"{name} must be {expected}; {_reason(error)}.", param=name) from error
+
+    def text(self, name: str) -> str | None:
+        """A text, or None."""
+        return self.take(name, str, "a text")
+
+    def whole(self, name: str) -> int | None:
+        """A whole number, or None."""
+        return self.take(name, int, "a whole number")
+
+    def flag(self, name: str) -> bool | None:
+        """true or false, or None."""
+        return self.take(name, bool, "true or false")
+
+    def choice(self, name: str, options: tuple[W, ...]) -> W | None:
+        """One of a few words, or None. Raises UnsupportedOption for another word."""
+        value = self.text(name)
+        if value is None:
+            return None
+        for option in options:
+            if value == option:
+                return option
+        raise UnsupportedOption(f"{name} is {value[:100]!r}; it can be {' or '.join(options)}.", param=name)
+
+    def required(self, names: tuple[str, ...], message: str) -> None:
+        """Raises MissingFields with `message` if one of the fields is absent or null."""
+        for name in names:
+            if name not in self:
+                raise MissingFields(message, param=name)
+
+    def inputs(self) -> tuple[Input, ...]:
+        """The texts or token id lists of `input`; one text or list counts as one input.
+
+        Raises InvalidInput if the field is of another type, empty, or has an empty item.
+        """
+        raw = bytes(self._left.pop("input", msgspec.Raw(b"null")))
+        items = _inputs(raw)
+        if not items:
+            raise InvalidInput("input is empty; send at least one text.")
+        for index, item in enumerate(items):
+            if not item:
+                raise InvalidInput("is empty; every input needs at least one character or token.", index=index)
+        return items
+
+    def rest(self) -> Mapping[str, bytes]:
+        """What no one has taken and is not null: raw JSON by name."""
+        return {name: bytes(raw) for name, raw in self._left.items() if bytes(raw) != b"null"}
+
+
+def _inputs(raw: bytes) -> tuple[Input, ...]:
+    start = raw[:1]
+    if start == b'"':
+        return (_decode_input(_text, raw),)
+    inner = raw[1:].lstrip()[:1] if start == b"[" else b""
+    if inner == b"]":
+        return ()
+    if inner == b'"':
+        return _decode_input(_texts, raw)
+    if inner == b"[":
+        lists: tuple[TokenIds, ...] = _decode_input(_token_lists, raw)
+        return lists
+    if inner.isdigit() or inner == b"-":
+        return (_decode_input(_token_ids, raw),)
+    raise InvalidInput(f"{_INPUT_FORMS}.")
+
+
+def _decode_input(decoder: "msgspec.json.Decoder[T]", raw: bytes) -> T:
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(f"{_INPUT_FORMS}; {_reason(error)}.") from error
+
+
+def _decode(decoder: "msgspec.json.Decoder[T]", raw: bytes, what: str) -> T:
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedRequest(f"{what} is not a JSON object: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    """What the parser says, without what it saw: the parser's messages name types and positions only."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not valid UTF-8 at byte {error.start}"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return str(error)
