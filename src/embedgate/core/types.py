@@ -72,7 +72,8 @@ class Route:
 
     `query_prefix` and `document_prefix` are what the gateway must prepend there; None means nothing is needed,
     or the host does it. `accepts_dim` says the host takes a size; `accepts_truncate` that it cuts over-long inputs when
-    asked to, `truncates_silently` that it does so unasked. `tokenizer` is `tiktoken:cl100k_base`, `hf:<name>`, `local` or `unknown`.
+    asked to, `truncates_silently` that it does so unasked. `tokenizer` is `tiktoken:cl100k_base`, `hf:<name>`, `local`
+    or `unknown`.
 
     Wire names are the host's: `dim_field` for the size, `input_type_field` for the type, with the values
     `query_input_type` and `document_input_type` out of its `input_types` (empty where it knows none). A dot in a field

@@ -10,8 +10,8 @@ from embedgate.core.vectors import UNIT_NORM_TOLERANCE, Vectors, normalise, norm
 def checked(reply: ProviderReply, batch: Batch, model: Model, route: Route) -> Vectors:
     """The vectors of a reply, (n, expected_dim) float32, proven to be finite, non-zero and of the right number.
 
-    Rows are of unit length where the model promises it; a shortened answer that its host left unscaled is
-    scaled here. Raises UpstreamGarbled saying what is wrong, never the numbers.
+    Rows are of unit length if the model's vectors are compared so: what a host left unscaled is scaled here, unless
+    the host promises unit length, which makes it a wrong answer. Raises UpstreamGarbled saying what is wrong, never the numbers.
     """
     vectors = reply.vectors
     place = f"{route.provider} for {model.id}"
@@ -28,7 +28,7 @@ def checked(reply: ProviderReply, batch: Batch, model: Model, route: Route) -> V
     if not lengths.all():
         raise UpstreamGarbled(f"{place}: a vector of zeros came back")
     if model.is_normalised and np.abs(lengths - 1).max() > UNIT_NORM_TOLERANCE:
-        if batch.dim is None:
-            raise UpstreamGarbled(f"{place}: a vector is not of unit length, as this model's are")
+        if batch.dim is None and route.promises_unit_length:
+            raise UpstreamGarbled(f"{place}: a vector is not of unit length, as this host's are")
         vectors = normalise(vectors)
     return vectors

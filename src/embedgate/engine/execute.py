@@ -51,10 +51,12 @@ class Executor:
                 return Served(candidate, progress.vectors(), tuple(sorted(progress.truncated)))
             except UpstreamError as error:
                 tried.append(f"{candidate.route.provider}: {error.message}")
-                if not error.may_reroute or position == len(candidates) - 1:
-                    if len(tried) > 1:
-                        error.message = f"No route could serve {call.request.model}. Tried {'; '.join(tried)}"
+                if error.may_reroute and position < len(candidates) - 1:
+                    continue
+                if len(tried) == 1:
                     raise
+                message = f"No route could serve {call.request.model}. Tried {'; '.join(tried)}"
+                raise type(error)(message, retry_after_s=error.retry_after_s) from error
         raise AssertionError("resolve gives at least one candidate")
 
     async def _run(self, call: Call, candidate: Candidate, progress: "_Progress", cut: Cut) -> None:

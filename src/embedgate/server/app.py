@@ -14,7 +14,7 @@ from embedgate.server.answer import Answer
 from embedgate.server.describe import Description
 from embedgate.server.dialects import openai, ziri
 from embedgate.server.operations import Operations
-from embedgate.server.respond import Body, Receive, Responder, Scope, Send, Serve
+from embedgate.server.respond import Body, Receive, Responder, Send, Serve
 from embedgate.wiring import Gateway
 
 PUBLIC = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/docs"})
@@ -27,7 +27,7 @@ class Dialect(Protocol):
     """What a module in `dialects/` provides."""
 
     @property
-    def NAME(self) -> Literal["openai", "ziri"]:
+    def NAME(self) -> Literal["openai", "ziri"]:  # noqa: N802 - a constant of the module
         """Its name in the ledger."""
         ...
 

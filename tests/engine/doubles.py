@@ -1,0 +1,201 @@
+"""A pipeline over scripted providers: the far side is replaced, everything of ours is real."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from embedgate.catalog import Catalog
+from embedgate.config import LimitSettings, UpstreamSettings
+from embedgate.core.errors import InvalidInput
+from embedgate.core.keys import digest
+from embedgate.core.ports import TokenCounter, TokenDecoder
+from embedgate.core.types import (
+    Batch,
+    BatchLimits,
+    DimRange,
+    EmbedRequest,
+    EmbedResult,
+    Input,
+    KeyRecord,
+    LedgerEntry,
+    Model,
+    Price,
+    ProviderReply,
+    Route,
+)
+from embedgate.core.vectors import Vectors, normalise
+from embedgate.engine.account import Accountant
+from embedgate.engine.admit import Admission
+from embedgate.engine.authenticate import Authenticator
+from embedgate.engine.execute import Executor
+from embedgate.engine.pipeline import Pipeline
+from embedgate.engine.plan import Planner
+from embedgate.engine.resolve import Resolver
+
+SECRET = "eg_" + "0" * 12 + "4" + "0" * 3 + "8" + "0" * 15
+DIM = 8
+
+
+def vector_of(item: Input, space: str = "s", dim: int = DIM) -> Vectors:
+    """The one right vector of an input in a space: (dim,) float32 of unit length."""
+    seed = hashlib.blake2b(repr((space, item)).encode(), digest_size=8).digest()
+    numbers = np.random.default_rng(int.from_bytes(seed, "big")).standard_normal((1, dim))
+    vector: Vectors = normalise(numbers.astype(np.float32))[0]
+    return vector
+
+
+Step = Callable[[Batch, ProviderReply], ProviderReply]
+"""What a scripted provider does with the right reply of one call: give it, spoil it, or raise."""
+
+
+@dataclass
+class ScriptedProvider:
+    """Answers rightly, unless a step is scripted for the call; remembers what it was asked and what it charged."""
+
+    space: str = "s"
+    dim: int = DIM
+    steps: list[Step] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+    charged: int = 0
+    gate: asyncio.Event | None = None
+
+    async def embed(self, batch: Batch, route: Route, deadline_s: float) -> ProviderReply:
+        """One call."""
+        self.batches.append(batch)
+        step = self.steps.pop(0) if self.steps else None
+        if self.gate is not None:
+            await self.gate.wait()
+        rows = np.stack([vector_of(item, self.space, self.dim) for item in batch.inputs])
+        if batch.dim is not None:
+            rows = normalise(rows[:, : batch.dim])
+        tokens = sum(weight(item) for item in batch.inputs)
+        reply = ProviderReply(rows, tokens=tokens)
+        if step is not None:
+            reply = step(batch, reply)
+        self.charged += reply.tokens or 0
+        return reply
+
+    async def aclose(self) -> None:
+        """Nothing to free."""
+
+
+def weight(item: Input) -> int:
+    """Tokens as these tests count them: words of a text, length of a list of ids."""
+    return len(item.split()) if isinstance(item, str) else len(item)
+
+
+class _Words:
+    is_exact = True
+
+    def count(self, text: str) -> int:
+        return weight(text)
+
+
+class _Digits:
+    def decode(self, tokens: Sequence[int]) -> str:
+        if any(token > 9 for token in tokens):
+            raise InvalidInput("has a token id outside the vocabulary", index=0)
+        return "".join(map(str, tokens))
+
+
+class Words:
+    """Tokenizers whose tokens are words, and whose token ids are digits."""
+
+    def counter(self, route: Route) -> TokenCounter:
+        """The same for all routes."""
+        return _Words()
+
+    def decoder(self) -> TokenDecoder:
+        """Ids above 9 do not exist."""
+        return _Digits()
+
+
+class Memory:
+    """Ledger and key store in lists: their real selves have tests of their own."""
+
+    def __init__(self) -> None:
+        self.entries: list[LedgerEntry] = []
+        self.key = KeyRecord("key_1", "user_1", "u", "k", "0000", False, 0)
+
+    async def record(self, entry: LedgerEntry) -> None:
+        """Keep the entry."""
+        self.entries.append(entry)
+
+    async def find(self, secret_digest: bytes) -> KeyRecord | None:
+        """The one key there is."""
+        return self.key if secret_digest == digest(SECRET) else None
+
+
+def model(
+    *providers: str,
+    name: str = "acme/m",
+    space: str = "s",
+    dim: int = DIM,
+    max_inputs: int | None = None,
+    max_tokens: int | None = None,
+    matryoshka: bool = True,
+    price: int = 7,
+    accepts_dim: bool = False,
+    accepts_token_ids: bool = False,
+) -> Model:
+    """An embedding model with one route per provider."""
+    dims = DimRange(dim, 1 if matryoshka else dim, dim)
+    routes = tuple(
+        Route(
+            provider=provider,
+            upstream_model="m",
+            dims=dims,
+            max_input_tokens=20,
+            tokenizer="unknown",
+            limits=BatchLimits(max_inputs=max_inputs, max_tokens=max_tokens),
+            price=Price(price),
+            accepts_dim=accepts_dim,
+            accepts_token_ids=accepts_token_ids,
+            promises_unit_length=True,
+        )
+        for provider in providers
+    )
+    return Model(
+        id=name,
+        action="embedding",
+        routes=routes,
+        space=space,
+        dims=dims,
+        is_matryoshka=matryoshka,
+        is_normalised=True,
+        max_input_tokens=20,
+    )
+
+
+class Bench:
+    """A pipeline over some models and scripted providers."""
+
+    def __init__(
+        self, models: Sequence[Model], providers: dict[str, ScriptedProvider], limits: LimitSettings | None = None
+    ) -> None:
+        self.memory = Memory()
+        self.providers = providers
+        catalog = Catalog(models)
+        tokenizers = Words()
+        self.pipeline = Pipeline(
+            authenticate=Authenticator(self.memory, "eg"),
+            admit=Admission(catalog, limits or LimitSettings(), tokenizers, providers.keys(), models[0].id),
+            resolve=Resolver(catalog, providers.keys(), lambda name: f"switch {name} on"),
+            planner=Planner(tokenizers),
+            execute=Executor(providers, tokenizers, UpstreamSettings(max_retries=1, retry_wait_s=0.001)),
+            account=Accountant(self.memory),
+            request_timeout_s=10,
+        )
+        self._requests = 0
+
+    async def embed(self, request: EmbedRequest, secret: str | None = SECRET) -> EmbedResult:
+        """Serve one request."""
+        self._requests += 1
+
+        async def read() -> EmbedRequest:
+            return request
+
+        return await self.pipeline.embed(f"req_{self._requests}", "openai", secret, read)
