@@ -1,0 +1,40 @@
+"""Two routes that say what the API is: the OpenAPI document, and the page made of it. Owns no word of either."""
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import orjson
+
+from embedgate.server.answer import JSON, Answer
+from embedgate.server.describe.document import document
+from embedgate.server.describe.page import page
+from embedgate.server.respond import Body
+from embedgate.wiring import Gateway
+
+_HTML = (b"content-type", b"text/html; charset=utf-8")
+_STYLE_ONLY = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'")
+"""The page needs its own style sheet and nothing else: no script, no image, no other host."""
+
+
+class Description:
+    """Handlers of the description and of its page. Each body is made once, when it is first asked for."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        """gateway: whose limits and default model are described."""
+        self._settings = gateway.settings
+
+    async def openapi(self, request_id: str, _headers: Mapping[bytes, bytes], _body: Body) -> Answer:
+        """The OpenAPI 3.1 document."""
+        return Answer(200, [JSON, (b"x-request-id", request_id.encode())], self._document)
+
+    async def page(self, request_id: str, _headers: Mapping[bytes, bytes], _body: Body) -> Answer:
+        """The same for people: one HTML page that needs nothing else."""
+        return Answer(200, [_HTML, _STYLE_ONLY, (b"x-request-id", request_id.encode())], self._page)
+
+    @cached_property
+    def _document(self) -> bytes:
+        return orjson.dumps(document(self._settings))
+
+    @cached_property
+    def _page(self) -> bytes:
+        return page(self._document, self._settings.server.port)

@@ -1,0 +1,171 @@
+"""What the description says of errors: one sample of each, and what the dialects answer to it.
+
+Statuses, codes, headers and example bodies are taken from those answers, so that they cannot drift from the code.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import orjson
+
+from embedgate.config import Settings
+from embedgate.core import errors
+from embedgate.core.errors import GatewayError
+from embedgate.server.answer import Answer
+
+Json = dict[str, object]
+
+REQUEST_ID = "req_4f1d2c3b5a6978807f6e5d4c3b2a1908"
+"""The request id of every example."""
+_RESET_AT_S = 1_767_225_630
+"""`resetAt` of every example: a dialect reads the clock for it, and the document shall not change with the time."""
+
+
+def error_samples(settings: Settings) -> tuple[GatewayError, ...]:
+    """One true-looking instance of each error that a caller can meet, with the limits of this gateway."""
+    limits, model, prefix = settings.limits, settings.local.default_model, settings.keys.prefix
+    return (
+        errors.MissingKey("No API key came with the request. Send it as `Authorization: Bearer <key>`."),
+        errors.MalformedKey(
+            f"The API key has not the form of a key. Keys of this gateway are `{prefix}_` and 32 hexadecimal digits."
+        ),
+        errors.UnknownKey("The API key is not known here. Check it, or ask your administrator for one."),
+        errors.RevokedKey(
+            "The API key was revoked or its user disabled. Ask your administrator for a new one."
+        ),
+        errors.NotPermitted("A policy forbids this model to this key."),
+        errors.BudgetExhausted("The request may cost 0.0002 dollars; 0.0001 are left of the budget."),
+        errors.RateLimited("60 requests per minute are allowed. Try again in 12 seconds.", retry_after_s=12),
+        errors.Overloaded("No place is free for the request right now. Try again.", retry_after_s=1),
+        errors.MissingFields("input is required: a text or a list of texts.", param="input"),
+        errors.MalformedRequest("dimensions must be a whole number; Expected `int`, got `str`.", param="dimensions"),
+        errors.InvalidInput("is empty; every input needs at least one character or token.", index=3),
+        errors.InputTooLong.measured(0, 611, 512),
+        errors.TooManyTokens(
+            f"The inputs have {limits.max_tokens + 1204} tokens together; at most {limits.max_tokens} are allowed in "
+            "one request. Send them in several requests.",
+            param="input",
+        ),
+        errors.InvalidDimension(
+            f"dimensions is 9999; {model} makes vectors of 384. Leave dimensions out for its own size.",
+            param="dimensions",
+        ),
+        errors.UnsupportedOption("encoding_format is 'hex'; it can be float or base64.", param="encoding_format"),
+        errors.NotAnEmbeddingModel(f"Model gpt-4o does not support embedding action. Use {model} instead.", param="model"),
+        errors.UnknownModel(f"The model 'no/such' does not exist here. Use {model}, or see GET /v1/models.", param="model"),
+        errors.UnknownProvider("There is no provider 'nowhere' here.", param="provider"),
+        errors.ModelNotAtProvider("Model text-embedding-3-small is not served by local.", param="model"),
+        errors.ProviderKeyMissing(
+            "openai/text-embedding-3-small is known, but no provider that serves it is switched on: set OPENAI_API_KEY.",
+            param="model",
+        ),
+        errors.BodyTooSlow(
+            f"The body did not arrive within {settings.server.body_timeout_s:g} seconds; "
+            "send it faster or in smaller requests."
+        ),
+        errors.BodyTooLarge(
+            f"The body has {settings.server.max_body_bytes + 1} bytes or more; at most "
+            f"{settings.server.max_body_bytes} are taken. Send fewer inputs per request."
+        ),
+        errors.NotFound("There is no route /v2/embeddings. /docs lists those there are."),
+        errors.MethodNotAllowed("/v1/embeddings takes POST, not GET.", allowed=("POST",)),
+        errors.NotImplementedYet("Chat completions are not served by this version; embeddings are."),
+        errors.UpstreamRejected("openai refused the call: this model does not take dimensions."),
+        errors.UpstreamDenied("openai refused the credential of this gateway."),
+        errors.UpstreamBusy("openai limits the rate of calls.", retry_after_s=5),
+        errors.UpstreamFailed("openai could not be reached."),
+        errors.UpstreamTimeout("openai did not answer within the time of the request."),
+        errors.UpstreamGarbled("openai for openai/text-embedding-3-small: 1 vectors came back for 2 inputs"),
+        errors.InternalError("for the log only"),
+        errors.DependencyMissing("for the log only"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A sample, and what a dialect makes of it."""
+
+    error: GatewayError
+    status: int
+    code: str
+    type: str | None
+    headers: tuple[str, ...]
+    body: Json
+
+
+class DialectErrors:
+    """The errors of one dialect."""
+
+    def __init__(
+        self, write_error: Callable[[GatewayError, str], Answer], schema: str, samples: Iterable[GatewayError]
+    ) -> None:
+        """schema: name of the schema that every error body of the dialect has."""
+        self._schema = schema
+        self._answers = [_answered(error, write_error(error, REQUEST_ID)) for error in samples]
+
+    def responses(self, *kinds: type[GatewayError]) -> dict[str, Json]:
+        """Response objects by status for errors of these classes and their subclasses, in the order of statuses."""
+        chosen = [answered for answered in self._answers if isinstance(answered.error, kinds)]
+        statuses = sorted({answered.status for answered in chosen})
+        return {
+            str(status): self._response(status, [answered for answered in chosen if answered.status == status])
+            for status in statuses
+        }
+
+    def rows(self) -> list[Json]:
+        """The error table: each status and code once, with all that it can mean."""
+        rows: dict[tuple[int, str], Json] = {}
+        meanings: dict[tuple[int, str], list[str]] = {}
+        for answered in sorted(self._answers, key=lambda answered: (answered.status, answered.code)):
+            key = (answered.status, answered.code)
+            meanings.setdefault(key, []).append(_meaning(answered.error))
+            named = {"type": answered.type} if answered.type else {}
+            rows[key] = {"status": answered.status, **named, "code": answered.code, "meanings": meanings[key]}
+        return list(rows.values())
+
+    def codes(self) -> list[str]:
+        """Every code, sorted."""
+        return sorted({answered.code for answered in self._answers})
+
+    def types(self) -> list[str]:
+        """Every error type, sorted; none in a dialect without types."""
+        return sorted({answered.type for answered in self._answers if answered.type})
+
+    def _response(self, status: int, chosen: list[_Answered]) -> Json:
+        codes = ", ".join(dict.fromkeys(f"`{answered.code}`" for answered in chosen))
+        examples = {
+            type(answered.error).__name__: {"summary": _meaning(answered.error), "value": answered.body}
+            for answered in chosen
+        }
+        return {
+            "description": f"{HTTPStatus(status).phrase}: {codes}.",
+            "headers": header_references(name for answered in chosen for name in answered.headers),
+            "content": {
+                "application/json": {"schema": {"$ref": f"#/components/schemas/{self._schema}"}, "examples": examples}
+            },
+        }
+
+
+def header_references(names: Iterable[str]) -> Json:
+    """References to the described headers of these names, each once; what every HTTP answer has is left out."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in dict.fromkeys(names) if name != "content-type"}
+
+
+def header_names(answer: Answer) -> tuple[str, ...]:
+    """The names of an answer's headers."""
+    return tuple(name.decode() for name, _ in answer.headers)
+
+
+def _answered(error: GatewayError, answer: Answer) -> _Answered:
+    body = orjson.loads(answer.body)
+    if "resetAt" in body:
+        body["resetAt"] = _RESET_AT_S
+    facts = body["error"] if isinstance(body["error"], dict) else body
+    return _Answered(error, answer.status, facts["code"], facts.get("type"), header_names(answer), body)
+
+
+def _meaning(error: GatewayError) -> str:
+    """The first line of the class's docstring; empty where the interpreter strips docstrings."""
+    return (inspect.getdoc(type(error)) or "").partition("\n")[0]

@@ -1,0 +1,321 @@
+"""The parts of the description that operations share: schemas of bodies, response headers, security schemes."""
+
+from embedgate.config import LimitSettings, Settings
+from embedgate.server.describe.errors import DialectErrors, Json
+from embedgate.server.fields import ENCODING_FORMATS, INPUT_TYPES, TRUNCATES
+
+_TOKEN_ID: Json = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
+_TOKENS: Json = {"type": "integer", "minimum": 0}
+_MILLISECONDS: Json = {"type": "number", "minimum": 0}
+_DOLLARS: Json = {"type": "number", "minimum": 0}
+
+
+def components(settings: Settings, openai: DialectErrors, ziri: DialectErrors) -> Json:
+    """The `components` of the document."""
+    return {
+        "securitySchemes": {
+            "bearer": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": f"A key of this gateway: `Authorization: Bearer {settings.keys.prefix}_…`.",
+            },
+            "apiKey": {
+                "type": "apiKey",
+                "in": "header",
+                "name": "X-API-Key",
+                "description": f"The same key in a header of its own: `X-API-Key: {settings.keys.prefix}_…`.",
+            },
+        },
+        "headers": _headers(),
+        "schemas": {
+            "EmbeddingsRequest": _openai_request(settings),
+            "ZiriEmbeddingsRequest": _ziri_request(settings),
+            "Input": _input(settings.limits),
+            "EmbeddingList": _embedding_list(_text("Id of the model that made the vectors.")),
+            "ZiriEmbeddingList": _ziri_embedding_list(),
+            "Embedding": _embedding(),
+            "Usage": _usage(),
+            "Model": _model(),
+            "ModelList": _object(
+                object=_constant("list"), data=_list({"$ref": "#/components/schemas/Model"}, "Models you can use now.")
+            ),
+            "Health": _object(status=_constant("ok")),
+            "Ready": _object(status=_constant("ready")),
+            "NotReady": _object(
+                status=_constant("not ready"), missing=_list({"type": "string"}, "What is missing, in words.")
+            ),
+            "Error": _openai_error(openai),
+            "ZiriError": _ziri_error(ziri),
+        },
+    }
+
+
+def _object(*, optional: tuple[str, ...] = (), **properties: object) -> Json:
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "required": required, "properties": properties}
+
+
+def _text(description: str, **more: object) -> Json:
+    return {"type": "string", "description": description, **more}
+
+
+def _constant(value: str) -> Json:
+    return {"type": "string", "const": value}
+
+
+def _list(items: Json, description: str, **more: object) -> Json:
+    return {"type": "array", "items": items, "description": description, **more}
+
+
+def _input(limits: LimitSettings) -> Json:
+    text: Json = {"type": "string", "minLength": 1}
+    token_ids: Json = {"type": "array", "items": _TOKEN_ID, "minItems": 1, "maxItems": limits.max_tokens}
+    return {
+        "description": f"What to embed: a text, a list of texts, the `cl100k_base` token ids of one text, or a list of "
+        f"such lists. At most {limits.max_inputs:,} inputs and {limits.max_tokens:,} tokens in all, none empty, none "
+        "longer than the model takes.",
+        "oneOf": [
+            text,
+            {"type": "array", "items": text, "minItems": 1, "maxItems": limits.max_inputs},
+            token_ids,
+            {"type": "array", "items": token_ids, "minItems": 1, "maxItems": limits.max_inputs},
+        ],
+    }
+
+
+def _shared_options() -> Json:
+    return {
+        "dimensions": {
+            "type": ["integer", "null"],
+            "minimum": 1,
+            "description": "Length of the vectors, for models that can be shortened. Absent: the model's own.",
+        },
+        "encoding_format": {
+            "type": ["string", "null"],
+            "enum": [*ENCODING_FORMATS, None],
+            "default": "float",
+            "description": "`float` for lists of numbers, `base64` for the bytes of little-endian float32.",
+        },
+        "input_type": {
+            "type": ["string", "null"],
+            "enum": [*INPUT_TYPES, None],
+            "description": "What the texts are for, where a model embeds questions and documents differently.",
+        },
+        "truncate": {
+            "type": ["string", "null"],
+            "enum": [*TRUNCATES, None],
+            "default": "none",
+            "description": "Where to cut an input that is too long; `none` refuses it. The header "
+            "`x-embedgate-truncated` says which were cut.",
+        },
+        "user": {
+            "type": ["string", "null"],
+            "description": "Whom you serve: kept in the ledger beside your key, and passed to providers that take it.",
+        },
+    }
+
+
+def _openai_request(settings: Settings) -> Json:
+    model = settings.local.default_model
+    return {
+        "type": "object",
+        "required": ["model", "input"],
+        "properties": {
+            "model": _text(
+                "Id of the model, `author/name`. A bare name will do where only one model has it; "
+                "`author/name:provider` asks that provider only.",
+                minLength=1,
+                examples=[model],
+            ),
+            "input": {"$ref": "#/components/schemas/Input"},
+            **_shared_options(),
+            "provider": {
+                "type": ["object", "null"],
+                "additionalProperties": False,
+                "description": "Steers this one request.",
+                "properties": {"routing": _routing(), "fallback": _fallback()},
+            },
+            "allow_space_change": {
+                "type": ["boolean", "null"],
+                "default": False,
+                "description": "Permits a fallback whose vectors cannot be compared with those of `model`.",
+            },
+        },
+        "additionalProperties": True,
+        "description": "An optional field that is null counts as absent. Fields that are not listed go to providers "
+        "that take them, and are refused by name otherwise.",
+        "examples": [{"model": model, "input": ["A cat sat on the mat.", "Ein Hund lief durch den Park."]}],
+    }
+
+
+def _routing() -> Json:
+    return {
+        "type": ["object", "null"],
+        "additionalProperties": False,
+        "required": ["type"],
+        "description": "Which providers to try, and in which order.",
+        "properties": {
+            "type": {
+                "type": "string",
+                "enum": ["order", "priority"],
+                "description": "`order` follows `providers`; `priority` takes the cheapest provider first.",
+            },
+            "providers": _list({"type": "string"}, "Names of providers, best first; for `order`."),
+            "primary_factor": {
+                "type": ["string", "null"],
+                "enum": ["price", None],
+                "description": "For `priority`: what counts.",
+            },
+        },
+        "if": {"properties": {"type": {"const": "order"}}},
+        "then": {"required": ["providers"], "properties": {"providers": {"minItems": 1}}},
+    }
+
+
+def _fallback() -> Json:
+    return {
+        "type": ["string", "null"],
+        "description": "A model to ask when no provider of the first one could answer. It must make vectors of the "
+        "same space, unless `allow_space_change` is true.",
+    }
+
+
+def _ziri_request(settings: Settings) -> Json:
+    author, _, name = settings.local.default_model.partition("/")
+    return {
+        "type": "object",
+        "required": ["provider", "model", "input"],
+        "properties": {
+            "provider": _text("The provider to ask; `local` is this gateway itself.", minLength=1, examples=[author]),
+            "model": _text("What the provider calls the model.", minLength=1, examples=[name]),
+            "input": {"$ref": "#/components/schemas/Input"},
+            **_shared_options(),
+        },
+        "additionalProperties": True,
+        "description": "An optional field that is null counts as absent. Fields that are not listed go to the provider "
+        "if it takes them, and are refused by name otherwise.",
+        "examples": [{"provider": author, "model": name, "input": "A cat sat on the mat."}],
+    }
+
+
+def _embedding_list(model: Json) -> Json:
+    return _object(
+        object=_constant("list"),
+        data=_list({"$ref": "#/components/schemas/Embedding"}, "One for each input, in the order of the request."),
+        model=model,
+        usage={"$ref": "#/components/schemas/Usage"},
+    )
+
+
+def _ziri_embedding_list() -> Json:
+    cost = _object(
+        actual={**_DOLLARS, "description": "Cost in dollars."},
+        inputTokens={**_TOKENS, "description": "Tokens of all inputs."},
+        outputTokens={**_TOKENS, "const": 0, "description": "Embeddings have none."},
+        cachedTokens={**_TOKENS, "description": "Tokens that cost nothing, since their vectors were kept."},
+        totalCost={**_DOLLARS, "description": "The same as `actual`."},
+    )
+    timing = _object(
+        totalMs={**_MILLISECONDS, "description": "In all."},
+        authMs={**_MILLISECONDS, "description": "Until the key was known."},
+        llmMs={**_MILLISECONDS, "description": "At the provider, all its calls together."},
+    )
+    meta = _object(requestId=_text("The id in `x-request-id`."), cost=cost, timing=timing)
+    whole = _object(
+        object=_constant("list"),
+        data=_list({"$ref": "#/components/schemas/Embedding"}, "One for each input, in the order of the request."),
+        model=_text("Bare name of the model that made the vectors."),
+        usage={"$ref": "#/components/schemas/Usage"},
+        _meta={**meta, "description": "What the request cost and how long it took."},
+    )
+    return whole
+
+
+def _embedding() -> Json:
+    vector: Json = {
+        "description": "The vector, in the `encoding_format` asked for.",
+        "oneOf": [
+            {"type": "array", "items": {"type": "number"}, "minItems": 1},
+            {"type": "string", "contentEncoding": "base64", "minLength": 1},
+        ],
+    }
+    index = {"type": "integer", "minimum": 0, "description": "Position of its input in the request."}
+    return _object(object=_constant("embedding"), index=index, embedding=vector)
+
+
+def _usage() -> Json:
+    return _object(
+        prompt_tokens={**_TOKENS, "description": "Tokens of all inputs."},
+        total_tokens={**_TOKENS, "description": "The same: embeddings have no output tokens."},
+    )
+
+
+def _model() -> Json:
+    return _object(
+        id=_text("What to send as `model`."),
+        object=_constant("model"),
+        created={"type": "integer", "description": "A fixed time, since the real one is not known. Unix seconds."},
+        owned_by=_text("Who made the model."),
+        context_length={"type": "integer", "minimum": 0, "description": "Tokens per input."},
+        dimensions={"type": ["integer", "null"], "minimum": 1, "description": "Length of its vectors, unless shortened."},
+        matryoshka={"type": "boolean", "description": "Whether its vectors can be shortened with `dimensions`."},
+        space=_text("Name of its vector space: vectors of one space can be compared.", type=["string", "null"]),
+        providers=_list({"type": "string"}, "Where it is served, in the order in which they are tried."),
+    )
+
+
+def _openai_error(errors: DialectErrors) -> Json:
+    fault = _object(
+        message=_text("What is wrong: the value seen, the value allowed, the next step."),
+        type=_text("The family of the error.", enum=errors.types()),
+        param={"type": ["string", "null"], "description": "The field at fault, if it is one."},
+        code=_text("Which error it is; stable.", enum=errors.codes()),
+    )
+    return _object(error=fault)
+
+
+def _ziri_error(errors: DialectErrors) -> Json:
+    return _object(
+        error=_text("What is wrong: the value seen, the value allowed, the next step."),
+        code=_text("Which error it is; stable.", enum=errors.codes()),
+        requestId=_text("The id in `x-request-id`."),
+        reason=_text("With `AUTHORIZATION_DENIED`: what forbids it."),
+        retryAfter={"type": "integer", "minimum": 1, "description": "Seconds to wait, where waiting helps."},
+        resetAt={"type": "integer", "description": "When to try again, in unix seconds."},
+        optional=("reason", "retryAfter", "resetAt"),
+    )
+
+
+def _headers() -> Json:
+    count = r"^(Infinity|\d+)$"
+    return {
+        "x-request-id": _header("Id of this request, in the log and the ledger too.", r"^req_[0-9a-f]{32}$"),
+        "x-ratelimit-limit-requests": _header("Requests allowed per minute; `Infinity` without a limit.", count),
+        "x-ratelimit-remaining-requests": _header("Requests left in this minute.", count),
+        "x-ratelimit-reset-requests": _header("Time until the number of requests is full again.", r"^\d+(ms|s)$"),
+        "x-ratelimit-limit-tokens": _header("Tokens allowed per minute; `Infinity` without a limit.", count),
+        "x-ratelimit-remaining-tokens": _header("Tokens left in this minute.", count),
+        "x-ratelimit-reset-tokens": _header("Time until the number of tokens is full again.", r"^\d+(ms|s)$"),
+        "x-ratelimit-limit": _header("Requests allowed per minute; `Infinity` without a limit.", count),
+        "x-ratelimit-remaining": _header("Requests left in this minute.", count),
+        "x-ratelimit-reset": _header("When the number is full again, in unix seconds.", r"^\d+$"),
+        "x-embedgate-cost-usd": _header("What the request cost, in dollars, exactly.", r"^\d+\.\d+$"),
+        "x-embedgate-cached-tokens": _header("Tokens whose vectors were kept and cost nothing.", r"^\d+$"),
+        "x-embedgate-provider": _header("The provider that served the request.", r"^[a-z0-9][a-z0-9._-]*$"),
+        "x-embedgate-usage": _header("There when no one could count the tokens exactly.", r"^estimated$", False),
+        "x-embedgate-truncated": _header(
+            "Positions of the inputs that were cut, when some were.", r"^\d+(,\d+)*$", False
+        ),
+        "retry-after": _header("Seconds to wait before the next try, where waiting helps.", r"^[1-9]\d*$", False),
+        "x-should-retry": _header("`false` where the same request would fail again.", r"^false$", False),
+        "allow": _header("The methods that the path takes.", r"^[A-Z]+(, [A-Z]+)*$", False),
+        "content-security-policy": _header("The page may use its own style sheet and nothing else.", r"^default-src "),
+    }
+
+
+def _header(description: str, pattern: str, is_always_there: bool = True) -> Json:
+    return {
+        "description": description,
+        "required": is_always_there,
+        "schema": {"type": "string", "pattern": pattern},
+    }

@@ -1,0 +1,153 @@
+"""Which models and providers the settings switch on, decided before anything is opened."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from embedgate.catalog import Catalog
+from embedgate.config import Loaded, ProviderSettings
+from embedgate.core.errors import ConfigError
+from embedgate.core.types import Route
+from embedgate.inference.runtime import LocalModels
+from embedgate.providers import fake, hosts
+from embedgate.providers.hosts import GENERIC, Host
+from embedgate.transport import Endpoint
+
+LOCAL = "local"
+FAKE = "fake"
+
+
+@dataclass(frozen=True, slots=True)
+class HostInUse:
+    """A provider over HTTP that is switched on."""
+
+    host: Host
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What the settings come to, before anything is opened: the models, and the providers that are on."""
+
+    catalog: Catalog
+    local_models: LocalModels
+    hosts: Mapping[str, HostInUse]
+    switched_on: frozenset[str]
+    rows: Mapping[str, Host]
+
+    def default_model(self, wanted: str) -> str:
+        """The id of `wanted` if it is known, else of the first embedding model that is on."""
+        model = self.catalog.find(wanted)
+        if model is not None:
+            return model.id
+        usable = (
+            model.id
+            for model in self.catalog.embedding_models()
+            if not self.switched_on.isdisjoint(route.provider for route in model.routes)
+        )
+        return next(usable, wanted)
+
+    def explain_off(self, provider: str) -> str:
+        """How to switch a provider on, for messages."""
+        row = self.rows.get(provider)
+        if row is None:
+            return f"{provider} is not supported by this version"
+        if row.key_required:
+            return f"set {' or '.join(row.key_variables)} for {provider}"
+        return f"add [providers.{provider}] with its base_url to the settings"
+
+
+def decide(loaded: Loaded) -> Decided:
+    """Decide what is on. Raises ConfigError with every mistake found."""
+    settings = loaded.settings
+    rows = hosts.load()
+    in_use, mistakes = _hosts_in_use(loaded, rows)
+    if mistakes:
+        raise ConfigError(mistakes)
+    local_models = LocalModels(settings.local, settings.storage.data_dir.expanduser())
+    switched_on = set(in_use)
+    catalog = Catalog.load(settings.catalog.file)
+    if _is_enabled(settings.providers.get(LOCAL), default=True) and local_models.models():
+        catalog = catalog.with_models(local_models.models())
+        switched_on.add(LOCAL)
+    if _is_enabled(settings.providers.get(FAKE), default=False):
+        catalog = catalog.with_models(fake.models())
+        switched_on.add(FAKE)
+    catalog = catalog.with_models(
+        replace(model, routes=_adapted(model.routes, settings.providers, in_use)) for model in catalog.models()
+    )
+    return Decided(catalog, local_models, in_use, frozenset(switched_on), rows)
+
+
+def _is_enabled(entry: ProviderSettings | None, *, default: bool) -> bool:
+    return default if entry is None or entry.enabled is None else entry.enabled
+
+
+def _hosts_in_use(loaded: Loaded, rows: Mapping[str, Host]) -> tuple[dict[str, HostInUse], list[str]]:
+    """The HTTP providers that are on, and what is wrong with their settings."""
+    entries = loaded.settings.providers
+    names = [*(name for name in rows if name != GENERIC), *(name for name in entries if name not in rows)]
+    found: dict[str, HostInUse] = {}
+    mistakes: list[str] = []
+    for name in names:
+        if name in (LOCAL, FAKE):
+            continue
+        try:
+            in_use = _host_in_use(name, entries.get(name), rows, loaded)
+        except ConfigError as error:
+            mistakes += error.mistakes
+            continue
+        if in_use is not None:
+            found[name] = in_use
+    return found, mistakes
+
+
+def _host_in_use(
+    name: str, entry: ProviderSettings | None, rows: Mapping[str, Host], loaded: Loaded
+) -> HostInUse | None:
+    entry_or_empty = entry or ProviderSettings()
+    row = rows.get(entry_or_empty.host or name)
+    if row is None and entry_or_empty.host:
+        known = ", ".join(sorted(rows))
+        raise ConfigError([f"providers.{name}.host is {entry_or_empty.host!r}; it can be one of {known}"])
+    row = row or rows[GENERIC]
+    key = _key(entry_or_empty, row, loaded)
+    is_on = _is_enabled(entry, default=key is not None if row.key_required else entry is not None)
+    if not is_on:
+        return None
+    base_url = entry_or_empty.base_url or row.base_url
+    if base_url is None:
+        raise ConfigError([f"providers.{name}: base_url is missing; its address is yours to give"])
+    if key is None and row.key_required:
+        variables = " or ".join(row.key_variables) or "api_key_env"
+        raise ConfigError([f"providers.{name} is enabled and has no key; set {variables} or api_key_file"])
+    if entry_or_empty.max_parallel is not None:
+        row = _with_max_parallel(row, entry_or_empty.max_parallel)
+    endpoint = Endpoint(name, base_url, key, row.key_header, row.key_prefix, row.limits.max_parallel)
+    return HostInUse(row, endpoint)
+
+
+def _key(entry: ProviderSettings, row: Host, loaded: Loaded) -> str | None:
+    variables = (entry.api_key_env,) if entry.api_key_env else row.key_variables
+    keys = (loaded.secrets.provider_key(variable, entry.api_key_file) for variable in variables or (None,))
+    return next((key for key in keys if key), None)
+
+
+def _with_max_parallel(row: Host, max_parallel: int) -> Host:
+    return msgspec.structs.replace(row, limits=replace(row.limits, max_parallel=max_parallel))
+
+
+def _adapted(
+    routes: Sequence[Route], entries: Mapping[str, ProviderSettings], in_use: Mapping[str, HostInUse]
+) -> tuple[Route, ...]:
+    """Routes with what their hosts take, and a copy for each provider of the settings that follows another's row."""
+    adapted = []
+    for route in routes:
+        names = [route.provider]
+        names += [name for name, entry in entries.items() if entry.host == route.provider and name != route.provider]
+        for name in names:
+            host = in_use.get(name)
+            copy = route if name == route.provider else replace(route, provider=name)
+            adapted.append(host.host.adapt(copy) if host else copy)
+    return tuple(adapted)

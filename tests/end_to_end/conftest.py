@@ -1,0 +1,40 @@
+"""One gateway for most end-to-end tests: the embedded model, and OpenAI played by a loopback server."""
+
+from collections.abc import Iterator
+
+import openai
+import pytest
+from running import RunningGateway, gateway
+from upstream import Upstream, running_upstream
+
+UPSTREAM_KEY = "sk-upstream-secret-0123456789"
+
+
+@pytest.fixture(scope="session")
+def openai_host() -> Iterator[Upstream]:
+    """The far side of the `openai` provider."""
+    with running_upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory, openai_host: Upstream) -> Iterator[RunningGateway]:
+    """A running gateway."""
+    config = f"""
+        [providers.openai]
+        base_url = "{openai_host.base_url}"
+        [server]
+        body_timeout_s = 2
+        [log]
+        level = "debug"
+    """
+    data_dir = tmp_path_factory.mktemp("served")
+    with gateway(data_dir, config, {"OPENAI_API_KEY": UPSTREAM_KEY}) as running:
+        yield running
+
+
+@pytest.fixture
+def sdk(served: RunningGateway) -> Iterator[openai.OpenAI]:
+    """The OpenAI SDK, pointed at the gateway."""
+    with openai.OpenAI(api_key=served.key, base_url=f"{served.url}/v1", max_retries=0) as client:
+        yield client
