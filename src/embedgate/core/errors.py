@@ -26,11 +26,15 @@ from typing import ClassVar, Self
 
 
 class GatewayError(Exception):
-    """Base of all errors that a request can end with."""
+    """Base of all errors that a request can end with.
 
-    code: ClassVar[str] = "internal_error"
-    status: ClassVar[int] = 500
-    may_retry: ClassVar[bool] = False
+    The facts belong to the class. The one exception is an error that another gateway sent: the client repeats its
+    facts as they came.
+    """
+
+    code: str = "internal_error"
+    status: int = 500
+    may_retry: bool = False
     may_reroute: ClassVar[bool] = False
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:

@@ -94,7 +94,11 @@ class _Storage:
 def _open_storage(settings: Settings) -> _Storage:
     data_dir = settings.storage.data_dir.expanduser()
     database = open_database(data_dir, settings.storage.synchronous)
-    first_keys = ensure_first_keys(SqlKeyAdmin(database, settings.keys.prefix), data_dir)
+    try:
+        first_keys = ensure_first_keys(SqlKeyAdmin(database, settings.keys.prefix), data_dir)
+    except BaseException:
+        database.close()
+        raise
     return _Storage(database, SqlKeyStore(database), SqlLedger(database), first_keys)
 
 
@@ -107,8 +111,12 @@ async def open_gateway(loaded: Loaded) -> Gateway:
             ["no provider is on: install embedgate[minilm] for the embedded model, or set a provider's key"]
         )
     default_model = decided.default_model(settings.local.default_model)
-    await _load_default_model(default_model, decided)
     storage = await asyncio.to_thread(_open_storage, settings)
+    try:
+        await _load_default_model(default_model, decided)
+    except BaseException:
+        storage.close()
+        raise
     tokenizers = KnownTokenizers(decided.local_models, settings.local.cl100k_file)
     providers: dict[str, Provider] = {
         name: HttpDriver(

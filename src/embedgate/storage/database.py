@@ -1,0 +1,129 @@
+"""The database file: created, opened, brought to the current schema, closed. Knows no table's meaning.
+
+SQLite in WAL: readers never wait for the writer. Everything particular to SQLite is in this module.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from embedgate.core.errors import ConfigError, InternalError
+from embedgate.storage.folder import create_empty, locked, writable
+from embedgate.storage.schema import REVISION
+
+DATABASE_FILE = "embedgate.db"
+_BEGIN = "embedgate_begin"
+
+
+class Database:
+    """An open database. Safe to use from several threads; close it after all that use it."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        """engine: with the current schema, and its transactions begun as `sqlite_engine` does."""
+        self._engine = engine
+        self._writing_engine = _writing(engine)
+
+    @property
+    def dialect(self) -> sa.Dialect:
+        """The SQL dialect of the database."""
+        return self._engine.dialect
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one state of the database. Raises InternalError if the database fails."""
+        with _reported(), self._engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that locks other writers out from its beginning. Raises InternalError as `read`."""
+        with _reported(), self._writing_engine.begin() as connection:
+            yield connection
+
+    def connect_writer(self) -> sa.Connection:
+        """A connection to keep, each of its transactions as in `write`. Raises SQLAlchemyError."""
+        return self._writing_engine.connect()
+
+    def close(self) -> None:
+        """Close every connection; the last one to close folds the write-ahead log into the file."""
+        self._engine.dispose()
+
+
+def open_database(
+    data_dir: Path, synchronous: Literal["normal", "full"] = "normal", *, busy_timeout_s: float = 5.0
+) -> Database:
+    """Open the database in `data_dir`, making folder (mode 0700), file (0600) and schema where they are missing.
+
+    synchronous: `normal` survives a killed process, `full` a power cut. busy_timeout_s: how long a statement
+    waits while another process writes.
+    Raises ConfigError if the folder cannot be written, or the file is no database or a newer program's.
+    """
+    path = data_dir / DATABASE_FILE
+    # The lock covers more than the migration: entering WAL fails at once, without waiting, when two try together.
+    with locked(data_dir):
+        with writable(data_dir):
+            create_empty(path)
+        engine = sqlite_engine(path, synchronous, busy_timeout_s)
+        try:
+            _prepare(engine)
+        except DatabaseError as error:
+            engine.dispose()
+            raise ConfigError([f"database {path} cannot be used: {error.orig}"]) from error
+        except ConfigError:
+            engine.dispose()
+            raise
+    return Database(engine)
+
+
+def sqlite_engine(path: Path, synchronous: Literal["normal", "full"], busy_timeout_s: float) -> sa.Engine:
+    """An engine on a SQLite file, with our pragmas and real transactions. Opens nothing yet."""
+    # hide_parameters: the text of an error must hold no digest, name or end user.
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)), hide_parameters=True)
+
+    @sa.event.listens_for(engine, "connect")
+    def set_pragmas(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # the driver would begin transactions late, and none for DDL
+        connection.execute(f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
+
+    return engine
+
+
+def _writing(engine: sa.Engine) -> sa.Engine:
+    # A transaction that reads before it writes would fail, not wait, when another writer came in between.
+    return engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+
+
+def _prepare(engine: sa.Engine) -> None:
+    if not _is_current(engine):
+        from embedgate.storage.migrate import upgrade  # Alembic takes 0.3 s to import; most starts need none of it
+
+        upgrade(_writing(engine))
+
+
+def _is_current(engine: sa.Engine) -> bool:
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return False
+        revisions = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars().all()
+    return list(revisions) == [REVISION]
+
+
+@contextlib.contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise InternalError(f"the database cannot be used: {error.orig}") from error

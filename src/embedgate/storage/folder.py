@@ -1,0 +1,63 @@
+"""The data folder: made for its owner only, one process at a time, files that nobody else can read."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from embedgate.core.errors import ConfigError
+
+_LOCK_FILE = "embedgate.lock"
+_OWNER_ONLY = 0o600
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, creating the folder (mode 0700) if it is missing; wait while another holds it.
+
+    The lock ends with the process, however that ends. Raises ConfigError if the folder cannot be written.
+    """
+    with writable(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, _OWNER_ONLY)
+    try:
+        with writable(folder):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+@contextlib.contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Report an operating system error in the body as ConfigError about `folder`."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            [
+                f"data folder {folder} cannot be written: {error.strerror or error}; "
+                "set storage.data_dir (EMBEDGATE_DATA_DIR) to a folder of yours"
+            ]
+        ) from error
+
+
+def create_empty(path: Path) -> None:
+    """Create a file of mode 0600; leave one that exists untouched. Raises OSError."""
+    # Without O_EXCL an existing file would be opened, and closing any handle of a file drops every lock that
+    # this process holds on it, SQLite's among them.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Put a file of mode 0600 in place, whole or not at all, replacing what was there. Raises OSError."""
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+    with os.fdopen(file, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(path)

@@ -1,0 +1,38 @@
+"""Brings a database to the schema of this program. Never goes back, and never touches a database that is newer."""
+
+from pathlib import Path
+
+import alembic.command
+import sqlalchemy as sa
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from embedgate.core.errors import ConfigError
+from embedgate.storage import migrations
+from embedgate.storage.schema import REVISION
+
+_FOLDER = Path(migrations.__file__).parent
+
+
+def upgrade(engine: sa.Engine) -> None:
+    """Run the migrations that are missing, all or none, in one transaction.
+
+    engine: its transactions must lock out other writers from their beginning, so that of two processes
+    starting at once one waits and then finds nothing to do.
+    Raises ConfigError if the database knows a migration that this program does not.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))  # the parser reads % as a reference
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    with engine.begin() as connection:
+        applied = set(MigrationContext.configure(connection).get_current_heads())
+        if applied - known:
+            raise ConfigError(
+                [
+                    f"database {engine.url.database} has schema {', '.join(sorted(applied - known))}, this program "
+                    f"knows up to {REVISION}; start the newer embedgate that wrote it"
+                ]
+            )
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, REVISION)
