@@ -114,8 +114,12 @@ class LocalModelSettings(_Section):
     space: str | None = Field(
         None, description="Name of its vector space; the id if absent. Same weights elsewhere share a space."
     )
-    query_prefix: str = Field("", description="Text put before inputs of type query.")
-    document_prefix: str = Field("", description="Text put before inputs of type document.")
+    query_prefix: str | None = Field(
+        None, description="Text put before inputs of type query; from the model's own files if absent."
+    )
+    document_prefix: str | None = Field(
+        None, description="Text put before inputs of type document; from the model's own files if absent."
+    )
     max_input_tokens: Positive | None = Field(
         None, description="Tokens per input; from the model's own files if absent."
     )
@@ -135,6 +139,11 @@ class LocalSettings(_Section):
         512,
         description="Padded tokens per run of the model. Much smaller wastes calls; much larger delays other "
         "requests and is slower.",
+    )
+    cl100k_file: Path | None = Field(
+        None,
+        description="cl100k_base.tiktoken, the rank file for tiktoken, to count and decode cl100k_base tokens "
+        "where rs-bpe is not installed.",
     )
     models: dict[str, LocalModelSettings] = Field(
         default_factory=dict,
@@ -170,6 +179,25 @@ class CatalogSettings(_Section):
     )
 
 
+class TransportSettings(_Section):
+    """Connections to providers."""
+
+    connect_timeout_s: Seconds = Field(
+        10.0, description="Seconds that opening a connection may take, name lookup and TLS included."
+    )
+    max_reply_bytes: Positive = Field(
+        256_000_000,
+        description="Largest answer of a provider, in bytes after decompression. 2,048 vectors of 3,072 numbers are "
+        "80 MB as decimals; too large lets a broken provider take that much memory per call.",
+    )
+    pool_idle_timeout_s: Seconds = Field(
+        60.0,
+        description="Seconds after which an unused connection is closed. Keep it below that of the provider's load "
+        "balancer.",
+    )
+    pool_max_idle: Positive = Field(64, description="Unused connections that are kept open, per provider.")
+
+
 class LogSettings(_Section):
     """Logging. Inputs, vectors and credentials are never logged."""
 
@@ -188,6 +216,7 @@ class Settings(_Section):
     local: LocalSettings = LocalSettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
     catalog: CatalogSettings = CatalogSettings()
+    transport: TransportSettings = TransportSettings()
     log: LogSettings = LogSettings()
 
 

@@ -48,9 +48,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def gateway(
-    data_dir: Path, config: str = "", environment: Mapping[str, str] | None = None
-) -> Iterator[RunningGateway]:
+def gateway(data_dir: Path, config: str = "", environment: Mapping[str, str] | None = None) -> Iterator[RunningGateway]:
     """A gateway over `data_dir` with the given TOML settings, ready to answer; stopped at the end."""
     data_dir.mkdir(parents=True, exist_ok=True)
     file = data_dir / "embedgate.toml"

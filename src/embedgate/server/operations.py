@@ -6,7 +6,7 @@ import orjson
 
 from embedgate.core.errors import UnknownModel
 from embedgate.core.types import Model
-from embedgate.server.answer import JSON, Answer
+from embedgate.server.answer import Answer
 from embedgate.server.dialects import openai
 from embedgate.server.respond import Body
 from embedgate.wiring import Gateway
@@ -63,4 +63,4 @@ def _describe(model: Model) -> dict[str, object]:
 
 
 def _json(request_id: str, body: object, status: int = 200) -> Answer:
-    return Answer(status, [JSON, (b"x-request-id", request_id.encode())], orjson.dumps(body))
+    return Answer(status, openai.headers(request_id), orjson.dumps(body))

@@ -1,0 +1,100 @@
+"""A provider without a model: vectors that depend on nothing but the text. For tests, demos and dry runs.
+
+The numbers are the same on every platform and in every version. They carry no meaning: similar texts are not near.
+"""
+
+import asyncio
+import hashlib
+import struct
+import time
+
+import numpy as np
+
+from embedgate.core.errors import InputTooLong, UpstreamTimeout
+from embedgate.core.types import Batch, BatchLimits, DimRange, Input, Model, ProviderReply, Route
+from embedgate.core.vectors import Vectors, stack
+
+MODEL_ID = "fake/deterministic"
+DIMS = DimRange(default=256, minimum=8, maximum=4096)
+MAX_INPUT_TOKENS = 8192
+_INPUTS_PER_TURN = 64
+"""About a millisecond of work; then the event loop has its turn."""
+
+
+class FakeProvider:
+    """Implements the Provider port."""
+
+    def __init__(self, latency_s: float = 0.0) -> None:
+        """latency_s: how long every call takes."""
+        self._latency_s = latency_s
+
+    async def embed(self, batch: Batch, route: Route, deadline_s: float) -> ProviderReply:
+        """Vectors (n, batch.expected_dim) float32 of unit length.
+
+        Raises InputTooLong for an input over the route's length, UpstreamTimeout if the latency passes the deadline.
+        """
+        tokens = [count_tokens(item) for item in batch.inputs]
+        for index, n in enumerate(tokens):
+            if n > route.max_input_tokens:
+                raise InputTooLong(f"input has {n} tokens; the model takes {route.max_input_tokens}", index=index)
+        remaining_s = deadline_s - time.monotonic()
+        await asyncio.sleep(min(self._latency_s, max(remaining_s, 0)))
+        if self._latency_s > remaining_s:
+            raise UpstreamTimeout("fake did not answer within the request's time")
+        rows = []
+        for position, item in enumerate(batch.inputs, start=1):
+            rows.append(vector(item, batch.expected_dim))
+            if position % _INPUTS_PER_TURN == 0:
+                await asyncio.sleep(0)
+        return ProviderReply(stack(rows), sum(tokens), route.upstream_model)
+
+    async def aclose(self) -> None:
+        """Nothing to free."""
+
+
+def models() -> tuple[Model, ...]:
+    """The one model of this provider. Any size is the shortened form of every larger one."""
+    route = Route(
+        provider="fake",
+        upstream_model="deterministic",
+        dims=DIMS,
+        max_input_tokens=MAX_INPUT_TOKENS,
+        tokenizer="unknown",
+        limits=BatchLimits(max_inputs=2048),
+        accepts_dim=True,
+        promises_unit_length=True,
+    )
+    return (
+        Model(
+            id=MODEL_ID,
+            action="embedding",
+            routes=(route,),
+            space=MODEL_ID,
+            dims=DIMS,
+            is_matryoshka=True,
+            is_normalised=True,
+            max_input_tokens=MAX_INPUT_TOKENS,
+            note="Vectors without meaning, the same for the same text everywhere. For tests.",
+        ),
+    )
+
+
+def vector(item: Input, dim: int) -> Vectors:
+    """The vector of one input, (dim,) float32 of unit length. A smaller `dim` gives the shortened vector."""
+    # An extendable digest of n bytes is the beginning of one of more, which makes every size a cut of the larger.
+    digest = hashlib.shake_128(_seed(item)).digest(2 * dim)
+    whole = np.frombuffer(digest, dtype="<i2").astype(np.int64)
+    # Integer sums are exact and a division is rounded in one way only, so no platform differs in the last bit.
+    scaled: Vectors = (whole / np.sqrt(np.dot(whole, whole))).astype(np.float32)
+    return scaled
+
+
+def count_tokens(item: Input) -> int:
+    """Tokens as this provider bills them: one per four bytes begun, or the ids themselves."""
+    return len(item.encode()) // 4 + 1 if isinstance(item, str) else len(item)
+
+
+def _seed(item: Input) -> bytes:
+    if isinstance(item, str):
+        return b"t" + item.encode()
+    return b"i" + struct.pack(f"<{len(item)}q", *item)

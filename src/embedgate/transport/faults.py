@@ -1,0 +1,153 @@
+"""What a failed reply means. Reads the error bodies that providers are known to send; raises nothing itself.
+
+Statuses differ for one cause: an over-long input is a 400, a 422 or a 500, an empty account a 402, a 403 or a
+429. So the body is read first, the status decides what it leaves open.
+"""
+
+import email.utils
+import html
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from embedgate.core.errors import UpstreamBusy, UpstreamDenied, UpstreamError, UpstreamFailed, UpstreamRejected
+from embedgate.transport.records import HttpReply
+
+_NO_MONEY = frozenset({"insufficient_quota", "billing_hard_limit_reached", "arrearage", "insufficient_credits"})
+_BAD_KEY = frozenset({"invalid_api_key", "invalidapikey", "incorrect_api_key", "authentication_error"})
+_THROTTLED = ("throttling", "rate_limit", "ratelimit")
+_DENIED = frozenset({401, 402, 403})
+_BUSY = frozenset({424, 429, 498, 503, 529})
+"""424 is TEI's failing backend and 498 Cohere's overload; both pass by themselves."""
+_TRANSIENT = frozenset({408, 409})
+_MAY_MEAN_TOO_LONG = frozenset({400, 413, 422, 500})
+_TOO_LONG = re.compile(
+    r"context[ _]length|context_size|context window|too large to process|exceeds? the context"
+    r"|(?:maximum|max) (?:allowed )?(?:input length|token size|sequence length|model length|number of tokens)"
+    r"|must have less than \d+ tokens|(?:input|prompt|text|sequence)\S* (?:is|are) too (?:long|large)"
+    r"|longer than the (?:model|maximum)",
+    re.IGNORECASE,
+)
+_NESTED_IN = ("error", "errors", "fault", "detail")
+_MAX_NESTING = 4
+_MAX_LISTED = 3
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the body of a failed reply says, whatever its shape; empty texts where it says nothing."""
+
+    message: str = ""
+    code: str = ""
+    type: str = ""
+
+
+def classify(reply: HttpReply) -> UpstreamError:
+    """The error that a reply outside 2xx stands for: whether to try again follows from its class."""
+    said = read(reply.body)
+    fault, what = _judge(reply.status, said)
+    words = reply.quote(said.message)
+    message = f"{reply.provider} {what} (status {reply.status})" + (f": {words}" if words else "")
+    return fault(message, retry_after_s=retry_after_s(reply.headers) if fault.may_retry else None)
+
+
+def _judge(status: int, said: Said) -> tuple[type[UpstreamError], str]:
+    names = {said.code.lower(), said.type.lower()}
+    if status == 402 or names & _NO_MONEY:
+        return UpstreamDenied, "says that our account has no money left"
+    if status in _DENIED or names & _BAD_KEY:
+        return UpstreamDenied, "refused our key"
+    if status in _MAY_MEAN_TOO_LONG and _TOO_LONG.search(f"{said.code} {said.type} {said.message}"):
+        return UpstreamRejected, "found an input too long"
+    if status in _BUSY or any(name.startswith(_THROTTLED) for name in names):
+        return UpstreamBusy, "is busy or limits us"
+    if status >= 500 or status in _TRANSIENT:
+        return UpstreamFailed, "failed"
+    if 300 <= status < 400:
+        return UpstreamRejected, "points to another address, which is not followed; check base_url"
+    return UpstreamRejected, "refused the call"
+
+
+def read(body: bytes) -> Said:
+    """What an error body says. Any bytes will do: JSON of seven shapes, HTML, text, nothing."""
+    try:
+        tree = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return Said(_plain(body.decode("utf-8", "replace").strip()))
+    return _said(tree, _MAX_NESTING)
+
+
+def _plain(text: str) -> str:
+    """Text as it is, of an HTML page its title."""
+    if not text.startswith("<"):
+        return text
+    title = _TITLE.search(text)
+    return html.unescape(title.group(1)).strip() if title else "an HTML page"
+
+
+def _said(node: Any, levels: int) -> Said:
+    if isinstance(node, str):
+        return Said(_plain(node.strip()))
+    if levels == 0:
+        return Said()
+    if isinstance(node, list):
+        found = [_said(item, levels - 1) for item in node[:_MAX_LISTED]]
+        first = found[0] if found else Said()
+        return Said("; ".join(said.message for said in found if said.message), first.code, first.type)
+    if not isinstance(node, dict):
+        return Said()
+    code, kind = _text(node, "code"), _text(node, "type", "error_type")
+    inner = next((said for name in _NESTED_IN if (said := _said(node.get(name), levels - 1)).message), None)
+    if inner is not None:
+        return Said(inner.message, inner.code or code, inner.type or kind)
+    return Said(_own_message(node), code, kind)
+
+
+def _own_message(node: Mapping[str, Any]) -> str:
+    message = _text(node, "message", "msg", "faultstring")
+    place = node.get("loc")
+    if isinstance(place, list):  # FastAPI: where the mistake is; `input` beside it repeats our input, so it is left
+        message = f"{'.'.join(map(str, place))}: {message}"
+    metadata = node.get("metadata")
+    if isinstance(metadata, dict):  # OpenRouter: the words of the host behind it
+        message = f"{message}: {_text(metadata, 'raw')}".removesuffix(": ")
+    return message
+
+
+def _text(node: Mapping[str, Any], *names: str) -> str:
+    """The first field of these that holds a text or a number."""
+    found = (node.get(name) for name in names)
+    return next((str(value) for value in found if isinstance(value, (str, int)) and value not in ("", False)), "")
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the provider asks us to wait, from `retry-after-ms`, else `retry-after` (seconds or a date).
+
+    headers: names in lower case. None if it says nothing usable; a negative number counts as nothing.
+    """
+    wait_ms = _number(headers.get("retry-after-ms"))
+    if wait_ms is not None:
+        return wait_ms / 1000
+    text = headers.get("retry-after")
+    wait_s = _number(text)
+    if wait_s is not None or text is None:
+        return wait_s
+    try:
+        until = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

@@ -1,0 +1,121 @@
+"""The records between a vendor module and the driver: what to send, what came back, where to and as whom. No I/O."""
+
+import ipaddress
+import re
+import urllib.parse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from embedgate.core.errors import ConfigError, GatewayError
+from embedgate.core.types import Batch, ProviderReply, Route
+from embedgate.transport.redact import quote
+
+_KEY = re.compile(r"[!-~]+")
+"""What a credential may consist of to be put into a header unchanged: visible ASCII."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCall:
+    """One call, without credentials. `path` follows the base URL; `body` is JSON."""
+
+    method: str
+    path: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """An answer: header names in lower case, the body decompressed; of a failed call its beginning only.
+
+    `secrets` are what no message may show: the key and the inputs of the call. They are there when it failed.
+    """
+
+    provider: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    def quote(self, text: str) -> str:
+        """The provider's own words, cut and cleaned of secrets, so that an error message may hold them."""
+        return quote(text, self.secrets)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpProvider:
+    """A vendor as three pure functions. None of them sees a credential, a socket or a clock.
+
+    `build` makes the call of one batch. `parse` reads a 2xx reply: vectors in the order of the batch's inputs;
+    raises UpstreamGarbled. `fault` names what any other reply means; retries follow from the class of the error.
+    """
+
+    build: Callable[[Batch, Route], HttpCall]
+    parse: Callable[[HttpReply, Batch, Route], ProviderReply]
+    fault: Callable[[HttpReply], GatewayError]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where one provider is reached, and with which credential.
+
+    `provider` is its name in messages. `key` goes into the header `key_header` behind `key_prefix`, and nowhere
+    else. `max_parallel` is how many calls may be in flight at once. Raises ConfigError for what cannot be used.
+    """
+
+    provider: str
+    base_url: str
+    key: str | None = field(default=None, repr=False)
+    key_header: str = "authorization"
+    key_prefix: str = "Bearer "
+    max_parallel: int = 8
+
+    def __post_init__(self) -> None:
+        """Check what a person wrote."""
+        place = f"providers.{self.provider}"
+        mistakes = [f"{place}: base_url {mistake}" for mistake in _url_mistakes(self.base_url)]
+        if self.key is not None and not _KEY.fullmatch(self.key):
+            mistakes.append(f"{place}: the key holds blanks or other characters that no key has; copy it again")
+        if self.max_parallel < 1:
+            mistakes.append(f"{place}: max_parallel is {self.max_parallel}; it must be at least 1")
+        if mistakes:
+            raise ConfigError(mistakes)
+
+    @property
+    def may_use_proxy(self) -> bool:
+        """Whether the system's proxy settings apply: for remote hosts over TLS only.
+
+        Over plain HTTP a proxy would read key and inputs, and a server on this machine is never behind one.
+        """
+        url = urllib.parse.urlsplit(self.base_url)
+        return url.scheme == "https" and not _is_loopback(url.hostname or "")
+
+    def url(self, path: str) -> str:
+        """The address of a call."""
+        return self.base_url.rstrip("/") + path
+
+
+def _url_mistakes(base_url: str) -> list[str]:
+    """What is wrong with an address. It may hold a credential by mistake, so it is not repeated."""
+    try:
+        url = urllib.parse.urlsplit(base_url)
+        has_host = bool(url.hostname) and url.port != 0
+    except ValueError:
+        return ["is not an address; write it as https://host/path"]
+    if url.scheme not in ("http", "https") or not has_host:
+        return ["is not an http or https address; write it as https://host/path"]
+    mistakes = []
+    if url.username is not None or url.password is not None:
+        mistakes.append("holds a user name or password; give the key with api_key_env or api_key_file instead")
+    if url.query or url.fragment:
+        mistakes.append("must end with its path, without ? or #")
+    return mistakes
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

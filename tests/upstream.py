@@ -1,0 +1,293 @@
+"""A provider of the OpenAI format on a loopback port, honest until told otherwise. For all tests that need a far side.
+
+    with running_upstream() as upstream:
+        upstream.script(error(429, "slow down", headers={"retry-after": "1"}), Answer(twist="shuffled"))
+        ...                     # the first call is refused, the second answered out of order, the rest honestly
+        upstream.requests[0].json["input"]
+
+Vectors are those of the `fake` provider: `upstream.vector(text, dim)` says what a test must get back.
+"""
+
+import asyncio
+import base64
+import gzip
+import json
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from embedgate.core.vectors import Vectors
+from embedgate.providers import fake
+
+Twist = Literal[
+    "shuffled",  # items in reverse, each with its right index
+    "no_index",
+    "same_index",  # every index is 0
+    "no_usage",
+    "only_total",  # usage without prompt_tokens
+    "one_missing",
+    "one_extra",
+    "short_vector",  # the last vector lacks one number
+    "zeros",
+    "nan",  # base64 only; as a list JSON has no such number
+    "nested",  # every vector one level too deep
+    "null_vector",
+    "texts",  # numbers written as texts
+    "booleans",
+    "escaped_base64",  # with \/ for /
+    "truncated_json",
+]
+"""One way in which an otherwise honest answer is odd or wrong."""
+
+Ending = Literal["keep", "close", "half", "drop", "reset"]
+"""keep: the connection stays open. close: closed after the answer. half: reset in the middle of the body.
+drop, reset: ended or reset when the request has come, without an answer."""
+
+_NATIVE_DIMS = {"text-embedding-3-large": 3072, "text-embedding-3-small": 1536, "text-embedding-ada-002": 1536}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How one call is answered. `body` None is the honest body of an embeddings call, changed by `twist`.
+
+    The answer waits for `gate`, then for `delay_s`.
+    """
+
+    status: int = 200
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    twist: Twist | None = None
+    delay_s: float = 0.0
+    gate: threading.Event | None = None
+    ending: Ending = "keep"
+    is_gzipped: bool = False
+
+
+def error(
+    status: int, message: str, *, code: str | None = None, kind: str = "error", headers: Mapping[str, str] | None = None
+) -> Answer:
+    """An error in the shape that OpenAI documents."""
+    body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    return Answer(status, json.dumps(body).encode(), headers or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One request as it came. Header names are in lower case; `connection` numbers connections from 1."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    connection: int
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The body, which must be a JSON object."""
+        content: dict[str, Any] = json.loads(self.body)
+        return content
+
+
+class Upstream:
+    """The running server. Made by `running_upstream`."""
+
+    def __init__(self) -> None:
+        """Listens at once; answers when its thread runs."""
+        self.requests: list[Seen] = []
+        self.dim = 256
+        self.obeys_base64 = True
+        self.connections = 0
+        self.open_connections = 0
+        self._usual = Answer()
+        self._script: deque[Answer] = deque()
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._loop = asyncio.new_event_loop()
+        self._handlers: set[asyncio.Task[None]] = set()
+
+    @property
+    def base_url(self) -> str:
+        """What a provider's base_url is set to."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def script(self, *answers: Answer) -> None:
+        """Answer the next calls so, one each; after them as usual."""
+        self._script.extend(answers)
+
+    def usually(self, answer: Answer) -> None:
+        """Answer so whatever is not scripted."""
+        self._usual = answer
+
+    def reset(self) -> None:
+        """Forget requests, script and settings."""
+        self.requests.clear()
+        self._script.clear()
+        self._usual = Answer()
+        self.dim = 256
+        self.obeys_base64 = True
+
+    @staticmethod
+    def vector(item: str | tuple[int, ...], dim: int) -> Vectors:
+        """The vector that a call for `item` is answered with, (dim,) float32 of unit length."""
+        return fake.vector(item, dim)
+
+    def run(self) -> None:
+        """Serve until `stop`. For the server's thread."""
+        asyncio.set_event_loop(self._loop)
+        server = self._loop.run_until_complete(asyncio.start_server(self._connected, sock=self._socket))
+        self._loop.run_forever()
+        server.close()
+        for task in self._handlers:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*self._handlers))
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+    def stop(self) -> None:
+        """End `run`. From any thread."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._handlers.add(task)
+        self.connections += 1
+        self.open_connections += 1
+        try:
+            with suppress(asyncio.CancelledError, ConnectionError, asyncio.IncompleteReadError):
+                await self._serve(reader, writer, self.connections)
+        finally:
+            self._handlers.discard(task)
+            self.open_connections -= 1
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int) -> None:
+        while True:
+            seen = await _request(reader, connection)
+            self.requests.append(seen)
+            answer = self._script.popleft() if self._script else self._usual
+            if answer.gate is not None:
+                await asyncio.to_thread(answer.gate.wait, 30)
+            await asyncio.sleep(answer.delay_s)
+            if answer.ending == "drop":
+                return
+            if answer.ending == "reset":
+                _reset(writer)
+                return
+            head, body = self._response(seen, answer)
+            writer.write(head)
+            writer.write(body[: len(body) // 2] if answer.ending == "half" else body)
+            await writer.drain()
+            if answer.ending == "half":
+                # Half of a body of a few bytes may still be in the kernel when the reset overtakes it, which is fine.
+                _reset(writer)
+            if answer.ending != "keep":
+                return
+
+    def _response(self, seen: Seen, answer: Answer) -> tuple[bytes, bytes]:
+        body = answer.body
+        if body is None:
+            body = self._honest(seen.json, answer.twist) if seen.path.endswith("/embeddings") else b"{}"
+        headers = {"content-type": "application/json", **answer.headers}
+        if answer.is_gzipped:
+            body = gzip.compress(body, 1)
+            headers["content-encoding"] = "gzip"
+        lines = [f"HTTP/1.1 {answer.status} Status", *(f"{name}: {value}" for name, value in headers.items())]
+        return "\r\n".join([*lines, f"content-length: {len(body)}", "", ""]).encode(), body
+
+    def _honest(self, call: Mapping[str, Any], twist: Twist | None) -> bytes:
+        dim = call.get("dimensions") or _NATIVE_DIMS.get(call["model"], self.dim)
+        asked = call["input"]
+        inputs = [asked] if isinstance(asked, str) or isinstance(asked[0], int) else asked
+        items = [item if isinstance(item, str) else tuple(item) for item in inputs]
+        wants_base64 = self.obeys_base64 and call.get("encoding_format") == "base64"
+        data = [
+            {"object": "embedding", "index": index, "embedding": _embedding(item, dim, twist, wants_base64)}
+            for index, item in enumerate(items)
+        ]
+        tokens = sum(fake.count_tokens(item) for item in items)
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        body = {"object": "list", "data": data, "model": call["model"], "usage": usage}
+        _twisted(body, twist)
+        text = json.dumps(body)
+        if twist == "escaped_base64":
+            text = text.replace("/", "\\/")
+        return text.encode()[:-20] if twist == "truncated_json" else text.encode()
+
+
+@contextmanager
+def running_upstream() -> Iterator[Upstream]:
+    """An upstream on a thread of its own and a free port, stopped at the end."""
+    upstream = Upstream()
+    thread = threading.Thread(target=upstream.run, name="upstream")
+    thread.start()
+    try:
+        yield upstream
+    finally:
+        upstream.stop()
+        thread.join()
+
+
+async def _request(reader: asyncio.StreamReader, connection: int) -> Seen:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    first, *lines = head.strip().split("\r\n")
+    method, path, _ = first.split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return Seen(method, path, headers, body, connection)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection with RST instead of FIN."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def _embedding(item: str | tuple[int, ...], dim: int, twist: Twist | None, as_base64: bool) -> Any:
+    vector = fake.vector(item, dim)
+    if twist == "zeros":
+        vector = np.zeros(dim, dtype=np.float32)
+    if twist == "nan":
+        vector = np.full(dim, np.nan, dtype=np.float32)
+    if twist == "nested":
+        return [vector.tolist()]
+    if twist == "null_vector":
+        return None
+    if twist == "texts":
+        return [str(number) for number in vector.tolist()]
+    if twist == "booleans":
+        return [True] * dim
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode() if as_base64 else vector.tolist()
+
+
+def _twisted(body: dict[str, Any], twist: Twist | None) -> None:
+    data = body["data"]
+    match twist:
+        case "shuffled":
+            data.reverse()
+        case "no_index":
+            for item in data:
+                del item["index"]
+        case "same_index":
+            for item in data:
+                item["index"] = 0
+        case "no_usage":
+            del body["usage"]
+        case "only_total":
+            del body["usage"]["prompt_tokens"]
+        case "one_missing":
+            data.pop()
+        case "one_extra":
+            data.append(dict(data[-1], index=len(data)))
+        case "short_vector":
+            last = data[-1]["embedding"]
+            data[-1]["embedding"] = last[:-1] if isinstance(last, list) else base64.b64encode(b"\0" * 4).decode()
+        case _:
+            pass
