@@ -1,0 +1,75 @@
+"""Keeps prepared models in the data folder: written whole or not at all, checked before use, made again if damaged.
+
+A kept file is an ONNX model followed by its own digest. The digest is written as one more field of the same
+protobuf message (ModelProto.doc_string), so that the file with it is still a plain ONNX model, and one rename
+publishes both.
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from embedgate.core.errors import ConfigError
+
+_DOC_STRING = 6
+_BYTES_FIELD = 2  # wire type of a length-prefixed field
+_HEX_DIGITS = 64
+_SEAL_BYTES = 2 + _HEX_DIGITS
+_CHUNK_BYTES = 1 << 20
+
+
+def keep(file: Path, build: Callable[[], bytes]) -> Path:
+    """Make sure that `file` holds what `build` returns; `build` runs only if it is missing or damaged.
+
+    Several processes may do this at once: each writes its own temporary file, and the last rename wins.
+    Raises ConfigError if the folder cannot be written, and whatever `build` raises.
+    """
+    if _is_whole(file):
+        return file
+    body = build()
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(file, body, _seal(hashlib.sha256(body).hexdigest()))
+    except OSError as error:
+        raise ConfigError([f"prepared model {file} cannot be written: {error.strerror or error}"]) from error
+    return file
+
+
+def _write(file: Path, *parts: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.name, suffix=".part", delete=False) as part_file:
+        try:
+            for part in parts:
+                part_file.write(part)
+            part_file.flush()
+            os.fsync(part_file.fileno())
+            Path(part_file.name).replace(file)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(part_file.name).unlink()
+            raise
+
+
+def _seal(hex_digest: str) -> bytes:
+    return bytes([_DOC_STRING << 3 | _BYTES_FIELD, _HEX_DIGITS]) + hex_digest.encode()
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether the file is there and its last bytes are the seal of all before them."""
+    try:
+        with file.open("rb") as stream:
+            left = os.fstat(stream.fileno()).st_size - _SEAL_BYTES
+            if left <= 0:
+                return False
+            digest = hashlib.sha256()
+            while left:
+                chunk = stream.read(min(left, _CHUNK_BYTES))
+                if not chunk:
+                    return False
+                digest.update(chunk)
+                left -= len(chunk)
+            return stream.read() == _seal(digest.hexdigest())
+    except OSError:
+        return False

@@ -1,0 +1,135 @@
+"""The models in the process: what they are, as catalogue records, and loading each of them once, when first needed.
+
+Knows nothing of requests; who calls decides on which thread. Loading is safe from several threads at once.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from embedgate import telemetry
+from embedgate.config import LocalSettings
+from embedgate.core.errors import UnknownModel
+from embedgate.core.types import BatchLimits, Model, Price, Route
+from embedgate.inference.available import AvailableModel, Engine, available_models
+from embedgate.inference.tokenizer import Tokenizer
+
+PROVIDER = "local"
+
+_MAX_PARALLEL = 64  # requests take turns by micro-batch, so many may be under way; each holds its own tokens
+_Loaded = TypeVar("_Loaded")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that is ready to run."""
+
+    name: str
+    max_input_tokens: int
+    tokenizer: Tokenizer
+    engine: Engine
+
+
+class LocalModels:
+    """Every local model that is installed or configured, by name: `all-minilm-l6-v2`, without `local/`."""
+
+    def __init__(self, settings: LocalSettings, data_dir: Path) -> None:
+        """data_dir: prepared graphs are kept there. No model is loaded yet.
+
+        Raises ConfigError with every mistake in `settings.models`, DependencyMissing if they lack the engine.
+        """
+        self._known = {known.name: known for known in available_models(settings, data_dir)}
+        self._tokenizers = {name: _Once(known.load_tokenizer) for name, known in self._known.items()}
+        self._models = {name: _Once(partial(self._load, known)) for name, known in self._known.items()}
+
+    def models(self) -> tuple[Model, ...]:
+        """Catalogue records of the models that can run here, ids `local/<name>`."""
+        return tuple(_record(known) for known in self._known.values() if known.is_installed)
+
+    def tokenizer(self, name: str) -> Tokenizer:
+        """The model's tokenizer, loaded if need be; the weights are not touched.
+
+        Raises UnknownModel, ConfigError or DependencyMissing.
+        """
+        return self._find(self._tokenizers, name).value()
+
+    def load(self, name: str) -> LoadedModel:
+        """The model, loaded if need be, which takes from half a second to several.
+
+        Raises UnknownModel, ConfigError or DependencyMissing.
+        """
+        return self._find(self._models, name).value()
+
+    def loaded(self, name: str) -> LoadedModel | None:
+        """The model if it is loaded, without waiting. Raises UnknownModel."""
+        return self._find(self._models, name).loaded
+
+    def unload(self) -> None:
+        """Forget every loaded model; what still runs keeps its own until it ends."""
+        for name in self._known:
+            self._tokenizers[name].forget()
+            self._models[name].forget()
+
+    def _find(self, table: "dict[str, _Once[_Loaded]]", name: str) -> "_Once[_Loaded]":
+        once = table.get(name)
+        if once is None:
+            raise UnknownModel(f"There is no local model {name!r}; there are {', '.join(table)}.", param="model")
+        return once
+
+    def _load(self, known: AvailableModel) -> LoadedModel:
+        started_s = time.monotonic()
+        model = LoadedModel(known.name, known.max_input_tokens, self.tokenizer(known.name), known.load_engine())
+        load_ms = round((time.monotonic() - started_s) * 1000, 1)
+        telemetry.MODEL_LOADED.emit(model=f"{PROVIDER}/{known.name}", dim=model.engine.dim, load_ms=load_ms)
+        return model
+
+
+class _Once(Generic[_Loaded]):
+    """A value that is made on first use, by one thread while the others wait. A failure is not remembered."""
+
+    def __init__(self, make: Callable[[], _Loaded]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self.loaded: _Loaded | None = None
+
+    def value(self) -> _Loaded:
+        if self.loaded is not None:
+            return self.loaded
+        with self._lock:
+            if self.loaded is None:
+                self.loaded = self._make()
+            return self.loaded
+
+    def forget(self) -> None:
+        with self._lock:
+            self.loaded = None
+
+
+def _record(known: AvailableModel) -> Model:
+    route = Route(
+        provider=PROVIDER,
+        upstream_model=known.name,
+        dims=known.dims,
+        max_input_tokens=known.max_input_tokens,
+        tokenizer="local",
+        limits=BatchLimits(max_parallel=_MAX_PARALLEL),
+        price=Price(0, source="runs on this machine"),
+        query_prefix=known.query_prefix or None,
+        document_prefix=known.document_prefix or None,
+        accepts_truncate=True,
+        promises_unit_length=True,
+    )
+    return Model(
+        id=f"{PROVIDER}/{known.name}",
+        action="embedding",
+        routes=(route,),
+        space=known.space,
+        dims=known.dims,
+        is_matryoshka=known.is_matryoshka,
+        is_normalised=True,
+        max_input_tokens=known.max_input_tokens,
+    )

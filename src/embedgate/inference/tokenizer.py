@@ -1,0 +1,96 @@
+"""A model's own tokenizer, from its tokenizer.json: texts to ids, counts, and cutting of over-long texts.
+
+Truncation and padding that a file switches on are switched off: the length limit is the model card's, and a
+text that is too long is the caller's to decide about, never cut in silence.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from embedgate.core.errors import ConfigError, InvalidInput
+from embedgate.inference.extras import import_extra
+
+if TYPE_CHECKING:
+    import tokenizers
+
+TokenRow = npt.NDArray[np.int32]
+"""The ids of one text as the model reads them, special tokens included, shape (tokens,)."""
+
+
+class Tokenizer:
+    """Reads one tokenizer file. Safe to use from several threads at once."""
+
+    is_exact = True
+
+    def __init__(self, file: Path, *, adds_special_tokens: bool = True, lowercases: bool = False) -> None:
+        """adds_special_tokens: as the file's template says. lowercases: texts are lower-cased before.
+
+        Raises ConfigError if the file is no tokenizer, DependencyMissing without tokenizers.
+        """
+        library = import_extra("tokenizers", "local")
+        try:
+            tokenizer: tokenizers.Tokenizer = library.Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises no narrower class
+            raise ConfigError([f"tokenizer file {file} cannot be read: {error}"]) from error
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._adds_special_tokens = adds_special_tokens
+        self._lowercases = lowercases
+        self._n_before, self._n_after = self._special_tokens()
+
+    @property
+    def vocabulary_size(self) -> int:
+        """One more than the largest id that can come out."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def n_special_tokens(self) -> int:
+        """Tokens that are put around every text."""
+        return self._n_before + self._n_after
+
+    def encode(self, texts: Sequence[str]) -> list[TokenRow]:
+        """The ids of each text, in order. Runs on all cores, outside the interpreter lock.
+
+        Raises InvalidInput with the position of a text that is not valid Unicode.
+        """
+        if self._lowercases:
+            texts = [text.lower() for text in texts]
+        try:
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=self._adds_special_tokens)
+        except TypeError as error:
+            # A lone surrogate is the one kind of str that cannot be written as UTF-8.
+            broken = next((row for row, text in enumerate(texts) if _has_lone_surrogate(text)), None)
+            raise InvalidInput("is not valid Unicode: it has half of a surrogate pair.", index=broken) from error
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    def count(self, text: str) -> int:
+        """Tokens of one text as the model sees it, special tokens included."""
+        return len(self.encode([text])[0])
+
+    def cut(self, row: TokenRow, max_tokens: int, side: Literal["start", "end"]) -> TokenRow:
+        """The row without what is over `max_tokens` at one side of the text; its special tokens stay.
+
+        max_tokens: more than `n_special_tokens`.
+        """
+        if len(row) <= max_tokens:
+            return row
+        before, text, after = np.split(row, [self._n_before, len(row) - self._n_after])
+        room = max_tokens - self.n_special_tokens
+        return np.concatenate([before, text[:room] if side == "end" else text[len(text) - room :], after])
+
+    def _special_tokens(self) -> tuple[int, int]:
+        """How many special tokens come before and after a text, seen on a text of one letter."""
+        if not self._adds_special_tokens:
+            return 0, 0
+        mask = self._tokenizer.encode("a").special_tokens_mask
+        is_text = [place for place, is_special in enumerate(mask) if not is_special]
+        return (is_text[0], len(mask) - 1 - is_text[-1]) if is_text else (len(mask), 0)
+
+
+def _has_lone_surrogate(text: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
