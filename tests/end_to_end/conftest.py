@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import openai
 import pytest
+
 from running import RunningGateway, gateway
 from upstream import Upstream, running_upstream
 

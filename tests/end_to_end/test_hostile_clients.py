@@ -6,6 +6,7 @@ import os
 import time
 
 import pytest
+
 from running import RunningGateway
 from wire import call, raw_socket, read_status
 

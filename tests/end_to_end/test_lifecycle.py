@@ -1,5 +1,7 @@
 """Start, health under load, and shutdown that drains."""
 
+import contextlib
+import http.client
 import json
 import statistics
 import threading
@@ -7,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from running import RunningGateway, gateway
 from wire import Reply, call
 
@@ -16,25 +19,30 @@ MODEL = "local/all-minilm-l6-v2"
 def embed(running: RunningGateway, inputs: list[str], into: list[Reply]) -> threading.Thread:
     body = {"model": MODEL, "input": inputs}
     headers = {"x-api-key": running.key}
-    thread = threading.Thread(target=lambda: into.append(call(running.url, "/v1/embeddings", body, headers)))
+
+    def ask() -> None:
+        with contextlib.suppress(ConnectionError, http.client.HTTPException):  # of a gateway that a test kills
+            into.append(call(running.url, "/v1/embeddings", body, headers))
+
+    thread = threading.Thread(target=ask)
     thread.start()
     return thread
 
 
-def test_health_answers_at_once_while_a_large_request_runs(served: RunningGateway) -> None:
-    replies: list[Reply] = []
-    # As long as a text may be; the number of them is bounded here by the tokens that one request may carry.
-    thread = embed(served, ["word " * 140] * 2048, replies)
-    waits_ms = []
-    while thread.is_alive() and len(waits_ms) < 100:
-        started_s = time.monotonic()
-        assert call(served.url, "/healthz").json == {"status": "ok"}
-        waits_ms.append((time.monotonic() - started_s) * 1000)
-        time.sleep(0.02)
-    assert len(waits_ms) > 20
-    assert statistics.median(waits_ms) < 50
-    thread.join(120)
-    assert [reply.status for reply in replies] == [200]
+def test_health_answers_at_once_while_a_large_request_runs(tmp_path: Path) -> None:
+    with gateway(tmp_path) as running:
+        # As long as 2,048 texts may be within the tokens of one request: half a minute of work.
+        thread = embed(running, ["word " * 140] * 2048, [])
+        waits_ms = []
+        while len(waits_ms) < 60:
+            started_s = time.monotonic()
+            assert call(running.url, "/healthz").json == {"status": "ok"}
+            waits_ms.append((time.monotonic() - started_s) * 1000)
+            time.sleep(0.03)
+        assert thread.is_alive()
+        assert statistics.median(waits_ms) < 50
+        running.process.kill()  # nobody waits for the answer
+        thread.join(30)
 
 
 def test_sigterm_answers_what_is_in_flight_and_exits_with_zero(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import openai
 import pytest
 from rs_bpe.bpe import openai as bpe
+
 from running import RunningGateway
 
 MODEL = "local/all-minilm-l6-v2"

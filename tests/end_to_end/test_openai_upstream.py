@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import openai
 import pytest
+
 from conftest import UPSTREAM_KEY
 from running import RunningGateway
 from upstream import Answer, Upstream, error

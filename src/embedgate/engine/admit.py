@@ -77,14 +77,18 @@ class Admission:
         return model
 
     def _suggest(self, model: Model, provider: str | None) -> str:
-        """An embedding model near the one asked for: of the same provider if that was named, else one that is on."""
-        for other in self._catalog.embedding_models():
-            providers = {route.provider for route in other.routes}
-            if provider and provider in providers:
-                return other.name
-            if not provider and other.author == model.author and not providers.isdisjoint(self._switched_on):
-                return other.id
-        return self._default_model
+        """The cheapest embedding model near the one asked for: of the provider that was named, else one that is on."""
+        wanted = {provider} if provider else set(self._switched_on)
+        near = [
+            (route.price.picodollars_per_token, other)
+            for other in self._catalog.embedding_models()
+            for route in other.routes
+            if route.provider in wanted and route.price and (provider or other.author == model.author)
+        ]
+        if not near:
+            return self._default_model
+        _, cheapest = min(near, key=lambda pair: pair[0])
+        return cheapest.name if provider else cheapest.id
 
     def _explain_unknown(self, name: str) -> str:
         ambiguous = self._catalog.ambiguous(name)

@@ -10,8 +10,9 @@ from embedgate.core.vectors import UNIT_NORM_TOLERANCE, Vectors, normalise, norm
 def checked(reply: ProviderReply, batch: Batch, model: Model, route: Route) -> Vectors:
     """The vectors of a reply, (n, expected_dim) float32, proven to be finite, non-zero and of the right number.
 
-    Rows are of unit length if the model's vectors are compared so: what a host left unscaled is scaled here, unless
-    the host promises unit length, which makes it a wrong answer. Raises UpstreamGarbled saying what is wrong, never the numbers.
+    Rows are of unit length if the model's vectors are compared so: what a host left unscaled is scaled here,
+    unless the host promises unit length, which makes it a wrong answer.
+    Raises UpstreamGarbled saying what is wrong, never the numbers.
     """
     vectors = reply.vectors
     place = f"{route.provider} for {model.id}"

@@ -20,6 +20,14 @@ _BACKLOG = 2048
 class _Server(uvicorn.Server):
     """uvicorn with our own signals: it would raise the signal again after draining, and so never exit with 0."""
 
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
@@ -76,12 +84,10 @@ async def serve(gateway: Gateway, listener: socket.socket, on_ready: Callable[[s
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
     )
-    server = _Server(config)
-    announcing = asyncio.get_running_loop().create_task(_announce(server, base_url(listener), on_ready))
+    server = _Server(config, lambda: on_ready(base_url(listener)))
     try:
         await server.serve(sockets=[listener])
     finally:
-        announcing.cancel()
         await application.drain()
         await gateway.aclose()
         telemetry.STOPPED.emit()
@@ -95,9 +101,3 @@ def base_url(listener: socket.socket) -> str:
     elif ":" in host:
         host = f"[{host}]"
     return f"http://{host}:{port}"
-
-
-async def _announce(server: uvicorn.Server, url: str, on_ready: Callable[[str], None]) -> None:
-    while not server.started:
-        await asyncio.sleep(0.01)
-    on_ready(url)
