@@ -32,9 +32,12 @@ fix: $(STAMP)  ## Apply formatting and safe lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: $(UV)  ## Resolve the dependencies again into requirements.lock
+docs: $(STAMP)  ## Write the reference pages anew from the code
+	$(BIN)/python tools/generate_docs.py
+
+lock: $(UV)  ## Resolve the dependencies into requirements.lock (ARGS=--upgrade for newer versions)
 	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \
-	    --no-annotate --no-emit-index-url --no-header --upgrade --no-emit-package sentence-transformers --no-emit-package torch --output-file requirements.lock
+	    --no-annotate --no-emit-index-url --no-header $(ARGS) --no-emit-package sentence-transformers --no-emit-package torch --output-file requirements.lock
 
 clean:  ## Remove the environment and every cache of this checkout
 	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -5,9 +5,11 @@ from functools import cached_property
 
 import orjson
 
+from embedgate.core.types import Model
 from embedgate.server.answer import JSON, Answer
 from embedgate.server.describe.document import document
 from embedgate.server.describe.page import page
+from embedgate.server.dialects import openai
 from embedgate.server.respond import Body
 from embedgate.wiring import Gateway
 
@@ -21,20 +23,28 @@ class Description:
 
     def __init__(self, gateway: Gateway) -> None:
         """gateway: whose limits and default model are described."""
-        self._settings = gateway.settings
+        self._gateway = gateway
 
     async def openapi(self, request_id: str, _headers: Mapping[bytes, bytes], _body: Body) -> Answer:
         """The OpenAPI 3.1 document."""
-        return Answer(200, [JSON, (b"x-request-id", request_id.encode())], self._document)
+        return Answer(200, openai.headers(request_id), self._document)
 
     async def page(self, request_id: str, _headers: Mapping[bytes, bytes], _body: Body) -> Answer:
         """The same for people: one HTML page that needs nothing else."""
-        return Answer(200, [_HTML, _STYLE_ONLY, (b"x-request-id", request_id.encode())], self._page)
+        others = [header for header in openai.headers(request_id) if header != JSON]
+        return Answer(200, [_HTML, _STYLE_ONLY, *others], self._page)
 
     @cached_property
     def _document(self) -> bytes:
-        return orjson.dumps(document(self._settings))
+        return orjson.dumps(document(self._gateway.settings, self._example_model()))
 
     @cached_property
     def _page(self) -> bytes:
-        return page(self._document, self._settings.server.port)
+        return page(self._document, self._gateway.settings.server.port)
+
+    def _example_model(self) -> Model:
+        """The default model if it can be used here, so that the examples work as they stand."""
+        default = self._gateway.settings.local.default_model
+        usable = self._gateway.usable_models()
+        named = [model for model in usable if model.id == default]
+        return [*named, *usable, *self._gateway.catalog.embedding_models()][0]

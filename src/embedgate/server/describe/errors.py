@@ -6,13 +6,13 @@ Statuses, codes, headers and example bodies are taken from those answers, so tha
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from http import HTTPStatus
 
 import orjson
 
 from embedgate.config import Settings
 from embedgate.core import errors
 from embedgate.core.errors import GatewayError
+from embedgate.core.types import Model
 from embedgate.server.answer import Answer
 
 Json = dict[str, object]
@@ -23,42 +23,55 @@ _RESET_AT_S = 1_767_225_630
 """`resetAt` of every example: a dialect reads the clock for it, and the document shall not change with the time."""
 
 
-def error_samples(settings: Settings) -> tuple[GatewayError, ...]:
-    """One true-looking instance of each error that a caller can meet, with the limits of this gateway."""
-    limits, model, prefix = settings.limits, settings.local.default_model, settings.keys.prefix
+def error_samples(settings: Settings, model: Model) -> tuple[GatewayError, ...]:
+    """One true-looking instance of each error that a caller can meet. model: the one in the messages."""
+    return (*_of_access(settings.keys.prefix), *_of_requests(settings, model), *_of_upstream())
+
+
+def _of_access(prefix: str) -> tuple[GatewayError, ...]:
     return (
         errors.MissingKey("No API key came with the request. Send it as `Authorization: Bearer <key>`."),
         errors.MalformedKey(
             f"The API key has not the form of a key. Keys of this gateway are `{prefix}_` and 32 hexadecimal digits."
         ),
         errors.UnknownKey("The API key is not known here. Check it, or ask your administrator for one."),
-        errors.RevokedKey(
-            "The API key was revoked or its user disabled. Ask your administrator for a new one."
-        ),
+        errors.RevokedKey("The API key was revoked or its user disabled. Ask your administrator for a new one."),
         errors.NotPermitted("A policy forbids this model to this key."),
         errors.BudgetExhausted("The request may cost 0.0002 dollars; 0.0001 are left of the budget."),
         errors.RateLimited("60 requests per minute are allowed. Try again in 12 seconds.", retry_after_s=12),
         errors.Overloaded("No place is free for the request right now. Try again.", retry_after_s=1),
+    )
+
+
+def _of_requests(settings: Settings, model: Model) -> tuple[GatewayError, ...]:
+    max_tokens, max_body_bytes = settings.limits.max_tokens, settings.server.max_body_bytes
+    sizes = model.dims.describe() if model.dims else "one size"
+    return (
         errors.MissingFields("input is required: a text or a list of texts.", param="input"),
         errors.MalformedRequest("dimensions must be a whole number; Expected `int`, got `str`.", param="dimensions"),
         errors.InvalidInput("is empty; every input needs at least one character or token.", index=3),
-        errors.InputTooLong.measured(0, 611, 512),
+        errors.InputTooLong.measured(0, model.max_input_tokens + 99, model.max_input_tokens),
         errors.TooManyTokens(
-            f"The inputs have {limits.max_tokens + 1204} tokens together; at most {limits.max_tokens} are allowed in "
+            f"The inputs have {max_tokens + 1204} tokens together; at most {max_tokens} are allowed in "
             "one request. Send them in several requests.",
             param="input",
         ),
         errors.InvalidDimension(
-            f"dimensions is 9999; {model} makes vectors of 384. Leave dimensions out for its own size.",
+            f"dimensions is 0; {model.id} makes vectors of {sizes}. Leave dimensions out for its own size.",
             param="dimensions",
         ),
         errors.UnsupportedOption("encoding_format is 'hex'; it can be float or base64.", param="encoding_format"),
-        errors.NotAnEmbeddingModel(f"Model gpt-4o does not support embedding action. Use {model} instead.", param="model"),
-        errors.UnknownModel(f"The model 'no/such' does not exist here. Use {model}, or see GET /v1/models.", param="model"),
+        errors.NotAnEmbeddingModel(
+            f"Model gpt-4o does not support embedding action. Use {model.id} instead.", param="model"
+        ),
+        errors.UnknownModel(
+            f"The model 'no/such' does not exist here. Use {model.id}, or see GET /v1/models.", param="model"
+        ),
         errors.UnknownProvider("There is no provider 'nowhere' here.", param="provider"),
         errors.ModelNotAtProvider("Model text-embedding-3-small is not served by local.", param="model"),
         errors.ProviderKeyMissing(
-            "openai/text-embedding-3-small is known, but no provider that serves it is switched on: set OPENAI_API_KEY.",
+            "openai/text-embedding-3-small is known, but no provider that serves it is switched on: "
+            "set OPENAI_API_KEY for openai.",
             param="model",
         ),
         errors.BodyTooSlow(
@@ -66,12 +79,18 @@ def error_samples(settings: Settings) -> tuple[GatewayError, ...]:
             "send it faster or in smaller requests."
         ),
         errors.BodyTooLarge(
-            f"The body has {settings.server.max_body_bytes + 1} bytes or more; at most "
-            f"{settings.server.max_body_bytes} are taken. Send fewer inputs per request."
+            f"The body has {max_body_bytes + 1} bytes or more; at most "
+            f"{max_body_bytes} are taken. Send fewer inputs per request."
         ),
         errors.NotFound("There is no route /v2/embeddings. /docs lists those there are."),
         errors.MethodNotAllowed("/v1/embeddings takes POST, not GET.", allowed=("POST",)),
         errors.NotImplementedYet("Chat completions are not served by this version; embeddings are."),
+    )
+
+
+def _of_upstream() -> tuple[GatewayError, ...]:
+    """Those of providers, and our own."""
+    return (
         errors.UpstreamRejected("openai refused the call: this model does not take dimensions."),
         errors.UpstreamDenied("openai refused the credential of this gateway."),
         errors.UpstreamBusy("openai limits the rate of calls.", retry_after_s=5),
@@ -105,12 +124,16 @@ class DialectErrors:
         self._schema = schema
         self._answers = [_answered(error, write_error(error, REQUEST_ID)) for error in samples]
 
-    def responses(self, *kinds: type[GatewayError]) -> dict[str, Json]:
-        """Response objects by status for errors of these classes and their subclasses, in the order of statuses."""
-        chosen = [answered for answered in self._answers if isinstance(answered.error, kinds)]
+    def responses(self, *kinds: type[GatewayError], without: tuple[type[GatewayError], ...] = ()) -> dict[str, Json]:
+        """Response objects by status for errors of these classes, subclasses included, in the order of statuses."""
+        chosen = [
+            answered
+            for answered in self._answers
+            if isinstance(answered.error, kinds) and not isinstance(answered.error, without)
+        ]
         statuses = sorted({answered.status for answered in chosen})
         return {
-            str(status): self._response(status, [answered for answered in chosen if answered.status == status])
+            str(status): self._response([answered for answered in chosen if answered.status == status])
             for status in statuses
         }
 
@@ -133,14 +156,15 @@ class DialectErrors:
         """Every error type, sorted; none in a dialect without types."""
         return sorted({answered.type for answered in self._answers if answered.type})
 
-    def _response(self, status: int, chosen: list[_Answered]) -> Json:
-        codes = ", ".join(dict.fromkeys(f"`{answered.code}`" for answered in chosen))
+    def _response(self, chosen: list[_Answered]) -> Json:
+        *others, last = dict.fromkeys(f"`{answered.code}`" for answered in chosen)
+        codes = f"{', '.join(others)} or {last}" if others else last
         examples = {
             type(answered.error).__name__: {"summary": _meaning(answered.error), "value": answered.body}
             for answered in chosen
         }
         return {
-            "description": f"{HTTPStatus(status).phrase}: {codes}.",
+            "description": f"Code {codes}.",
             "headers": header_references(name for answered in chosen for name in answered.headers),
             "content": {
                 "application/json": {"schema": {"$ref": f"#/components/schemas/{self._schema}"}, "examples": examples}
@@ -167,5 +191,6 @@ def _answered(error: GatewayError, answer: Answer) -> _Answered:
 
 
 def _meaning(error: GatewayError) -> str:
-    """The first line of the class's docstring; empty where the interpreter strips docstrings."""
-    return (inspect.getdoc(type(error)) or "").partition("\n")[0]
+    """The first sentence of the class's docstring; empty where the interpreter strips docstrings."""
+    line = (inspect.getdoc(type(error)) or "").partition("\n")[0]
+    return line.partition(". ")[0].rstrip(".") + "." if line else ""

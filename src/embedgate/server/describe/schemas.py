@@ -1,35 +1,37 @@
 """The parts of the description that operations share: schemas of bodies, response headers, security schemes."""
 
 from embedgate.config import LimitSettings, Settings
+from embedgate.core.types import Model
 from embedgate.server.describe.errors import DialectErrors, Json
 from embedgate.server.fields import ENCODING_FORMATS, INPUT_TYPES, TRUNCATES
 
+EXAMPLE_INPUT = ["A cat sat on the mat.", "A dog ran through the park."]
 _TOKEN_ID: Json = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
 _TOKENS: Json = {"type": "integer", "minimum": 0}
 _MILLISECONDS: Json = {"type": "number", "minimum": 0}
 _DOLLARS: Json = {"type": "number", "minimum": 0}
 
 
-def components(settings: Settings, openai: DialectErrors, ziri: DialectErrors) -> Json:
+def components(settings: Settings, model: Model, openai: DialectErrors, ziri: DialectErrors) -> Json:
     """The `components` of the document."""
     return {
         "securitySchemes": {
             "bearer": {
                 "type": "http",
                 "scheme": "bearer",
-                "description": f"A key of this gateway: `Authorization: Bearer {settings.keys.prefix}_…`.",
+                "description": f"`Authorization: Bearer {settings.keys.prefix}_…`, on the OpenAI routes.",
             },
             "apiKey": {
                 "type": "apiKey",
                 "in": "header",
                 "name": "X-API-Key",
-                "description": f"The same key in a header of its own: `X-API-Key: {settings.keys.prefix}_…`.",
+                "description": f"`X-API-Key: {settings.keys.prefix}_…`, on all routes that ask for a key.",
             },
         },
         "headers": _headers(),
         "schemas": {
-            "EmbeddingsRequest": _openai_request(settings),
-            "ZiriEmbeddingsRequest": _ziri_request(settings),
+            "EmbeddingsRequest": _openai_request(model),
+            "ZiriEmbeddingsRequest": _ziri_request(model),
             "Input": _input(settings.limits),
             "EmbeddingList": _embedding_list(_text("Id of the model that made the vectors.")),
             "ZiriEmbeddingList": _ziri_embedding_list(),
@@ -44,15 +46,16 @@ def components(settings: Settings, openai: DialectErrors, ziri: DialectErrors) -
             "NotReady": _object(
                 status=_constant("not ready"), missing=_list({"type": "string"}, "What is missing, in words.")
             ),
+            "Document": {"type": "object", "description": "An OpenAPI 3.1 document.", "required": ["openapi", "paths"]},
             "Error": _openai_error(openai),
             "ZiriError": _ziri_error(ziri),
         },
     }
 
 
-def _object(*, optional: tuple[str, ...] = (), **properties: object) -> Json:
-    required = [name for name in properties if name not in optional]
-    return {"type": "object", "required": required, "properties": properties}
+def _object(**properties: object) -> Json:
+    """An object that has all of these."""
+    return {"type": "object", "required": list(properties), "properties": properties}
 
 
 def _text(description: str, **more: object) -> Json:
@@ -115,8 +118,7 @@ def _shared_options() -> Json:
     }
 
 
-def _openai_request(settings: Settings) -> Json:
-    model = settings.local.default_model
+def _openai_request(model: Model) -> Json:
     return {
         "type": "object",
         "required": ["model", "input"],
@@ -125,7 +127,7 @@ def _openai_request(settings: Settings) -> Json:
                 "Id of the model, `author/name`. A bare name will do where only one model has it; "
                 "`author/name:provider` asks that provider only.",
                 minLength=1,
-                examples=[model],
+                examples=[model.id],
             ),
             "input": {"$ref": "#/components/schemas/Input"},
             **_shared_options(),
@@ -144,7 +146,7 @@ def _openai_request(settings: Settings) -> Json:
         "additionalProperties": True,
         "description": "An optional field that is null counts as absent. Fields that are not listed go to providers "
         "that take them, and are refused by name otherwise.",
-        "examples": [{"model": model, "input": ["A cat sat on the mat.", "Ein Hund lief durch den Park."]}],
+        "examples": [{"model": model.id, "input": EXAMPLE_INPUT}],
     }
 
 
@@ -180,30 +182,33 @@ def _fallback() -> Json:
     }
 
 
-def _ziri_request(settings: Settings) -> Json:
-    author, _, name = settings.local.default_model.partition("/")
+def _ziri_request(model: Model) -> Json:
+    route = model.routes[0]
     return {
         "type": "object",
         "required": ["provider", "model", "input"],
         "properties": {
-            "provider": _text("The provider to ask; `local` is this gateway itself.", minLength=1, examples=[author]),
-            "model": _text("What the provider calls the model.", minLength=1, examples=[name]),
+            "provider": _text(
+                "The provider to ask; `local` is this gateway itself.", minLength=1, examples=[route.provider]
+            ),
+            "model": _text("What the provider calls the model.", minLength=1, examples=[route.upstream_model]),
             "input": {"$ref": "#/components/schemas/Input"},
             **_shared_options(),
         },
         "additionalProperties": True,
         "description": "An optional field that is null counts as absent. Fields that are not listed go to the provider "
         "if it takes them, and are refused by name otherwise.",
-        "examples": [{"provider": author, "model": name, "input": "A cat sat on the mat."}],
+        "examples": [{"provider": route.provider, "model": route.upstream_model, "input": EXAMPLE_INPUT}],
     }
 
 
-def _embedding_list(model: Json) -> Json:
+def _embedding_list(model: Json, **more: object) -> Json:
     return _object(
         object=_constant("list"),
         data=_list({"$ref": "#/components/schemas/Embedding"}, "One for each input, in the order of the request."),
         model=model,
         usage={"$ref": "#/components/schemas/Usage"},
+        **more,
     )
 
 
@@ -221,14 +226,10 @@ def _ziri_embedding_list() -> Json:
         llmMs={**_MILLISECONDS, "description": "At the provider, all its calls together."},
     )
     meta = _object(requestId=_text("The id in `x-request-id`."), cost=cost, timing=timing)
-    whole = _object(
-        object=_constant("list"),
-        data=_list({"$ref": "#/components/schemas/Embedding"}, "One for each input, in the order of the request."),
-        model=_text("Bare name of the model that made the vectors."),
-        usage={"$ref": "#/components/schemas/Usage"},
+    return _embedding_list(
+        _text("Bare name of the model that made the vectors."),
         _meta={**meta, "description": "What the request cost and how long it took."},
     )
-    return whole
 
 
 def _embedding() -> Json:
@@ -257,7 +258,11 @@ def _model() -> Json:
         created={"type": "integer", "description": "A fixed time, since the real one is not known. Unix seconds."},
         owned_by=_text("Who made the model."),
         context_length={"type": "integer", "minimum": 0, "description": "Tokens per input."},
-        dimensions={"type": ["integer", "null"], "minimum": 1, "description": "Length of its vectors, unless shortened."},
+        dimensions={
+            "type": ["integer", "null"],
+            "minimum": 1,
+            "description": "Length of its vectors, unless shortened.",
+        },
         matryoshka={"type": "boolean", "description": "Whether its vectors can be shortened with `dimensions`."},
         space=_text("Name of its vector space: vectors of one space can be compared.", type=["string", "null"]),
         providers=_list({"type": "string"}, "Where it is served, in the order in which they are tried."),
@@ -275,15 +280,17 @@ def _openai_error(errors: DialectErrors) -> Json:
 
 
 def _ziri_error(errors: DialectErrors) -> Json:
-    return _object(
-        error=_text("What is wrong: the value seen, the value allowed, the next step."),
-        code=_text("Which error it is; stable.", enum=errors.codes()),
-        requestId=_text("The id in `x-request-id`."),
-        reason=_text("With `AUTHORIZATION_DENIED`: what forbids it."),
-        retryAfter={"type": "integer", "minimum": 1, "description": "Seconds to wait, where waiting helps."},
-        resetAt={"type": "integer", "description": "When to try again, in unix seconds."},
-        optional=("reason", "retryAfter", "resetAt"),
-    )
+    always: Json = {
+        "error": _text("What is wrong: the value seen, the value allowed, the next step."),
+        "code": _text("Which error it is; stable.", enum=errors.codes()),
+        "requestId": _text("The id in `x-request-id`."),
+    }
+    at_times: Json = {
+        "reason": _text("With `AUTHORIZATION_DENIED`: what forbids it."),
+        "retryAfter": {"type": "integer", "minimum": 1, "description": "Seconds to wait, where waiting helps."},
+        "resetAt": {"type": "integer", "description": "When to try again, in unix seconds."},
+    }
+    return {"type": "object", "required": list(always), "properties": {**always, **at_times}}
 
 
 def _headers() -> Json:

@@ -1,0 +1,334 @@
+"""The description of the API is complete, and what it says is what the gateway does."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from embedgate.config import Loaded, LocalSettings, ProviderSettings, Secrets, Settings, StorageSettings
+from embedgate.core import errors
+from embedgate.core.errors import AccessError, GatewayError, RequestError, UpstreamError
+from embedgate.providers import fake
+from embedgate.server.app import Application
+from embedgate.server.describe.document import document
+from embedgate.server.describe.errors import error_samples
+from embedgate.server.describe.page import page
+from embedgate.server.dialects.ziri import TABLE
+from embedgate.wiring import Gateway, open_gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+FAMILIES = {RequestError, AccessError, UpstreamError}
+MODEL = fake.models()[0]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer of the application."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+    """A whole gateway with the provider that needs no model."""
+    settings = Settings(
+        storage=StorageSettings(data_dir=tmp_path_factory.mktemp("data")),
+        local=LocalSettings(default_model=MODEL.id),
+        providers={"fake": ProviderSettings(enabled=True), "local": ProviderSettings(enabled=False)},
+    )
+    opened = await open_gateway(Loaded(settings, None, Secrets({})))
+    yield opened
+    await opened.aclose()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def application(gateway: Gateway) -> Application:
+    return Application(gateway)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def described(application: Application) -> dict[str, Any]:
+    """The document as it is served."""
+    reply = await ask(application, "GET", "/openapi.json")
+    content: dict[str, Any] = json.loads(reply.body)
+    return content
+
+
+async def ask(
+    application: Application, method: str, path: str, body: object = None, header: tuple[bytes, bytes] | None = None
+) -> Reply:
+    """One request. header: the one with the key."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"" if body is None else json.dumps(body).encode()}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [header] if header else []
+    await application({"type": "http", "method": method, "path": path, "headers": headers}, receive, send)
+    start, *rest = sent
+    found = {name.decode(): value.decode() for name, value in start["headers"]}
+    return Reply(start["status"], found, b"".join(message["body"] for message in rest))
+
+
+def operations(described: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in described["paths"].items():
+        for method, operation in item.items():
+            yield method.upper(), path, operation
+
+
+def nodes(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object in a JSON value."""
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from nodes(item)
+
+
+def resolve(described: dict[str, Any], reference: str) -> Any:
+    found: Any = described
+    for name in reference.removeprefix("#/").split("/"):
+        found = found[name]
+    return found
+
+
+async def test_every_route_is_described_and_nothing_else(application: Application, described: dict[str, Any]) -> None:
+    routed = {(method, path) for path, (_, methods) in application.routes.items() for method in methods}
+    routed |= {("GET", "/v1/models/{id}"), ("GET", "/api/v1/models/{id}")}
+    assert {(method, path) for method, path, _ in operations(described)} == routed
+
+
+async def test_every_reference_resolves_and_every_part_is_used(described: dict[str, Any]) -> None:
+    used = {node["$ref"] for node in nodes(described) if "$ref" in node}
+    for reference in used:
+        assert resolve(described, reference)
+    offered = {
+        f"#/components/{kind}/{name}" for kind in ("schemas", "headers") for name in described["components"][kind]
+    }
+    # `allow` comes with 405, which no operation has: it is the answer to a method that is none.
+    assert offered - used == {"#/components/headers/allow"}
+    names = [operation["operationId"] for _, _, operation in operations(described)]
+    assert len(names) == len(set(names))
+
+
+async def test_the_error_tables_hold_every_error(described: dict[str, Any]) -> None:
+    known = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GatewayError)}
+    samples = {type(sample) for sample in error_samples(Settings(), MODEL)}
+    assert samples == known - FAMILIES - {GatewayError}
+    openai, ziri = (tag["x-embedgate-errors"] for tag in described["tags"][:2])
+    assert {(row["status"], row["code"]) for row in ziri} == {(status, code) for _, status, code in TABLE}
+    assert {(row["status"], row["code"]) for row in openai} == {(kind.status, kind.code) for kind in samples}
+
+
+async def test_the_document_is_valid_and_its_examples_are_what_it_says(described: dict[str, Any]) -> None:
+    validate = pytest.importorskip("openapi_spec_validator").validate
+    validate(described)
+    checked = 0
+    for _, _, operation in operations(described):
+        bodies = [operation["requestBody"]] if "requestBody" in operation else []
+        for body in (*bodies, *operation["responses"].values()):
+            for media in body["content"].values():
+                for example in examples(described, media):
+                    check(described, media["schema"], example)
+                    checked += 1
+    assert checked > 100
+
+
+def examples(described: dict[str, Any], media: dict[str, Any]) -> Iterator[Any]:
+    schema = media["schema"]
+    yield from (example["value"] for example in media.get("examples", {}).values())
+    yield from [media["example"]] if "example" in media else []
+    yield from resolve(described, schema["$ref"]).get("examples", []) if "$ref" in schema else []
+
+
+def check(described: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
+    """Raises if the value is not of the schema, or has a field that the schema does not name."""
+    jsonschema = pytest.importorskip("jsonschema")
+    strict = json.loads(json.dumps(described["components"]["schemas"]))
+    for node in nodes(strict):
+        if "properties" in node and node.get("type") == "object":
+            node.setdefault("additionalProperties", False)
+    strict["Document"] = {"type": "object"}
+    jsonschema.Draft202012Validator({**schema, "components": {"schemas": strict}}).validate(value)
+
+
+async def test_real_answers_are_as_described(
+    application: Application, gateway: Gateway, described: dict[str, Any]
+) -> None:
+    assert gateway.first_keys
+    served: dict[str, set[int]] = {}
+    bodies = []
+    for method, path, operation in operations(described):
+        for body, header in attempts(described, operation, gateway.first_keys.user_key):
+            reply = await ask(application, method, path.replace("{id}", MODEL.id), body, header)
+            bodies += compare(described, operation, reply)
+            served.setdefault(path, set()).add(reply.status)
+    assert all((501 if "chat" in path else 200) in statuses for path, statuses in served.items())
+    for schema, answer in bodies:
+        check(described, schema, answer)
+
+
+def attempts(described: dict[str, Any], operation: dict[str, Any], key: str) -> Iterator[tuple[Any, Any]]:
+    """Bodies and key headers: the example of the document, what is nearly right, and keys that are not."""
+    right = None
+    if "requestBody" in operation:
+        right = next(examples(described, operation["requestBody"]["content"]["application/json"]))
+    headers = [key_header(operation, text) for text in (key, "no key", f"eg_{'0' * 12}4{'0' * 3}8{'0' * 15}")]
+    yield right, headers[0]
+    if operation["security"]:
+        yield from [(right, None), (right, headers[1]), (right, headers[2])]
+    changes: list[dict[str, Any]] = [
+        {"encoding_format": "base64"},
+        {"dimensions": "8"},
+        {"input": []},
+        {"model": "no"},
+        {"model": None},
+    ]
+    yield from [({**right, **change}, headers[0]) for change in changes] if right else []
+
+
+def key_header(operation: dict[str, Any], key: str) -> tuple[bytes, bytes]:
+    is_bearer = any("bearer" in way for way in operation["security"])
+    return (b"authorization", f"Bearer {key}".encode()) if is_bearer else (b"x-api-key", key.encode())
+
+
+def compare(described: dict[str, Any], operation: dict[str, Any], reply: Reply) -> list[tuple[Any, Any]]:
+    """The status and the headers are described, and what must be there is. Returns schema and body, if it is JSON."""
+    response = operation["responses"][str(reply.status)]
+    kind = reply.headers["content-type"].partition(";")[0]
+    headers = {name: resolve(described, header["$ref"]) for name, header in response["headers"].items()}
+    assert set(reply.headers) - {"content-type", "content-length"} <= set(headers)
+    assert {name for name, header in headers.items() if header["required"]} <= set(reply.headers)
+    for name in headers.keys() & reply.headers.keys():
+        assert re.search(headers[name]["schema"]["pattern"], reply.headers[name]), name
+    schema = response["content"][kind]["schema"]
+    if kind != "application/json":
+        return []
+    answer = json.loads(reply.body)
+    assert set(resolve(described, schema["$ref"])["required"]) <= set(answer)
+    return [(schema, answer)]
+
+
+ACCEPTED: list[dict[str, Any]] = [
+    {"input": "a"},
+    {"input": ["a", "b"]},
+    {"input": [1, 2]},
+    {"input": [[1], [2, 3]]},
+    {"input": ["a"] * 2048},
+    {"dimensions": 8, "encoding_format": "base64", "user": "u"},
+    {"dimensions": None, "encoding_format": None, "input_type": None, "truncate": None, "user": None},
+    {"input_type": "query", "truncate": "none", "allow_space_change": True},
+    {"provider": {"routing": {"type": "order", "providers": ["fake"]}, "fallback": None}},
+    {"provider": {"routing": {"type": "priority", "primary_factor": "price"}}},
+]
+REFUSED: list[dict[str, Any]] = [
+    {"model": None},
+    {"model": 5},
+    {"input": None},
+    {"input": []},
+    {"input": ""},
+    {"input": ["a", ""]},
+    {"input": [[1], []]},
+    {"input": ["a", 1]},
+    {"input": [-1]},
+    {"input": ["a"] * 2049},
+    {"dimensions": 0},
+    {"dimensions": "8"},
+    {"encoding_format": "hex"},
+    {"input_type": "title"},
+    {"truncate": "middle"},
+    {"user": 5},
+    {"allow_space_change": "yes"},
+    {"provider": "fake"},
+    {"provider": {"only": ["fake"]}},
+    {"provider": {"routing": {"type": "order"}}},
+    {"provider": {"routing": {"type": "order", "providers": []}}},
+    {"provider": {"routing": {"type": "priority", "primary_factor": "latency"}}},
+    {"provider": {"routing": {"providers": ["fake"]}}},
+]
+
+
+async def test_the_gateway_and_the_schema_of_requests_agree(
+    application: Application, gateway: Gateway, described: dict[str, Any]
+) -> None:
+    assert gateway.first_keys
+    header = (b"x-api-key", gateway.first_keys.user_key.encode())
+    bodies = [({"model": MODEL.id, "input": "a"} | change, 200) for change in ACCEPTED]
+    bodies += [({"model": MODEL.id, "input": "a"} | change, 400) for change in REFUSED]
+    for body, status in bodies:
+        assert (await ask(application, "POST", "/v1/embeddings", body, header)).status == status, str(body)[:200]
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = {"$ref": "#/components/schemas/EmbeddingsRequest", "components": described["components"]}
+    validator = jsonschema.Draft202012Validator(schema)
+    for body, status in bodies:
+        assert validator.is_valid(body) == (status == 200), str(body)[:200]
+
+
+class Outline(HTMLParser):
+    """What a reader's software makes of a page."""
+
+    VOID = frozenset({"meta", "wbr"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self.headings: list[int] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.add(tag)
+        self.ids += [value for name, value in attrs if name == "id" and value]
+        self.targets += [value for name, value in attrs if name in ("href", "src", "action") and value]
+        self.targets += [f"#{value}" for name, value in attrs if name == "aria-labelledby" and value]
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        assert not [name for name in found if name.startswith("on")]
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+
+async def test_the_page_needs_nothing_but_itself(application: Application, described: dict[str, Any]) -> None:
+    reply = await ask(application, "GET", "/docs")
+    assert reply.headers["content-security-policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+    outline = Outline(reply.body.decode())
+    assert outline.tags.isdisjoint({"script", "img", "link", "iframe", "object", "form"})
+    assert len(outline.ids) == len(set(outline.ids))
+    assert set(outline.targets) - {f"#{name}" for name in outline.ids} == {"openapi.json"}
+    assert {"header", "nav", "main"} <= outline.tags
+    assert outline.headings[0] == 1
+    assert all(after - before <= 1 for before, after in zip(outline.headings, outline.headings[1:], strict=False))
+    shown = {operation["operationId"] for _, _, operation in operations(described) if not is_alias(operation)}
+    assert shown <= set(outline.ids)
+    assert (await ask(application, "GET", "/")).body == reply.body
+
+
+def is_alias(operation: dict[str, Any]) -> bool:
+    return "x-embedgate-alias-of" in operation
+
+
+async def test_nothing_that_the_document_says_becomes_markup() -> None:
+    hostile = "x/<img/src=\"x\"onerror='y'>&amp;`<b>`"
+    text = page(json.dumps(document(Settings(), replace(MODEL, id=hostile))).encode(), 3100).decode()
+    outline = Outline(text)
+    assert outline.tags.isdisjoint({"img", "b"})
+    assert "&amp;amp;" in text
