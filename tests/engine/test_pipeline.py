@@ -5,10 +5,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from doubles import DIM, SECRET, Bench, ScriptedProvider, Step, model, vector_of, weight
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from doubles import DIM, SECRET, Bench, ScriptedProvider, Step, model, vector_of, weight
 from embedgate.config import LimitSettings
 from embedgate.core.errors import (
     GatewayError,

@@ -9,7 +9,6 @@ from embedgate.core.errors import ConfigError, InvalidInput
 pytest.importorskip("tokenizers", reason="the extra embedgate[local] is not installed")
 
 from bert_reference import TINY_WORDS, write_tiny_folder
-
 from embedgate.inference.tokenizer import Tokenizer
 
 CLS, SEP = TINY_WORDS.index("[CLS]"), TINY_WORDS.index("[SEP]")

@@ -59,7 +59,7 @@ def asked(driver: HttpDriver, *texts: str, within_s: float = 20) -> asyncio.Task
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - the far side is on another thread
+        while not condition():
             await asyncio.sleep(0.005)
 
 

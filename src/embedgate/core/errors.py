@@ -14,6 +14,7 @@
         UpstreamDenied
       InternalError                  our own fault; only an id leaves the process
         DependencyMissing
+      GatewayRefused                 another gateway's answer, raised by the client
     ConfigError                      at start-up only
 
 A class fixes four facts: a stable `code`, the HTTP `status` of the OpenAI dialect, whether the same call may
@@ -28,8 +29,7 @@ from typing import ClassVar, Self
 class GatewayError(Exception):
     """Base of all errors that a request can end with.
 
-    The facts belong to the class. The one exception is an error that another gateway sent: the client repeats its
-    facts as they came.
+    The facts belong to the class, except those of GatewayRefused.
     """
 
     code: str = "internal_error"
@@ -296,6 +296,36 @@ class DependencyMissing(InternalError):
     """An optional dependency is not installed. The message names the extra that brings it."""
 
     code = "dependency_missing"
+
+
+class GatewayRefused(GatewayError):
+    """A gateway answered its client with an error. Alone of all errors it has its facts from there, not from its class.
+
+    status: of HTTP. code: the word in the body, `http_<status>` if there is none. request_id: to be found in the
+    gateway's log. retry_after_s: the wait that the gateway asks for, None if it asks for none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str,
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+        may_retry: bool = False,
+    ) -> None:
+        """message: the gateway's own words."""
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.may_retry = may_retry
+
+    def __str__(self) -> str:
+        """The message, and what to ask the gateway's operator about."""
+        request = f", request {self.request_id}" if self.request_id else ""
+        return f"{self.message} ({self.status} {self.code}{request})"
 
 
 class ConfigError(Exception):

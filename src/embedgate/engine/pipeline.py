@@ -64,6 +64,21 @@ class Pipeline:
         caller = await self._authenticate(secret)
         authenticate_s = time.monotonic() - started_s
         request = await read()
+        return await self._begin(request_id, dialect, caller, request, started_s, authenticate_s)
+
+    async def embed_as(self, request_id: str, caller: Caller, request: EmbedRequest) -> EmbedResult:
+        """Serve a request of this process's own operator, who needs no key. Raises a GatewayError."""
+        return await self._begin(request_id, "openai", caller, request, time.monotonic(), 0.0)
+
+    async def _begin(
+        self,
+        request_id: str,
+        dialect: Dialect,
+        caller: Caller,
+        request: EmbedRequest,
+        started_s: float,
+        authenticate_s: float,
+    ) -> EmbedResult:
         call = Call(
             request_id=request_id,
             dialect=dialect,

@@ -10,7 +10,7 @@ from embedgate.catalog import Catalog
 from embedgate.config import Loaded, Settings
 from embedgate.core.errors import ConfigError, DependencyMissing
 from embedgate.core.ports import Embedder, KeyAdmin, Provider
-from embedgate.core.types import EmbedRequest, Input, InputType, Model
+from embedgate.core.types import Caller, EmbedRequest, Input, InputType, Model
 from embedgate.core.vectors import Vectors
 from embedgate.engine.account import Accountant
 from embedgate.engine.admit import Admission
@@ -72,6 +72,10 @@ class Gateway:
         """Close providers, write what is left of the ledger, close the database. Call after draining."""
         await asyncio.gather(*(provider.aclose() for provider in self._providers.values()))
         await asyncio.to_thread(self._storage.close)
+
+
+_OPERATOR = Caller("operator", "operator", "command line", is_admin=True)
+"""Who embeds from the command line, in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +178,12 @@ def switched_on(loaded: Loaded) -> frozenset[str]:
 def open_embedder(loaded: Loaded, model: str, dim: int | None = None) -> Iterator[Embedder]:
     """A gateway in this process, called directly instead of over HTTP. Raises ConfigError.
 
-    Its requests go the whole way, ledger included, under the key of the first user.
+    Its requests go the whole way, ledger included. They need no key: who runs this owns the data folder.
     """
     with asyncio.Runner() as runner:
         gateway = runner.run(open_gateway(loaded))
         try:
-            key_file = loaded.settings.storage.data_dir.expanduser() / "user.key"
-            yield _InProcess(runner, gateway, key_file.read_text(encoding="utf-8").strip(), model, dim)
+            yield _InProcess(runner, gateway, model, dim)
         finally:
             runner.run(gateway.aclose())
 
@@ -188,20 +191,14 @@ def open_embedder(loaded: Loaded, model: str, dim: int | None = None) -> Iterato
 class _InProcess:
     """Implements the `Embedder` port."""
 
-    def __init__(self, runner: asyncio.Runner, gateway: Gateway, secret: str, model: str, dim: int | None) -> None:
+    def __init__(self, runner: asyncio.Runner, gateway: Gateway, model: str, dim: int | None) -> None:
         self._runner = runner
         self._gateway = gateway
-        self._secret = secret
         self._model = model
         self._dim = dim
 
     def embed(self, texts: Sequence[Input], input_type: InputType | None = None) -> Vectors:
         name, provider = self._gateway.catalog.parse_model_name(self._model)
         request = EmbedRequest(name, tuple(texts), dim=self._dim, input_type=input_type, provider=provider)
-
-        async def read() -> EmbedRequest:
-            return request
-
         request_id = f"req_{uuid.uuid4().hex}"
-        result = self._runner.run(self._gateway.pipeline.embed(request_id, "openai", self._secret, read))
-        return result.vectors
+        return self._runner.run(self._gateway.pipeline.embed_as(request_id, _OPERATOR, request)).vectors

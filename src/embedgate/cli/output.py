@@ -1,0 +1,38 @@
+"""How results are shown: tables for people, JSON for programs. Decides nothing about their content."""
+
+import sys
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+_PIPED_WIDTH = 10_000
+"""Characters in a line of a table that goes into a file or another program: there no cell needs to be broken."""
+
+
+def print_json(value: Any) -> None:
+    """Print a value, records included, as indented JSON."""
+    import orjson  # loaded by few commands
+
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> None:
+    """Print rows of texts under their columns. right: the columns that hold numbers.
+
+    Cells are shown as they are: brackets in them are no markup.
+    """
+    from rich.console import Console  # rich takes as long to import as everything that `--help` needs
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
+
+
+def utc(at_ms: int) -> str:
+    """Milliseconds since 1970 as UTC to the second: `2026-11-20 08:15:00Z`."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,0 +1,117 @@
+"""`embedgate config`: checks and shows the settings. Keys of providers are only ever said to be set or not."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from embedgate.cli import options
+from embedgate.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from embedgate.config import Loaded
+
+app = typer.Typer(no_args_is_help=True, help="Check and show the settings.")
+
+_ENTRY = "<name>"
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """One setting as it is in effect."""
+
+    path: str
+    value: Any
+    is_default: bool
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class _ProviderKey:
+    """Where the key of one provider is looked for, and whether it is there."""
+
+    provider: str
+    is_set: bool
+    source: str
+
+
+@app.command("check")
+def check(context: typer.Context, config_file: options.ConfigFile = None) -> None:
+    """Report every mistake in the settings, in the files they name and in the environment."""
+    from embedgate.wiring.decide import decide  # brings every provider and the catalogue
+
+    loaded = options.load_settings(context, config_file)
+    decide(loaded)
+    typer.echo(f"ok: {loaded.file or 'defaults'}")
+
+
+@app.command("show")
+def show(context: typer.Context, as_json: options.AsJson = False, config_file: options.ConfigFile = None) -> None:
+    """Show the settings in effect, from file, environment and defaults, and which provider keys are there."""
+    loaded = options.load_settings(context, config_file)
+    effective = list(_effective(loaded))
+    keys = list(_provider_keys(loaded))
+    if as_json:
+        print_json({"file": _plain(loaded.file), "settings": effective, "provider_keys": keys})
+        return
+    typer.echo(f"file: {loaded.file or 'none'}\n")
+    rows = [
+        (item.path, _text(item.value), "default" if item.is_default else "set", item.description) for item in effective
+    ]
+    print_table(("setting", "value", "from", "meaning"), rows)
+    typer.echo()
+    print_table(
+        ("provider", "key", "from"), [(key.provider, "set" if key.is_set else "not set", key.source) for key in keys]
+    )
+
+
+def _effective(loaded: "Loaded") -> Iterator[_Setting]:
+    """Every setting in the order of the tree; those of tables keyed by name once per name."""
+    from embedgate import config
+
+    defaults = config.Settings()
+    for info in config.fields():
+        before, entry, after = info.path.partition(f".{_ENTRY}.")
+        if not entry:
+            value = _at(loaded.settings, info.path)
+            yield _Setting(info.path, _plain(value), value == _at(defaults, info.path), info.description)
+            continue
+        for name, section in _at(loaded.settings, before).items():
+            value = _at(section, after)
+            is_default = after not in section.model_fields_set
+            yield _Setting(f"{before}.{name}.{after}", _plain(value), is_default, info.description)
+
+
+def _at(section: Any, path: str) -> Any:
+    for name in path.split("."):
+        section = getattr(section, name)
+    return section
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON knows it: paths become texts."""
+    return value if value is None or isinstance(value, (bool, int, float, str, list, Mapping)) else str(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
+
+
+def _provider_keys(loaded: "Loaded") -> Iterator[_ProviderKey]:
+    """The providers that need a key or are given one. Raises ConfigError if a file of one cannot be read."""
+    from embedgate.providers import hosts
+
+    rows = hosts.load()
+    entries = loaded.settings.providers
+    for name in dict.fromkeys((*rows, *entries)):
+        entry = entries.get(name)
+        row = rows.get((entry.host if entry else None) or name)
+        variables = (entry.api_key_env,) if entry and entry.api_key_env else row.key_variables if row else ()
+        file = entry.api_key_file if entry else None
+        if not variables and file is None:
+            continue
+        found = [loaded.secrets.provider_key(variable, file) for variable in variables or (None,)]
+        yield _ProviderKey(name, any(found), str(file) if file else " or ".join(variables))

@@ -1,0 +1,151 @@
+"""Texts in, vectors out: sources, formats and faults of `embedgate embed`."""
+
+import io
+import json
+import os
+import pty
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedgate.providers import fake
+from program import Program
+from upstream import Upstream, error
+
+DIM = 8
+KEY = "eg_0123456789ab4def8123456789abcdef"
+pytestmark = pytest.mark.usefixtures("fake_only")
+
+
+def expected(*texts: str) -> list[list[float]]:
+    return [fake.vector(text, DIM).tolist() for text in texts]
+
+
+def from_csv(output: bytes) -> tuple[list[int], list[list[float]]]:
+    rows = np.loadtxt(io.BytesIO(output), delimiter=",", ndmin=2)
+    return [int(index) for index in rows[:, 0]], rows[:, 1:].astype(np.float32).tolist()
+
+
+def test_json_has_the_shape_of_the_answer_of_the_api(program: Program) -> None:
+    ended = program("embed", "--dimensions", str(DIM), "first text", "second text")
+    assert (ended.code, ended.errors) == (0, "")
+    body = json.loads(ended.output)
+    assert (body["object"], body["model"]) == ("list", "fake/deterministic")
+    assert [item["index"] for item in body["data"]] == [0, 1]
+    vectors = np.array([item["embedding"] for item in body["data"]], dtype=np.float32)
+    assert vectors.tolist() == expected("first text", "second text")
+
+
+def test_lines_of_a_file_become_rows_of_a_numpy_file(program: Program, folder: Path) -> None:
+    (folder / "in.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\n\xc3\xa9t\xc3\xa9 ")
+    ended = program("embed", "--file", "in.txt", "--output", "out.npy", "--dimensions", str(DIM))
+    assert (ended.code, ended.output, ended.errors) == (0, b"", "")
+    vectors = np.load(folder / "out.npy")
+    assert vectors.dtype == np.float32
+    assert vectors.tolist() == expected("one", "two", "été ")
+    assert sorted(path.name for path in folder.iterdir()) == ["data", "embedgate.toml", "in.txt", "out.npy"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["-"], ["--file", "-"]])
+def test_piped_lines_are_read_and_numpy_is_written_into_a_pipe(program: Program, arguments: list[str]) -> None:
+    ended = program("embed", *arguments, "--format", "npy", "--dimensions", str(DIM), stdin=b"one\ntwo\n")
+    assert np.load(io.BytesIO(ended.output)).tolist() == expected("one", "two")
+
+
+def test_more_lines_than_a_request_takes_keep_their_order(program: Program) -> None:
+    texts = [f"text number {i}" for i in range(2_100)]
+    ended = program("embed", "--format", "csv", "--dimensions", str(DIM), stdin="\n".join(texts).encode())
+    assert from_csv(ended.output) == (list(range(2_100)), expected(*texts))
+
+
+def test_an_empty_line_is_named_unless_empty_ones_are_left_out(program: Program) -> None:
+    lines = b"one\n\n  \nfour\n"
+    ended = program("embed", "-", stdin=lines)
+    assert (ended.code, ended.output) == (1, b"")
+    assert "line 2 of standard input is empty" in ended.errors
+    kept = program("embed", "-", "--skip-empty", "--format", "csv", "--dimensions", str(DIM), stdin=lines)
+    assert from_csv(kept.output) == ([0, 3], expected("one", "four"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [(b"", "no texts in standard input"), (b"one\n\xff\n", "line 2 of standard input is not UTF-8")],
+)
+def test_input_that_cannot_be_embedded_is_refused(program: Program, lines: bytes, said: str) -> None:
+    ended = program("embed", stdin=lines)
+    assert (ended.code, ended.output) == (1, b"")
+    assert said in ended.errors
+
+
+def test_a_text_that_is_too_long_is_named_by_its_line(program: Program) -> None:
+    lines = "\n".join(["short"] * 2_050 + ["word " * 9_000])
+    ended = program("embed", "-", "--format", "csv", "--dimensions", str(DIM), stdin=lines.encode())
+    assert ended.code == 1
+    assert "line 2051 of standard input" in ended.errors
+    assert "word" not in ended.errors
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(program: Program, folder: Path) -> None:
+    (folder / "out.csv").write_text("old", encoding="utf-8")
+    assert program("embed", "text", "--model", "no/such", "--output", "out.csv").code == 1
+    assert (folder / "out.csv").read_text(encoding="utf-8") == "old"
+    assert not list(folder.glob(".out*"))
+    ended = program("embed", "text", "--output", "absent/out.csv")
+    assert (ended.code, ended.errors) == (1, "error: absent/out.csv: No such file or directory\n")
+
+
+def test_a_gateway_elsewhere_is_asked_under_the_key_of_a_file(program: Program, folder: Path, server: Upstream) -> None:
+    (folder / "user.key").write_text(KEY + "\n", encoding="utf-8")
+    url = server.base_url
+    options = ("--url", url, "--api-key-file", "user.key", "--input-type", "query", "--dimensions", str(DIM))
+    ended = program("embed", "one", *options, "--format", "csv")
+    assert from_csv(ended.output) == ([0], expected("one"))
+    (seen,) = server.requests
+    assert seen.headers["authorization"] == f"Bearer {KEY}"
+    assert (seen.json["input_type"], seen.json["dimensions"]) == ("query", DIM)
+
+
+def test_a_refusal_of_a_gateway_elsewhere_ends_with_1_and_its_words(program: Program, server: Upstream) -> None:
+    server.script(error(401, "no such key", code="invalid_api_key", headers={"x-request-id": "req_7"}))
+    ended = program("embed", "one", "--url", server.base_url, "--api-key", KEY)
+    assert (ended.code, ended.output) == (1, b"")
+    assert ended.errors == "error: no such key (401 invalid_api_key, request req_7)\n"
+
+
+def test_a_gateway_that_cannot_be_reached_ends_with_4(program: Program) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        taken.close()
+        ended = program("embed", "one", "--url", f"http://127.0.0.1:{port}")
+    assert ended.code == 4
+    assert "cannot be reached: Connection refused" in ended.errors
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["one", "--api-key", KEY],
+        ["one", "--url", "http://127.0.0.1:1", "--api-key", KEY, "--api-key-file", "f"],
+        ["one", "--file", "in.txt"],
+        ["one", "--dimensions", "0"],
+    ],
+)
+def test_options_that_do_not_go_together_are_a_wrong_command_line(program: Program, arguments: list[str]) -> None:
+    ended = program("embed", *arguments)
+    assert ended.code == 2
+    assert KEY not in ended.errors
+
+
+def test_a_terminal_gets_no_binary_and_is_not_waited_for(folder: Path) -> None:
+    for arguments, said in ((["one", "--format", "npy"], "npy is binary"), ([], "nothing to embed")):
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "embedgate", "embed", *arguments]
+        ended = subprocess.run(command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, timeout=30)
+        os.close(theirs)
+        os.close(ours)
+        assert ended.returncode == 2
+        assert said in ended.stderr.decode()

@@ -1,0 +1,60 @@
+"""The settings on the screen: complete, true, and without a secret."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from embedgate import config
+from program import Program
+
+SECRET = "sk-not-for-display"
+
+
+def test_settings_without_a_mistake_are_ok(program: Program, folder: Path) -> None:
+    assert program("config", "check").text == "ok: defaults\n"
+    (folder / "embedgate.toml").write_text("[server]\nport = 3200\n", encoding="utf-8")
+    assert program("config", "check").text == "ok: embedgate.toml\n"
+
+
+def test_mistakes_beyond_types_are_found_too(program: Program, folder: Path) -> None:
+    (folder / "embedgate.toml").write_text(
+        "[providers.mine]\nenabled = true\n[providers.openai]\nenabled = true\n", encoding="utf-8"
+    )
+    ended = program("config", "check")
+    assert ended.code == 3
+    assert len(ended.errors.splitlines()) == 2
+    assert "providers.mine" in ended.errors
+    assert "providers.openai" in ended.errors
+
+
+def test_every_setting_is_shown_with_its_value_and_whether_it_was_set(
+    program: Program, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDGATE_PORT", "3200")
+    (folder / "embedgate.toml").write_text('[providers.mine]\nbase_url = "http://127.0.0.1:1/v1"\n', encoding="utf-8")
+    shown = json.loads(program("config", "show", "--json").text)
+    settings = {item["path"]: item for item in shown["settings"]}
+    assert {info.path for info in config.fields() if "<name>" not in info.path} <= settings.keys()
+    assert all(item["description"] for item in settings.values())
+    assert (settings["server.port"]["value"], settings["server.port"]["is_default"]) == (3200, False)
+    assert (settings["server.host"]["value"], settings["server.host"]["is_default"]) == ("127.0.0.1", True)
+    assert settings["storage.data_dir"]["value"] == str(folder / "data")
+    assert settings["providers.mine.base_url"]["is_default"] is False
+    assert settings["providers.mine.host"]["is_default"] is True
+    table = program("config", "show").text
+    assert any(line.split()[:3] == ["server.port", "3200", "set"] for line in table.splitlines())
+
+
+def test_keys_of_providers_are_set_or_not_and_never_shown(
+    program: Program, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    (folder / "mine.key").write_text(SECRET, encoding="utf-8")
+    (folder / "embedgate.toml").write_text('[providers.mine]\napi_key_file = "mine.key"\n', encoding="utf-8")
+    ended = program("config", "show", "--json")
+    keys = {key["provider"]: key for key in json.loads(ended.text)["provider_keys"]}
+    assert keys["openai"] == {"provider": "openai", "is_set": True, "source": "OPENAI_API_KEY"}
+    assert keys["mine"] == {"provider": "mine", "is_set": True, "source": "mine.key"}
+    assert keys["together"]["is_set"] is False
+    assert SECRET not in ended.text + program("config", "show").text
