@@ -40,7 +40,6 @@ class Event:
 
 
 STARTED = Event("started")
-FIRST_START = Event("first_start")
 DRAINING = Event("draining")
 REQUESTS_CUT = Event("requests_cut", logging.WARNING)
 STOPPED = Event("stopped")

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import signal
 import statistics
 import threading
 import time
@@ -11,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from running import RunningGateway, gateway
+from upstream import Answer, Upstream
 from wire import Reply, call
 
 MODEL = "local/all-minilm-l6-v2"
 
 
-def embed(running: RunningGateway, inputs: list[str], into: list[Reply]) -> threading.Thread:
-    body = {"model": MODEL, "input": inputs}
+def embed(running: RunningGateway, inputs: list[str], into: list[Reply], model: str = MODEL) -> threading.Thread:
+    body = {"model": model, "input": inputs}
     headers = {"x-api-key": running.key}
 
     def ask() -> None:
@@ -33,7 +35,7 @@ def test_health_answers_at_once_while_a_large_request_runs(tmp_path: Path) -> No
     with gateway(tmp_path) as running:
         # As long as 2,048 texts may be within the tokens of one request: half a minute of work.
         thread = embed(running, ["word " * 140] * 2048, [])
-        waits_ms = []
+        waits_ms: list[float] = []
         while len(waits_ms) < 60:
             started_s = time.monotonic()
             assert call(running.url, "/healthz").json == {"status": "ok"}
@@ -57,6 +59,29 @@ def test_sigterm_answers_what_is_in_flight_and_exits_with_zero(tmp_path: Path) -
         assert len(replies[0].json["data"]) == 100
         with pytest.raises(OSError):
             call(running.url, "/healthz")
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_stuck_provider_does_not_hold_up_the_end(tmp_path: Path, openai_host: Upstream, signals: int) -> None:
+    openai_host.reset()
+    openai_host.usually(Answer(delay_s=40))
+    drain_timeout_s = 2 if signals == 1 else 30
+    config = f'[providers.openai]\nbase_url = "{openai_host.base_url}"\n[server]\ndrain_timeout_s = {drain_timeout_s}\n'
+    with gateway(tmp_path, config, {"OPENAI_API_KEY": "sk-x"}) as running:
+        replies: list[Reply] = []
+        thread = embed(running, ["hello"], replies, model="openai/text-embedding-3-small")
+        while not openai_host.requests:
+            time.sleep(0.01)
+        started_s = time.monotonic()
+        if signals == 2:
+            running.process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+        assert running.terminate() == 0
+        assert time.monotonic() - started_s < 10
+        thread.join(30)
+    openai_host.reset()
+    if signals == 1:
+        assert [(reply.status, reply.json["error"]["code"]) for reply in replies] == [(503, "overloaded")]
 
 
 def test_a_second_start_keeps_the_keys(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import openai
 import pytest
 from rs_bpe.bpe import openai as bpe
+
 from running import RunningGateway
 
 NODE_FOLDER = Path(__file__).parents[1] / "sdk" / "node"

@@ -174,7 +174,11 @@ class Bench:
     """A pipeline over some models and scripted providers."""
 
     def __init__(
-        self, models: Sequence[Model], providers: dict[str, ScriptedProvider], limits: LimitSettings | None = None
+        self,
+        models: Sequence[Model],
+        providers: dict[str, ScriptedProvider],
+        limits: LimitSettings | None = None,
+        refuses_unpriced: bool = False,
     ) -> None:
         self.memory = Memory()
         self.providers = providers
@@ -183,7 +187,7 @@ class Bench:
         self.pipeline = Pipeline(
             authenticate=Authenticator(self.memory, "eg"),
             admit=Admission(catalog, limits or LimitSettings(), tokenizers, providers.keys(), models[0].id),
-            resolve=Resolver(catalog, providers.keys(), lambda name: f"switch {name} on"),
+            resolve=Resolver(catalog, providers.keys(), lambda name: f"switch {name} on", refuses_unpriced),
             planner=Planner(tokenizers),
             execute=Executor(providers, tokenizers, UpstreamSettings(max_retries=1, retry_wait_s=0.001)),
             account=Accountant(self.memory),

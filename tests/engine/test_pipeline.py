@@ -257,6 +257,14 @@ async def test_routes_are_tried_in_the_order_that_the_request_names() -> None:
         await bench.embed(request(routing=Routing(order=("nobody",))))
 
 
+async def test_a_model_without_a_price_is_free_or_refused_as_the_settings_say() -> None:
+    unpriced = model("a")
+    unpriced = dataclasses.replace(unpriced, routes=tuple(dataclasses.replace(r, price=None) for r in unpriced.routes))
+    assert (await Bench([unpriced], {"a": ScriptedProvider()}).embed(request())).cost_picodollars == 0
+    with pytest.raises(UnsupportedOption, match="no known price"):
+        await Bench([unpriced], {"a": ScriptedProvider()}, refuses_unpriced=True).embed(request())
+
+
 async def test_models_and_providers_that_cannot_serve_are_told_apart() -> None:
     chat = Model(id="acme/chat", action="chat", routes=model("a").routes)
     bench = Bench([model("a"), model("off", name="acme/off"), chat], {"a": ScriptedProvider()})

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from embedgate.core.errors import GatewayError, InternalError
+from embedgate.core.errors import GatewayError, InternalError, Overloaded
 from embedgate.core.types import (
     Call,
     Caller,
@@ -145,7 +145,12 @@ class Running:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():  # by `drain`: it was not the caller who left
+                raise Overloaded("The gateway is shutting down. Try again in a moment.", retry_after_s=1) from None
+            raise
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

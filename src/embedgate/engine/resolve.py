@@ -22,8 +22,18 @@ _NO_PRICE = float("inf")
 class Resolver:
     """Knows which providers are switched on."""
 
-    def __init__(self, catalog: Catalog, switched_on: Collection[str], explain_off: Callable[[str], str]) -> None:
-        """switched_on: names of providers that can be called. explain_off: how to switch one on, for messages."""
+    def __init__(
+        self,
+        catalog: Catalog,
+        switched_on: Collection[str],
+        explain_off: Callable[[str], str],
+        refuses_unpriced: bool = False,
+    ) -> None:
+        """switched_on: names of providers that can be called. explain_off: how to switch one on, for messages.
+
+        refuses_unpriced: whether routes without a known price are left out.
+        """
+        self._refuses_unpriced = refuses_unpriced
         self._catalog = catalog
         self._switched_on = switched_on
         self._explain_off = explain_off
@@ -48,12 +58,21 @@ class Resolver:
         usable = [route for route in routes if route.provider in self._switched_on]
         if not usable:
             raise ProviderKeyMissing(self._explain_missing(model, routes), param="model")
-        honouring = [route for route in usable if refusal(model, route, request) is None]
+        honouring = [route for route in usable if self._refusal(model, route, request) is None]
         if not honouring:
-            raise refusal(model, usable[0], request) or UnsupportedOption("no route honours the request")
+            raise self._refusal(model, usable[0], request) or UnsupportedOption("no route honours the request")
         if request.routing and request.routing.by_price:
             honouring.sort(key=lambda route: route.price.picodollars_per_token if route.price else _NO_PRICE)
         return honouring
+
+    def _refusal(self, model: Model, route: Route, request: EmbedRequest) -> GatewayError | None:
+        if self._refuses_unpriced and route.price is None:
+            return UnsupportedOption(
+                f"{model.id} at {route.provider} has no known price, and this gateway refuses such models. Ask your "
+                "administrator to give it one in the catalogue file.",
+                param="model",
+            )
+        return refusal(model, route, request)
 
     def _at(self, model: Model, providers: Collection[str]) -> list[Route]:
         """The model's routes at the named providers, in that order."""

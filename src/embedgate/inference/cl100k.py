@@ -9,12 +9,9 @@ import hashlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from embedgate.core.errors import ConfigError, DependencyMissing, InvalidInput
-
-if TYPE_CHECKING:
-    pass
 
 RANK_FILE_SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
 VOCABULARY_SIZE = 100_256

@@ -4,7 +4,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from embedgate.core.errors import AccessError, GatewayError, InternalError, MethodNotAllowed, UpstreamError
+from embedgate.core.errors import (
+    AccessError,
+    GatewayError,
+    InternalError,
+    MethodNotAllowed,
+    NotImplementedYet,
+    UpstreamError,
+)
 from embedgate.core.money import usd_text
 from embedgate.core.types import EmbedResult
 from embedgate.core.vectors import to_base64, to_json
@@ -65,6 +72,6 @@ def error_headers(error: GatewayError) -> Headers:
         found.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
     if isinstance(error, MethodNotAllowed):
         found.append((b"allow", ", ".join(error.allowed).encode()))
-    if isinstance(error, (InternalError, UpstreamError)) and not error.may_retry:
+    if isinstance(error, (InternalError, UpstreamError, NotImplementedYet)) and not error.may_retry:
         found.append((b"x-should-retry", b"false"))
     return found

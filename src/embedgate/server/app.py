@@ -70,7 +70,6 @@ class Application:
         server = gateway.settings.server
         self._gateway = gateway
         self._respond = Responder(server.max_body_bytes, server.body_timeout_s)
-        self._drain_timeout_s = server.drain_timeout_s
         self._operations = Operations(gateway)
         self.routes = self._table()
 
@@ -82,9 +81,9 @@ class Application:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1003})
 
-    async def drain(self) -> None:
-        """Let requests in progress end, within the configured time."""
-        cut = await self._gateway.pipeline.running.drain(self._drain_timeout_s)
+    async def drain(self, timeout_s: float) -> None:
+        """Let requests in progress end, at most that long; then cut them."""
+        cut = await self._gateway.pipeline.running.drain(timeout_s)
         if cut:
             telemetry.REQUESTS_CUT.emit(requests=cut)
 

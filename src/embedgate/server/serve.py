@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 
 import uvicorn
@@ -23,6 +24,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_started = on_started
+        self.stopped_s: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -43,9 +45,15 @@ class _Server(uvicorn.Server):
         """The first signal drains, the second gives up waiting."""
         if self.should_exit:
             self.force_exit = True
-        else:
-            telemetry.DRAINING.emit()
+            return
         self.should_exit = True
+        self.stopped_s = time.monotonic()
+        telemetry.DRAINING.emit()
+
+
+def _started(url: str, on_ready: Callable[[str], None]) -> None:
+    telemetry.STARTED.emit(url=url)
+    on_ready(url)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -84,13 +92,20 @@ async def serve(gateway: Gateway, listener: socket.socket, on_ready: Callable[[s
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
     )
-    server = _Server(config, lambda: on_ready(base_url(listener)))
+    server = _Server(config, lambda: _started(base_url(listener), on_ready))
     try:
         await server.serve(sockets=[listener])
     finally:
-        await application.drain()
+        await application.drain(_drain_s(server, settings.drain_timeout_s))
         await gateway.aclose()
         telemetry.STOPPED.emit()
+
+
+def _drain_s(server: _Server, drain_timeout_s: float) -> float:
+    """What is left of the time to drain, nothing after a second signal."""
+    if server.force_exit or server.stopped_s is None:
+        return 0.0
+    return max(0.0, server.stopped_s + drain_timeout_s - time.monotonic())
 
 
 def base_url(listener: socket.socket) -> str:

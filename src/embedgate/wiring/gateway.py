@@ -29,6 +29,8 @@ from embedgate.storage.ledger import SqlLedger
 from embedgate.transport import HttpDriver
 from embedgate.wiring.decide import FAKE, LOCAL, Decided, decide
 
+_CLOSE_TIMEOUT_S = 2
+
 
 class Gateway:
     """An open gateway: storage, providers and the pipeline over them."""
@@ -69,8 +71,13 @@ class Gateway:
         return missing
 
     async def aclose(self) -> None:
-        """Close providers, write what is left of the ledger, close the database. Call after draining."""
-        await asyncio.gather(*(provider.aclose() for provider in self._providers.values()))
+        """Close providers, write what is left of the ledger, close the database. Call after draining.
+
+        A provider call that nobody waits for any more gets a moment to end, then its connection is closed.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await asyncio.gather(*(provider.aclose() for provider in self._providers.values()))
         await asyncio.to_thread(self._storage.close)
 
 
@@ -135,7 +142,12 @@ async def open_gateway(loaded: Loaded) -> Gateway:
     pipeline = Pipeline(
         authenticate=Authenticator(storage.keys, settings.keys.prefix),
         admit=Admission(decided.catalog, settings.limits, tokenizers, decided.switched_on, default_model),
-        resolve=Resolver(decided.catalog, decided.switched_on, decided.explain_off),
+        resolve=Resolver(
+            decided.catalog,
+            decided.switched_on,
+            decided.explain_off,
+            refuses_unpriced=settings.catalog.unpriced == "refuse",
+        ),
         planner=Planner(tokenizers),
         execute=Executor(providers, tokenizers, settings.upstream),
         account=Accountant(storage.ledger),
