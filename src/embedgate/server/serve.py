@@ -4,8 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 
@@ -16,19 +15,30 @@ from embedgate.wiring import Gateway
 
 _KEEP_ALIVE_S = 75
 _BACKLOG = 2048
+_GRACE_S = 3
 
 
 class _Server(uvicorn.Server):
     """uvicorn with our own signals: it would raise the signal again after draining, and so never exit with 0."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_started: Callable[[], None], drain: Callable[[], Awaitable[None]]
+    ) -> None:
         super().__init__(config)
         self._on_started = on_started
-        self.stopped_s: float | None = None
+        self._drain = drain
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        draining = asyncio.ensure_future(self._drain())
+        await super().shutdown(sockets)
+        if self.force_exit:
+            draining.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await draining
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -47,7 +57,6 @@ class _Server(uvicorn.Server):
             self.force_exit = True
             return
         self.should_exit = True
-        self.stopped_s = time.monotonic()
         telemetry.DRAINING.emit()
 
 
@@ -90,22 +99,18 @@ async def serve(gateway: Gateway, listener: socket.socket, on_ready: Callable[[s
         date_header=True,
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
+        # Our own drain ends first, and answers what it cuts; this only bounds connections that send nothing.
+        timeout_graceful_shutdown=int(settings.drain_timeout_s) + _GRACE_S,
     )
-    server = _Server(config, lambda: _started(base_url(listener), on_ready))
+    server = _Server(
+        config, lambda: _started(base_url(listener), on_ready), lambda: application.drain(settings.drain_timeout_s)
+    )
     try:
         await server.serve(sockets=[listener])
     finally:
-        await application.drain(_drain_s(server, settings.drain_timeout_s))
+        await application.drain(0)  # what a second signal has left
         await gateway.aclose()
         telemetry.STOPPED.emit()
-
-
-def _drain_s(server: _Server, drain_timeout_s: float) -> float:
-    """What is left of the time to drain, nothing after a second signal."""
-    if server.force_exit or server.stopped_s is None:
-        return 0.0
-    return max(0.0, server.stopped_s + drain_timeout_s - time.monotonic())
 
 
 def base_url(listener: socket.socket) -> str:
