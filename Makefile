@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 TOOLS  := .tools
-UV     := $(TOOLS)/bin/uv
+# The certificates of the machine, as pip takes them: behind a company's proxy no others work.
+UV     := $(TOOLS)/bin/uv --system-certs
 STAMP  := $(VENV)/.installed
 NODE_STAMP := tests/sdk/node/node_modules/.installed
 UV_VERSION := 0.13.8
@@ -35,7 +36,7 @@ fix: $(STAMP)  ## Apply formatting and safe lint fixes
 docs: $(STAMP)  ## Write the reference pages anew from the code
 	$(BIN)/python tools/generate_docs.py
 
-lock: $(UV)  ## Resolve the dependencies into requirements.lock (ARGS=--upgrade for newer versions)
+lock: $(TOOLS)/bin/uv  ## Resolve the dependencies into requirements.lock (ARGS=--upgrade for newer versions)
 	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \
 	    --no-annotate --no-emit-index-url --no-header $(ARGS) --no-emit-package sentence-transformers --no-emit-package torch --output-file requirements.lock
 
@@ -46,12 +47,12 @@ clean:  ## Remove the environment and every cache of this checkout
 $(NODE_STAMP): tests/sdk/node/package.json tests/sdk/node/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix tests/sdk/node && touch $@; fi
 
-$(UV):
+$(TOOLS)/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "embedgate needs Python 3.11 or later, found %s; set PYTHON=..." % sys.version.split()[0])'
 	@$(PYTHON) -m venv $(TOOLS) || { echo "The venv module is not complete here; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
-$(STAMP): $(UV) pyproject.toml requirements.lock
+$(STAMP): $(TOOLS)/bin/uv pyproject.toml requirements.lock
 	@echo "Installing into $(VENV) ..."
 	@test -x $(BIN)/python || $(UV) venv --quiet --python $$($(PYTHON) -c 'import sys; print(sys.executable)') $(VENV)
 	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import platformdirs
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from embedgate.core.errors import ConfigError
 
@@ -26,6 +26,7 @@ SHORT_NAMES = {
     "EMBEDGATE_DATA_DIR": ("storage", "data_dir"),
 }
 CONFIG_VARIABLE = "EMBEDGATE_CONFIG"
+MIN_CACHE_DISK_BYTES = 16_000_000
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
@@ -94,6 +95,40 @@ class StorageSettings(_Section):
         "normal",
         description="How SQLite commits. `normal` survives a killed process; `full` also a power cut, at the "
         "price of a disk sync per group of requests.",
+    )
+
+
+def _check_disk_bytes(size_bytes: int) -> int:
+    if 0 < size_bytes < MIN_CACHE_DISK_BYTES:
+        raise ValueError(f"must be 0, for no cache on disk, or at least {MIN_CACHE_DISK_BYTES}")
+    return size_bytes
+
+
+class CacheSettings(_Section):
+    """Vectors that are kept, so that a text is not embedded and paid for twice."""
+
+    enabled: bool = Field(True, description="false embeds every text anew.")
+    scope: Literal["user", "shared"] = Field(
+        "user",
+        description="Who finds what was kept: only the owner of the key that embedded it, or everybody. `shared` lets "
+        "a caller see from cost and speed that another one has embedded the same text.",
+    )
+    ttl_s: Seconds | None = Field(
+        None, description="Seconds after which a kept vector is embedded anew; vectors of one model revision never change."
+    )
+    memory_bytes: Annotated[int, Field(ge=0)] = Field(
+        256_000_000, description="Memory for vectors, in bytes, overhead included. 0 keeps them on disk only."
+    )
+    disk_bytes: Annotated[int, Field(ge=0), AfterValidator(_check_disk_bytes)] = Field(
+        4_000_000_000,
+        description="Disk for vectors, in bytes, in the folder `cache` of the data folder, which must be on a local "
+        "disk. Never exceeded; 0 keeps vectors in memory only, else at least 16,000,000. 4 GB hold 640,000 vectors "
+        "of 1,536 numbers.",
+    )
+    max_pending_bytes: Positive = Field(
+        64_000_000,
+        description="Vectors that wait to be written to disk, in bytes. What comes when the queue is full stays in "
+        "memory only.",
     )
 
 

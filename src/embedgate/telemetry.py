@@ -52,6 +52,9 @@ BAD_ANSWER = Event("bad_answer", logging.WARNING)
 LEDGER_STUCK = Event("ledger_stuck", logging.CRITICAL)
 LEDGER_RECOVERED = Event("ledger_recovered", logging.WARNING)
 LEDGER_LOST = Event("ledger_lost", logging.CRITICAL)
+CACHE_DISK_FAILED = Event("cache_disk_failed", logging.WARNING)
+CACHE_DISK_RECOVERED = Event("cache_disk_recovered")
+CACHE_SET_ASIDE = Event("cache_set_aside", logging.WARNING)
 
 
 class _TextFormat(logging.Formatter):

@@ -5,6 +5,8 @@ from typing import Protocol
 
 from embedgate.core.types import (
     Batch,
+    CachedVector,
+    CacheStats,
     Input,
     InputType,
     KeyRecord,
@@ -70,6 +72,33 @@ class Ledger(Protocol):
 
         Raises InternalError if it could not be; the entry is then kept and tried again.
         """
+        ...
+
+
+class VectorCache(Protocol):
+    """Vectors by the digest of everything that determines them (core/fingerprint.py). It may forget, never err."""
+
+    def get_many(self, keys: Sequence[bytes]) -> list[CachedVector | None]:
+        """What is known of each key, in order; None where nothing is. Cheap enough for the event loop. Never raises."""
+        ...
+
+    def put_many(self, items: Sequence[tuple[bytes, CachedVector]]) -> None:
+        """Keep vectors: `get_many` finds them from now on, and they are written to disk later. Never waits or raises."""
+        ...
+
+    def stats(self) -> CacheStats:
+        """What the cache holds and has done since it was opened."""
+        ...
+
+    def clear(self) -> None:
+        """Forget everything, for every process that shares the cache. Blocks while files are deleted.
+
+        Raises InternalError if the disk refuses.
+        """
+        ...
+
+    def close(self) -> None:
+        """Write what is pending, within a few seconds, and let go of files and threads. Blocks."""
         ...
 
 

@@ -295,6 +295,47 @@ class LedgerEntry:
     upstream_ms: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CachedVector:
+    """What a cache keeps of one text: its full-size vector, (dim,) float32 and read-only, and what the text weighed.
+
+    `tokens` is the text's own count; `is_truncated` says that it was cut before it was embedded. Compared by identity.
+    """
+
+    vector: Vectors
+    tokens: int
+    is_truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TierStats:
+    """One tier of a cache: what it holds, and what it has done since it was opened.
+
+    `size_bytes` is what the entries take, overhead included. `evictions` counts entries that had to make room.
+    """
+
+    entries: int = 0
+    size_bytes: int = 0
+    hits: int = 0
+    evictions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """A cache since it was opened. An entry of the disk tier counts once for each copy of it.
+
+    `dropped` entries were kept in memory but never reached the disk, because the queue was full or the disk refused
+    them. `rejected` ones were read from disk and did not match their checksum. `pending_bytes` are yet to be written.
+    """
+
+    memory: TierStats
+    disk: TierStats
+    misses: int
+    dropped: int
+    rejected: int
+    pending_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class UserRecord:
     """A user as stored. Times are UTC milliseconds since 1970."""
