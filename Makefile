@@ -10,7 +10,7 @@ NODE_STAMP := tests/sdk/node/node_modules/.installed
 UV_VERSION := 0.13.8
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint check fix docs lock clean
+.PHONY: help serve test lint check fix docs bench lock clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -36,6 +36,9 @@ fix: $(STAMP)  ## Apply formatting and safe lint fixes
 docs: $(STAMP)  ## Write the reference pages anew from the code
 	$(BIN)/python tools/generate_docs.py
 
+bench: $(STAMP)  ## Measure the gateway (PEERS=litellm,portkey for these too; ARGS=--help)
+	@$(BIN)/python -m bench $(if $(PEERS),--peers $(PEERS)) $(if $(ENGINES),--engines $(ENGINES)) $(ARGS)
+
 lock: $(TOOLS)/bin/uv  ## Resolve the dependencies into requirements.lock (ARGS=--upgrade for newer versions)
 	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \
 	    --no-annotate --no-emit-index-url --no-header $(ARGS) --no-emit-package sentence-transformers --no-emit-package torch --output-file requirements.lock
@@ -45,7 +48,9 @@ clean:  ## Remove the environment and every cache of this checkout
 
 # The OpenAI SDK for Node, which the tests try against the gateway; without npm those tests say so and skip.
 $(NODE_STAMP): tests/sdk/node/package.json tests/sdk/node/package-lock.json
-	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix tests/sdk/node && touch $@; fi
+	@if command -v npm >/dev/null; then \
+	    npm ci --silent --no-audit --no-fund --prefix tests/sdk/node && touch $@ \
+	    || echo "npm could not install the OpenAI SDK for Node; its tests will be skipped" >&2; fi
 
 $(TOOLS)/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "embedgate needs Python 3.11 or later, found %s; set PYTHON=..." % sys.version.split()[0])'

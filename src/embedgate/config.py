@@ -114,7 +114,8 @@ class CacheSettings(_Section):
         "a caller see from cost and speed that another one has embedded the same text.",
     )
     ttl_s: Seconds | None = Field(
-        None, description="Seconds after which a kept vector is embedded anew; vectors of one model revision never change."
+        None,
+        description="Seconds after which a kept vector is embedded anew; vectors of one model revision never change.",
     )
     memory_bytes: Annotated[int, Field(ge=0)] = Field(
         256_000_000, description="Memory for vectors, in bytes, overhead included. 0 keeps them on disk only."

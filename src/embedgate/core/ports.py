@@ -83,7 +83,7 @@ class VectorCache(Protocol):
         ...
 
     def put_many(self, items: Sequence[tuple[bytes, CachedVector]]) -> None:
-        """Keep vectors: `get_many` finds them from now on, and they are written to disk later. Never waits or raises."""
+        """Keep vectors: `get_many` finds them from now on; they reach the disk later. Never waits, never raises."""
         ...
 
     def stats(self) -> CacheStats:
