@@ -193,6 +193,7 @@ class _ModelRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dims: _DimsRow | None = None
     matryoshka: bool = False
     normalised: bool = False
+    cuts_exactly: bool = True
     max_output_tokens: _Positive | None = None
     tokenizer: _Tokenizer = "unknown"
     status: Literal["active", "legacy", "retiring", "unconfirmed"] = "active"
@@ -364,6 +365,7 @@ def _model(tables: _ModelTables, mistakes: list[str]) -> Model | None:
         dims=dims if is_embedding else None,
         is_matryoshka=row.matryoshka,
         is_normalised=row.normalised,
+        cuts_exactly=row.cuts_exactly,
         max_input_tokens=row.max_input_tokens,
         max_output_tokens=row.max_output_tokens,
         status=row.status,

@@ -82,6 +82,11 @@ class UpstreamSettings(_Section):
     retry_wait_s: Seconds = Field(
         0.5, description="Longest wait before the first further attempt; doubled for each one after, with jitter."
     )
+    max_waiting: Positive = Field(
+        10_000,
+        description="Requests that may wait for one model while its calls are at their cap, where callers are "
+        "batched together. More get 503.",
+    )
 
 
 class StorageSettings(_Section):
@@ -201,6 +206,11 @@ class ProviderSettings(_Section):
     api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
     api_key_file: Path | None = Field(None, description="File that holds the key and nothing else.")
     max_parallel: Positive | None = Field(None, description="Calls in flight at once.")
+    batching: bool | None = Field(
+        None,
+        description="Whether inputs of different requests may share a call while the provider is at max_parallel. "
+        "On for local models if absent, off for others.",
+    )
 
 
 class CatalogSettings(_Section):
@@ -248,6 +258,7 @@ class Settings(_Section):
     keys: KeySettings = KeySettings()
     upstream: UpstreamSettings = UpstreamSettings()
     storage: StorageSettings = StorageSettings()
+    cache: CacheSettings = CacheSettings()
     limits: LimitSettings = LimitSettings()
     local: LocalSettings = LocalSettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)

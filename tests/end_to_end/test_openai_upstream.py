@@ -1,4 +1,7 @@
-"""A model behind an OpenAI-compatible host: the answer equals the direct one bit for bit, and the books are right."""
+"""A model behind an OpenAI-compatible host: the answer equals the direct one bit for bit, and the books are right.
+
+Tests that look at calls of the provider keep out of the cache, which they all share.
+"""
 
 import base64
 import sqlite3
@@ -14,6 +17,7 @@ from upstream import Answer, Upstream, error
 
 MODEL = "openai/text-embedding-3-small"
 TEXTS = ["one", "two words", "three words here", "日本語"]
+UNCACHED = {"cache": "no-store"}
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +42,7 @@ def test_vectors_equal_the_direct_answer_bit_for_bit(
         input=TEXTS,
         dimensions=dim,
         encoding_format=encoding_format,  # type: ignore[arg-type]  # one of the two words
+        extra_body=UNCACHED,
     )
     for ours, theirs in zip(answer.data, plain.data, strict=True):
         numbers = ours.embedding
@@ -50,10 +55,21 @@ def test_vectors_equal_the_direct_answer_bit_for_bit(
     assert answer.usage.prompt_tokens == plain.usage.prompt_tokens
 
 
+def test_kept_vectors_equal_the_direct_answer_and_are_cut_from_it(sdk: openai.OpenAI, openai_host: Upstream) -> None:
+    texts = [f"kept: {text}" for text in TEXTS]
+    for _ in range(2):
+        whole = sdk.embeddings.create(model=MODEL, input=texts, dimensions=1536)
+        short = sdk.embeddings.create(model=MODEL, input=texts, dimensions=256)
+        for text, ours, cut in zip(texts, whole.data, short.data, strict=True):
+            np.testing.assert_array_equal(np.array(ours.embedding, np.float32), openai_host.vector(text, 1536))
+            np.testing.assert_allclose(cut.embedding, openai_host.vector(text, 256), atol=1e-6)
+    assert len(openai_host.requests) == 1
+
+
 def test_usage_and_cost_are_exact_in_the_ledger(
     sdk: openai.OpenAI, served: RunningGateway, openai_host: Upstream
 ) -> None:
-    raw = sdk.embeddings.with_raw_response.create(model=MODEL, input=TEXTS, user="customer 7")
+    raw = sdk.embeddings.with_raw_response.create(model=MODEL, input=TEXTS, user="customer 7", extra_body=UNCACHED)
     tokens = raw.parse().usage.prompt_tokens
     with sqlite3.connect(served.data_dir / "embedgate.db") as database:
         database.row_factory = sqlite3.Row
@@ -67,7 +83,7 @@ def test_usage_and_cost_are_exact_in_the_ledger(
 
 
 def test_token_ids_reach_openai_as_they_are(sdk: openai.OpenAI, openai_host: Upstream) -> None:
-    sdk.embeddings.create(model=MODEL, input=[[1, 2, 3], [4]])
+    sdk.embeddings.create(model=MODEL, input=[[1, 2, 3], [4]], extra_body=UNCACHED)
     assert openai_host.requests[-1].json["input"] == [[1, 2, 3], [4]]
 
 
@@ -79,7 +95,7 @@ def test_bare_names_and_pinned_providers_work(sdk: openai.OpenAI) -> None:
 def test_no_null_and_no_key_of_a_caller_goes_upstream(
     sdk: openai.OpenAI, served: RunningGateway, openai_host: Upstream
 ) -> None:
-    sdk.embeddings.create(model=MODEL, input="x", extra_body={"dimensions": None, "user": None})
+    sdk.embeddings.create(model=MODEL, input="x", extra_body={"dimensions": None, "user": None, **UNCACHED})
     seen = openai_host.requests[-1]
     assert None not in seen.json.values()
     assert set(seen.json) == {"model", "input", "encoding_format"}

@@ -11,7 +11,7 @@ from embedgate.catalog import Catalog
 from embedgate.config import LimitSettings, UpstreamSettings
 from embedgate.core.errors import InvalidInput
 from embedgate.core.keys import digest
-from embedgate.core.ports import TokenCounter, TokenDecoder
+from embedgate.core.ports import TokenCounter, TokenDecoder, VectorCache
 from embedgate.core.types import (
     Batch,
     BatchLimits,
@@ -179,6 +179,9 @@ class Bench:
         providers: dict[str, ScriptedProvider],
         limits: LimitSettings | None = None,
         refuses_unpriced: bool = False,
+        cache: VectorCache | None = None,
+        gathering: dict[str, int] | None = None,
+        shares_between_users: bool = True,
     ) -> None:
         self.memory = Memory()
         self.providers = providers
@@ -188,8 +191,10 @@ class Bench:
             authenticate=Authenticator(self.memory, "eg"),
             admit=Admission(catalog, limits or LimitSettings(), tokenizers, providers.keys(), models[0].id),
             resolve=Resolver(catalog, providers.keys(), lambda name: f"switch {name} on", refuses_unpriced),
-            planner=Planner(tokenizers),
-            execute=Executor(providers, tokenizers, UpstreamSettings(max_retries=1, retry_wait_s=0.001)),
+            planner=Planner(tokenizers, cache, shares_between_users),
+            execute=Executor(
+                providers, tokenizers, UpstreamSettings(max_retries=1, retry_wait_s=0.001), gathering or {}
+            ),
             account=Accountant(self.memory),
             request_timeout_s=10,
         )

@@ -77,7 +77,9 @@ def test_every_input_gets_its_own_vector_however_the_request_is_cut(
     for batch in provider.batches:
         assert len(batch.inputs) == 1 or sum(map(weight, batch.inputs)) <= (max_tokens or 9999)
     (entry,) = bench.memory.entries
-    assert entry.tokens == provider.charged == sum(map(weight, inputs))
+    assert result.usage.tokens == sum(map(weight, inputs))
+    assert entry.tokens == provider.charged == sum(map(weight, set(inputs)))  # a repeated text is sent once
+    assert entry.reused_tokens == result.usage.tokens - entry.tokens
     assert entry.cost_picodollars == 7 * provider.charged
 
 

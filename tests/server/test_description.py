@@ -231,6 +231,8 @@ ACCEPTED: list[dict[str, Any]] = [
     {"dimensions": 8, "encoding_format": "base64", "user": "u"},
     {"dimensions": None, "encoding_format": None, "input_type": None, "truncate": None, "user": None},
     {"input_type": "query", "truncate": "none", "allow_space_change": True},
+    {"cache": "no-store"},
+    {"cache": None},
     {"provider": {"routing": {"type": "order", "providers": ["fake"]}, "fallback": None}},
     {"provider": {"routing": {"type": "priority", "primary_factor": "price"}}},
 ]
@@ -250,6 +252,7 @@ REFUSED: list[dict[str, Any]] = [
     {"encoding_format": "hex"},
     {"input_type": "title"},
     {"truncate": "middle"},
+    {"cache": "no-cache"},
     {"user": 5},
     {"allow_space_change": "yes"},
     {"provider": "fake"},

@@ -15,11 +15,13 @@ from alembic.script import ScriptDirectory
 from embedgate.core.errors import ConfigError, InternalError
 from embedgate.storage import migrations, schema
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
+from embedgate.storage.schema import REVISION
 
 OPEN = """
 import sys
 from pathlib import Path
 import embedgate.storage.migrate
+from embedgate.storage.schema import REVISION
 from embedgate.storage.database import open_database
 print("ready", flush=True)
 sys.stdin.readline()
@@ -83,7 +85,7 @@ def test_processes_that_start_at_once_do_not_clash(run_together: Callable[[str, 
 def test_a_newer_database_is_refused_and_left_alone(tmp_path: Path, database: Database) -> None:
     with database.write() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(ConfigError, match=r"has schema 9999, this program knows up to 0001"):
+    with pytest.raises(ConfigError, match=rf"has schema 9999, this program knows up to {REVISION}"):
         open_database(tmp_path)
     with database.read() as connection:
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "9999"

@@ -32,6 +32,7 @@ ENTRY = LedgerEntry(
     upstream_model="all-MiniLM-L6-v2",
     items=2,
     tokens=7,
+    reused_tokens=0,
     tokens_estimated=False,
     price_picodollars=20_000,
     price_as_of="2026-11-01",
@@ -57,7 +58,7 @@ async def main():
             n += 1
             name = f"{worker}-{n}"
             await ledger.record(LedgerEntry(
-                name, n, "openai", "u", "k", None, "m", "s", "p", "um", 1, 1, False, 1, None, 1, "ok", 1.0, 1.0))
+                name, n, "openai", "u", "k", None, "m", "s", "p", "um", 1, 1, 0, False, 1, None, 1, "ok", 1.0, 1.0))
             print(name, flush=True)
     await asyncio.gather(*(record(worker) for worker in range(8)))
 

@@ -6,7 +6,14 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import pytest
 
-from embedgate.core.errors import UpstreamBusy, UpstreamDenied, UpstreamError, UpstreamFailed, UpstreamRejected
+from embedgate.core.errors import (
+    UpstreamBusy,
+    UpstreamDenied,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamRejected,
+    UpstreamTooLarge,
+)
 from embedgate.transport import HttpReply, classify, retry_after_s
 from embedgate.transport.redact import quote
 
@@ -62,7 +69,8 @@ def test_deep_nesting_is_not_followed() -> None:
         *((status, UpstreamDenied) for status in (401, 402, 403)),
         *((status, UpstreamBusy) for status in (424, 429, 498, 503, 529)),
         *((status, UpstreamFailed) for status in (408, 409, 500, 502, 504, 520, 524)),
-        *((status, UpstreamRejected) for status in (301, 308, 400, 404, 405, 413, 422)),
+        *((status, UpstreamRejected) for status in (301, 308, 400, 404, 405, 422)),
+        (413, UpstreamTooLarge),
     ],
 )
 def test_a_status_alone_decides_what_may_be_tried_again(status: int, fault: type[UpstreamError]) -> None:

@@ -7,7 +7,7 @@ from typing import NoReturn
 import typer
 
 from embedgate import __version__
-from embedgate.cli import embed, manage, models, options, serve, settings
+from embedgate.cli import cache, embed, manage, models, options, serve, settings
 from embedgate.core.errors import ConfigError, GatewayError
 
 OK = 0
@@ -41,6 +41,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(manage.keys_app, name="keys")
 app.add_typer(manage.users_app, name="users")
 app.add_typer(settings.app, name="config")
+app.add_typer(cache.app, name="cache")
 app.command("serve")(serve.serve)
 app.command("embed")(embed.embed)
 

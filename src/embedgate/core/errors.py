@@ -11,7 +11,7 @@
         RateLimited  BudgetExhausted  Overloaded
       UpstreamError                  the far side of a provider call
         UpstreamRejected  UpstreamBusy  UpstreamFailed  UpstreamTimeout  UpstreamGarbled
-        UpstreamDenied
+        UpstreamDenied  UpstreamTooLarge
       InternalError                  our own fault; only an id leaves the process
         DependencyMissing
       GatewayRefused                 another gateway's answer, raised by the client
@@ -257,6 +257,10 @@ class UpstreamError(GatewayError):
 
 class UpstreamRejected(UpstreamError):
     """The provider refused this very call as wrong; the same call cannot succeed there."""
+
+
+class UpstreamTooLarge(UpstreamRejected):
+    """The provider takes fewer inputs or tokens in one call; each half of it may succeed."""
 
 
 class UpstreamDenied(UpstreamError):

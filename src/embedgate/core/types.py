@@ -11,6 +11,7 @@ InputType = Literal["query", "document"]
 Truncate = Literal["none", "start", "end"]
 Action = Literal["embedding", "chat"]
 Dialect = Literal["openai", "ziri"]
+CacheUse = Literal["store", "no-store"]
 Confidence = Literal["confirmed", "partial", "third-party", "unconfirmed"]
 ParamValue = str | int | float | bool
 TokenIds = tuple[int, ...]
@@ -105,6 +106,7 @@ class Route:
     required_params: tuple[tuple[str, ParamValue], ...] = ()
     promises_unit_length: bool = False
     confidence: Confidence = "confirmed"
+    precision: str = "f32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ class Model:
 
     Two models of one space give comparable vectors. `dims.default` is the native size. A chat model has
     `action` "chat", no space and no dims; it is known so that it can be refused by name and priced.
+    `cuts_exactly` says that a Matryoshka size equals the beginning of the full vector, rescaled, up to rounding.
     `is_normalised` says that its vectors are compared at unit length, whether or not a host scales them.
     """
 
@@ -124,6 +127,7 @@ class Model:
     is_matryoshka: bool = False
     is_normalised: bool = False
     max_input_tokens: int = 0
+    cuts_exactly: bool = True
     status: str = "active"
     note: str | None = None
     max_output_tokens: int | None = None
@@ -175,6 +179,7 @@ class EmbedRequest:
     routing: Routing | None = None
     fallback_model: str | None = None
     allow_space_change: bool = False
+    cache: CacheUse = "store"
     options: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -207,21 +212,28 @@ class ProviderReply:
     """The vectors of one batch, (n, dim) float32 in the order of its inputs.
 
     `tokens` is the provider's own count for the whole batch, None if it gave none. `model` is what the provider
-    says it used. `truncated` holds the positions of inputs that were cut.
+    says it used. `truncated` holds the positions of inputs that were cut. `tokens_each` are the exact tokens of
+    every input, where the provider is ours and knows them.
     """
 
     vectors: Vectors
     tokens: int | None = None
     model: str | None = None
     truncated: tuple[int, ...] = ()
+    tokens_each: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Input tokens of a request. `is_estimated` when no provider and no exact tokenizer gave the number."""
+    """Input tokens of a request: what its texts weigh, whether they were computed for it or not.
+
+    `is_estimated` when no provider and no exact tokenizer gave the number. `reused_tokens` are those of texts that
+    came from the cache or from another request's call.
+    """
 
     tokens: int = 0
     is_estimated: bool = False
+    reused_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +250,7 @@ class Served:
 
     candidate: Candidate
     vectors: Vectors
+    usage: "Usage"
     truncated: tuple[int, ...] = ()
 
 
@@ -286,6 +299,7 @@ class LedgerEntry:
     upstream_model: str
     items: int
     tokens: int
+    reused_tokens: int
     tokens_estimated: bool
     price_picodollars: int
     price_as_of: str | None

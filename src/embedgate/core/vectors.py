@@ -19,7 +19,7 @@ UNIT_NORM_TOLERANCE = 1e-3
 
 def norms(vectors: Vectors) -> npt.NDArray[np.float32]:
     """Euclidean length of each row. vectors: (n, d). Returns (n,) float32."""
-    squares: npt.NDArray[np.float32] = np.einsum("ij,ij->i", vectors, vectors)
+    squares: npt.NDArray[np.float32] = np.vecdot(vectors, vectors)
     return np.sqrt(squares)
 
 

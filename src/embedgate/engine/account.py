@@ -3,7 +3,7 @@
 import time
 from datetime import UTC, datetime
 
-from embedgate import telemetry
+from embedgate import metrics, telemetry
 from embedgate.core.ports import Ledger
 from embedgate.core.types import Call, LedgerEntry, Served
 
@@ -23,6 +23,7 @@ class Accountant:
         entry = self._entry(call, served) if served or call.spends else None
         if entry is not None:
             await self._ledger.record(entry)
+        self._count(call, entry)
         self._log(call, entry)
         return entry
 
@@ -43,6 +44,7 @@ class Accountant:
             upstream_model=route.upstream_model,
             items=len(call.request.inputs),
             tokens=sum(spend.tokens for spend in call.spends),
+            reused_tokens=served.usage.reused_tokens if served else 0,
             tokens_estimated=any(spend.tokens_estimated for spend in call.spends),
             price_picodollars=route.price.picodollars_per_token if route.price else 0,
             price_as_of=route.price.as_of if route.price else None,
@@ -51,6 +53,14 @@ class Accountant:
             total_ms=(time.monotonic() - call.started_s) * 1000,
             upstream_ms=call.upstream_s * 1000,
         )
+
+    @staticmethod
+    def _count(call: Call, entry: LedgerEntry | None) -> None:
+        metrics.request_ended(call.dialect, call.error.code if call.error else "ok", time.monotonic() - call.started_s)
+        if entry is not None and call.error is None:
+            metrics.answered(entry.model, entry.items, entry.tokens, entry.reused_tokens)
+            metrics.stage("authenticate", call.authenticate_s)
+            metrics.stage("upstream", call.upstream_s)
 
     @staticmethod
     def _log(call: Call, entry: LedgerEntry | None) -> None:

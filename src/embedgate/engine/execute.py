@@ -1,4 +1,4 @@
-"""Runs a request on its routes: in parallel parts, with retries, then the next route. Returns checked vectors only.
+"""Runs a request on its routes: joined with what is in flight, in parallel parts, with retries, then the next route.
 
 What a part has cost is added to the call the moment it returns, so that a request that fails half way is charged
 for the half that happened.
@@ -7,48 +7,75 @@ for the half that happened.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Protocol
 
-import numpy as np
-
-from embedgate import telemetry
+from embedgate import metrics, telemetry
 from embedgate.config import UpstreamSettings
-from embedgate.core.errors import InvalidInput, UpstreamError, UpstreamGarbled, UpstreamTimeout
+from embedgate.core.errors import InternalError, InvalidInput, UpstreamError
 from embedgate.core.money import cost_picodollars
 from embedgate.core.ports import Provider, Tokenizers
-from embedgate.core.types import Call, Candidate, Part, ProviderReply, Served, Spend
-from embedgate.core.vectors import Vectors, shorten
-from embedgate.engine.check import checked
-from embedgate.engine.tokens import bounds, count
+from embedgate.core.types import Call, Candidate, EmbedRequest, Part, Served, Spend
+from embedgate.engine.ask import Asker, Outcome, for_another
+from embedgate.engine.flights import Flight, Flights, Seat
+from embedgate.engine.gather import Gatherer, Work
+from embedgate.engine.progress import Progress
 
-Cut = Callable[[Sequence[int], Candidate], list[Part]]
-"""Cuts rows of the request into parts for a candidate's route."""
+_Place = tuple[str, str]
+"""A route of a model: the model's id and the provider's name."""
 
-_COUNT_ON_WORKER_BYTES = 50_000
+
+class Plans(Protocol):
+    """What the planning stage does for this one."""
+
+    def enter(self, call: Call, candidate: Candidate, progress: Progress) -> None:
+        """Look up what is known of a candidate's space."""
+        ...
+
+    def cut(self, request: EmbedRequest, rows: Sequence[int], candidate: Candidate) -> list[Part]:
+        """Cut rows into parts for the candidate's route."""
+        ...
+
+    def remember(self, call: Call, candidate: Candidate, keys: Sequence[bytes], outcome: Outcome) -> None:
+        """Keep a checked answer."""
+        ...
+
+    def signature(self, call: Call, part: Part) -> Hashable:
+        """What must be equal for two parts to share a call."""
+        ...
 
 
 class Executor:
-    """Asks providers. One instance serves all requests; the state of one is in `_Progress`."""
+    """Asks providers. One instance serves all requests, and owns what is in flight."""
 
-    def __init__(self, providers: Mapping[str, Provider], tokenizers: Tokenizers, settings: UpstreamSettings) -> None:
-        """providers: by name, every one that is switched on."""
+    def __init__(
+        self,
+        providers: Mapping[str, Provider],
+        tokenizers: Tokenizers,
+        settings: UpstreamSettings,
+        gathering: Mapping[str, int],
+    ) -> None:
+        """providers: by name, every one that is on. gathering: calls at once of those that batch across callers."""
         self._providers = providers
         self._tokenizers = tokenizers
         self._settings = settings
+        self._gathering = gathering
+        self._askers: dict[_Place, tuple[Asker, Gatherer | None]] = {}
+        self._flights: dict[_Place, Flights] = {}
 
-    async def __call__(self, call: Call, candidates: Sequence[Candidate], cut: Cut) -> Served:
+    async def __call__(self, call: Call, candidates: Sequence[Candidate], plans: Plans) -> Served:
         """Vectors for every input, from the first candidate that gives them.
 
         Rows that an earlier route of the same space has answered are kept; only what is missing is asked again.
         Raises what the last route failed with, naming the routes that were tried.
         """
-        progress = _Progress(len(call.request.inputs), call.request.dim)
+        progress = Progress(len(call.request.inputs), call.request.dim)
         tried: list[str] = []
         for position, candidate in enumerate(candidates):
-            progress.enter(candidate)
+            plans.enter(call, candidate, progress)
             try:
-                await self._run(call, candidate, progress, cut)
-                return Served(candidate, progress.vectors(), tuple(sorted(progress.truncated)))
+                await self._run(call, candidate, progress, plans)
+                return progress.served(candidate)
             except UpstreamError as error:
                 tried.append(f"{candidate.route.provider}: {error.message}")
                 if error.may_reroute and position < len(candidates) - 1:
@@ -59,82 +86,98 @@ class Executor:
                 raise type(error)(message, retry_after_s=error.retry_after_s) from error
         raise AssertionError("resolve gives at least one candidate")
 
-    async def _run(self, call: Call, candidate: Candidate, progress: "_Progress", cut: Cut) -> None:
-        parts = cut(progress.missing(), candidate)
-        if len(parts) == 1:
-            await self._finish(call, candidate, parts[0], progress)
-            return
-        outcomes = await asyncio.gather(
-            *(self._finish(call, candidate, part, progress) for part in parts), return_exceptions=True
-        )
-        faults = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        # The caller's own mistake goes before an upstream's trouble: trying elsewhere would not mend it.
-        faults.sort(key=lambda fault: isinstance(fault, UpstreamError))
-        if faults:
-            raise faults[0]
+    async def _run(self, call: Call, candidate: Candidate, progress: Progress, plans: Plans) -> None:
+        """Answer every missing row on one route."""
+        may_join = True
+        while missing := progress.missing():
+            keys = progress.keys if may_join else None
+            flights = self._flights_of(candidate)
+            own = _first_of_each(missing, keys, flights)
+            parts = plans.cut(call.request, own, candidate) if own else []
+            aloft = [(part, flights.depart([keys[row] for row in part.rows]) if keys else None) for part in parts]
+            # Whatever is on the board by now is in flight: another request's, or the same text earlier in this one.
+            mine = set(own)
+            joined = [(row, flights.seat(keys[row])) for row in missing if row not in mine] if keys else []
+            journeys = [self._fly(call, candidate, part, flight, progress, plans) for part, flight in aloft]
+            journeys += [_arrive(row, seat, progress) for row, seat in joined if seat]
+            if len(journeys) == 1:
+                await journeys[0]
+            else:
+                _raise_first(await asyncio.gather(*journeys, return_exceptions=True))
+            may_join = False  # a row whose joined flight failed for another's mistake is now asked for on its own
 
-    async def _finish(self, call: Call, candidate: Candidate, part: Part, progress: "_Progress") -> None:
-        """One part to its end: ask, retry, and put its vectors where they belong."""
+    def _flights_of(self, candidate: Candidate) -> Flights:
+        place = (candidate.model.id, candidate.route.provider)
+        found = self._flights.get(place)
+        if found is None:
+            found = self._flights[place] = Flights()
+        return found
+
+    async def _fly(
+        self,
+        call: Call,
+        candidate: Candidate,
+        part: Part,
+        flight: Flight | None,
+        progress: Progress,
+        plans: Plans,
+    ) -> None:
+        """One part to its end: ask, retry, put its vectors where they belong, and tell who waits for them."""
+        outcome = Outcome(error=InternalError("The gateway stopped before the provider answered."))
+        try:
+            outcome = await self._attempts(call, candidate, part, plans)
+        finally:
+            if flight is not None:
+                flight.land(outcome)
+        error, vectors = outcome.error, outcome.vectors
+        if isinstance(error, InvalidInput) and error.index is not None:
+            raise error.at(part.rows[error.index])
+        if error is not None or vectors is None:
+            raise error or InternalError("An outcome without vectors and without error.")
+        progress.fill(part.rows, vectors, outcome.tokens, outcome.truncated, outcome.is_estimated)
+        if progress.keys is not None:
+            plans.remember(call, candidate, [progress.keys[row] for row in part.rows], outcome)
+
+    async def _attempts(self, call: Call, candidate: Candidate, part: Part, plans: Plans) -> Outcome:
+        """The outcome of a part after as many attempts as its errors and the deadline allow; charged to the call."""
         attempt = 0
         while True:
-            try:
-                vectors, truncated = await self._ask(call, candidate, part)
-                progress.fill(part.rows, vectors, truncated)
-                return
-            except InvalidInput as error:
-                raise (error if error.index is None else error.at(part.rows[error.index])) from error
-            except UpstreamError as error:
-                attempt += 1
-                wait_s = self._wait_s(error, attempt)
-                telemetry.UPSTREAM_FAULT.emit(
-                    request_id=call.request_id,
-                    provider=candidate.route.provider,
-                    code=error.code,
-                    attempt=attempt,
-                    detail=error.message,
-                )
-                ends_s = time.monotonic() + wait_s
-                if not error.may_retry or attempt > self._settings.max_retries or ends_s >= call.deadline_s:
-                    raise
-                await asyncio.sleep(wait_s)
+            outcome = await self._ask(call, candidate, part, plans)
+            _charge(call, candidate, outcome)
+            error = outcome.error
+            if not isinstance(error, UpstreamError):
+                return outcome
+            attempt += 1
+            wait_s = self._wait_s(error, attempt)
+            telemetry.UPSTREAM_FAULT.emit(
+                request_id=call.request_id,
+                provider=candidate.route.provider,
+                code=error.code,
+                attempt=attempt,
+                detail=error.message,
+            )
+            has_time = time.monotonic() + wait_s < call.deadline_s
+            if not error.may_retry or attempt > self._settings.max_retries or not has_time:
+                return outcome
+            await asyncio.sleep(wait_s)
 
-    async def _ask(self, call: Call, candidate: Candidate, part: Part) -> tuple[Vectors, tuple[int, ...]]:
-        route, batch = candidate.route, part.batch
-        started_s = time.monotonic()
-        if started_s >= call.deadline_s:
-            raise UpstreamTimeout(f"{route.provider} could not be asked within the request's time")
-        call.upstream_calls += 1
-        try:
-            reply = await self._providers[route.provider].embed(batch, route, call.deadline_s)
-        finally:
-            call.upstream_s += time.monotonic() - started_s
-        await self._charge(call, candidate, part, reply)
-        try:
-            vectors = checked(reply, batch, candidate.model, route)
-        except UpstreamGarbled as error:
-            telemetry.BAD_ANSWER.emit(request_id=call.request_id, provider=route.provider, detail=error.message)
-            raise
-        return vectors, reply.truncated
+    async def _ask(self, call: Call, candidate: Candidate, part: Part, plans: Plans) -> Outcome:
+        asker, gatherer = self._askers_of(candidate)
+        if gatherer is None or call.request.options:
+            return await asker(part.batch, call.deadline_s)
+        return await gatherer(Work(part.batch, plans.signature(call, part), call.deadline_s))
 
-    async def _charge(self, call: Call, candidate: Candidate, part: Part, reply: ProviderReply) -> None:
-        """Add what the provider bills to the call, right or wrong its answer."""
-        route = candidate.route
-        tokens, is_estimated = reply.tokens, False
-        if tokens is None:
-            inputs = part.batch.inputs
-            if sum(bounds(inputs)) > _COUNT_ON_WORKER_BYTES:
-                counted = await asyncio.to_thread(count, inputs, route, self._tokenizers)
-            else:
-                counted = count(inputs, route, self._tokenizers)
-            tokens, is_estimated = counted.total, not counted.is_exact
-        spend = next((spend for spend in call.spends if spend.candidate is candidate), None)
-        if spend is None:
-            spend = Spend(candidate)
-            call.spends.append(spend)
-        spend.tokens += tokens
-        spend.tokens_estimated |= is_estimated
-        price = route.price.picodollars_per_token if route.price else 0
-        spend.cost_picodollars += cost_picodollars(tokens, price)
+    def _askers_of(self, candidate: Candidate) -> tuple[Asker, Gatherer | None]:
+        place = (candidate.model.id, candidate.route.provider)
+        found = self._askers.get(place)
+        if found is None:
+            provider = candidate.route.provider
+            asker = Asker(candidate, self._providers[provider], self._tokenizers)
+            n = self._gathering.get(provider)
+            limits = candidate.route.limits
+            gatherer = Gatherer(asker, limits, n, self._settings.max_waiting) if n else None
+            found = self._askers[place] = (asker, gatherer)
+        return found
 
     def _wait_s(self, error: UpstreamError, attempt: int) -> float:
         """The provider's own hint, else exponential back-off with full jitter."""
@@ -143,43 +186,50 @@ class Executor:
         return random.uniform(0, self._settings.retry_wait_s * 2 ** (attempt - 1))  # noqa: S311 - jitter, no secret
 
 
-class _Progress:
-    """Which rows of one request are answered, in which space."""
+def _first_of_each(rows: Sequence[int], keys: Sequence[bytes] | None, flights: Flights) -> list[int]:
+    """The rows to ask for ourselves: the first of each text that is not in flight; all of them without keys."""
+    if keys is None:
+        return list(rows)
+    first: dict[bytes, int] = {}
+    for row in rows:
+        if flights.seat(keys[row]) is None:
+            first.setdefault(keys[row], row)
+    return list(first.values())
 
-    def __init__(self, n: int, dim: int | None) -> None:
-        self._n = n
-        self._dim = dim
-        self._space: str | None = None
-        self._width = 0
-        self._rows: Vectors = np.empty((0, 0), dtype=np.float32)
-        self._is_answered = np.zeros(n, dtype=bool)
-        self.truncated: set[int] = set()
 
-    def enter(self, candidate: Candidate) -> None:
-        """Go on with a candidate. Rows of another space are thrown away: spaces never mix."""
-        width = self._dim or candidate.route.dims.default
-        if (candidate.model.space, width) != (self._space, self._width):
-            self._space, self._width = candidate.model.space, width
-            self._rows = np.empty((self._n, width), dtype=np.float32)
-            self._is_answered[:] = False
-            self.truncated.clear()
+async def _arrive(row: int, seat: Seat, progress: Progress) -> None:
+    """Take the vector of a row from the flight it travels with. A fault of another row there leaves ours missing."""
+    outcome, vector = await seat.arrival()
+    error = outcome.error
+    if vector is not None:
+        progress.reuse(row, vector, outcome.tokens[seat.position], seat.position in outcome.truncated)
+        metrics.joined()
+    elif isinstance(error, InvalidInput) and error.index is not None:
+        if error.index == seat.position:
+            raise error.at(row)
+    elif error is not None:
+        raise for_another(error)
 
-    def missing(self) -> list[int]:
-        """Positions without a vector yet."""
-        found: list[int] = np.flatnonzero(~self._is_answered).tolist()
-        return found
 
-    def fill(self, rows: tuple[int, ...], vectors: Vectors, truncated: tuple[int, ...]) -> None:
-        """Put vectors (len(rows), d) in place, shortened to the size asked for."""
-        if vectors.shape[1] != self._width:
-            vectors = shorten(vectors, self._width)
-        self.truncated.update(rows[position] for position in truncated)
-        if len(rows) == self._n:
-            self._rows = vectors
-        else:
-            self._rows[list(rows)] = vectors
-        self._is_answered[list(rows)] = True
+def _raise_first(outcomes: Sequence[BaseException | None]) -> None:
+    """Raise the worst of what went wrong. The caller's own mistake goes first: trying elsewhere would not mend it."""
+    faults = [outcome for outcome in outcomes if outcome is not None]
+    faults.sort(key=lambda fault: isinstance(fault, UpstreamError))
+    if faults:
+        raise faults[0]
 
-    def vectors(self) -> Vectors:
-        """All rows, (n, dim) float32."""
-        return self._rows
+
+def _charge(call: Call, candidate: Candidate, outcome: Outcome) -> None:
+    """Add what the provider bills to the call, right or wrong its answer."""
+    call.upstream_s += outcome.upstream_s
+    call.upstream_calls += outcome.calls
+    if not outcome.billed:
+        return
+    route = candidate.route
+    spend = next((spend for spend in call.spends if spend.candidate is candidate), None)
+    if spend is None:
+        spend = Spend(candidate)
+        call.spends.append(spend)
+    spend.tokens += outcome.billed
+    spend.tokens_estimated |= outcome.is_estimated
+    spend.cost_picodollars += cost_picodollars(outcome.billed, route.price.picodollars_per_token if route.price else 0)

@@ -8,19 +8,17 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from embedgate import metrics
 from embedgate.core.errors import GatewayError, InternalError, Overloaded
 from embedgate.core.types import (
     Call,
     Caller,
-    Candidate,
     Dialect,
     EmbedRequest,
     EmbedResult,
     LedgerEntry,
-    Part,
     Served,
     Timing,
-    Usage,
 )
 from embedgate.engine.account import Accountant
 from embedgate.engine.admit import Admission
@@ -97,10 +95,11 @@ class Pipeline:
     async def _serve(self, call: Call) -> EmbedResult:
         served: Served | None = None
         entry: LedgerEntry | None = None
+        metrics.request_began()
         try:
             model = await self._admit(call)
             candidates = self._resolve(call.request, model)
-            served = await self._execute(call, candidates, self._cut(call))
+            served = await self._execute(call, candidates, self._planner)
         except GatewayError as error:
             call.error = error
             raise
@@ -109,12 +108,9 @@ class Pipeline:
             raise call.error from error
         finally:
             entry = await self._account(call, served)
-        if entry is None:
+        if entry is None or served is None:
             raise InternalError("An answered request left no entry.")
         return _result(call, served, entry)
-
-    def _cut(self, call: Call) -> Callable[[Any, Candidate], list[Part]]:
-        return lambda rows, candidate: self._planner.cut(call.request, rows, candidate)
 
 
 def _result(call: Call, served: Served, entry: LedgerEntry) -> EmbedResult:
@@ -127,7 +123,7 @@ def _result(call: Call, served: Served, entry: LedgerEntry) -> EmbedResult:
         model=entry.model,
         provider=entry.provider,
         vectors=served.vectors,
-        usage=Usage(entry.tokens, entry.tokens_estimated),
+        usage=served.usage,
         cost_picodollars=entry.cost_picodollars,
         truncated=served.truncated,
         timing=timing,
@@ -139,6 +135,10 @@ class Running:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        """Requests in progress."""
+        return len(self._tasks)
 
     async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` in a task that outlives a caller who leaves. Returns or raises what it does."""

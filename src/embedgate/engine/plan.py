@@ -1,24 +1,74 @@
-"""What is left to ask a provider: cuts inputs into batches that a route takes, never more than needed.
+"""What is left to ask a provider: looks up what is known already, and cuts the rest into batches a route takes.
 
-Cutting is done per route, because the next route may take other sizes. Order is kept: a part knows which rows of
-the answer it fills.
+Cutting is done per route, because the next route may take other sizes. Nothing is cut more than needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
+from embedgate import metrics
 from embedgate.core.errors import InvalidInput
-from embedgate.core.ports import Tokenizers
-from embedgate.core.types import Batch, Candidate, EmbedRequest, Input, Part, Route
+from embedgate.core.fingerprint import fingerprint
+from embedgate.core.ports import Tokenizers, VectorCache
+from embedgate.core.types import Batch, CachedVector, Call, Candidate, EmbedRequest, Input, Part, Route
+from embedgate.engine.ask import Outcome
+from embedgate.engine.progress import Progress
 from embedgate.engine.tokens import bounds, count
+
+CONTEXTUAL_OPTIONS = frozenset({"late_chunking"})
+"""Options that make a vector depend on its neighbours: such requests are never split, joined or cached."""
 
 
 class Planner:
-    """Cuts requests for routes."""
+    """Knows the cache, and how routes are cut for."""
 
-    def __init__(self, tokenizers: Tokenizers) -> None:
-        """tokenizers: to decode token ids for hosts that take text only, and to weigh large requests."""
+    def __init__(self, tokenizers: Tokenizers, cache: VectorCache | None, shares_between_users: bool) -> None:
+        """tokenizers: to decode token ids for hosts that take text only, and to weigh large requests.
+
+        cache: None for no cache. shares_between_users: whether users profit from (and can time) each other's texts.
+        """
         self._tokenizers = tokenizers
+        self._cache = cache
+        self._shares_between_users = shares_between_users
+
+    def enter(self, call: Call, candidate: Candidate, progress: Progress) -> None:
+        """Go on with a candidate: look up what the cache knows of its space, unless that has been done."""
+        request = call.request
+        dim = upstream_dim(request.dim, candidate, self._is_kept_whole(request, candidate))
+        if not progress.enter(candidate, dim or candidate.route.dims.default):
+            return
+        if request.options:
+            return
+        progress.keys = self._keys(call, candidate, dim)
+        if self._cache is None or request.cache == "no-store" or dim is not None:
+            return
+        hits = 0
+        for row, found in enumerate(self._cache.get_many(progress.keys)):
+            if found is not None:
+                progress.reuse(row, found.vector, found.tokens, found.is_truncated)
+                hits += 1
+        metrics.looked_up(hits, len(progress.keys) - hits)
+
+    def remember(self, call: Call, candidate: Candidate, keys: Sequence[bytes], outcome: Outcome) -> None:
+        """Put a checked answer into the cache, if the request allows it and the vectors are whole."""
+        vectors = outcome.vectors
+        if self._cache is None or vectors is None or call.request.cache == "no-store":
+            return
+        if vectors.shape[1] != candidate.route.dims.default or outcome.is_estimated:
+            return
+        cut = set(outcome.truncated)
+        self._cache.put_many(
+            [
+                (key, CachedVector(vector, tokens, position in cut))
+                for position, (key, vector, tokens) in enumerate(zip(keys, vectors, outcome.tokens, strict=True))
+            ]
+        )
+
+    def signature(self, call: Call, part: Part) -> Hashable:
+        """What must be equal for the inputs of different callers to share one provider call."""
+        batch = part.batch
+        scope = "" if self._shares_between_users else call.caller.user_id
+        return (scope, batch.dim, batch.input_type, batch.truncate, batch.user, tuple(sorted(batch.options.items())))
 
     def cut(self, request: EmbedRequest, rows: Sequence[int], candidate: Candidate) -> list[Part]:
         """Parts that cover `rows`, in order, each within the limits of the candidate's route.
@@ -27,7 +77,7 @@ class Planner:
         """
         route = candidate.route
         inputs = [self._prepared(request, row, route) for row in rows]
-        dim = upstream_dim(request.dim, route)
+        dim = upstream_dim(request.dim, candidate, self._is_kept_whole(request, candidate))
         template = Batch(
             inputs=(),
             expected_dim=dim or route.dims.default,
@@ -37,13 +87,34 @@ class Planner:
             user=request.user if route.accepts_user else None,
             options=request.options,
         )
-        parts = []
-        start = 0
-        for end in self._ends(inputs, route):
-            batch = replace(template, inputs=tuple(inputs[start:end]))
-            parts.append(Part(tuple(rows[start:end]), batch))
-            start = end
-        return parts
+        is_whole = len(inputs) == 1 or CONTEXTUAL_OPTIONS & request.options.keys()
+        ends = [len(inputs)] if is_whole else self._ends(inputs, route)
+        if len(ends) == 1:
+            return [Part(tuple(rows), replace(template, inputs=tuple(inputs)))]
+        starts = [0, *ends[:-1]]
+        return [
+            Part(tuple(rows[start:end]), replace(template, inputs=tuple(inputs[start:end])))
+            for start, end in zip(starts, ends, strict=True)
+        ]
+
+    def _is_kept_whole(self, request: EmbedRequest, candidate: Candidate) -> bool:
+        """Whether the full-size vector is asked for, so that every smaller one can be cut from what is kept of it."""
+        is_kept = self._cache is not None and request.cache != "no-store" and not request.options
+        return is_kept and candidate.model.is_matryoshka and candidate.model.cuts_exactly
+
+    def _keys(self, call: Call, candidate: Candidate, dim: int | None) -> tuple[bytes, ...]:
+        """One key per input: everything that changes its vector, and whose it is."""
+        request, route = call.request, candidate.route
+        is_typed = bool(route.input_types or route.query_prefix or route.document_prefix)
+        parts = (
+            "" if self._shares_between_users else call.caller.user_id,
+            candidate.model.space or candidate.model.id,
+            route.precision,
+            str(dim or ""),
+            (request.input_type or "") if is_typed else "",
+            request.truncate,
+        )
+        return tuple(fingerprint(parts, item) for item in request.inputs)
 
     def _prepared(self, request: EmbedRequest, row: int, route: Route) -> Input:
         """The input as the route takes it: token ids decoded unless it reads them, the prefix of its type added."""
@@ -64,11 +135,11 @@ class Planner:
         limits = route.limits
         max_inputs = limits.max_inputs or len(inputs)
         sizes = bounds(inputs)
-        max_bytes = limits.max_bytes or sum(sizes)
-        tokens: Sequence[int] = sizes
-        max_tokens = limits.max_tokens or sum(sizes)
-        if sum(sizes) > max_tokens:
-            tokens = count(inputs, route, self._tokenizers).each
+        total = sum(sizes)
+        max_bytes, max_tokens = limits.max_bytes or total, limits.max_tokens or total
+        if len(inputs) <= max_inputs and total <= min(max_bytes, max_tokens):
+            return [len(inputs)]
+        tokens = count(inputs, route, self._tokenizers).each if total > max_tokens else sizes
         ends = []
         n = batch_tokens = batch_bytes = 0
         for position, (size, weight) in enumerate(zip(sizes, tokens, strict=True)):
@@ -82,13 +153,12 @@ class Planner:
         return ends
 
 
-def upstream_dim(dim: int | None, route: Route) -> int | None:
-    """The size to ask a route for; None means its native one, which `execute` shortens if need be.
+def upstream_dim(dim: int | None, candidate: Candidate, is_kept_whole: bool) -> int | None:
+    """The size to ask a route for; None means its native one, which is shortened afterwards if need be.
 
     Resolve has left out the routes where neither is sound.
     """
-    if dim is None or dim == route.dims.default:
+    route = candidate.route
+    if dim is None or dim == route.dims.default or is_kept_whole:
         return None
-    if route.accepts_dim and dim in route.dims:
-        return dim
-    return None
+    return dim if route.accepts_dim and dim in route.dims else None

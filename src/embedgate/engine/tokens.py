@@ -48,3 +48,22 @@ def count(inputs: Sequence[Input], route: Route, tokenizers: Tokenizers) -> Coun
     counter = tokenizers.counter(route)
     each = tuple(counter.count(item) if isinstance(item, str) else len(item) for item in inputs)
     return Count(each, counter.is_exact)
+
+
+def split(total: int, weights: Sequence[int]) -> tuple[int, ...]:
+    """`total` shared out in proportion to `weights`: whole numbers that add up to it exactly (largest remainder).
+
+    Weights that are all zero share equally.
+    """
+    whole = sum(weights)
+    if whole == total:
+        return tuple(weights)
+    if whole == 0:
+        weights, whole = [1] * len(weights), len(weights)
+    shares = [total * weight // whole for weight in weights]
+    missing = total - sum(shares)
+    if missing:
+        by_remainder = sorted(range(len(weights)), key=lambda i: -(total * weights[i] % whole))
+        for position in by_remainder[:missing]:
+            shares[position] += 1
+    return tuple(shares)

@@ -71,7 +71,8 @@ class LocalProvider:
             self._n_active -= 1
             if not self._n_active:
                 self._idle.set()
-        return ProviderReply(vectors, sum(map(len, rows)), route.upstream_model, truncated)
+        tokens = tuple(map(len, rows))
+        return ProviderReply(vectors, sum(tokens), route.upstream_model, truncated, tokens)
 
     async def aclose(self) -> None:
         """Refuse new calls, let those in flight end, then stop the threads and unload the models."""

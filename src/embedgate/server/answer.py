@@ -55,7 +55,7 @@ def result_headers(result: EmbedResult) -> Headers:
     """What a served request cost, and who served it."""
     found: Headers = [
         (b"x-embedgate-cost-usd", usd_text(result.cost_picodollars).encode()),
-        (b"x-embedgate-cached-tokens", b"0"),
+        (b"x-embedgate-cached-tokens", b"%d" % result.usage.reused_tokens),
         (b"x-embedgate-provider", result.provider.encode()),
     ]
     if result.usage.is_estimated:

@@ -17,7 +17,7 @@ from embedgate.server.operations import Operations
 from embedgate.server.respond import Body, Receive, Responder, Send, Serve
 from embedgate.wiring import Gateway
 
-PUBLIC = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/docs"})
+PUBLIC = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"})
 """Paths that answer without a key. A test holds every other path of the table to refusing without one."""
 
 SplitName = Callable[[str], tuple[str, str | None]]
@@ -93,6 +93,7 @@ class Application:
             "/": (openai, {"GET": description.page}),
             "/docs": (openai, {"GET": description.page}),
             "/openapi.json": (openai, {"GET": description.openapi}),
+            "/metrics": (openai, {"GET": operations.metrics}),
             "/healthz": (openai, {"GET": operations.health}),
             "/readyz": (openai, {"GET": operations.readiness}),
             "/api/embeddings": (ziri, {"POST": partial(self._embed, ziri)}),

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from embedgate.core.errors import InvalidInput, MalformedRequest, MissingFields, UnsupportedOption
-from embedgate.core.types import Input, InputType, TokenIds, Truncate
+from embedgate.core.types import CacheUse, Input, InputType, TokenIds, Truncate
 
 T = TypeVar("T")
 W = TypeVar("W", bound=str)
@@ -22,6 +22,7 @@ _token_ids = msgspec.json.Decoder(tuple[_TokenId, ...])
 _token_lists = msgspec.json.Decoder(tuple[tuple[_TokenId, ...], ...])
 
 ENCODING_FORMATS: tuple[Literal["float", "base64"], ...] = ("float", "base64")
+CACHE_USES: tuple[CacheUse, ...] = ("store", "no-store")
 INPUT_TYPES: tuple[InputType, ...] = ("query", "document")
 TRUNCATES: tuple[Truncate, ...] = ("none", "start", "end")
 

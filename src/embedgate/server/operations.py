@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import orjson
 
+from embedgate import metrics
 from embedgate.core.errors import UnknownModel
 from embedgate.core.types import Model
 from embedgate.server.answer import Answer
@@ -31,6 +32,11 @@ class Operations:
         missing = await self._gateway.not_ready()
         body = {"status": "not ready", "missing": missing} if missing else {"status": "ready"}
         return _json(request_id, body, status=503 if missing else 200)
+
+    async def metrics(self, request_id: str, _headers: Mapping[bytes, bytes], _body: Body) -> Answer:
+        """Everything that is counted, as Prometheus reads it. Names no caller, so it needs no key."""
+        headers = [(b"content-type", metrics.CONTENT_TYPE.encode()), (b"x-request-id", request_id.encode())]
+        return Answer(200, headers, metrics.text(self._gateway.cache_stats()))
 
     async def models(self, request_id: str, headers: Mapping[bytes, bytes], _body: Body) -> Answer:
         """The models that the caller can use now, in the shape of the OpenAI API."""

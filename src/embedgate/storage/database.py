@@ -24,8 +24,12 @@ _BEGIN = "embedgate_begin"
 class Database:
     """An open database. Safe to use from several threads; close it after all that use it."""
 
-    def __init__(self, engine: sa.Engine) -> None:
-        """engine: with the current schema, and its transactions begun as `sqlite_engine` does."""
+    def __init__(self, engine: sa.Engine, quick_path: Path | None = None) -> None:
+        """engine: with the current schema, and its transactions begun as `sqlite_engine` does.
+
+        quick_path: the file, if commits to it never wait for a disk.
+        """
+        self.quick_path = quick_path
         self._engine = engine
         self._writing_engine = _writing(engine)
 
@@ -78,7 +82,7 @@ def open_database(
         except ConfigError:
             engine.dispose()
             raise
-    return Database(engine)
+    return Database(engine, path if synchronous == "normal" else None)
 
 
 def sqlite_engine(path: Path, synchronous: Literal["normal", "full"], busy_timeout_s: float) -> sa.Engine:

@@ -26,7 +26,7 @@ _MAX_DELAY_S = 1.0
 _REFUSALS = (IntegrityError, DataError, ProgrammingError, OverflowError, ValueError)
 
 
-class _Pending(NamedTuple):
+class Pending(NamedTuple):
     entry: LedgerEntry
     waiter: asyncio.Future[None]
 
@@ -54,8 +54,8 @@ class GroupWriter:
         self._patience_s = patience_s
         self._door = threading.Lock()
         self._closing = threading.Event()
-        self._arrivals: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
-        self._backlog: list[_Pending] = []
+        self._arrivals: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
+        self._backlog: list[Pending] = []
         self._thread = threading.Thread(target=self._run, name="embedgate-ledger", daemon=True)
         self._thread.start()
 
@@ -65,13 +65,25 @@ class GroupWriter:
         Raises InternalError if it could not be within the patience; it is then kept and tried again. Raises
         InternalError at once, and logs the entry, if too many are kept already or the writer is closed.
         """
+        pending = Pending(entry, asyncio.get_running_loop().create_future())
+        self.offer(pending)
+        await pending.waiter
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be written, and writing is possible."""
+        return not self._backlog and not self._closing.is_set() and self._arrivals.empty()
+
+    def offer(self, pending: Pending) -> None:
+        """Take an entry to be written; its waiter is told, as `write` tells its caller. Called on the loop's thread."""
         with self._door:
             if self._closing.is_set() or self._arrivals.qsize() + len(self._backlog) >= self._max_pending:
-                _report_lost(entry, "the ledger is closed" if self._closing.is_set() else "too many entries wait")
-                raise InternalError("the ledger cannot be written")
-            waiter = asyncio.get_running_loop().create_future()
-            self._arrivals.put(_Pending(entry, waiter))
-        await waiter
+                _report_lost(
+                    pending.entry, "the ledger is closed" if self._closing.is_set() else "too many entries wait"
+                )
+                pending.waiter.set_exception(InternalError("the ledger cannot be written"))
+                return
+            self._arrivals.put(pending)
 
     def close(self) -> None:
         """Write what is pending and end the thread. Blocks, at most for the patience if the database fails."""
@@ -105,11 +117,11 @@ class GroupWriter:
             self._take(self._arrivals.get_nowait())
         return bool(self._backlog)
 
-    def _take(self, arrival: _Pending | None) -> None:
+    def _take(self, arrival: Pending | None) -> None:
         if arrival is not None:  # None only wakes the thread to close
             self._backlog.append(arrival)
 
-    def _write(self, group: list[_Pending]) -> None:
+    def _write(self, group: list[Pending]) -> None:
         """Write a group; an entry that the database refuses for itself fails alone, its neighbours are written."""
         try:
             self._insert([pending.entry for pending in group])
@@ -140,7 +152,7 @@ class GroupWriter:
         return True
 
 
-def _tell(group: Sequence[_Pending], failure: str | None) -> None:
+def _tell(group: Sequence[Pending], failure: str | None) -> None:
     """Wake the waiters of a group, with one call into each event loop: there is one, as a rule."""
     by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
     for pending in group:

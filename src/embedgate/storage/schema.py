@@ -6,7 +6,7 @@ a new migration and a new `REVISION`.
 
 import sqlalchemy as sa
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration, which this program reads and writes."""
 
 metadata = sa.MetaData(
@@ -58,6 +58,7 @@ ledger = sa.Table(
     sa.Column("upstream_model", sa.Text, nullable=False),
     sa.Column("items", sa.BigInteger, nullable=False),
     sa.Column("tokens", sa.BigInteger, nullable=False),
+    sa.Column("reused_tokens", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("tokens_estimated", sa.Boolean, nullable=False),
     sa.Column("price_picodollars", sa.BigInteger, nullable=False),
     sa.Column("price_as_of", sa.String(32)),

@@ -15,7 +15,14 @@ from typing import Any
 
 import orjson
 
-from embedgate.core.errors import UpstreamBusy, UpstreamDenied, UpstreamError, UpstreamFailed, UpstreamRejected
+from embedgate.core.errors import (
+    UpstreamBusy,
+    UpstreamDenied,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamRejected,
+    UpstreamTooLarge,
+)
 from embedgate.transport.records import HttpReply
 
 _NO_MONEY = frozenset({"insufficient_quota", "billing_hard_limit_reached", "arrearage", "insufficient_credits"})
@@ -31,6 +38,12 @@ _TOO_LONG = re.compile(
     r"|(?:maximum|max) (?:allowed )?(?:input length|token size|sequence length|model length|number of tokens)"
     r"|must have less than \d+ tokens|(?:input|prompt|text|sequence)\S* (?:is|are) too (?:long|large)"
     r"|longer than the (?:model|maximum)",
+    re.IGNORECASE,
+)
+_MAY_MEAN_TOO_LARGE = frozenset({400, 413, 422})
+_TOO_LARGE = re.compile(
+    r"max_tokens_per_request|too many (?:inputs|tokens|requests in)|batch size|at most \d+ (?:requests|texts|inputs)"
+    r"|largest allowed size|maximum allowed batch|tokens per request|payload too large|entity too large|body too large",
     re.IGNORECASE,
 )
 _NESTED_IN = ("error", "errors", "fault", "detail")
@@ -63,7 +76,10 @@ def _judge(status: int, said: Said) -> tuple[type[UpstreamError], str]:
         return UpstreamDenied, "says that our account has no money left"
     if status in _DENIED or names & _BAD_KEY:
         return UpstreamDenied, "refused our key"
-    if status in _MAY_MEAN_TOO_LONG and _TOO_LONG.search(f"{said.code} {said.type} {said.message}"):
+    words = f"{said.code} {said.type} {said.message}"
+    if status == 413 or (status in _MAY_MEAN_TOO_LARGE and _TOO_LARGE.search(words)):
+        return UpstreamTooLarge, "takes less in one call"
+    if status in _MAY_MEAN_TOO_LONG and _TOO_LONG.search(words):
         return UpstreamRejected, "found an input too long"
     if status in _BUSY or any(name.startswith(_THROTTLED) for name in names):
         return UpstreamBusy, "is busy or limits us"

@@ -16,6 +16,8 @@ from embedgate.transport import Endpoint
 
 LOCAL = "local"
 FAKE = "fake"
+LOCAL_CALLS = 2
+"""Gathered calls of local models at once: one computes while the next is tokenized. Large requests go beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,13 @@ class Decided:
             if not self.switched_on.isdisjoint(route.provider for route in model.routes)
         )
         return next(usable, wanted)
+
+    def gathering(self, entries: Mapping[str, ProviderSettings]) -> dict[str, int]:
+        """The providers that batch across callers, and how many such calls each makes at once."""
+        found = {name: in_use.endpoint.max_parallel for name, in_use in self.hosts.items()}
+        found[LOCAL] = LOCAL_CALLS
+        wanted = {name: entry.batching for name, entry in entries.items() if entry.batching is not None}
+        return {name: n for name, n in found.items() if wanted.get(name, name == LOCAL)}
 
     def explain_off(self, provider: str) -> str:
         """How to switch a provider on, for messages."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded, Settings
 from embedgate.core.errors import ConfigError, DependencyMissing
-from embedgate.core.ports import Embedder, KeyAdmin, Provider
-from embedgate.core.types import Caller, EmbedRequest, Input, InputType, Model
+from embedgate.core.ports import Embedder, KeyAdmin, Provider, VectorCache
+from embedgate.core.types import CacheStats, Caller, EmbedRequest, Input, InputType, Model
 from embedgate.core.vectors import Vectors
 from embedgate.engine.account import Accountant
 from embedgate.engine.admit import Admission
@@ -22,6 +22,7 @@ from embedgate.engine.resolve import Resolver
 from embedgate.inference.counters import KnownTokenizers
 from embedgate.providers import fake, openai
 from embedgate.providers.local import LocalProvider
+from embedgate.storage.cache import TieredCache, open_cache
 from embedgate.storage.database import Database, open_database
 from embedgate.storage.first_start import FirstKeys, ensure_first_keys
 from embedgate.storage.keys import SqlKeyAdmin, SqlKeyStore
@@ -61,6 +62,10 @@ class Gateway:
                 usable.append(replace(model, routes=routes))
         return usable
 
+    def cache_stats(self) -> CacheStats | None:
+        """What the vector cache holds and has done; None without one."""
+        return self._storage.cache.stats() if self._storage.cache is not None else None
+
     async def not_ready(self) -> list[str]:
         """What keeps requests from being served; empty when all is well."""
         missing = []
@@ -90,6 +95,7 @@ class _Storage:
     database: Database
     keys: SqlKeyStore
     ledger: SqlLedger
+    cache: TieredCache | None
     first_keys: FirstKeys | None
 
     def check(self) -> None:
@@ -98,6 +104,8 @@ class _Storage:
 
     def close(self) -> None:
         self.ledger.close()
+        if self.cache is not None:
+            self.cache.close()
         self.keys.close()
         self.database.close()
 
@@ -110,7 +118,8 @@ def _open_storage(settings: Settings) -> _Storage:
     except BaseException:
         database.close()
         raise
-    return _Storage(database, SqlKeyStore(database), SqlLedger(database), first_keys)
+    cache = open_cache(settings.cache, data_dir) if settings.cache.enabled else None
+    return _Storage(database, SqlKeyStore(database), SqlLedger(database), cache, first_keys)
 
 
 async def open_gateway(loaded: Loaded) -> Gateway:
@@ -148,8 +157,8 @@ async def open_gateway(loaded: Loaded) -> Gateway:
             decided.explain_off,
             refuses_unpriced=settings.catalog.unpriced == "refuse",
         ),
-        planner=Planner(tokenizers),
-        execute=Executor(providers, tokenizers, settings.upstream),
+        planner=Planner(tokenizers, storage.cache, shares_between_users=settings.cache.scope == "shared"),
+        execute=Executor(providers, tokenizers, settings.upstream, decided.gathering(settings.providers)),
         account=Accountant(storage.ledger),
         request_timeout_s=settings.server.request_timeout_s,
     )
@@ -174,6 +183,16 @@ def open_keys(loaded: Loaded) -> Iterator[KeyAdmin]:
         yield SqlKeyAdmin(database, loaded.settings.keys.prefix)
     finally:
         database.close()
+
+
+@contextlib.contextmanager
+def open_vector_cache(loaded: Loaded) -> Iterator[VectorCache]:
+    """The vector cache, for the command line; a running gateway may have it open too. Raises ConfigError."""
+    cache = open_cache(loaded.settings.cache, loaded.settings.storage.data_dir.expanduser())
+    try:
+        yield cache
+    finally:
+        cache.close()
 
 
 def open_catalog(loaded: Loaded) -> Catalog:

@@ -195,6 +195,15 @@ def _operation_paths(errors: DialectErrors) -> dict[str, dict[str, Json]]:
                 },
             )
         },
+        "/metrics": {
+            "get": _operation(
+                "showMetrics",
+                "Operation",
+                "Read what is counted",
+                "Requests, calls, tokens and the cache, for Prometheus. No caller, text or key is in it.",
+                {"200": _plain_text(), **failed},
+            )
+        },
         "/openapi.json": {
             "get": _operation(
                 "describeApi",
@@ -284,6 +293,14 @@ def _html_page() -> Json:
         "description": "The page.",
         "headers": header_references(["content-security-policy", *_HEADERS]),
         "content": {"text/html": {"schema": {"type": "string"}}},
+    }
+
+
+def _plain_text() -> Json:
+    return {
+        "description": "Counters, gauges and histograms in the Prometheus text format.",
+        "headers": header_references(["x-request-id"]),
+        "content": {"text/plain": {"schema": {"type": "string"}}},
     }
 
 

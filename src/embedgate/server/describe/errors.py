@@ -92,6 +92,7 @@ def _of_upstream() -> tuple[GatewayError, ...]:
     """Those of providers, and our own."""
     return (
         errors.UpstreamRejected("openai refused the call: this model does not take dimensions."),
+        errors.UpstreamTooLarge("openai takes fewer tokens in one call than this input has."),
         errors.UpstreamDenied("openai refused the credential of this gateway."),
         errors.UpstreamBusy("openai limits the rate of calls.", retry_after_s=5),
         errors.UpstreamFailed("openai could not be reached."),

@@ -3,7 +3,7 @@
 from embedgate.config import LimitSettings, Settings
 from embedgate.core.types import Model
 from embedgate.server.describe.errors import DialectErrors, Json
-from embedgate.server.fields import ENCODING_FORMATS, INPUT_TYPES, TRUNCATES
+from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES
 
 EXAMPLE_INPUT = ["A cat sat on the mat.", "A dog ran through the park."]
 _TOKEN_ID: Json = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
@@ -115,6 +115,12 @@ def _shared_options() -> Json:
             "type": ["string", "null"],
             "description": "Whom you serve: kept in the ledger beside your key, and passed to providers that take it.",
         },
+        "cache": {
+            "type": ["string", "null"],
+            "enum": [*CACHE_USES, None],
+            "default": "store",
+            "description": "`store` answers with vectors that were kept and keeps new ones; `no-store` does neither.",
+        },
     }
 
 
@@ -217,7 +223,7 @@ def _ziri_embedding_list() -> Json:
         actual={**_DOLLARS, "description": "Cost in dollars."},
         inputTokens={**_TOKENS, "description": "Tokens of all inputs."},
         outputTokens={**_TOKENS, "const": 0, "description": "Embeddings have none."},
-        cachedTokens={**_TOKENS, "description": "Tokens that cost nothing, since their vectors were kept."},
+        cachedTokens={**_TOKENS, "description": "Of these, tokens that cost nothing: see `x-embedgate-cached-tokens`."},
         totalCost={**_DOLLARS, "description": "The same as `actual`."},
     )
     timing = _object(
@@ -246,7 +252,7 @@ def _embedding() -> Json:
 
 def _usage() -> Json:
     return _object(
-        prompt_tokens={**_TOKENS, "description": "Tokens of all inputs."},
+        prompt_tokens={**_TOKENS, "description": "Tokens of all inputs, kept or embedded now."},
         total_tokens={**_TOKENS, "description": "The same: embeddings have no output tokens."},
     )
 
@@ -307,7 +313,11 @@ def _headers() -> Json:
         "x-ratelimit-remaining": _header("Requests left in this minute.", count),
         "x-ratelimit-reset": _header("When the number is full again, in unix seconds.", r"^\d+$"),
         "x-embedgate-cost-usd": _header("What the request cost, in dollars, exactly.", r"^\d+\.\d+$"),
-        "x-embedgate-cached-tokens": _header("Tokens whose vectors were kept and cost nothing.", r"^\d+$"),
+        "x-embedgate-cached-tokens": _header(
+            "Tokens that are in the usage and not in the cost: of texts whose vectors were kept, or came with a call "
+            "for another request.",
+            r"^\d+$",
+        ),
         "x-embedgate-provider": _header("The provider that served the request.", r"^[a-z0-9][a-z0-9._-]*$"),
         "x-embedgate-usage": _header("There when no one could count the tokens exactly.", r"^estimated$", False),
         "x-embedgate-truncated": _header(

@@ -12,7 +12,7 @@ import orjson
 from embedgate.core.errors import GatewayError, InternalError, MissingFields, UnsupportedOption
 from embedgate.core.types import EmbedRequest, EmbedResult, Routing
 from embedgate.server.answer import JSON, Answer, Headers, error_headers, result_headers, vector_pieces
-from embedgate.server.fields import ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields
+from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields
 
 NAME: Literal["openai"] = "openai"
 SplitName = Callable[[str], tuple[str, str | None]]
@@ -65,6 +65,7 @@ def read(body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
         provider=provider,
         routing=_routing(steering),
         fallback_model=steering.fallback if steering else None,
+        cache=fields.choice("cache", CACHE_USES) or "store",
         allow_space_change=fields.flag("allow_space_change") or False,
         options=fields.rest(),
     )

@@ -37,7 +37,7 @@ from embedgate.core.errors import (
 from embedgate.core.money import usd_text
 from embedgate.core.types import EmbedRequest, EmbedResult
 from embedgate.server.answer import JSON, Answer, Headers, error_headers, result_headers, vector_pieces
-from embedgate.server.fields import ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields
+from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields
 
 NAME: Literal["ziri"] = "ziri"
 SplitName = Callable[[str], tuple[str, str | None]]
@@ -97,6 +97,7 @@ def read(body: bytes, _split_name: SplitName) -> tuple[EmbedRequest, str]:
         truncate=fields.choice("truncate", TRUNCATES) or "none",
         user=fields.text("user"),
         provider=provider,
+        cache=fields.choice("cache", CACHE_USES) or "store",
         options=fields.rest(),
     )
     return request, encoding_format
@@ -106,12 +107,13 @@ def write(result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
     """The answer to a request that was served: the OpenAI body with the bare model name, and `_meta`."""
     tokens, cost = result.usage.tokens, usd_text(result.cost_picodollars)
     meta = (
-        b'{"requestId":%s,"cost":{"actual":%s,"inputTokens":%d,"outputTokens":0,"cachedTokens":0,"totalCost":%s},'
+        b'{"requestId":%s,"cost":{"actual":%s,"inputTokens":%d,"outputTokens":0,"cachedTokens":%d,"totalCost":%s},'
         b'"timing":{"totalMs":%.3f,"authMs":%.3f,"llmMs":%.3f}}'
     ) % (
         orjson.dumps(request_id),
         cost.encode(),
         tokens,
+        result.usage.reused_tokens,
         cost.encode(),
         result.timing.total_ms,
         result.timing.authenticate_ms,

@@ -1,0 +1,139 @@
+"""One provider call, checked and weighed: the only place where a route is really called.
+
+A call that the provider finds too large is halved until it fits, never repeated at the same size. What was billed
+is reported with the outcome, right or wrong the answer.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from embedgate import metrics
+from embedgate.core.errors import GatewayError, UpstreamError, UpstreamGarbled, UpstreamTimeout, UpstreamTooLarge
+from embedgate.core.ports import Provider, Tokenizers
+from embedgate.core.types import Batch, Candidate, Input, ProviderReply
+from embedgate.core.vectors import Vectors
+from embedgate.engine.check import checked
+from embedgate.engine.tokens import Count, bounds, count, split
+
+_COUNT_ON_WORKER_BYTES = 50_000
+"""Above about a millisecond of counting, do it on a worker thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one batch came to: vectors (n, d) float32, or an error.
+
+    `tokens` are those of each input and add up to `billed`, unless an answer that was billed was wrong. `truncated`
+    holds positions in the batch. `upstream_s` is the time spent at the provider.
+    """
+
+    vectors: Vectors | None = None
+    tokens: tuple[int, ...] = ()
+    is_estimated: bool = False
+    truncated: tuple[int, ...] = ()
+    billed: int = 0
+    calls: int = 0
+    upstream_s: float = 0.0
+    error: GatewayError | None = None
+
+    def part(self, start: int, end: int) -> "Outcome":
+        """The outcome of the inputs from `start` to `end`: their share of what was billed."""
+        if self.vectors is None:
+            return self
+        tokens = self.tokens[start:end]
+        return replace(
+            self,
+            vectors=self.vectors[start:end],
+            tokens=tokens,
+            truncated=tuple(position - start for position in self.truncated if start <= position < end),
+            billed=sum(tokens),
+        )
+
+
+def merged(first: Outcome, second: Outcome) -> Outcome:
+    """Two outcomes as one of all their inputs. An error of either is the error of both; what was billed adds up."""
+    offset = len(first.tokens)
+    whole = first.vectors is not None and second.vectors is not None
+    return Outcome(
+        vectors=np.concatenate([first.vectors, second.vectors]) if whole else None,
+        tokens=first.tokens + second.tokens,
+        is_estimated=first.is_estimated or second.is_estimated,
+        truncated=first.truncated + tuple(position + offset for position in second.truncated),
+        billed=first.billed + second.billed,
+        calls=first.calls + second.calls,
+        upstream_s=first.upstream_s + second.upstream_s,
+        error=first.error or second.error,
+    )
+
+
+class Asker:
+    """Calls one route of one model."""
+
+    def __init__(self, candidate: Candidate, provider: Provider, tokenizers: Tokenizers) -> None:
+        """provider: the one of the candidate's route."""
+        self._candidate = candidate
+        self._provider = provider
+        self._tokenizers = tokenizers
+
+    async def __call__(self, batch: Batch, deadline_s: float) -> Outcome:
+        """Call, check, weigh. Never raises a GatewayError: a failed outcome holds it."""
+        outcome = await self._call(batch, deadline_s)
+        if not isinstance(outcome.error, UpstreamTooLarge) or len(batch.inputs) == 1:
+            return outcome
+        middle = len(batch.inputs) // 2
+        first = await self(replace(batch, inputs=batch.inputs[:middle]), deadline_s)
+        if first.error is not None:
+            return replace(first, calls=first.calls + outcome.calls)
+        second = await self(replace(batch, inputs=batch.inputs[middle:]), deadline_s)
+        if second.error is not None and (index := getattr(second.error, "index", None)) is not None:
+            second = replace(second, error=second.error.at(index + middle))  # type: ignore[attr-defined]  # InvalidInput
+        both = merged(first, second)
+        return replace(both, calls=both.calls + outcome.calls, upstream_s=both.upstream_s + outcome.upstream_s)
+
+    async def _call(self, batch: Batch, deadline_s: float) -> Outcome:
+        route = self._candidate.route
+        started_s = time.monotonic()
+        if started_s >= deadline_s:
+            return Outcome(error=UpstreamTimeout(f"{route.provider} could not be asked within the request's time"))
+        try:
+            reply = await self._provider.embed(batch, route, deadline_s)
+        except GatewayError as error:
+            spent_s = time.monotonic() - started_s
+            metrics.provider_call(route.provider, error.code, len(batch.inputs), spent_s)
+            return Outcome(error=error, calls=1, upstream_s=spent_s)
+        spent_s = time.monotonic() - started_s
+        tokens, is_estimated = await self._tokens(batch.inputs, reply)
+        try:
+            vectors = checked(reply, batch, self._candidate.model, route)
+        except UpstreamGarbled as error:
+            metrics.provider_call(route.provider, "bad_answer", len(batch.inputs), spent_s)
+            return Outcome(error=error, is_estimated=is_estimated, billed=sum(tokens), calls=1, upstream_s=spent_s)
+        metrics.provider_call(route.provider, "ok", len(batch.inputs), spent_s)
+        return Outcome(vectors, tokens, is_estimated, reply.truncated, sum(tokens), 1, spent_s)
+
+    async def _tokens(self, inputs: Sequence[Input], reply: ProviderReply) -> tuple[tuple[int, ...], bool]:
+        """Tokens of each input, adding up to what the provider billed; whether the sum is our estimate."""
+        if reply.tokens_each is not None:
+            return reply.tokens_each, False
+        if reply.tokens is not None and len(inputs) == 1:
+            return (reply.tokens,), False
+        counted = await self._count(inputs)
+        if reply.tokens is None:
+            return counted.each, not counted.is_exact
+        return split(reply.tokens, counted.each), False
+
+    async def _count(self, inputs: Sequence[Input]) -> Count:
+        if sum(bounds(inputs)) > _COUNT_ON_WORKER_BYTES:
+            return await asyncio.to_thread(count, inputs, self._candidate.route, self._tokenizers)
+        return count(inputs, self._candidate.route, self._tokenizers)
+
+
+def for_another(error: GatewayError) -> GatewayError:
+    """The same fault as an error of its own, for another waiter: one exception must not be raised in two tasks."""
+    if isinstance(error, UpstreamError):
+        return type(error)(error.message, retry_after_s=error.retry_after_s)
+    return error

@@ -1,0 +1,156 @@
+"""What is counted and timed, in the Prometheus text format. Labels are bounded: models and providers of the catalogue.
+
+Counting happens on the event loop's thread, many times per request, so it is plain arithmetic on dictionaries; the
+library's own counters take a lock each time. It writes the text when somebody asks for it. Names follow the
+Prometheus conventions: base units, `_total` for counters.
+"""
+
+import bisect
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from embedgate.core.types import CacheStats
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_LATENCY_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+
+
+class _Counter:
+    """A number per label values, only ever growing."""
+
+    def __init__(self, name: str, text: str, *labels: str) -> None:
+        self._name, self._text, self._labels = f"embedgate_{name}", text, labels
+        self.values: defaultdict[tuple[str, ...], float] = defaultdict(float)
+
+    def family(self) -> Metric:
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for labels, value in list(self.values.items()):
+            family.add_metric(labels, value)
+        return family
+
+
+class _Histogram:
+    """How often a value fell into each bucket, and the sum of all, per label value."""
+
+    def __init__(self, name: str, text: str, label: str, buckets: Sequence[float]) -> None:
+        self._name, self._text, self._label = f"embedgate_{name}", text, label
+        self._buckets = buckets
+        self._counts: dict[str, list[int]] = {}
+        self._sums: defaultdict[str, float] = defaultdict(float)
+
+    def observe(self, label: str, value: float) -> None:
+        counts = self._counts.get(label)
+        if counts is None:
+            counts = self._counts[label] = [0] * (len(self._buckets) + 1)
+        counts[bisect.bisect_left(self._buckets, value)] += 1
+        self._sums[label] += value
+
+    def family(self) -> Metric:
+        family = HistogramMetricFamily(self._name, self._text, labels=[self._label])
+        for label, counts in list(self._counts.items()):
+            total = 0
+            buckets: list[tuple[str, float]] = []
+            for limit, count in zip((*map(str, self._buckets), "+Inf"), counts, strict=True):
+                total += count
+                buckets.append((limit, total))
+            family.add_metric([label], buckets, self._sums[label])
+        return family
+
+
+_requests = _Counter("requests", "Embeddings requests, by API and how they ended.", "dialect", "outcome")
+_request_s = _Histogram("request_seconds", "Seconds of a request, up to its ledger entry.", "dialect", _LATENCY_S)
+_stage_s = _Histogram("stage_seconds", "Seconds of a request by stage.", "stage", _LATENCY_S)
+_inputs = _Counter("inputs", "Inputs of answered requests.", "model")
+_tokens = _Counter("tokens", "Tokens of answered requests: billed by a provider, or reused.", "source")
+_looked_up = _Counter("cache_lookups", "Inputs looked up in the cache.", "result")
+_joined = _Counter("joined_inputs", "Inputs that travelled with another request's call.")
+_calls = _Counter("provider_calls", "Calls to providers, by how they ended.", "provider", "outcome")
+_call_s = _Histogram("provider_call_seconds", "Seconds of a provider call.", "provider", _LATENCY_S)
+_call_inputs = _Histogram("provider_call_inputs", "Inputs of a provider call.", "provider", _SIZES)
+_bad_answers = _Counter("bad_answers", "Answers of providers that were wrong and so not used.", "provider")
+_running = {"now": 0}
+
+
+def request_began() -> None:
+    """A request is in progress."""
+    _running["now"] += 1
+
+
+def request_ended(dialect: str, outcome: str, total_s: float) -> None:
+    """It has ended. outcome: `ok` or an error code."""
+    _running["now"] -= 1
+    _requests.values[dialect, outcome] += 1
+    _request_s.observe(dialect, total_s)
+
+
+def stage(name: str, spent_s: float) -> None:
+    """Time of one stage of a request."""
+    _stage_s.observe(name, spent_s)
+
+
+def answered(model: str, items: int, billed_tokens: int, reused_tokens: int) -> None:
+    """What an answered request used. model: an id of the catalogue."""
+    _inputs.values[model,] += items
+    _tokens.values["billed",] += billed_tokens
+    _tokens.values["reused",] += reused_tokens
+
+
+def looked_up(hits: int, misses: int) -> None:
+    """Inputs found in the cache, and not found."""
+    _looked_up.values["hit",] += hits
+    _looked_up.values["miss",] += misses
+
+
+def joined() -> None:
+    """One input did not need a call of its own."""
+    _joined.values[()] += 1
+
+
+def provider_call(provider: str, outcome: str, n_inputs: int, spent_s: float) -> None:
+    """One call to a provider has ended. outcome: `ok`, `bad_answer` or an error code."""
+    _calls.values[provider, outcome] += 1
+    _call_s.observe(provider, spent_s)
+    _call_inputs.observe(provider, n_inputs)
+    if outcome == "bad_answer":
+        _bad_answers.values[provider,] += 1
+
+
+class _Now(Collector):
+    """Everything as it is at this moment."""
+
+    def __init__(self, cache: CacheStats | None) -> None:
+        self._cache = cache
+
+    def collect(self) -> Iterator[Metric]:
+        counters = (_requests, _inputs, _tokens, _looked_up, _joined, _calls, _bad_answers)
+        histograms = (_request_s, _stage_s, _call_s, _call_inputs)
+        for counted in (*counters, *histograms):
+            yield counted.family()
+        yield GaugeMetricFamily("embedgate_requests_running", "Requests in progress.", value=_running["now"])
+        if self._cache is not None:
+            yield from _cache_families(self._cache)
+
+
+def _cache_families(cache: CacheStats) -> Iterator[Metric]:
+    entries = GaugeMetricFamily("embedgate_cache_entries", "Vectors in the cache.", labels=["tier"])
+    size = GaugeMetricFamily("embedgate_cache_bytes", "Bytes that they take.", labels=["tier"])
+    hits = CounterMetricFamily("embedgate_cache_hits", "Inputs found, by tier.", labels=["tier"])
+    for name, tier in (("memory", cache.memory), ("disk", cache.disk)):
+        entries.add_metric([name], tier.entries)
+        size.add_metric([name], tier.size_bytes)
+        hits.add_metric([name], tier.hits)
+    yield from (entries, size, hits)
+
+
+def text(cache: CacheStats | None) -> bytes:
+    """Everything, as Prometheus reads it. cache: what it holds, None without one."""
+    registry = CollectorRegistry()
+    registry.register(_Now(cache))
+    return generate_latest(registry)

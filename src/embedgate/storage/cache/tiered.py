@@ -1,0 +1,227 @@
+"""The cache of the gateway: memory in front of disk, what is on its way between them, and what is too old.
+
+Decides when an entry is found, kept and written again. How a tier keeps and forgets is the tier's.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from embedgate.config import CacheSettings
+from embedgate.core.types import CachedVector, CacheStats, TierStats
+from embedgate.storage.cache.control import State
+from embedgate.storage.cache.disk import DiskTier
+from embedgate.storage.cache.memory import MemoryTier
+from embedgate.storage.cache.record import Entry
+from embedgate.storage.cache.store import GENERATIONS
+from embedgate.storage.cache.writer import WriteBehind
+
+_FOLDER = "cache"
+_CLOSE_PATIENCE_S = 10.0
+# An entry that is hit when it is in the older half is written again. So it outlives its last hit by at least half the
+# bound of writes, and is on disk at most twice.
+_REFRESH_AGE = GENERATIONS // 2
+
+
+def now_ms() -> int:
+    """UTC milliseconds since 1970."""
+    return int(datetime.now(UTC).timestamp() * 1000)
+
+
+def open_cache(settings: CacheSettings, data_dir: Path) -> "TieredCache":
+    """The cache that the settings describe, its disk tier in the folder `cache` of `data_dir`.
+
+    Never fails: a folder that cannot be used costs the disk tier, and is told by an event.
+    """
+    disk = DiskTier(data_dir / _FOLDER, settings.disk_bytes) if settings.disk_bytes else None
+    return TieredCache(MemoryTier(settings.memory_bytes), disk, settings.max_pending_bytes, settings.ttl_s)
+
+
+class TieredCache:
+    """core.ports.VectorCache. `get_many` and `put_many` are meant for the event loop; every method is safe for threads.
+
+    2,048 vectors of 1,536 numbers take a millisecond from memory, and about ten from files that the system has in
+    memory. Where it has not, `get_many` waits for the disk; a large batch is then better asked for on a worker thread.
+    A forked child finds nothing and keeps nothing.
+    """
+
+    def __init__(
+        self,
+        memory: MemoryTier,
+        disk: DiskTier | None,
+        max_pending_bytes: int,
+        ttl_s: float | None = None,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        """disk: None keeps everything in memory only. max_pending_bytes: of entries that are yet to be written.
+
+        ttl_s: entries older than that are not found. clock: UTC milliseconds.
+        """
+        self._memory = memory
+        self._disk = disk
+        self._ttl_ms = None if ttl_s is None else int(ttl_s * 1000)
+        self._clock = clock
+        self._process = os.getpid()
+        self._is_closed = False
+        self._lock = threading.Lock()  # of the memory tier, the state and the counts
+        self._state = disk.state() if disk is not None else None
+        self._memory_hits = self._disk_hits = self._misses = self._dropped = 0
+        self._writer = WriteBehind(disk.work, max_pending_bytes) if disk is not None else None
+
+    def get_many(self, keys: Sequence[bytes]) -> list[CachedVector | None]:
+        """What is known of each key, in order; None where nothing is."""
+        if not self._is_usable():
+            return [None] * len(keys)
+        state = self._follow()
+        oldest_ms = self._clock() - self._ttl_ms if self._ttl_ms is not None else None
+        with self._lock:
+            entries = self._recall(keys, oldest_ms)
+        n_recalled = len(keys) - entries.count(None)
+        if n_recalled < len(keys) and state is not None:
+            missing = dict.fromkeys(key for key, entry in zip(keys, entries, strict=True) if entry is None)
+            found = self._load(missing, state, oldest_ms)
+            entries = [entry or found.get(key) for key, entry in zip(keys, entries, strict=True)]
+        n_missing = entries.count(None)
+        with self._lock:
+            self._memory_hits += n_recalled
+            self._disk_hits += len(keys) - n_recalled - n_missing
+            self._misses += n_missing
+        return [entry.cached if entry is not None else None for entry in entries]
+
+    def put_many(self, items: Sequence[tuple[bytes, CachedVector]]) -> None:
+        """Keep vectors: found from now on, on disk soon. Copies those that are part of a larger array."""
+        if not self._is_usable():
+            return
+        state = self._follow()
+        created_ms = self._clock()
+        generation = _generation_to_come(state) if state is not None else 0
+        entries = [(key, Entry(_owned(cached), created_ms, generation)) for key, cached in items]
+        with self._lock:
+            self._enqueue(entries, is_disk_usable=state is not None)
+
+    def stats(self) -> CacheStats:
+        """What the cache holds and has done since it was opened."""
+        disk_entries, disk_bytes = self._disk.usage() if self._disk is not None else (0, 0)
+        with self._lock:
+            memory, disk = self._memory, self._disk
+            return CacheStats(
+                memory=TierStats(len(memory), memory.size_bytes, self._memory_hits, memory.evictions),
+                disk=TierStats(disk_entries, disk_bytes, self._disk_hits, disk.evictions if disk is not None else 0),
+                misses=self._misses,
+                dropped=self._dropped + (disk.dropped if disk is not None else 0),
+                rejected=disk.rejected if disk is not None else 0,
+                pending_bytes=self._writer.pending_bytes if self._writer is not None else 0,
+            )
+
+    def clear(self) -> None:
+        """Forget everything, for every process on the folder. Raises InternalError if the disk refuses."""
+        if not self._is_usable():
+            return
+        with self._lock:
+            self._forget()
+        if self._disk is not None:
+            self._disk.clear()
+            self._follow()  # forgets what was read from disk meanwhile
+
+    def close(self) -> None:
+        """Write what is pending, within seconds, and let go of files and threads. Blocks."""
+        if not self._is_usable():
+            return
+        self._is_closed = True
+        # A thread that is stuck, in another process's lock or a dead disk, keeps its files: closing them under it
+        # could crash.
+        if self._writer is not None and self._disk is not None and self._writer.close(_CLOSE_PATIENCE_S):
+            self._disk.close()
+        with self._lock:
+            self._memory.clear()
+
+    def _is_usable(self) -> bool:
+        # Locks and LMDB environments do not survive a fork.
+        return not self._is_closed and os.getpid() == self._process
+
+    def _follow(self) -> State | None:
+        """The state of the disk tier, None if there is none; follows a clear or a rotation by any process."""
+        if self._disk is None or self._writer is None:
+            return None
+        state = self._disk.state()
+        if state is None or state == self._state:
+            return state
+        with self._lock:
+            if self._state is None or state.clears != self._state.clears:
+                self._forget()
+            self._state = state
+        self._writer.wake()
+        return state
+
+    def _forget(self) -> None:
+        self._memory.clear()
+        if self._writer is not None:
+            self._writer.forget()
+
+    def _recall(self, keys: Sequence[bytes], oldest_ms: int | None) -> list[Entry | None]:
+        """Entries in memory or on their way to disk."""
+        recall = self._memory.get
+        entries = [recall(key) for key in keys]
+        if self._writer is not None and self._writer.pending_bytes:
+            on_its_way = self._writer.find
+            entries = [entry or on_its_way(key) for key, entry in zip(keys, entries, strict=True)]
+        if oldest_ms is not None:
+            entries = [entry if entry is not None and entry.created_ms >= oldest_ms else None for entry in entries]
+        if self._state is not None:
+            least = _least_fresh(self._state)
+            aged = [(k, e) for k, e in zip(keys, entries, strict=True) if e is not None and e.generation < least]
+            self._refresh(aged, self._state)
+        return entries
+
+    def _load(self, keys: Iterable[bytes], state: State, oldest_ms: int | None) -> dict[bytes, Entry]:
+        """Entries on disk, which are now in memory too."""
+        found = self._disk.find(keys, state) if self._disk is not None else {}
+        if oldest_ms is not None:
+            found = {key: entry for key, entry in found.items() if entry.created_ms >= oldest_ms}
+        with self._lock:
+            if self._state is not None and self._state.clears == state.clears:
+                for key, entry in found.items():
+                    self._memory.put(key, entry)
+                least = _least_fresh(state)
+                self._refresh([(key, entry) for key, entry in found.items() if entry.generation < least], state)
+        return found
+
+    def _refresh(self, aged: Sequence[tuple[bytes, Entry]], state: State) -> None:
+        """Write entries again that would be dropped from disk too soon, if the queue has room."""
+        if not aged or self._writer is None:
+            return
+        renewed = [(key, entry._replace(generation=_generation_to_come(state))) for key, entry in aged]
+        for key, entry in renewed[: self._writer.offer(renewed)]:
+            self._memory.put(key, entry)
+
+    def _enqueue(self, entries: Sequence[tuple[bytes, Entry]], is_disk_usable: bool) -> None:
+        """Keep new entries in memory, and queue for the disk as many as it takes."""
+        n_queued = self._writer.offer(entries) if self._writer is not None and is_disk_usable else 0
+        for key, entry in entries[:n_queued]:
+            self._memory.put(key, entry)
+        for key, entry in entries[n_queued:]:
+            self._memory.put(key, entry._replace(generation=0))
+        if self._writer is not None:
+            self._dropped += len(entries) - n_queued
+
+
+def _generation_to_come(state: State) -> int:
+    """The generation that what is written now will lie in, or the one after."""
+    return max(state.oldest, state.youngest)
+
+
+def _least_fresh(state: State) -> int:
+    """The oldest generation whose entries need not be written again. What no generation holds always must be."""
+    return max(1, state.youngest - _REFRESH_AGE + 1)
+
+
+def _owned(cached: CachedVector) -> CachedVector:
+    """The same with an array of its own: a row would keep the whole batch in memory, and could still change."""
+    vector = cached.vector
+    if vector.base is None and not vector.flags.writeable:
+        return cached
+    vector = vector.copy()
+    vector.flags.writeable = False
+    return CachedVector(vector, cached.tokens, cached.is_truncated)
