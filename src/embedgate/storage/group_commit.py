@@ -27,6 +27,8 @@ _REFUSALS = (IntegrityError, DataError, ProgrammingError, OverflowError, ValueEr
 
 
 class Pending(NamedTuple):
+    """An entry on its way to the ledger, and who is told when it is there."""
+
     entry: LedgerEntry
     waiter: asyncio.Future[None]
 
