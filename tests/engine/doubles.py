@@ -187,13 +187,18 @@ class Bench:
         self.providers = providers
         catalog = Catalog(models)
         tokenizers = Words()
+
+        def space_of(provider: str, name: str) -> str | None:
+            found = catalog.at_provider(provider, name)
+            return found.space if found else None
+
         self.pipeline = Pipeline(
             authenticate=Authenticator(self.memory, "eg"),
             admit=Admission(catalog, limits or LimitSettings(), tokenizers, providers.keys(), models[0].id),
             resolve=Resolver(catalog, providers.keys(), lambda name: f"switch {name} on", refuses_unpriced),
             planner=Planner(tokenizers, cache, shares_between_users),
             execute=Executor(
-                providers, tokenizers, UpstreamSettings(max_retries=1, retry_wait_s=0.001), gathering or {}
+                providers, tokenizers, UpstreamSettings(max_retries=1, retry_wait_s=0.001), gathering or {}, space_of
             ),
             account=Accountant(self.memory),
             request_timeout_s=10,

@@ -158,6 +158,20 @@ async def test_a_wrong_answer_is_a_failure_of_the_route_and_never_returned(wrong
         await alone.embed(request("x y"))
 
 
+async def test_an_answer_of_another_model_is_a_wrong_answer() -> None:
+    other = dataclasses.replace(
+        model("a", name="acme/other", space="elsewhere"),
+        routes=tuple(dataclasses.replace(route, upstream_model="n") for route in model("a").routes),
+    )
+    steps = [spoil(model="n"), spoil(model="n")]
+    bench = Bench([model("a"), other], {"a": ScriptedProvider(steps=steps)})
+    with pytest.raises(UpstreamGarbled, match="another model"):
+        await bench.embed(request())
+    for name in ("m", "acme/m", "m-2026-01-01", "something unheard of"):
+        bench.providers["a"].steps = [spoil(model=name)]
+        await bench.embed(request(f"text for {name}"))
+
+
 async def test_a_caller_who_leaves_does_not_stop_what_has_begun() -> None:
     gate = asyncio.Event()
     bench = one(gate=gate)

@@ -16,7 +16,7 @@ from embedgate.core.errors import GatewayError, UpstreamError, UpstreamGarbled, 
 from embedgate.core.ports import Provider, Tokenizers
 from embedgate.core.types import Batch, Candidate, Input, ProviderReply
 from embedgate.core.vectors import Vectors
-from embedgate.engine.check import checked
+from embedgate.engine.check import SpaceOf, checked
 from embedgate.engine.tokens import Count, bounds, count, split
 
 _COUNT_ON_WORKER_BYTES = 50_000
@@ -73,8 +73,9 @@ def merged(first: Outcome, second: Outcome) -> Outcome:
 class Asker:
     """Calls one route of one model."""
 
-    def __init__(self, candidate: Candidate, provider: Provider, tokenizers: Tokenizers) -> None:
+    def __init__(self, candidate: Candidate, provider: Provider, tokenizers: Tokenizers, space_of: SpaceOf) -> None:
         """provider: the one of the candidate's route."""
+        self._space_of = space_of
         self._candidate = candidate
         self._provider = provider
         self._tokenizers = tokenizers
@@ -108,7 +109,7 @@ class Asker:
         spent_s = time.monotonic() - started_s
         tokens, is_estimated = await self._tokens(batch.inputs, reply)
         try:
-            vectors = checked(reply, batch, self._candidate.model, route)
+            vectors = checked(reply, batch, self._candidate.model, route, self._space_of)
         except UpstreamGarbled as error:
             metrics.provider_call(route.provider, "bad_answer", len(batch.inputs), spent_s)
             return Outcome(error=error, is_estimated=is_estimated, billed=sum(tokens), calls=1, upstream_s=spent_s)

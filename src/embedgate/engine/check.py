@@ -1,13 +1,18 @@
 """Is a provider's answer a right answer. A wrong one is a provider failure: never returned, never stored."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from embedgate.core.errors import UpstreamGarbled
 from embedgate.core.types import Batch, Model, ProviderReply, Route
 from embedgate.core.vectors import UNIT_NORM_TOLERANCE, Vectors, normalise, norms
 
+SpaceOf = Callable[[str, str], str | None]
+"""The space of the model that a provider calls by a name; None if nothing is known of it."""
 
-def checked(reply: ProviderReply, batch: Batch, model: Model, route: Route) -> Vectors:
+
+def checked(reply: ProviderReply, batch: Batch, model: Model, route: Route, space_of: SpaceOf) -> Vectors:
     """The vectors of a reply, (n, expected_dim) float32, proven to be finite, non-zero and of the right number.
 
     Rows are of unit length if the model's vectors are compared so: what a host left unscaled is scaled here,
@@ -16,6 +21,9 @@ def checked(reply: ProviderReply, batch: Batch, model: Model, route: Route) -> V
     """
     vectors = reply.vectors
     place = f"{route.provider} for {model.id}"
+    # Hosts name a model in many ways, so only the name of a known model of another space is proof.
+    if reply.model is not None and space_of(route.provider, reply.model) not in (None, model.space):
+        raise UpstreamGarbled(f"{place}: the answer says it is of another model ({reply.model[:100]})")
     if vectors.ndim != 2 or vectors.shape[0] != len(batch.inputs):
         seen = vectors.shape[0] if vectors.ndim else 0
         raise UpstreamGarbled(f"{place}: {seen} vectors came back for {len(batch.inputs)} inputs")

@@ -17,6 +17,7 @@ from embedgate.core.money import cost_picodollars
 from embedgate.core.ports import Provider, Tokenizers
 from embedgate.core.types import Call, Candidate, EmbedRequest, Part, Served, Spend
 from embedgate.engine.ask import Asker, Outcome, for_another
+from embedgate.engine.check import SpaceOf
 from embedgate.engine.flights import Flight, Flights, Seat
 from embedgate.engine.gather import Gatherer, Work
 from embedgate.engine.progress import Progress
@@ -54,8 +55,10 @@ class Executor:
         tokenizers: Tokenizers,
         settings: UpstreamSettings,
         gathering: Mapping[str, int],
+        space_of: SpaceOf,
     ) -> None:
         """providers: by name, every one that is on. gathering: calls at once of those that batch across callers."""
+        self._space_of = space_of
         self._providers = providers
         self._tokenizers = tokenizers
         self._settings = settings
@@ -172,7 +175,7 @@ class Executor:
         found = self._askers.get(place)
         if found is None:
             provider = candidate.route.provider
-            asker = Asker(candidate, self._providers[provider], self._tokenizers)
+            asker = Asker(candidate, self._providers[provider], self._tokenizers, self._space_of)
             n = self._gathering.get(provider)
             limits = candidate.route.limits
             gatherer = Gatherer(asker, limits, n, self._settings.max_waiting) if n else None

@@ -57,6 +57,11 @@ class Decided:
         wanted = {name: entry.batching for name, entry in entries.items() if entry.batching is not None}
         return {name: n for name, n in found.items() if wanted.get(name, name == LOCAL)}
 
+    def space_of(self, provider: str, name: str) -> str | None:
+        """The space of the model that the provider calls `name`, None if the catalogue does not know it."""
+        model = self.catalog.at_provider(provider, name)
+        return model.space if model is not None else None
+
     def explain_off(self, provider: str) -> str:
         """How to switch a provider on, for messages."""
         row = self.rows.get(provider)

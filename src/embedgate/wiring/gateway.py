@@ -158,7 +158,9 @@ async def open_gateway(loaded: Loaded) -> Gateway:
             refuses_unpriced=settings.catalog.unpriced == "refuse",
         ),
         planner=Planner(tokenizers, storage.cache, shares_between_users=settings.cache.scope == "shared"),
-        execute=Executor(providers, tokenizers, settings.upstream, decided.gathering(settings.providers)),
+        execute=Executor(
+            providers, tokenizers, settings.upstream, decided.gathering(settings.providers), decided.space_of
+        ),
         account=Accountant(storage.ledger),
         request_timeout_s=settings.server.request_timeout_s,
     )
