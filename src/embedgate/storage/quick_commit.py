@@ -12,8 +12,11 @@ from pathlib import Path
 
 from embedgate.core.types import LedgerEntry
 
-_CHECKPOINT_ENTRIES = 2_000
-"""About two megabytes of write-ahead log."""
+_RESTART_WAIT_MS = 20
+_CHECKPOINT_PAGES = 1_000
+_PAGES_PER_COMMIT = 6
+_PAGES_PER_ENTRY = 1
+"""Rough: the table and each index change at least one page. A log that is folded early is written over, not grown."""
 
 
 class QuickCommit:
@@ -49,8 +52,8 @@ class QuickCommit:
         except (sqlite3.Error, OverflowError):
             self._roll_back()
             return False
-        self._since_checkpoint += len(entries)
-        if self._since_checkpoint >= _CHECKPOINT_ENTRIES and (self._checkpoint is None or self._checkpoint.done()):
+        self._since_checkpoint += _PAGES_PER_COMMIT + _PAGES_PER_ENTRY * len(entries)
+        if self._since_checkpoint >= _CHECKPOINT_PAGES and (self._checkpoint is None or self._checkpoint.done()):
             self._since_checkpoint = 0
             self._checkpoint = self._checkpoints.submit(self._fold)
         return True
@@ -68,10 +71,13 @@ class QuickCommit:
             self._connection = self._connect()
 
     def _fold(self) -> None:
-        """Fold the write-ahead log into the file, as far as readers allow, without holding up writers."""
+        """Fold the write-ahead log into the file, as far as readers allow; holds up writers only for the end of it."""
         connection = self._connect()
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            # What came meanwhile is little. Folded too, the log begins anew; else it would only ever grow.
+            connection.execute(f"PRAGMA busy_timeout = {_RESTART_WAIT_MS}")
+            connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
         except sqlite3.Error:
             pass  # the next one folds more
         finally:
