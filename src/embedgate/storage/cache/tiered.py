@@ -94,7 +94,7 @@ class TieredCache:
         """Keep vectors: found from now on, on disk soon. Copies those that are part of a larger array."""
         if not self._is_usable():
             return
-        state = self._follow()
+        state = self._state  # as the last look-up saw it; one precedes every keeping, and looking again has its price
         created_ms = self._clock()
         generation = _generation_to_come(state) if state is not None else 0
         entries = [(key, Entry(_owned(cached), created_ms, generation)) for key, cached in items]
