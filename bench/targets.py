@@ -28,7 +28,7 @@ DIRECT = "direct"
 OURS = "embedgate"
 PATH = "/v1/embeddings"
 CACHE_SETTING = "cache.enabled"
-BATCHING_SETTING = "batching.enabled"
+BATCHING_SETTING = "providers.<name>.batching"
 UPSTREAM_KEY = "sk-of-the-loopback-upstream"
 _TOLERANCE = 1e-6
 

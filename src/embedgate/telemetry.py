@@ -24,6 +24,11 @@ class Event:
     name: str
     level: int = logging.INFO
 
+    @property
+    def is_written(self) -> bool:
+        """Whether the configured level lets it through: to spare the work for its fields."""
+        return _logger.isEnabledFor(self.level)
+
     def emit(self, **fields: Value) -> None:
         """Write the event with its fields. Costs nothing below the configured level."""
         if _logger.isEnabledFor(self.level):

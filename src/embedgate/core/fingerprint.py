@@ -4,6 +4,7 @@ Used as the key of joined and cached inputs. The parts are length-prefixed, so t
 parts give the same bytes.
 """
 
+import functools
 import hashlib
 import struct
 
@@ -13,20 +14,25 @@ DIGEST_BYTES = 16
 
 
 def fingerprint(parts: tuple[str, ...], text: Input) -> bytes:
-    """BLAKE2b-128 over `parts` (scope, space, revision, input type, prefix, truncation) and one input.
+    """BLAKE2b-128 over `parts` (scope, space, precision, size, input type, truncation) and one input.
 
     text: exact; no trimming, no case folding. Token ids and text never share a fingerprint.
     Returns 16 bytes.
     """
+    digest = _begun(parts).copy()
+    if isinstance(text, str):
+        digest.update(b"t" + text.encode())
+    else:
+        digest.update(b"i" + struct.pack(f"<{len(text)}q", *text))
+    return digest.digest()
+
+
+@functools.lru_cache(maxsize=1024)
+def _begun(parts: tuple[str, ...]) -> "hashlib.blake2b":
+    """A digest that has seen the parts: the same for all inputs of a request, and for most requests of a user."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for part in parts:
         raw = part.encode()
         digest.update(struct.pack("<I", len(raw)))
         digest.update(raw)
-    if isinstance(text, str):
-        digest.update(b"t")
-        digest.update(text.encode())
-    else:
-        digest.update(b"i")
-        digest.update(struct.pack(f"<{len(text)}q", *text))
-    return digest.digest()
+    return digest

@@ -65,6 +65,8 @@ class Accountant:
     @staticmethod
     def _log(call: Call, entry: LedgerEntry | None) -> None:
         event = telemetry.REQUEST_FAILED if call.error else telemetry.REQUEST
+        if not event.is_written:
+            return
         event.emit(
             request_id=call.request_id,
             key_id=call.caller.key_id,
