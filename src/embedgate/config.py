@@ -128,7 +128,7 @@ class CacheSettings(_Section):
     disk_bytes: Annotated[int, Field(ge=0), AfterValidator(_check_disk_bytes)] = Field(
         4_000_000_000,
         description="Disk for vectors, in bytes, in the folder `cache` of the data folder, which must be on a local "
-        "disk. Never exceeded; 0 keeps vectors in memory only, else at least 16,000,000. 4 GB hold 640,000 vectors "
+        "disk. Never exceeded; 0 keeps vectors in memory only, else at least 16,000,000. 4 GB hold 600,000 vectors "
         "of 1,536 numbers.",
     )
     max_pending_bytes: Positive = Field(

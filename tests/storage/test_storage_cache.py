@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from embedgate.core.types import CachedVector
 from embedgate.storage.cache import DiskTier, MemoryTier, TieredCache, open_cache
 from embedgate.storage.cache.memory import ENTRY_OVERHEAD_BYTES
 from embedgate.storage.cache.record import Entry
+from embedgate.storage.cache.writer import Items, WriteBehind
 
 DISK_BYTES = 16_000_000
 TTL_S = 100.0
@@ -139,6 +141,29 @@ def test_clear_forgets_memory_disk_and_what_is_on_its_way(tmp_path: Path) -> Non
     later = opened(tmp_path)
     assert [number for number, cached in enumerate(later.get_many(keys)) if cached is not None] == [0]
     later.close()
+
+
+def test_what_is_being_written_is_found_until_it_is_forgotten() -> None:
+    written: list[bytes] = []
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def write(entries: Items) -> None:
+        written.extend(key for key, _ in entries)
+        has_begun.set()
+        assert may_end.wait(10)
+
+    writer = WriteBehind(write, max_bytes=10_000)
+    entry = Entry(derived(key_of(1), 32), 0, 1)
+    assert writer.offer([(key_of(1), entry)]) == 1
+    assert has_begun.wait(10)
+    assert writer.find(key_of(1)) is entry
+    assert writer.pending_bytes > 0
+    assert not writer.close(patience_s=0.01)
+    writer.forget()
+    assert writer.find(key_of(1)) is None
+    may_end.set()
+    assert writer.close(patience_s=10)
+    assert (written, writer.pending_bytes) == ([key_of(1)], 0)
 
 
 def test_statistics_tell_tiers_apart(tmp_path: Path) -> None:
