@@ -399,5 +399,4 @@ class Call:
     deadline_s: float
     spends: list[Spend] = field(default_factory=list)
     upstream_s: float = 0.0
-    upstream_calls: int = 0
     error: GatewayError | None = None

@@ -4,7 +4,6 @@ Checks the model, the sizes and the counts. Policies, limits and budgets join he
 authenticated caller may use every model without limit.
 """
 
-import asyncio
 from collections.abc import Collection
 
 from embedgate.catalog import Catalog
@@ -21,10 +20,7 @@ from embedgate.core.errors import (
 )
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import Call, EmbedRequest, Model, Route
-from embedgate.engine.tokens import bounds, count
-
-_COUNT_ON_WORKER_BYTES = 50_000
-"""Above about a millisecond of counting, do it on a worker thread."""
+from embedgate.engine.tokens import bounds, count_aside
 
 
 class Admission:
@@ -119,10 +115,7 @@ class Admission:
         if total_bound <= self._limits.max_tokens and not is_long:
             return
         route = model.routes[0]
-        if total_bound > _COUNT_ON_WORKER_BYTES:
-            counted = await asyncio.to_thread(count, request.inputs, route, self._tokenizers)
-        else:
-            counted = count(request.inputs, route, self._tokenizers)
+        counted = await count_aside(request.inputs, route, self._tokenizers)
         if not counted.is_exact:
             return
         if is_long:

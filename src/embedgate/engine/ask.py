@@ -4,7 +4,6 @@ A call that the provider finds too large is halved until it fits, never repeated
 is reported with the outcome, right or wrong the answer.
 """
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,15 +11,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from embedgate import metrics
-from embedgate.core.errors import GatewayError, UpstreamError, UpstreamGarbled, UpstreamTimeout, UpstreamTooLarge
+from embedgate.core.errors import (
+    GatewayError,
+    InvalidInput,
+    UpstreamError,
+    UpstreamGarbled,
+    UpstreamTimeout,
+    UpstreamTooLarge,
+)
 from embedgate.core.ports import Provider, Tokenizers
 from embedgate.core.types import Batch, Candidate, Input, ProviderReply
 from embedgate.core.vectors import Vectors
 from embedgate.engine.check import SpaceOf, checked
-from embedgate.engine.tokens import Count, bounds, count, split
-
-_COUNT_ON_WORKER_BYTES = 50_000
-"""Above about a millisecond of counting, do it on a worker thread."""
+from embedgate.engine.tokens import count_aside, split
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,6 @@ class Outcome:
     is_estimated: bool = False
     truncated: tuple[int, ...] = ()
     billed: int = 0
-    calls: int = 0
     upstream_s: float = 0.0
     error: GatewayError | None = None
 
@@ -64,7 +66,6 @@ def merged(first: Outcome, second: Outcome) -> Outcome:
         is_estimated=first.is_estimated or second.is_estimated,
         truncated=first.truncated + tuple(position + offset for position in second.truncated),
         billed=first.billed + second.billed,
-        calls=first.calls + second.calls,
         upstream_s=first.upstream_s + second.upstream_s,
         error=first.error or second.error,
     )
@@ -88,12 +89,12 @@ class Asker:
         middle = len(batch.inputs) // 2
         first = await self(replace(batch, inputs=batch.inputs[:middle]), deadline_s)
         if first.error is not None:
-            return replace(first, calls=first.calls + outcome.calls)
+            return replace(first, upstream_s=first.upstream_s + outcome.upstream_s)
         second = await self(replace(batch, inputs=batch.inputs[middle:]), deadline_s)
-        if second.error is not None and (index := getattr(second.error, "index", None)) is not None:
-            second = replace(second, error=second.error.at(index + middle))  # type: ignore[attr-defined]  # InvalidInput
+        if isinstance(second.error, InvalidInput) and second.error.index is not None:
+            second = replace(second, error=second.error.at(second.error.index + middle))
         both = merged(first, second)
-        return replace(both, calls=both.calls + outcome.calls, upstream_s=both.upstream_s + outcome.upstream_s)
+        return replace(both, upstream_s=both.upstream_s + outcome.upstream_s)
 
     async def _call(self, batch: Batch, deadline_s: float) -> Outcome:
         route = self._candidate.route
@@ -105,16 +106,16 @@ class Asker:
         except GatewayError as error:
             spent_s = time.monotonic() - started_s
             metrics.provider_call(route.provider, error.code, len(batch.inputs), spent_s)
-            return Outcome(error=error, calls=1, upstream_s=spent_s)
+            return Outcome(error=error, upstream_s=spent_s)
         spent_s = time.monotonic() - started_s
         tokens, is_estimated = await self._tokens(batch.inputs, reply)
         try:
             vectors = checked(reply, batch, self._candidate.model, route, self._space_of)
         except UpstreamGarbled as error:
             metrics.provider_call(route.provider, "bad_answer", len(batch.inputs), spent_s)
-            return Outcome(error=error, is_estimated=is_estimated, billed=sum(tokens), calls=1, upstream_s=spent_s)
+            return Outcome(error=error, is_estimated=is_estimated, billed=sum(tokens), upstream_s=spent_s)
         metrics.provider_call(route.provider, "ok", len(batch.inputs), spent_s)
-        return Outcome(vectors, tokens, is_estimated, reply.truncated, sum(tokens), 1, spent_s)
+        return Outcome(vectors, tokens, is_estimated, reply.truncated, sum(tokens), spent_s)
 
     async def _tokens(self, inputs: Sequence[Input], reply: ProviderReply) -> tuple[tuple[int, ...], bool]:
         """Tokens of each input, adding up to what the provider billed; whether the sum is our estimate."""
@@ -122,15 +123,10 @@ class Asker:
             return reply.tokens_each, False
         if reply.tokens is not None and len(inputs) == 1:
             return (reply.tokens,), False
-        counted = await self._count(inputs)
+        counted = await count_aside(inputs, self._candidate.route, self._tokenizers)
         if reply.tokens is None:
             return counted.each, not counted.is_exact
         return split(reply.tokens, counted.each), False
-
-    async def _count(self, inputs: Sequence[Input]) -> Count:
-        if sum(bounds(inputs)) > _COUNT_ON_WORKER_BYTES:
-            return await asyncio.to_thread(count, inputs, self._candidate.route, self._tokenizers)
-        return count(inputs, self._candidate.route, self._tokenizers)
 
 
 def for_another(error: GatewayError) -> GatewayError:

@@ -225,7 +225,6 @@ def _raise_first(outcomes: Sequence[BaseException | None]) -> None:
 def _charge(call: Call, candidate: Candidate, outcome: Outcome) -> None:
     """Add what the provider bills to the call, right or wrong its answer."""
     call.upstream_s += outcome.upstream_s
-    call.upstream_calls += outcome.calls
     if not outcome.billed:
         return
     route = candidate.route

@@ -159,7 +159,7 @@ def _hand_out(group: Sequence[_Waiting], outcome: Outcome) -> None:
             own = outcome.part(start, end)
         else:
             own = replace(outcome, error=for_another(outcome.error), billed=0 if position else outcome.billed)
-        _settle(waiting, replace(own, calls=0 if position else outcome.calls))
+        _settle(waiting, own)
         start = end
 
 
