@@ -9,6 +9,7 @@ import numpy as np
 
 from embedgate.catalog import Catalog
 from embedgate.config import LimitSettings, UpstreamSettings
+from embedgate.core.access import KeyRecord
 from embedgate.core.errors import InvalidInput
 from embedgate.core.keys import digest
 from embedgate.core.ports import TokenCounter, TokenDecoder, VectorCache
@@ -19,7 +20,6 @@ from embedgate.core.types import (
     EmbedRequest,
     EmbedResult,
     Input,
-    KeyRecord,
     LedgerEntry,
     Model,
     Price,

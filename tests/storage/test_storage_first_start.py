@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from embedgate.core.access import KeyRecord, UserRecord
 from embedgate.core.keys import digest
-from embedgate.core.types import KeyRecord, UserRecord
 from embedgate.storage.database import Database
 from embedgate.storage.first_start import ensure_first_keys
 from embedgate.storage.keys import SqlKeyAdmin, SqlKeyStore

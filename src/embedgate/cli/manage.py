@@ -11,8 +11,8 @@ from embedgate.cli import options
 from embedgate.cli.output import print_json, print_table, utc
 
 if TYPE_CHECKING:
+    from embedgate.core.access import KeyRecord
     from embedgate.core.ports import KeyAdmin
-    from embedgate.core.types import KeyRecord
 
 keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke keys.")
 users_app = typer.Typer(no_args_is_help=True, help="Make and list users.")

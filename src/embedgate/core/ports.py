@@ -3,18 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from embedgate.core.types import (
-    Batch,
-    CachedVector,
-    CacheStats,
-    Input,
-    InputType,
-    KeyRecord,
-    LedgerEntry,
-    ProviderReply,
-    Route,
-    UserRecord,
-)
+from embedgate.core.access import AuditEvent, Decision, KeyRecord, Question, UserRecord
+from embedgate.core.types import Batch, CachedVector, CacheStats, Input, InputType, LedgerEntry, ProviderReply, Route
 from embedgate.core.vectors import Vectors
 
 
@@ -99,6 +89,22 @@ class VectorCache(Protocol):
 
     def close(self) -> None:
         """Write what is pending, within a few seconds, and let go of files and threads. Blocks."""
+        ...
+
+
+class PolicyDecider(Protocol):
+    """Answers whether a request is permitted, by the policies in force."""
+
+    def decide(self, question: Question) -> Decision:
+        """Deny unless a policy permits and none forbids. Fast enough for the event loop. Never raises."""
+        ...
+
+
+class AuditTrail(Protocol):
+    """The append-only record of decisions, changes and logins."""
+
+    def note(self, event: AuditEvent) -> None:
+        """Put an event on its way: committed with the next ledger entry, or within a moment. Never waits or raises."""
         ...
 
 

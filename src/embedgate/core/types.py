@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from embedgate.core.access import Caller
 from embedgate.core.errors import GatewayError
 from embedgate.core.vectors import Vectors
 
@@ -141,16 +142,6 @@ class Model:
     def name(self) -> str:
         """The part of the id after the first slash: the bare name."""
         return self.id.partition("/")[2]
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks: the owner of the key that came with the request."""
-
-    user_id: str
-    user_name: str
-    key_id: str
-    is_admin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +298,9 @@ class LedgerEntry:
     outcome: str
     total_ms: float
     upstream_ms: float
+    project_id: str | None = None
+    authenticate_ms: float = 0.0
+    admit_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -348,32 +342,6 @@ class CacheStats:
     dropped: int
     rejected: int
     pending_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class UserRecord:
-    """A user as stored. Times are UTC milliseconds since 1970."""
-
-    id: str
-    name: str
-    is_admin: bool
-    created_at_ms: int
-    is_disabled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """A key as stored: never the key itself. `hint` is its last four characters."""
-
-    id: str
-    user_id: str
-    user_name: str
-    name: str
-    hint: str
-    is_admin: bool
-    created_at_ms: int
-    revoked_at_ms: int | None = None
-    user_is_disabled: bool = False
 
 
 @dataclass(slots=True)

@@ -1,9 +1,9 @@
 """Who asks: turns the secret that came with a request into a Caller. Grants nothing; that is `admit`."""
 
+from embedgate.core.access import Caller
 from embedgate.core.errors import MalformedKey, MissingKey, RevokedKey, UnknownKey
 from embedgate.core.keys import digest, is_well_formed
 from embedgate.core.ports import KeyStore
-from embedgate.core.types import Caller
 
 
 class Authenticator:

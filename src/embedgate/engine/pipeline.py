@@ -9,17 +9,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from embedgate import metrics
+from embedgate.core.access import Caller
 from embedgate.core.errors import GatewayError, InternalError, Overloaded
-from embedgate.core.types import (
-    Call,
-    Caller,
-    Dialect,
-    EmbedRequest,
-    EmbedResult,
-    LedgerEntry,
-    Served,
-    Timing,
-)
+from embedgate.core.types import Call, Dialect, EmbedRequest, EmbedResult, LedgerEntry, Served, Timing
 from embedgate.engine.account import Accountant
 from embedgate.engine.admit import Admission
 from embedgate.engine.authenticate import Authenticator

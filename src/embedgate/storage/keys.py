@@ -16,9 +16,9 @@ from typing import Literal, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from embedgate.core.access import KeyRecord, UserRecord
 from embedgate.core.errors import InvalidInput, Overloaded
 from embedgate.core.keys import digest, new_secret
-from embedgate.core.types import KeyRecord, UserRecord
 from embedgate.storage import schema
 from embedgate.storage.database import Database
 

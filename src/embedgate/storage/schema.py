@@ -1,4 +1,4 @@
-"""The tables: users, keys, ledger. Column types are portable; how tables come to be is in `migrations`.
+"""The tables. Column types are portable; how tables come to be is in `migrations`.
 
 Money is whole picodollars, times are UTC milliseconds since 1970, durations are milliseconds. A change here needs
 a new migration and a new `REVISION`.
@@ -6,7 +6,7 @@ a new migration and a new `REVISION`.
 
 import sqlalchemy as sa
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration, which this program reads and writes."""
 
 metadata = sa.MetaData(
@@ -27,6 +27,33 @@ users = sa.Table(
     sa.Column("is_admin", sa.Boolean, nullable=False),
     sa.Column("is_disabled", sa.Boolean, nullable=False),
     sa.Column("created_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("email", sa.String(254), nullable=False, server_default=""),
+    sa.Column("tenant", sa.String(64)),
+    sa.Column("is_agent", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("password_hash", sa.Text),
+)
+
+roles = sa.Table(
+    "roles",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("description", sa.Text, nullable=False),
+)
+
+user_roles = sa.Table(
+    "user_roles",
+    metadata,
+    sa.Column("user_id", sa.String(64), sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("role", sa.String(64), sa.ForeignKey("roles.name", ondelete="CASCADE"), primary_key=True),
+)
+
+projects = sa.Table(
+    "projects",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("is_disabled", sa.Boolean, nullable=False),
+    sa.Column("created_at_ms", sa.BigInteger, nullable=False),
 )
 
 keys = sa.Table(
@@ -39,6 +66,103 @@ keys = sa.Table(
     sa.Column("hint", sa.String(4), nullable=False),
     sa.Column("created_at_ms", sa.BigInteger, nullable=False),
     sa.Column("revoked_at_ms", sa.BigInteger),
+    sa.Column("project_id", sa.String(64), index=True),
+    sa.Column("is_disabled", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("expires_at_ms", sa.BigInteger),
+    sa.Column("replaced_by", sa.String(64)),
+)
+
+# Logins of people. Only digests of the tokens are kept.
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("user_id", sa.String(64), sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("access_digest", sa.LargeBinary(32), nullable=False, unique=True),
+    sa.Column("access_expires_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("refresh_digest", sa.LargeBinary(32), nullable=False, unique=True),
+    sa.Column("refresh_expires_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("created_at_ms", sa.BigInteger, nullable=False),
+)
+
+policies = sa.Table(
+    "policies",
+    metadata,
+    sa.Column("id", sa.String(128), primary_key=True),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("is_enabled", sa.Boolean, nullable=False),
+    sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
+)
+
+limits = sa.Table(
+    "limits",
+    metadata,
+    sa.Column("subject_kind", sa.String(16), primary_key=True),
+    sa.Column("subject_id", sa.String(64), primary_key=True),
+    sa.Column("requests_per_minute", sa.BigInteger),
+    sa.Column("tokens_per_minute", sa.BigInteger),
+    sa.Column("max_parallel", sa.BigInteger),
+    sa.Column("max_waiting", sa.BigInteger, nullable=False),
+)
+
+budgets = sa.Table(
+    "budgets",
+    metadata,
+    sa.Column("subject_kind", sa.String(16), primary_key=True),
+    sa.Column("subject_id", sa.String(64), primary_key=True),
+    sa.Column("period", sa.String(8), primary_key=True),
+    sa.Column("cap_picodollars", sa.BigInteger, nullable=False),
+)
+
+prices = sa.Table(
+    "prices",
+    metadata,
+    sa.Column("model", sa.String(255), primary_key=True),
+    sa.Column("provider", sa.String(64), primary_key=True),
+    sa.Column("from_ms", sa.BigInteger, primary_key=True),
+    sa.Column("picodollars_per_token", sa.BigInteger, nullable=False),
+)
+
+providers = sa.Table(
+    "providers",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("is_enabled", sa.Boolean),
+    sa.Column("host", sa.String(64)),
+    sa.Column("base_url", sa.Text),
+    sa.Column("max_parallel", sa.BigInteger),
+    sa.Column("batching", sa.Boolean),
+    sa.Column("sealed_key", sa.LargeBinary),
+    sa.Column("key_hint", sa.String(4), nullable=False),
+    sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
+)
+
+# One row. Every change of policies, limits, budgets, prices or providers counts it up, in the same transaction.
+rules_revision = sa.Table(
+    "rules_revision",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+)
+
+# Appended to; `digest` covers the row and the digest before it, so that a change, a gap or a swap shows.
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("actor", sa.String(64), nullable=False),
+    sa.Column("action", sa.String(64), nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("outcome", sa.String(64), nullable=False),
+    sa.Column("request_id", sa.String(64), nullable=False),
+    sa.Column("policies", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("previous", sa.LargeBinary(32), nullable=False),
+    sa.Column("digest", sa.LargeBinary(32), nullable=False),
+    sa.Index(None, "at_ms"),
 )
 
 # No foreign keys: a line of the ledger is a fact about the past and must be writable whatever became of its user.
@@ -66,7 +190,18 @@ ledger = sa.Table(
     sa.Column("outcome", sa.String(64), nullable=False),
     sa.Column("total_ms", sa.Double, nullable=False),
     sa.Column("upstream_ms", sa.Double, nullable=False),
+    sa.Column("project_id", sa.String(64)),
+    sa.Column("authenticate_ms", sa.Double, nullable=False, server_default="0"),
+    sa.Column("admit_ms", sa.Double, nullable=False, server_default="0"),
     sa.Index(None, "at_ms"),
     sa.Index(None, "user_id", "at_ms"),
     sa.Index(None, "key_id", "at_ms"),
+)
+# Most entries have no project; a partial index costs them nothing.
+sa.Index(
+    None,
+    ledger.c.project_id,
+    ledger.c.at_ms,
+    sqlite_where=ledger.c.project_id.is_not(None),
+    postgresql_where=ledger.c.project_id.is_not(None),
 )

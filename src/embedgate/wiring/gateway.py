@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded, Settings
+from embedgate.core.access import Caller
 from embedgate.core.errors import ConfigError, DependencyMissing
 from embedgate.core.ports import Embedder, KeyAdmin, Provider, VectorCache
-from embedgate.core.types import CacheStats, Caller, EmbedRequest, Input, InputType, Model
+from embedgate.core.types import CacheStats, EmbedRequest, Input, InputType, Model
 from embedgate.core.vectors import Vectors
 from embedgate.engine.account import Accountant
 from embedgate.engine.admit import Admission

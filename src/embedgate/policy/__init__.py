@@ -1,0 +1,1 @@
+"""Cedar policies: checked, compiled once, asked on every request."""
