@@ -5,7 +5,8 @@
         ...                     # the first call is refused, the second answered out of order, the rest honestly
         upstream.requests[0].json["input"]
 
-Vectors are those of the `fake` provider: `upstream.vector(text, dim)` says what a test must get back.
+Vectors are those of the `fake` provider: `upstream.vector(text, dim)` says what a test must get back. `upstream.billed`
+is what the provider would put on its bill: the tokens of each call that it has answered.
 """
 
 import asyncio
@@ -101,6 +102,7 @@ class Upstream:
     def __init__(self) -> None:
         """Listens at once; answers when its thread runs."""
         self.requests: list[Seen] = []
+        self.billed: list[int] = []
         self.dim = 256
         self.obeys_base64 = True
         self.connections = 0
@@ -126,8 +128,9 @@ class Upstream:
         self._usual = answer
 
     def reset(self) -> None:
-        """Forget requests, script and settings."""
+        """Forget requests, bills, script and settings."""
         self.requests.clear()
+        self.billed.clear()
         self._script.clear()
         self._usual = Answer()
         self.dim = 256
@@ -182,6 +185,8 @@ class Upstream:
                 _reset(writer)
                 return
             head, body = self._response(seen, answer)
+            if _is_billed(seen, answer):
+                self.billed.append(sum(fake.count_tokens(item) for item in _inputs(seen.json)))
             writer.write(head)
             writer.write(body[: len(body) // 2] if answer.ending == "half" else body)
             await writer.drain()
@@ -204,9 +209,7 @@ class Upstream:
 
     def _honest(self, call: Mapping[str, Any], twist: Twist | None) -> bytes:
         dim = call.get("dimensions") or _NATIVE_DIMS.get(call["model"], self.dim)
-        asked = call["input"]
-        inputs = [asked] if isinstance(asked, str) or isinstance(asked[0], int) else asked
-        items = [item if isinstance(item, str) else tuple(item) for item in inputs]
+        items = _inputs(call)
         wants_base64 = self.obeys_base64 and call.get("encoding_format") == "base64"
         data = [
             {"object": "embedding", "index": index, "embedding": _embedding(item, dim, twist, wants_base64)}
@@ -242,6 +245,18 @@ async def _request(reader: asyncio.StreamReader, connection: int) -> Seen:
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     body = await reader.readexactly(int(headers.get("content-length", 0)))
     return Seen(method, path, headers, body, connection)
+
+
+def _inputs(call: Mapping[str, Any]) -> list[str | tuple[int, ...]]:
+    asked = call["input"]
+    inputs = [asked] if isinstance(asked, str) or isinstance(asked[0], int) else asked
+    return [item if isinstance(item, str) else tuple(item) for item in inputs]
+
+
+def _is_billed(seen: Seen, answer: Answer) -> bool:
+    """Whether vectors go out whole, right or wrong. What a body of a test's own says of its usage does not count."""
+    has_vectors = answer.status == 200 and answer.body is None and seen.path.endswith("/embeddings")
+    return has_vectors and answer.ending in ("keep", "close")
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -69,6 +69,11 @@ class KeySettings(_Section):
         "eg",
         description="Start of every key: `<prefix>_` and 32 hex digits. `ziri` suits clients of that API.",
     )
+    max_cached: Positive = Field(
+        10_000,
+        description="Keys that are remembered for a second, and as many unknown ones. Fewer than are in use at once "
+        "means that the database is asked more often.",
+    )
 
 
 class UpstreamSettings(_Section):
@@ -100,6 +105,16 @@ class StorageSettings(_Section):
         "normal",
         description="How SQLite commits. `normal` survives a killed process; `full` also a power cut, at the "
         "price of a disk sync per group of requests.",
+    )
+    ledger_max_pending: Positive = Field(
+        10_000,
+        description="Ledger entries that may wait in memory, about 1 KB each, while the database cannot be written, "
+        "and as many audit events. What comes when the queue is full is only logged, and its request fails with 500.",
+    )
+    ledger_patience_s: Seconds = Field(
+        5.0,
+        description="Seconds that answers wait for a database that cannot be written, before their requests fail "
+        "with 500. Their entries are still written as soon as that is possible.",
     )
 
 

@@ -101,7 +101,7 @@ class _Storage:
 
     def check(self) -> None:
         """Raises if the database does not answer."""
-        self.ledger.entries(limit=1)
+        self.ledger.check()
 
     def close(self) -> None:
         self.ledger.close()
@@ -120,7 +120,11 @@ def _open_storage(settings: Settings) -> _Storage:
         database.close()
         raise
     cache = open_cache(settings.cache, data_dir) if settings.cache.enabled else None
-    return _Storage(database, SqlKeyStore(database), SqlLedger(database), cache, first_keys)
+    keys = SqlKeyStore(database, max_cached=settings.keys.max_cached)
+    ledger = SqlLedger(
+        database, max_pending=settings.storage.ledger_max_pending, patience_s=settings.storage.ledger_patience_s
+    )
+    return _Storage(database, keys, ledger, cache, first_keys)
 
 
 async def open_gateway(loaded: Loaded) -> Gateway:
