@@ -1,15 +1,22 @@
-"""Users and keys: management, look-up, revocation."""
+"""Keys as requests look them up, and as the command line manages them."""
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from embedgate.core.errors import InternalError, InvalidInput, Overloaded
+from embedgate.core.access import Caller, Subject, caller_of
+from embedgate.core.errors import Conflict, InternalError, InvalidInput, Overloaded, UnknownEntity
 from embedgate.core.keys import digest, is_well_formed
+from embedgate.core.pages import MAX_PAGE_ITEMS
 from embedgate.storage.database import Database, open_database
+from embedgate.storage.key_management import SqlKeys
 from embedgate.storage.keys import SqlKeyAdmin, SqlKeyStore
+from embedgate.storage.projects import SqlProjects
+from embedgate.storage.roles import SqlRoles
+from embedgate.storage.users import SqlUsers
 
 
 class Clock:
@@ -49,9 +56,9 @@ def test_a_key_belongs_to_the_user_named_or_given_by_id(admin: SqlKeyAdmin) -> N
     assert {user.id for user in admin.list_users()} == {ann.id, bob.id}
     assert {key.id for key in admin.list_keys()} == {first.id, second.id}
     assert admin.list_keys("bob") == [second]
-    with pytest.raises(InvalidInput, match="no user 'eve'"):
+    with pytest.raises(UnknownEntity, match="no user 'eve'"):
         admin.create_key("eve", "laptop")
-    with pytest.raises(InvalidInput, match="no user"):
+    with pytest.raises(UnknownEntity, match="no user"):
         admin.list_keys("\udcff")
 
 
@@ -64,7 +71,7 @@ def test_names_that_would_confuse_are_refused(admin: SqlKeyAdmin, name: str) -> 
 
 def test_a_taken_name_is_refused(admin: SqlKeyAdmin) -> None:
     admin.create_user("zoë")
-    with pytest.raises(InvalidInput, match="already a user named 'zoë'"):
+    with pytest.raises(Conflict, match="already a user named 'zoë'"):
         admin.create_user("zoë")
 
 
@@ -98,7 +105,7 @@ def test_revoking_is_by_id_or_by_secret_and_lasts(admin: SqlKeyAdmin) -> None:
 
 @pytest.mark.parametrize("given", ["key_0123456789abcdef", "eg_0123456789ab4def8123456789abcdef", "\udcff", ""])
 def test_revoking_what_is_no_key_repeats_nothing_of_it(admin: SqlKeyAdmin, given: str) -> None:
-    with pytest.raises(InvalidInput) as caught:
+    with pytest.raises(UnknownEntity) as caught:
         admin.revoke_key(given)
     assert not given or given not in caught.value.message
 
@@ -199,3 +206,53 @@ async def test_a_failing_database_is_an_internal_error_and_is_not_cached(
     with database.write() as connection:
         connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO keys")
     assert await store.find(digest(secret)) == record
+
+
+async def test_everything_is_forgotten_after_a_change_of_the_user(
+    admin: SqlKeyAdmin, store: SqlKeyStore, database: Database
+) -> None:
+    admin.create_user("ann")
+    record, secret = admin.create_key("ann", "k")
+    assert await store.find(digest(secret)) == record
+    assert await store.find(digest("guess")) is None
+    early = asyncio.ensure_future(store.find(digest("another guess")))
+    await asyncio.sleep(0)
+    users = SqlUsers(database)
+    users.update("ann", is_disabled=True)
+    store.forget_all()
+    assert await store.find(digest(secret)) == replace(record, user_is_disabled=True)
+    assert await early is None
+
+
+async def test_a_found_key_brings_all_that_is_known_of_its_caller(store: SqlKeyStore, database: Database) -> None:
+    roles, projects = SqlRoles(database), SqlProjects(database)
+    for role in ("writers", "an,odd name", "unused"):
+        roles.create(role)
+    project = projects.create("search")
+    user = SqlUsers(database).create(
+        "bot", email="bot@host", tenant="acme", is_agent=True, roles=("writers", "an,odd name")
+    )
+    keys = SqlKeys(database, "eg", clock=lambda: 1)
+    record, secret = keys.create("bot", "k", project="search", expires_at_ms=10)
+    projects.update(project.id, is_disabled=True)
+    found = await store.find(digest(secret))
+    assert found is not None
+    assert found == replace(record, project_is_disabled=True)
+    assert (found.project_name, found.expires_at_ms, found.is_disabled) == ("search", 10, False)
+    assert caller_of(found) == Caller(
+        user_id=user.id,
+        user_name="bot",
+        key_id=record.id,
+        project_id=project.id,
+        email="bot@host",
+        tenant="acme",
+        is_agent=True,
+        roles=("an,odd name", "writers"),
+        subjects=(Subject("key", record.id), Subject("user", user.id), Subject("project", project.id)),
+    )
+
+
+def test_the_command_line_lists_more_than_a_page(admin: SqlKeyAdmin) -> None:
+    admin.create_user("ann")
+    made = [admin.create_key("ann", f"k{i}")[0].id for i in range(MAX_PAGE_ITEMS + 1)]
+    assert sorted(key.id for key in admin.list_keys("ann")) == sorted(made)

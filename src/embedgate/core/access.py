@@ -81,7 +81,8 @@ class KeyRecord:
     """A key as stored: never the key itself. `hint` is its last four characters.
 
     `is_disabled` stops it until it is enabled again, `revoked_at_ms` for good, `expires_at_ms` at that time. A rotated
-    key names its successor in `replaced_by`. `last_used_at_ms` is the newest ledger entry; not known on every path.
+    key keeps its id; its old secret has a record of its own, which names the key in `replaced_by`. `created_at_ms` is
+    when the secret was made. `last_used_at_ms` is the newest ledger entry; not known on every path.
     """
 
     id: str
@@ -261,3 +262,26 @@ class AuditEvent:
     request_id: str = ""
     policies: tuple[str, ...] = ()
     detail: Mapping[str, str | int | bool | None] = field(default_factory=dict)
+
+
+def caller_of(key: KeyRecord) -> Caller:
+    """Who asks with this key. Both secrets of a rotated key are one caller: limits, budgets and ledger go on.
+
+    Whether the key may be used (revoked, disabled, expired) is not asked here.
+    """
+    key_id = key.replaced_by or key.id
+    subjects = [Subject("key", key_id), Subject("user", key.user_id)]
+    if key.project_id is not None:
+        subjects.append(Subject("project", key.project_id))
+    return Caller(
+        user_id=key.user_id,
+        user_name=key.user_name,
+        key_id=key_id,
+        is_admin=key.is_admin,
+        project_id=key.project_id,
+        email=key.email,
+        tenant=key.tenant,
+        is_agent=key.is_agent,
+        roles=key.roles,
+        subjects=tuple(subjects),
+    )

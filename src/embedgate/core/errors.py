@@ -5,7 +5,7 @@
         InvalidInput  InputTooLong  TooManyTokens  InvalidDimension  UnsupportedOption
         MalformedRequest  MissingFields  UnknownModel  UnknownProvider  ModelNotAtProvider
         ProviderKeyMissing  NotAnEmbeddingModel  BodyTooLarge  BodyTooSlow
-        NotFound  MethodNotAllowed  NotImplementedYet
+        UnknownEntity  Conflict  NotFound  MethodNotAllowed  NotImplementedYet
       AccessError                    rights and limits
         MissingKey  MalformedKey  UnknownKey  RevokedKey  NotPermitted
         RateLimited  BudgetExhausted  Overloaded
@@ -159,6 +159,20 @@ class BodyTooSlow(RequestError):
 
     code = "request_timeout"
     status = 408
+
+
+class UnknownEntity(RequestError):
+    """No user, key, project, role or rule of that name or id."""
+
+    code = "unknown_entity"
+    status = 404
+
+
+class Conflict(RequestError):
+    """It cannot be done as things are: the name is taken, or something still depends on it."""
+
+    code = "conflict"
+    status = 409
 
 
 class NotFound(RequestError):

@@ -120,7 +120,7 @@ class KeyAdmin(Protocol):
     """Management of users and keys, blocking: for the command line and the first start."""
 
     def create_user(self, name: str, *, is_admin: bool = False) -> UserRecord:
-        """Raises InvalidInput if the name is empty or taken."""
+        """Raises InvalidInput if the name is not fit for one, Conflict if it is taken."""
         ...
 
     def list_users(self) -> list[UserRecord]:
@@ -130,18 +130,18 @@ class KeyAdmin(Protocol):
     def create_key(self, user: str, name: str) -> tuple[KeyRecord, str]:
         """A new key for the user of that name or id, and its secret, which is shown this once.
 
-        Raises InvalidInput if there is no such user.
+        Raises UnknownEntity if there is no such user, InvalidInput if the name is not fit for one.
         """
         ...
 
     def list_keys(self, user: str | None = None) -> list[KeyRecord]:
-        """Keys, oldest first; of one user if given."""
+        """Keys, oldest first; of one user if given. Raises UnknownEntity if there is no such user."""
         ...
 
     def revoke_key(self, key_id: str) -> KeyRecord:
         """Stop a key, by its id or its full secret. Revoking twice changes nothing.
 
-        Raises InvalidInput if there is no such key.
+        Raises UnknownEntity if there is no such key.
         """
         ...
 

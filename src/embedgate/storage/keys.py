@@ -1,148 +1,60 @@
-"""Users and their keys: managed blocking (`SqlKeyAdmin`), looked up asynchronously (`SqlKeyStore`).
+"""Keys looked up asynchronously for requests (`SqlKeyStore`), and the little that the command line manages.
 
 Only digests of keys are stored and cached. Whether a key may do something is decided in the engine.
 """
 
 import asyncio
 import functools
-import re
-import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 
 from embedgate.core.access import KeyRecord, UserRecord
-from embedgate.core.errors import InvalidInput, Overloaded
-from embedgate.core.keys import digest, new_secret
+from embedgate.core.errors import Overloaded
 from embedgate.storage import schema
 from embedgate.storage.database import Database
+from embedgate.storage.key_management import SqlKeys
+from embedgate.storage.key_rows import KEYS, key_records
+from embedgate.storage.paging import every
+from embedgate.storage.users import SqlUsers
 
-MAX_NAME_CHARACTERS = 64
-_HINT_CHARACTERS = 4
 _CACHE_TTL_S = 1.0
-_USER_ID = re.compile(r"user_[0-9a-f]{16}")
-
-_USERS = sa.select(
-    schema.users.c.id,
-    schema.users.c.name,
-    schema.users.c.is_admin,
-    schema.users.c.created_at_ms,
-    schema.users.c.is_disabled,
-)
-_KEYS = sa.select(
-    schema.keys.c.id,
-    schema.keys.c.user_id,
-    schema.users.c.name.label("user_name"),
-    schema.keys.c.name,
-    schema.keys.c.hint,
-    schema.users.c.is_admin,
-    schema.keys.c.created_at_ms,
-    schema.keys.c.revoked_at_ms,
-    schema.users.c.is_disabled.label("user_is_disabled"),
-).join_from(schema.keys, schema.users)
-_KEY_BY_DIGEST = _KEYS.where(schema.keys.c.digest == sa.bindparam("digest"))
+_KEY_BY_DIGEST = KEYS.where(schema.keys.c.digest == sa.bindparam("digest"))
 
 
 class SqlKeyAdmin:
-    """core.ports.KeyAdmin. Every method is one transaction, and raises InternalError if the database fails."""
+    """core.ports.KeyAdmin, over `SqlUsers` and `SqlKeys`."""
 
     def __init__(self, database: Database, prefix: str) -> None:
         """prefix: start of new keys."""
-        self._database = database
-        self._prefix = prefix
+        self._users = SqlUsers(database)
+        self._keys = SqlKeys(database, prefix)
 
     def create_user(self, name: str, *, is_admin: bool = False) -> UserRecord:
-        """A new user. Raises InvalidInput if the name is taken, or not 1 to 64 printable characters."""
-        _check_name(name, "user name")
-        if _USER_ID.fullmatch(name):
-            raise InvalidInput(f"The user name {name!r} has the form of an id. Choose another name.")
-        user = UserRecord(_new_id("user"), name, is_admin, _now_ms())
-        try:
-            with self._database.write() as connection:
-                connection.execute(
-                    schema.users.insert().values(
-                        id=user.id,
-                        name=user.name,
-                        is_admin=user.is_admin,
-                        is_disabled=user.is_disabled,
-                        created_at_ms=user.created_at_ms,
-                    )
-                )
-        except IntegrityError as error:
-            raise InvalidInput(f"There is already a user named {name!r}. Choose another name.") from error
-        return user
+        """A new user. Raises InvalidInput if the name is not 1 to 64 printable characters, Conflict if it is taken."""
+        return self._users.create(name, is_admin=is_admin)
 
     def list_users(self) -> list[UserRecord]:
         """All users, oldest first."""
-        with self._database.read() as connection:
-            rows = connection.execute(_USERS.order_by(schema.users.c.created_at_ms, schema.users.c.id))
-            return [UserRecord(**row._mapping) for row in rows]
+        return every(self._users.list)
 
     def create_key(self, user: str, name: str) -> tuple[KeyRecord, str]:
         """A new key for the user of that name or id, and its secret, which exists nowhere else.
 
-        Raises InvalidInput if there is no such user, or the name is not 1 to 64 printable characters.
+        Raises UnknownEntity if there is no such user, InvalidInput if the name is not 1 to 64 printable characters.
         """
-        _check_name(name, "key name")
-        secret = new_secret(self._prefix)
-        with self._database.write() as connection:
-            owner = _find_user(connection, user)
-            record = KeyRecord(
-                id=_new_id("key"),
-                user_id=owner.id,
-                user_name=owner.name,
-                name=name,
-                hint=secret[-_HINT_CHARACTERS:],
-                is_admin=owner.is_admin,
-                created_at_ms=_now_ms(),
-                user_is_disabled=owner.is_disabled,
-            )
-            connection.execute(
-                schema.keys.insert().values(
-                    id=record.id,
-                    user_id=record.user_id,
-                    name=record.name,
-                    digest=digest(secret),
-                    hint=record.hint,
-                    created_at_ms=record.created_at_ms,
-                )
-            )
-        return record, secret
+        return self._keys.create(user, name)
 
     def list_keys(self, user: str | None = None) -> list[KeyRecord]:
-        """Keys, revoked ones included, oldest first; of one user, by name or id, if given.
-
-        Raises InvalidInput if there is no such user.
-        """
-        query = _KEYS.order_by(schema.keys.c.created_at_ms, schema.keys.c.id)
-        with self._database.read() as connection:
-            if user is not None:
-                query = query.where(schema.keys.c.user_id == _find_user(connection, user).id)
-            return [KeyRecord(**row._mapping) for row in connection.execute(query)]
+        """Keys, revoked ones included, oldest first; of one user, by name or id, if given. Raises UnknownEntity."""
+        return every(functools.partial(self._keys.list, user=user))
 
     def revoke_key(self, key_id: str) -> KeyRecord:
-        """Stop a key, by its id or its full secret. Revoking twice changes nothing.
-
-        Raises InvalidInput if there is no such key.
-        """
-        table = schema.keys
-        # A secret may be given where an id is expected, so what was given is hashed too, and no message repeats it.
-        is_meant = table.c.digest == digest(key_id)
-        if key_id.isprintable():
-            is_meant |= table.c.id == key_id
-        with self._database.write() as connection:
-            connection.execute(
-                table.update().where(is_meant, table.c.revoked_at_ms.is_(None)).values(revoked_at_ms=_now_ms())
-            )
-            row = connection.execute(_KEYS.where(is_meant)).one_or_none()
-        if row is None:
-            raise InvalidInput("There is no such key. Give the id of a key (key_...) or the whole key.")
-        return KeyRecord(**row._mapping)
+        """Stop a key, by its id or its full secret. Revoking twice changes nothing. Raises UnknownEntity."""
+        return self._keys.revoke(key_id)
 
 
 class _Cached(NamedTuple):
@@ -151,7 +63,7 @@ class _Cached(NamedTuple):
 
 
 class SqlKeyStore:
-    """core.ports.KeyStore. Belongs to one event loop: call `find` and `forget` there.
+    """core.ports.KeyStore. Belongs to one event loop: call `find`, `forget` and `forget_all` there.
 
     Look-ups run on one named worker. Answers are kept for a second, "unknown" too, so that a revocation by another
     process is seen within that time; concurrent look-ups of one digest are one.
@@ -202,14 +114,20 @@ class SqlKeyStore:
         self._unknown.pop(digest, None)
         self._lookups.pop(digest, None)
 
+    def forget_all(self) -> None:
+        """Drop what is known of every digest, after a change of users, projects or roles."""
+        self._known.clear()
+        self._unknown.clear()
+        self._lookups.clear()
+
     def close(self) -> None:
         """Let the look-up that runs end, and stop the worker."""
         self._worker.shutdown(cancel_futures=True)
 
     def _load(self, digest: bytes) -> KeyRecord | None:
         with self._database.read() as connection:
-            row = connection.execute(_KEY_BY_DIGEST, {"digest": digest}).one_or_none()
-        return None if row is None else KeyRecord(**row._mapping)
+            found = key_records(connection, connection.execute(_KEY_BY_DIGEST, {"digest": digest}))
+        return found[0] if found else None
 
     def _keep(self, digest: bytes, expires_s: float, lookup: asyncio.Future[KeyRecord | None]) -> None:
         """Cache what a look-up found, unless it failed or the digest was forgotten meanwhile."""
@@ -225,30 +143,3 @@ class SqlKeyStore:
         if len(cache) >= self._max_cached:
             del cache[next(iter(cache))]  # the entry that was read first, which expires first
         cache[digest] = _Cached(record, expires_s)
-
-
-def _find_user(connection: sa.Connection, name_or_id: str) -> UserRecord:
-    table = schema.users
-    row = None
-    if name_or_id.isprintable():  # anything else is in no table, and may not even be sent to one
-        is_meant = sa.or_(table.c.id == name_or_id, table.c.name == name_or_id)
-        row = connection.execute(_USERS.where(is_meant)).one_or_none()
-    if row is None:
-        raise InvalidInput(f"There is no user {name_or_id!r}. List the users to see their names and ids.")
-    return UserRecord(**row._mapping)
-
-
-def _check_name(name: str, what: str) -> None:
-    if not 1 <= len(name) <= MAX_NAME_CHARACTERS or not name.isprintable() or name != name.strip():
-        raise InvalidInput(
-            f"The {what} {name[:MAX_NAME_CHARACTERS]!r} has {len(name)} characters; it must be 1 to "
-            f"{MAX_NAME_CHARACTERS} printable ones, with no space at either end."
-        )
-
-
-def _new_id(kind: Literal["user", "key"]) -> str:
-    return f"{kind}_{secrets.token_hex(8)}"
-
-
-def _now_ms() -> int:
-    return int(datetime.now(UTC).timestamp() * 1000)
