@@ -33,7 +33,9 @@ class MappedFile:
             self.size_bytes = os.fstat(self._file).st_size
             if self.size_bytes == 0:
                 raise Damaged(f"{path.name} is empty")
-            self.map = mmap.mmap(self._file, self.size_bytes, access=mmap.ACCESS_WRITE if is_map_writable else mmap.ACCESS_READ)
+            self.map = mmap.mmap(
+                self._file, self.size_bytes, access=mmap.ACCESS_WRITE if is_map_writable else mmap.ACCESS_READ
+            )
         except BaseException:
             os.close(self._file)
             raise
