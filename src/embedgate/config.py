@@ -138,7 +138,9 @@ class CacheSettings(_Section):
         description="Seconds after which a kept vector is embedded anew; vectors of one model revision never change.",
     )
     memory_bytes: Annotated[int, Field(ge=0)] = Field(
-        256_000_000, description="Memory for vectors, in bytes, overhead included. 0 keeps them on disk only."
+        64_000_000,
+        description="Memory for vectors, in bytes, overhead included. 0 keeps them on disk only. What the disk holds "
+        "and the system has in its own memory is found nearly as fast.",
     )
     disk_bytes: Annotated[int, Field(ge=0), AfterValidator(_check_disk_bytes)] = Field(
         4_000_000_000,
@@ -147,7 +149,7 @@ class CacheSettings(_Section):
         "of 1,536 numbers.",
     )
     max_pending_bytes: Positive = Field(
-        64_000_000,
+        32_000_000,
         description="Vectors that wait to be written to disk, in bytes. What comes when the queue is full stays in "
         "memory only.",
     )

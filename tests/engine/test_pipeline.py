@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from doubles import DIM, SECRET, Bench, ScriptedProvider, Step, model, vector_of, weight
 from embedgate.config import LimitSettings
@@ -36,7 +37,7 @@ from embedgate.core.types import Batch, EmbedRequest, Input, Model, ProviderRepl
 
 def request(*inputs: Input, **changes: object) -> EmbedRequest:
     base = EmbedRequest(model="acme/m", inputs=inputs or ("hello world",))
-    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]  # tests name any field
+    return structs.replace(base, **changes)  # type: ignore[arg-type]  # tests name any field
 
 
 def fail(error: GatewayError) -> Step:
@@ -47,7 +48,7 @@ def fail(error: GatewayError) -> Step:
 
 
 def spoil(**changes: object) -> Step:
-    return lambda _batch, reply: dataclasses.replace(reply, **changes)  # type: ignore[arg-type]  # any field
+    return lambda _batch, reply: structs.replace(reply, **changes)  # type: ignore[arg-type]  # any field
 
 
 def one(**provider: object) -> Bench:

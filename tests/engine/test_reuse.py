@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from doubles import DIM, Bench, ScriptedProvider, Step, model, vector_of, weight
 from embedgate.core.errors import InputTooLong, UpstreamFailed, UpstreamRejected, UpstreamTooLarge
@@ -27,7 +28,7 @@ class DictCache:
         return [self.kept.get(key) for key in keys]
 
     def put_many(self, items: Sequence[tuple[bytes, CachedVector]]) -> None:
-        self.kept.update((key, dataclasses.replace(item, vector=item.vector.copy())) for key, item in items)
+        self.kept.update((key, structs.replace(item, vector=item.vector.copy())) for key, item in items)
 
     def stats(self) -> CacheStats:
         raise NotImplementedError
@@ -40,7 +41,7 @@ class DictCache:
 
 
 def request(*inputs: str, **changes: object) -> EmbedRequest:
-    return dataclasses.replace(EmbedRequest(model="acme/m", inputs=inputs), **changes)  # type: ignore[arg-type]
+    return structs.replace(EmbedRequest(model="acme/m", inputs=inputs), **changes)  # type: ignore[arg-type]
 
 
 def right(inputs: Sequence[str], dim: int = DIM) -> Vectors:
@@ -57,7 +58,7 @@ def fail_once(error: Exception) -> Step:
 
 
 def spoiled(_batch: Batch, reply: ProviderReply) -> ProviderReply:
-    return dataclasses.replace(reply, vectors=reply.vectors * 0)
+    return structs.replace(reply, vectors=reply.vectors * 0)
 
 
 texts = st.sampled_from(["a", "b b", "c c c", "d d d d", "e", "f f", "A", " a", "g g g g g"])

@@ -301,9 +301,13 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamGarbled(UpstreamError):
-    """The provider's answer is not a right answer: count, order, size, numbers, shape."""
+    """The provider's answer is not a right answer: count, order, size, numbers, shape.
+
+    `billed_tokens` are those that the wrong answer says were used, and so will be on the bill.
+    """
 
     may_retry = True
+    billed_tokens = 0
 
 
 class InternalError(GatewayError):

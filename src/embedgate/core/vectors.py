@@ -3,6 +3,8 @@
 The bytes of a base64 vector are little-endian float32, as the OpenAI SDKs read them.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import orjson
@@ -21,6 +23,15 @@ def norms(vectors: Vectors) -> npt.NDArray[np.float32]:
     """Euclidean length of each row. vectors: (n, d). Returns (n,) float32."""
     squares: npt.NDArray[np.float32] = np.vecdot(vectors, vectors)
     return np.sqrt(squares)
+
+
+def norm_range(vectors: Vectors) -> tuple[float, float]:
+    """The shortest and the longest Euclidean length of the rows; NaN for both if one is NaN. vectors: (n, d), n > 0."""
+    squares: npt.NDArray[np.float32] = np.vecdot(vectors, vectors)
+    if len(squares) == 1:
+        length = math.sqrt(squares[0])
+        return length, length
+    return math.sqrt(squares.min()), math.sqrt(squares.max())
 
 
 def normalise(vectors: Vectors) -> Vectors:
@@ -74,11 +85,13 @@ def to_json(vector: Vectors) -> bytes:
 
 
 def stack(rows: list[Vectors]) -> Vectors:
-    """Rows of one length as one C-contiguous (n, d) float32 array.
+    """Rows of one length, (d,) float32 each, as one C-contiguous (n, d) array; of a single row, a view.
 
     Raises UpstreamGarbled if the rows differ in length.
     """
+    if len(rows) == 1:
+        return rows[0][np.newaxis]
     lengths = {row.shape[-1] for row in rows}
     if len(lengths) > 1:
         raise UpstreamGarbled(f"vectors of different lengths in one answer: {sorted(lengths)[:4]}")
-    return np.stack(rows).astype(np.float32, copy=False)
+    return np.stack(rows)

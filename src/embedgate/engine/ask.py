@@ -6,9 +6,10 @@ is reported with the outcome, right or wrong the answer.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from embedgate import metrics
 from embedgate.core.errors import (
@@ -26,8 +27,7 @@ from embedgate.engine.check import SpaceOf, checked
 from embedgate.engine.tokens import count_aside, split
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What one batch came to: vectors (n, d) float32, or an error.
 
     `tokens` are those of each input and add up to `billed`, unless an answer that was billed was wrong. `truncated`
@@ -105,8 +105,9 @@ class Asker:
             reply = await self._provider.embed(batch, route, deadline_s)
         except GatewayError as error:
             spent_s = time.monotonic() - started_s
-            metrics.provider_call(route.provider, error.code, len(batch.inputs), spent_s)
-            return Outcome(error=error, upstream_s=spent_s)
+            word = "bad_answer" if isinstance(error, UpstreamGarbled) else error.code
+            metrics.provider_call(route.provider, word, len(batch.inputs), spent_s)
+            return Outcome(error=error, billed=_billed(error), upstream_s=spent_s)
         spent_s = time.monotonic() - started_s
         tokens, is_estimated = await self._tokens(batch.inputs, reply)
         try:
@@ -127,6 +128,11 @@ class Asker:
         if reply.tokens is None:
             return counted.each, not counted.is_exact
         return split(reply.tokens, counted.each), False
+
+
+def _billed(error: GatewayError) -> int:
+    """The tokens that a provider bills although its answer could not be used."""
+    return error.billed_tokens if isinstance(error, UpstreamGarbled) else 0
 
 
 def for_another(error: GatewayError) -> GatewayError:

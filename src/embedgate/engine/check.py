@@ -1,12 +1,11 @@
 """Is a provider's answer a right answer. A wrong one is a provider failure: never returned, never stored."""
 
+import math
 from collections.abc import Callable
-
-import numpy as np
 
 from embedgate.core.errors import UpstreamGarbled
 from embedgate.core.types import Batch, Model, ProviderReply, Route
-from embedgate.core.vectors import UNIT_NORM_TOLERANCE, Vectors, normalise, norms
+from embedgate.core.vectors import UNIT_NORM_TOLERANCE, Vectors, norm_range, normalise
 
 SpaceOf = Callable[[str, str], str | None]
 """The space of the model that a provider calls by a name; None if nothing is known of it."""
@@ -29,14 +28,14 @@ def checked(reply: ProviderReply, batch: Batch, model: Model, route: Route, spac
         raise UpstreamGarbled(f"{place}: {seen} vectors came back for {len(batch.inputs)} inputs")
     if vectors.shape[1] != batch.expected_dim:
         raise UpstreamGarbled(f"{place}: vectors of {vectors.shape[1]} came back, expected {batch.expected_dim}")
-    lengths = norms(vectors)
+    shortest, longest = norm_range(vectors)
     # A sum of squares is finite only if every component is; one pass answers both questions. Squares of
     # components beyond 1e19 overflow float32; no embedding is that large.
-    if not np.isfinite(lengths).all():
+    if not longest < math.inf:  # nor is NaN less
         raise UpstreamGarbled(f"{place}: a vector has a component that is not a finite number")
-    if not lengths.all():
+    if shortest == 0:
         raise UpstreamGarbled(f"{place}: a vector of zeros came back")
-    if model.is_normalised and np.abs(lengths - 1).max() > UNIT_NORM_TOLERANCE:
+    if model.is_normalised and max(longest - 1, 1 - shortest) > UNIT_NORM_TOLERANCE:
         if batch.dim is None and route.promises_unit_length:
             raise UpstreamGarbled(f"{place}: a vector is not of unit length, as this host's are")
         vectors = normalise(vectors)

@@ -29,7 +29,7 @@ _Place = tuple[str, str]
 class Plans(Protocol):
     """What the planning stage does for this one."""
 
-    def enter(self, call: Call, candidate: Candidate, progress: Progress) -> None:
+    async def enter(self, call: Call, candidate: Candidate, progress: Progress) -> None:
         """Look up what is known of a candidate's space."""
         ...
 
@@ -37,7 +37,7 @@ class Plans(Protocol):
         """Cut rows into parts for the candidate's route."""
         ...
 
-    def remember(self, call: Call, candidate: Candidate, keys: Sequence[bytes], outcome: Outcome) -> None:
+    async def remember(self, call: Call, candidate: Candidate, keys: Sequence[bytes], outcome: Outcome) -> None:
         """Keep a checked answer."""
         ...
 
@@ -75,7 +75,7 @@ class Executor:
         progress = Progress(len(call.request.inputs), call.request.dim)
         tried: list[str] = []
         for position, candidate in enumerate(candidates):
-            plans.enter(call, candidate, progress)
+            await plans.enter(call, candidate, progress)
             try:
                 await self._run(call, candidate, progress, plans)
                 return progress.served(candidate)
@@ -129,7 +129,9 @@ class Executor:
         outcome = Outcome(error=InternalError("The gateway stopped before the provider answered."))
         try:
             outcome = await self._attempts(call, candidate, part, plans)
-        finally:
+            if progress.keys is not None:
+                await plans.remember(call, candidate, [progress.keys[row] for row in part.rows], outcome)
+        finally:  # what has landed is no longer joined, so it must be in the cache by then
             if flight is not None:
                 flight.land(outcome)
         error, vectors = outcome.error, outcome.vectors
@@ -138,8 +140,6 @@ class Executor:
         if error is not None or vectors is None:
             raise error or InternalError("An outcome without vectors and without error.")
         progress.fill(part.rows, vectors, outcome.tokens, outcome.truncated, outcome.is_estimated)
-        if progress.keys is not None:
-            plans.remember(call, candidate, [progress.keys[row] for row in part.rows], outcome)
 
     async def _attempts(self, call: Call, candidate: Candidate, part: Part, plans: Plans) -> Outcome:
         """The outcome of a part after as many attempts as its errors and the deadline allow; charged to the call."""

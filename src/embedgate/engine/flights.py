@@ -6,14 +6,14 @@ waiter as an error of its own.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from embedgate.core.vectors import Vectors
 from embedgate.engine.ask import Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
+class Seat(Struct, frozen=True):
     """One input in a call that is under way: where its vector will be."""
 
     flight: "Flight"

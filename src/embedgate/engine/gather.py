@@ -8,7 +8,10 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from embedgate.core.errors import InvalidInput, Overloaded, UpstreamRejected, UpstreamTimeout
 from embedgate.core.types import Batch, BatchLimits
@@ -19,8 +22,7 @@ MAX_GATHERED_INPUTS = 64
 """Larger works gain nothing from company and would make the others wait: they are called on their own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(Struct, frozen=True):
     """Inputs of one request that one provider call may answer. Works with equal signatures may share a call.
 
     deadline_s: on the monotonic clock.

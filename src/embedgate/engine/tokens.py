@@ -6,7 +6,8 @@ the exact count is taken only where that bound does not already answer the quest
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import Input, Route
@@ -16,8 +17,7 @@ SPECIAL_TOKENS = 4
 _COUNT_ON_WORKER_BYTES = 50_000
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(Struct, frozen=True, gc=False):
     """Tokens of some inputs: `each` in their order. Not exact means an upper bound."""
 
     each: tuple[int, ...]

@@ -83,10 +83,19 @@ def parse(reply: HttpReply, batch: Batch, _route: Route, *, sends_usage: bool = 
     Raises UpstreamGarbled unless there is one list of numbers, or one base64 text, per input, all of one length.
     """
     body = decode(reply, _BODY)
-    if len(body.data) != len(batch.inputs):
-        raise UpstreamGarbled(f"{reply.provider} sent {len(body.data)} vectors for {len(batch.inputs)} inputs")
-    vectors = stack([_vector(item.embedding, reply.provider) for item in _in_order(body.data, reply.provider)])
-    return ProviderReply(vectors, _tokens(body.usage) if sends_usage else None, body.model)
+    tokens = _tokens(body.usage) if sends_usage else None
+    try:
+        vectors = _vectors(body.data, reply.provider, len(batch.inputs))
+    except UpstreamGarbled as error:
+        error.billed_tokens = tokens or 0
+        raise
+    return ProviderReply(vectors, tokens, body.model)
+
+
+def _vectors(items: list[_Item], provider_name: str, n: int) -> Vectors:
+    if len(items) != n:
+        raise UpstreamGarbled(f"{provider_name} sent {len(items)} vectors for {n} inputs")
+    return stack([_vector(item.embedding, provider_name) for item in _in_order(items, provider_name)])
 
 
 def _in_order(items: list[_Item], provider_name: str) -> list[_Item]:

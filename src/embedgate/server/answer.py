@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from embedgate.core.errors import (
     AccessError,
@@ -22,8 +23,7 @@ PIECE_BYTES = 128 * 1024
 """Size of one piece of a large body: encoding it holds the event loop for about a millisecond at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """One HTTP answer. `pieces` come after `body`, produced one at a time, so that a large one is never whole."""
 
     status: int

@@ -29,6 +29,36 @@ TRUNCATES: tuple[Truncate, ...] = ("none", "start", "end")
 _INPUT_FORMS = "input must be a text, a list of texts, a list of token ids, or a list of such lists"
 
 
+class Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The fields of a body without any field or form that is out of the common."""
+
+    model: str
+    input: str | tuple[str, ...]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+    input_type: InputType | None = None
+    truncate: Truncate | None = None
+    user: str | None = None
+    cache: CacheUse | None = None
+    provider: str | None = None
+
+    def inputs(self) -> tuple[str, ...]:
+        """The texts."""
+        return (self.input,) if isinstance(self.input, str) else self.input
+
+
+_plain = msgspec.json.Decoder(Plain)
+
+
+def plain(body: bytes) -> Plain | None:
+    """The body if it is plain, read in one go; None if it is anything else, which `Fields` then reads or refuses."""
+    try:
+        found = _plain.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return found if found.input and "" not in found.inputs() else None
+
+
 class Fields:
     """The fields of one JSON object, taken out one by one; what is left is unknown to the dialect."""
 

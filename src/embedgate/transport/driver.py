@@ -27,25 +27,24 @@ class HttpDriver:
         self._endpoint = endpoint
         self._pool = Pool(endpoint, settings)
         self._places = asyncio.Semaphore(endpoint.max_parallel)
-        self._calls: set[asyncio.Task[ProviderReply]] = set()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"parse-{endpoint.provider}")
         self._is_closed = False
 
     async def embed(self, batch: Batch, route: Route, deadline_s: float) -> ProviderReply:
         """Embed one batch. deadline_s: on the monotonic clock; waiting for a free place counts.
 
-        If the caller is cancelled, a call that is already on its way goes on to its answer or its deadline and
-        keeps its place until then: the provider is still working on it, and its connection is still sound.
+        A caller that is cancelled ends the call and its connection. Requests are not, when their callers leave: the
+        pipeline runs them to their end.
         Raises UpstreamError as the vendor module names it, or InternalError after `aclose`.
         """
         if self._is_closed:
             raise InternalError(f"provider {self._endpoint.provider} was called after it was closed")
         call = self._provider.build(batch, route)
         await self._take_place(deadline_s)
-        task = asyncio.create_task(self._exchange(call, batch, route, deadline_s))
-        self._calls.add(task)
-        task.add_done_callback(self._end_call)
-        return await asyncio.shield(task)
+        try:
+            return await self._exchange(call, batch, route, deadline_s)
+        finally:
+            self._places.release()
 
     async def aclose(self) -> None:
         """Let calls in flight and those that wait for a place end, then free connections and thread."""
@@ -72,10 +71,6 @@ class HttpDriver:
                 f"All {self._endpoint.max_parallel} places for calls to {self._endpoint.provider} were taken for "
                 "the request's time (max_parallel)"
             ) from None
-
-    def _end_call(self, task: asyncio.Task[ProviderReply]) -> None:
-        self._calls.discard(task)
-        self._places.release()
 
     async def _exchange(self, call: HttpCall, batch: Batch, route: Route, deadline_s: float) -> ProviderReply:
         answer = await self._pool.send(call, deadline_s)

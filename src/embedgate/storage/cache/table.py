@@ -51,7 +51,7 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         """Open the file. Raises Damaged or OSError."""
-        self._file = MappedFile(path)
+        self._file = MappedFile(path, is_map_writable=True)
         self._n_buckets = (self._file.size_bytes - _HEADER_BYTES) // _BUCKET_BYTES
         try:
             self.header()
@@ -100,18 +100,21 @@ class Table:
     def put(self, key: bytes, place: bytes) -> int | None:
         """Set the place of a key. Returns how many slots that took, 0 or 1; None if all its buckets are full.
 
-        Raises OSError.
+        Written through memory: two system calls for each key would each hand the interpreter lock over and back.
         """
         [probe] = probes([key])
+        table = self._file.map
         for start in self._starts(probe):
-            halves = self._file.map[start : start + _PLACES]
+            halves = table[start : start + _PLACES]
             for slot in range(_SLOTS):
                 half = halves[slot * _HALF_KEY_BYTES : (slot + 1) * _HALF_KEY_BYTES]
                 if half in (probe[2], _FREE):
-                    self._file.write([place], start + _PLACES + slot * _PLACE.size)
+                    at = start + _PLACES + slot * _PLACE.size
+                    table[at : at + _PLACE.size] = place
                     if half == probe[2]:
                         return 0
-                    self._file.write([probe[2]], start + slot * _HALF_KEY_BYTES)
+                    at = start + slot * _HALF_KEY_BYTES
+                    table[at : at + _HALF_KEY_BYTES] = probe[2]
                     return 1
         return None
 
