@@ -5,6 +5,7 @@ settings have short names (EMBEDGATE_HOST, EMBEDGATE_PORT, EMBEDGATE_DATA_DIR, E
 one is EMBEDGATE_<SECTION>__<FIELD>. Unknown keys are errors, and all errors are reported at once.
 """
 
+import ipaddress
 import os
 import tomllib
 import typing
@@ -28,6 +29,13 @@ SHORT_NAMES = {
 CONFIG_VARIABLE = "EMBEDGATE_CONFIG"
 MIN_CACHE_DISK_BYTES = 16_000_000
 
+
+def _check_network(text: str) -> str:
+    ipaddress.ip_network(text)
+    return text
+
+
+Network = Annotated[str, AfterValidator(_check_network)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -57,8 +65,53 @@ class ServerSettings(_Section):
         description="Seconds from the start of a request to its answer. Too small fails long batches on slow "
         "providers with 504.",
     )
+    trusted_proxies: tuple[Network, ...] = Field(
+        (),
+        description="Addresses or networks of proxies in front, whose X-Forwarded-For tells where a request comes "
+        "from. Policies see that address.",
+    )
     drain_timeout_s: Seconds = Field(
         60.0, description="Seconds that requests in flight may still take after SIGTERM before they are cut."
+    )
+    tls_cert_file: Path | None = Field(
+        None,
+        description="File with the certificate to serve HTTPS with, PEM, intermediate certificates after it. Read at "
+        "the start only.",
+    )
+    tls_key_file: Path | None = Field(
+        None,
+        description="File with the certificate's private key, PEM without a passphrase. If absent, the key is in "
+        "`server.tls_cert_file`.",
+    )
+    allow_plain_http: bool = Field(
+        False,
+        description="true serves HTTP without TLS at an address that other machines can reach: behind a proxy that "
+        "speaks TLS, or in a network that may read every key and text. Without it and without a certificate the "
+        "gateway does not start there.",
+    )
+    max_connections: Positive = Field(
+        2_000,
+        description="Connections of callers at once. More get 503. Each needs an open file; the limit of the process "
+        "is raised to that where the system allows it.",
+    )
+    max_head_bytes: Positive = Field(
+        32_768,
+        description="Largest request line and headers together, in bytes. More gets 400 and the connection is closed.",
+    )
+    head_timeout_s: Seconds = Field(
+        10.0,
+        description="Seconds that a request line and its headers may take to arrive, a new connection to send its "
+        "first byte, and a TLS handshake. Slower connections are closed.",
+    )
+    keep_alive_s: Positive = Field(
+        75,
+        description="Whole seconds that a connection stays open for the next request. Keep it above that of a proxy in "
+        "front, which else may send a request into a closing connection.",
+    )
+    unread_timeout_s: Seconds = Field(
+        60.0,
+        description="Seconds that a caller may read nothing of an answer that is ready for it before its connection is "
+        "closed.",
     )
 
 
@@ -128,10 +181,16 @@ class CacheSettings(_Section):
     """Vectors that are kept, so that a text is not embedded and paid for twice."""
 
     enabled: bool = Field(True, description="false embeds every text anew.")
-    scope: Literal["user", "shared"] = Field(
-        "user",
-        description="Who finds what was kept: only the owner of the key that embedded it, or everybody. `shared` lets "
-        "a caller see from cost and speed that another one has embedded the same text.",
+    scope: Literal["project", "user", "shared"] = Field(
+        "project",
+        description="Who finds what was kept: the keys of one project (of one user, where a key has no project), those "
+        "of one user, or everybody. `shared` lets a caller see from cost and speed that another one has embedded the "
+        "same text.",
+    )
+    reuse_costs: Literal["nothing", "full"] = Field(
+        "nothing",
+        description="What a text costs that was not sent to a provider, because it was kept or in flight: nothing, or "
+        "as much as if it had been sent.",
     )
     ttl_s: Seconds | None = Field(
         None,
@@ -152,6 +211,19 @@ class CacheSettings(_Section):
         32_000_000,
         description="Vectors that wait to be written to disk, in bytes. What comes when the queue is full stays in "
         "memory only.",
+    )
+
+
+class AccessSettings(_Section):
+    """Policies, and the secrets that the database holds."""
+
+    is_emergency: bool = Field(
+        False, description="What policies read as `context.is_emergency`, for those that permit more or less then."
+    )
+    master_key_env: str | None = Field(
+        None,
+        description="Environment variable with the key that stored provider keys are sealed with, 64 hex digits. If "
+        "absent: the file secrets.key in the data folder, made when it is first needed.",
     )
 
 
@@ -276,6 +348,7 @@ class Settings(_Section):
     upstream: UpstreamSettings = UpstreamSettings()
     storage: StorageSettings = StorageSettings()
     cache: CacheSettings = CacheSettings()
+    access: AccessSettings = AccessSettings()
     limits: LimitSettings = LimitSettings()
     local: LocalSettings = LocalSettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
@@ -290,6 +363,10 @@ class Secrets:
 
     _environment: Mapping[str, str] = field(repr=False)
 
+    def variable(self, name: str) -> str | None:
+        """The value of an environment variable, None if it is not set or empty."""
+        return self._environment.get(name, "").strip() or None
+
     def provider_key(self, variable: str | None, file: Path | None) -> str | None:
         """The key in `file` if one is named, else in the environment variable; None if there is none.
 
@@ -303,7 +380,7 @@ class Secrets:
             if not key:
                 raise ConfigError([f"api_key_file {file} is empty"])
             return key
-        return self._environment.get(variable, "").strip() or None if variable else None
+        return self.variable(variable) if variable else None
 
 
 @dataclass(frozen=True, slots=True)

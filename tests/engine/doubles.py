@@ -2,14 +2,14 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from embedgate.catalog import Catalog
 from embedgate.config import LimitSettings, UpstreamSettings
-from embedgate.core.access import KeyRecord
+from embedgate.core.access import AuditEvent, Decision, KeyRecord, Question, Rules, Subject
 from embedgate.core.errors import InvalidInput
 from embedgate.core.keys import digest
 from embedgate.core.ports import TokenCounter, TokenDecoder, VectorCache
@@ -22,6 +22,7 @@ from embedgate.core.types import (
     Input,
     LedgerEntry,
     Model,
+    Origin,
     Price,
     ProviderReply,
     Route,
@@ -30,13 +31,17 @@ from embedgate.core.vectors import Vectors, normalise
 from embedgate.engine.account import Accountant
 from embedgate.engine.admit import Admission
 from embedgate.engine.authenticate import Authenticator
+from embedgate.engine.budgets import Budgets
 from embedgate.engine.execute import Executor
+from embedgate.engine.limits import Limits
 from embedgate.engine.pipeline import Pipeline
-from embedgate.engine.plan import Planner
+from embedgate.engine.plan import Planner, Scope
 from embedgate.engine.resolve import Resolver
+from embedgate.engine.validate import Validator
 
 SECRET = "eg_" + "0" * 12 + "4" + "0" * 3 + "8" + "0" * 15
 DIM = 8
+NO_RULES = Rules()
 
 
 def vector_of(item: Input, space: str = "s", dim: int = DIM) -> Vectors:
@@ -113,16 +118,45 @@ class Words:
         return _Digits()
 
 
+class Permit:
+    """A decider that permits, until it is told to forbid providers. Cedar has tests of its own."""
+
+    def __init__(self) -> None:
+        self.reads: frozenset[str] = frozenset()
+        self.forbidden: set[str] = set()
+        self.questions: list[Question] = []
+
+    def decide(self, question: Question) -> Decision:
+        """Names the one policy there is."""
+        self.questions.append(question)
+        return Decision(question.provider not in self.forbidden, ("the-policy",))
+
+
 class Memory:
-    """Ledger and key store in lists: their real selves have tests of their own."""
+    """Ledger, audit trail and key store in lists: their real selves have tests of their own."""
 
     def __init__(self) -> None:
         self.entries: list[LedgerEntry] = []
+        self.events: list[AuditEvent] = []
         self.key = KeyRecord("key_1", "user_1", "u", "k", "0000", False, 0)
 
     async def record(self, entry: LedgerEntry) -> None:
         """Keep the entry."""
         self.entries.append(entry)
+
+    async def spent(self, subject: Subject, since_ms: int, without: Collection[str]) -> int:
+        """The sum of the entries of a subject."""
+        return sum(
+            entry.cost_picodollars
+            for entry in self.entries
+            if {"key": entry.key_id, "user": entry.user_id, "project": entry.project_id}[subject.kind] == subject.id
+            and entry.at_ms >= since_ms
+            and entry.request_id not in without
+        )
+
+    def note(self, event: AuditEvent) -> None:
+        """Keep the event."""
+        self.events.append(event)
 
     async def find(self, secret_digest: bytes) -> KeyRecord | None:
         """The one key there is."""
@@ -181,12 +215,16 @@ class Bench:
         refuses_unpriced: bool = False,
         cache: VectorCache | None = None,
         gathering: dict[str, int] | None = None,
-        shares_between_users: bool = True,
+        scope: Scope = "shared",
+        rules: Rules = NO_RULES,
     ) -> None:
         self.memory = Memory()
         self.providers = providers
         catalog = Catalog(models)
         tokenizers = Words()
+        self.policies = Permit()
+        self.limits = Limits(rules.limits)
+        self.budgets = Budgets(rules.budgets, self.memory)
 
         def space_of(provider: str, name: str) -> str | None:
             found = catalog.at_provider(provider, name)
@@ -194,9 +232,10 @@ class Bench:
 
         self.pipeline = Pipeline(
             authenticate=Authenticator(self.memory, "eg"),
-            admit=Admission(catalog, limits or LimitSettings(), tokenizers, providers.keys(), models[0].id),
+            validate=Validator(catalog, limits or LimitSettings(), tokenizers, providers.keys(), models[0].id),
+            admit=Admission(self.policies, self.limits, self.budgets, self.memory, tokenizers),
             resolve=Resolver(catalog, providers.keys(), lambda name: f"switch {name} on", refuses_unpriced),
-            planner=Planner(tokenizers, cache, shares_between_users),
+            planner=Planner(tokenizers, cache, scope),
             execute=Executor(
                 providers, tokenizers, UpstreamSettings(max_retries=1, retry_wait_s=0.001), gathering or {}, space_of
             ),
@@ -212,4 +251,4 @@ class Bench:
         async def read() -> EmbedRequest:
             return request
 
-        return await self.pipeline.embed(f"req_{self._requests}", "openai", secret, read)
+        return await self.pipeline.embed(Origin(f"req_{self._requests}", "openai", secret), read)

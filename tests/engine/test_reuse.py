@@ -41,7 +41,7 @@ class DictCache:
 
 
 def request(*inputs: str, **changes: object) -> EmbedRequest:
-    return structs.replace(EmbedRequest(model="acme/m", inputs=inputs), **changes)  # type: ignore[arg-type]
+    return structs.replace(EmbedRequest(model="acme/m", inputs=inputs), **changes)
 
 
 def right(inputs: Sequence[str], dim: int = DIM) -> Vectors:
@@ -137,7 +137,7 @@ async def test_no_store_neither_reads_nor_writes_the_cache() -> None:
 
 async def test_users_do_not_share_vectors_unless_the_settings_say_so() -> None:
     provider = ScriptedProvider()
-    bench = Bench([model("a")], {"a": provider}, cache=DictCache(), shares_between_users=False)
+    bench = Bench([model("a")], {"a": provider}, cache=DictCache(), scope="user")
     await bench.embed(request("x"))
     bench.memory.key = dataclasses.replace(bench.memory.key, user_id="user_2")
     await bench.embed(request("x"))

@@ -10,14 +10,20 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from embedgate.core.access import AuditEvent
 from embedgate.core.errors import InternalError
 from embedgate.core.types import LedgerEntry
+from embedgate.storage.appender import Item
+from embedgate.storage.audit import SqlAudit
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
-from embedgate.storage.group_commit import GroupWriter
-from embedgate.storage.ledger import SqlLedger, Totals
+from embedgate.storage.group_commit import GroupWriter, Pending
+from embedgate.storage.ledger import SqlLedger
+from embedgate.storage.paging import every
+from embedgate.storage.reports import SqlReports
 
 ENTRY = LedgerEntry(
     request_id="r",
@@ -40,12 +46,17 @@ ENTRY = LedgerEntry(
     outcome="ok",
     total_ms=1.25,
     upstream_ms=0.1,
+    project_id="project_a",
+    authenticate_ms=0.25,
+    admit_ms=0.5,
 )
+EVENT = AuditEvent("decision", ENTRY.at_ms, ENTRY.key_id, "embedding", ENTRY.model, "permit", "r", ("p1",), {"n": 2})
 
 RECORD_FOREVER = """
 import asyncio, sys
 from dataclasses import replace
 from pathlib import Path
+from embedgate.core.access import AuditEvent
 from embedgate.core.types import LedgerEntry
 from embedgate.storage.database import open_database
 from embedgate.storage.ledger import SqlLedger
@@ -57,6 +68,7 @@ async def main():
         while True:
             n += 1
             name = f"{worker}-{n}"
+            ledger.note(AuditEvent("decision", n, "k", "embedding", "m", "permit", name))
             await ledger.record(LedgerEntry(
                 name, n, "openai", "u", "k", None, "m", "s", "p", "um", 1, 1, 0, False, 1, None, 1, "ok", 1.0, 1.0))
             print(name, flush=True)
@@ -68,6 +80,22 @@ asyncio.run(main())
 
 def numbered(i: int) -> LedgerEntry:
     return replace(ENTRY, request_id=f"r{i}", at_ms=ENTRY.at_ms + i)
+
+
+def noted(i: int) -> AuditEvent:
+    return replace(EVENT, request_id=f"r{i}")
+
+
+def written(database: Database) -> list[LedgerEntry]:
+    """What is in the ledger, in the order of writing."""
+    return list(SqlReports(database).every_entry())
+
+
+def trail(database: Database) -> list[AuditEvent]:
+    """What is in the audit trail, oldest first."""
+    audit = SqlAudit(database)
+    assert audit.verify().is_intact
+    return [stored.event for stored in every(lambda page: audit.events(query=replace(page, sort="seq")))]
 
 
 def events(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -94,7 +122,7 @@ async def test_each_of_many_concurrent_entries_is_there_once_and_unchanged(datab
     ledger = SqlLedger(database)
     entries = [numbered(i) for i in range(500)]
     await asyncio.gather(*(ledger.record(entry) for entry in entries))
-    assert ledger.entries(1000) == entries[::-1]
+    assert written(database) == entries
     ledger.close()
 
 
@@ -102,20 +130,7 @@ async def test_an_entry_that_is_recorded_again_is_written_once(database: Databas
     ledger = SqlLedger(database)
     await asyncio.gather(*(ledger.record(ENTRY) for _ in range(3)))
     await ledger.record(ENTRY)
-    assert ledger.entries(10) == [ENTRY]
-    ledger.close()
-
-
-async def test_reports_are_by_user_and_time(database: Database) -> None:
-    ledger = SqlLedger(database)
-    assert ledger.totals() == Totals(0, 0, 0, 0)
-    theirs = replace(numbered(3), user_id="user_b", cost_picodollars=2**60)
-    for entry in (numbered(1), numbered(2), theirs):
-        await ledger.record(entry)
-    assert ledger.totals() == Totals(3, 6, 21, 280_000 + 2**60)
-    assert ledger.totals(user_id="user_a", since_ms=ENTRY.at_ms + 2) == Totals(1, 2, 7, 140_000)
-    assert ledger.entries(1, user_id="user_a") == [numbered(2)]
-    assert ledger.entries(10, since_ms=ENTRY.at_ms + 2) == [theirs, numbered(2)]
+    assert written(database) == [ENTRY]
     ledger.close()
 
 
@@ -123,36 +138,40 @@ async def test_what_arrives_during_a_write_is_one_group() -> None:
     groups: list[list[str]] = []
     is_writing, may_end = threading.Event(), threading.Event()
 
-    def insert(entries: Sequence[LedgerEntry]) -> None:
-        groups.append([entry.request_id for entry in entries])
+    def append(items: Sequence[Item]) -> None:
+        groups.append([item.request_id for item in items])
         is_writing.set()
         may_end.wait()
 
-    writer = GroupWriter(insert, max_pending=100, patience_s=1.0)
-    first = asyncio.ensure_future(writer.write(numbered(0)))
+    writer = GroupWriter(append, max_pending=100, patience_s=1.0)
+    waiters = [asyncio.get_running_loop().create_future() for _ in range(20)]
+    writer.offer(Pending(numbered(0), waiters[0]))
     await asyncio.to_thread(is_writing.wait)  # at once: one entry alone does not wait for company
-    others = [asyncio.ensure_future(writer.write(numbered(i))) for i in range(1, 20)]
-    await asyncio.sleep(0)
+    for i in range(1, 20):
+        writer.offer(Pending(noted(i)))
+        writer.offer(Pending(numbered(i), waiters[i]))
+    was_idle = writer.is_idle
     may_end.set()
-    await asyncio.gather(first, *others)
-    assert groups == [["r0"], [f"r{i}" for i in range(1, 20)]]
+    await asyncio.gather(*waiters)
+    assert (was_idle, writer.is_idle) == (False, True)
+    assert groups == [["r0"], [f"r{i}" for i in range(1, 20) for _ in range(2)]]
     writer.close()
 
 
 def test_every_entry_acknowledged_before_a_kill_is_there(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", RECORD_FOREVER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
-    acknowledged = [child.stdout.readline().strip() for _ in range(300)]
+    acknowledged = [child.stdout.readline().strip() for _ in range(200)]
     child.kill()
     acknowledged += child.communicate()[0].splitlines()
     database = open_database(tmp_path)
-    ledger = SqlLedger(database)
-    written = [entry.request_id for entry in ledger.entries(100_000)]
-    ledger.close()
+    entries = [entry.request_id for entry in written(database)]
+    events = trail(database)
     database.close()
     # The kill may have cut the last line short.
-    assert set(acknowledged[:-1]) <= set(written)
-    assert len(set(written)) == len(written)
+    assert set(acknowledged[:-1]) <= set(entries)
+    assert len(set(entries)) == len(entries)
+    assert set(entries) <= {event.request_id for event in events}
 
 
 async def test_a_short_lock_is_waited_out(
@@ -165,7 +184,7 @@ async def test_a_short_lock_is_waited_out(
     assert not done
     other.execute("COMMIT")
     await recording
-    assert ledger.entries(10) == [ENTRY]
+    assert written(impatient) == [ENTRY]
     assert events(caplog) == []
     ledger.close()
 
@@ -182,7 +201,7 @@ async def test_entries_of_an_outage_fail_are_kept_and_written_when_it_ends(
     assert all(isinstance(result, InternalError) for result in results)
     other.execute("ALTER TABLE elsewhere RENAME TO ledger")
     await ledger.record(numbered(21))
-    assert ledger.entries(100) == [numbered(i) for i in range(21, -1, -1)]
+    assert written(impatient) == [numbered(i) for i in range(22)]
     ledger.close()
     assert events(caplog) == ["ledger_stuck", "ledger_recovered"]
     assert "no such table: ledger" in str(caplog.records[0].__dict__["fields"])
@@ -201,26 +220,31 @@ async def test_a_full_ledger_refuses_at_once_and_logs_what_it_cannot_keep(
     assert caplog.records[0].__dict__["fields"]["request_id"] == "r3"
     other.execute("COMMIT")
     await asyncio.gather(*kept)
-    assert len(ledger.entries(10)) == 3
+    assert len(written(impatient)) == 3
     ledger.close()
 
 
-async def test_an_entry_that_cannot_be_stored_fails_alone(
-    impatient: Database, other: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("synchronous", ["normal", "full"])
+async def test_what_cannot_be_stored_fails_alone(
+    tmp_path: Path, synchronous: Literal["normal", "full"], caplog: pytest.LogCaptureFixture
 ) -> None:
-    ledger = SqlLedger(impatient)
+    database = open_database(tmp_path, synchronous)
+    ledger = SqlLedger(database)
     entries = [numbered(i) for i in range(5)]
     entries[1] = replace(entries[1], cost_picodollars=2**63)
     entries[3] = replace(entries[3], end_user="\ud800")
-    other.execute("BEGIN IMMEDIATE")  # so that all five become one group
-    recording = [asyncio.ensure_future(ledger.record(entry)) for entry in entries]
-    await asyncio.wait(recording, timeout=0.02)
-    other.execute("COMMIT")
+    bad = [replace(noted(5), target="\ud800"), replace(noted(6), at_ms=2**63), replace(noted(7), detail={"n": 2**64})]
+    for event in (noted(0), *bad, noted(8)):
+        ledger.note(event)
+    recording = (asyncio.wait_for(ledger.record(entry), timeout=10) for entry in entries)
     results = await asyncio.gather(*recording, return_exceptions=True)
-    assert [type(result) for result in results] == [type(None), InternalError] * 2 + [type(None)]
-    assert [entry.request_id for entry in ledger.entries(10)] == ["r4", "r2", "r0"]
-    assert events(caplog) == ["ledger_lost"] * 2
     ledger.close()
+    assert [type(result) for result in results] == [type(None), InternalError] * 2 + [type(None)]
+    assert [entry.request_id for entry in written(database)] == ["r0", "r2", "r4"]
+    assert trail(database) == [noted(0), noted(8)]
+    assert events(caplog) == ["audit_lost"] * 3 + ["ledger_lost"] * 2
+    assert caplog.records[0].__dict__["fields"]["target"] == r"'\ud800'"
+    database.close()
 
 
 async def test_an_entry_is_written_although_its_caller_has_gone(impatient: Database, other: sqlite3.Connection) -> None:
@@ -232,7 +256,7 @@ async def test_an_entry_is_written_although_its_caller_has_gone(impatient: Datab
     await asyncio.wait([gone])
     other.execute("COMMIT")
     ledger.close()
-    assert ledger.entries(10) == [ENTRY]
+    assert written(impatient) == [ENTRY]
 
 
 async def test_closing_writes_what_is_pending_and_refuses_what_comes_later(database: Database) -> None:
@@ -243,7 +267,7 @@ async def test_closing_writes_what_is_pending_and_refuses_what_comes_later(datab
     await asyncio.gather(*pending)
     with pytest.raises(InternalError):
         await ledger.record(numbered(100))
-    assert len(ledger.entries(1000)) == 100
+    assert len(written(database)) == 100
 
 
 async def test_closing_in_an_outage_ends_and_logs_what_was_spent(
@@ -261,3 +285,115 @@ async def test_closing_in_an_outage_ends_and_logs_what_was_spent(
     assert (fields["user_id"], fields["tokens"], fields["cost_picodollars"]) == ("user_a", "7", "140000")
     assert caplog.records[1].levelno == logging.CRITICAL
     other.execute("COMMIT")
+
+
+async def test_a_decision_is_on_disk_when_its_entry_is(database: Database, tmp_path: Path) -> None:
+    ledger = SqlLedger(database)
+    reader = sqlite3.connect(tmp_path / DATABASE_FILE)
+
+    async def request(i: int) -> bool:
+        ledger.note(noted(i))
+        await ledger.record(numbered(i))
+        found = reader.execute("SELECT count(*) FROM audit WHERE request_id = ?", (f"r{i}",)).fetchone()
+        return bool(found == (1,))
+
+    assert all([all(await asyncio.gather(*(request(100 * turn + i) for i in range(8)))) for turn in range(10)])
+    reader.close()
+    ledger.close()
+    assert len(trail(database)) == len(written(database)) == 80
+
+
+@pytest.mark.parametrize("broken", ["audit", "ledger"])
+async def test_entry_and_decision_are_written_together_or_not_at_all(
+    impatient: Database, other: sqlite3.Connection, broken: str
+) -> None:
+    ledger = SqlLedger(impatient, patience_s=0.05)
+    other.execute(f"ALTER TABLE {broken} RENAME TO elsewhere")
+    ledger.note(EVENT)
+    with pytest.raises(InternalError):
+        await ledger.record(ENTRY)
+    other.execute(f"ALTER TABLE elsewhere RENAME TO {broken}")
+    other.execute("BEGIN IMMEDIATE")
+    counts = [other.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("audit", "ledger")]
+    other.execute("COMMIT")
+    assert counts in ([0, 0], [1, 1])  # the second if the retry was faster than we
+    ledger.close()
+    assert (trail(impatient), written(impatient)) == ([EVENT], [ENTRY])
+
+
+@pytest.mark.parametrize("synchronous", ["normal", "full"])
+async def test_a_decision_without_an_entry_is_on_disk_within_a_moment(
+    tmp_path: Path, synchronous: Literal["normal", "full"]
+) -> None:
+    database = open_database(tmp_path, synchronous)
+    ledger = SqlLedger(database)
+    for i in range(3):
+        ledger.note(noted(i))
+    async with asyncio.timeout(5):
+        while len(trail(database)) < 3:
+            await asyncio.sleep(0.01)
+    ledger.note(noted(3))  # the wait begins anew for the next one
+    async with asyncio.timeout(5):
+        while len(trail(database)) < 4:
+            await asyncio.sleep(0.01)
+    assert trail(database) == [noted(i) for i in range(4)]
+    ledger.close()
+    database.close()
+
+
+async def test_a_flood_of_decisions_is_written_before_their_wait_is_over(database: Database) -> None:
+    ledger = SqlLedger(database)
+    for i in range(300):
+        ledger.note(noted(i))
+    await asyncio.sleep(0)
+    ledger.close()
+    assert trail(database) == [noted(i) for i in range(300)]
+
+
+async def test_decisions_that_cannot_be_kept_are_logged_and_leave_room_for_entries(
+    impatient: Database, other: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = SqlLedger(impatient, max_pending=3)
+    other.execute("BEGIN IMMEDIATE")
+    for i in range(5):
+        ledger.note(noted(i))
+    kept = asyncio.ensure_future(ledger.record(ENTRY))
+    await asyncio.wait([kept], timeout=0.02)
+    assert events(caplog) == ["audit_lost"] * 2
+    assert [record.__dict__["fields"]["request_id"] for record in caplog.records] == ["r3", "r4"]
+    assert caplog.records[0].levelno == logging.CRITICAL
+    other.execute("COMMIT")
+    await kept
+    ledger.close()
+    assert trail(impatient) == [noted(i) for i in range(3)]
+
+
+async def test_closing_writes_the_decisions_and_logs_those_that_come_later(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = SqlLedger(database)
+    ledger.note(noted(0))
+    ledger.close()
+    ledger.note(noted(1))
+    assert trail(database) == [noted(0)]
+    assert events(caplog) == ["audit_lost"]
+
+
+async def test_closing_in_an_outage_logs_the_decisions(
+    impatient: Database, other: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = SqlLedger(impatient, patience_s=0.02)
+    other.execute("BEGIN IMMEDIATE")
+    ledger.note(EVENT)
+    ledger.close()
+    assert events(caplog) == ["ledger_stuck", "audit_lost"]
+    other.execute("COMMIT")
+
+
+def test_a_ledger_that_cannot_be_read_says_so(impatient: Database, other: sqlite3.Connection) -> None:
+    ledger = SqlLedger(impatient)
+    ledger.check()
+    other.execute("DROP TABLE ledger")
+    with pytest.raises(InternalError, match="no such table"):
+        ledger.check()
+    ledger.close()

@@ -25,6 +25,8 @@ value seen, the value allowed and the next step; never a key, an input or a vect
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
+from embedgate.core.access import Rate
+
 
 class GatewayError(Exception):
     """Base of all errors that a request can end with.
@@ -43,6 +45,8 @@ class GatewayError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.rate: Rate | None = None
+        """Where the caller stands with its limits, for the headers of the answer; None if it has none."""
 
 
 class RequestError(GatewayError):
@@ -237,7 +241,12 @@ class RevokedKey(AccessError):
 
 
 class NotPermitted(AccessError):
-    """A policy forbids it."""
+    """A policy forbids it, or none permits it. `policies` are those that forbid."""
+
+    def __init__(self, message: str, *, policies: Sequence[str] = ()) -> None:
+        """policies: ids."""
+        super().__init__(message)
+        self.policies = tuple(policies)
 
 
 class RateLimited(AccessError):

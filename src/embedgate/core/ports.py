@@ -93,7 +93,12 @@ class VectorCache(Protocol):
 
 
 class PolicyDecider(Protocol):
-    """Answers whether a request is permitted, by the policies in force."""
+    """Answers whether a request is permitted, by the policies in force.
+
+    `reads` are the attributes that decisions depend on, such as `context.input_tokens`; others need not be found out.
+    """
+
+    reads: frozenset[str]
 
     def decide(self, question: Question) -> Decision:
         """Deny unless a policy permits and none forbids. Fast enough for the event loop. Never raises."""

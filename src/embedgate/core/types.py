@@ -7,11 +7,11 @@ of references can pass through are not tracked by the garbage collector.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from embedgate.core.access import Caller
+from embedgate.core.access import Caller, Rate
 from embedgate.core.errors import GatewayError
 from embedgate.core.vectors import Vectors
 
@@ -160,6 +160,15 @@ class Routing:
     by_price: bool = False
 
 
+class Origin(Struct, frozen=True, gc=False):
+    """Where a request comes from: its id, the API it speaks, the credential and the address it came with."""
+
+    request_id: str
+    dialect: Dialect
+    secret: str | None
+    ip_address: str = ""
+
+
 class EmbedRequest(Struct, frozen=True, gc=False):
     """One embeddings request, free of any wire format.
 
@@ -260,6 +269,7 @@ class EmbedResult(Struct, frozen=True, gc=False):
     cost_picodollars: int
     truncated: tuple[int, ...]
     timing: "Timing"
+    rate: Rate | None = None
 
 
 class Timing(Struct, frozen=True, gc=False):
@@ -352,9 +362,21 @@ class Spend:
     cost_picodollars: int = 0
 
 
+class Holding(Protocol):
+    """Money that is held for one request."""
+
+    async def cover(self, total_picodollars: int) -> None:
+        """Hold at least that much in all. Raises BudgetExhausted, or InternalError if the ledger cannot be read."""
+        ...
+
+
 @dataclass(slots=True)
 class Call:
-    """The life of one request: the only mutable record. Stages add to it; `account` reads it at the end."""
+    """The life of one request: the only mutable record. Stages add to it; `account` reads it at the end.
+
+    `held_picodollars` were held for answering each input once; `wasted_picodollars` were billed for answers that had to
+    be asked for again.
+    """
 
     request_id: str
     dialect: Dialect
@@ -363,6 +385,11 @@ class Call:
     started_s: float
     authenticate_s: float
     deadline_s: float
+    ip_address: str = ""
+    admit_s: float = 0.0
+    hold: Holding | None = None
+    held_picodollars: int = 0
     spends: list[Spend] = field(default_factory=list)
+    wasted_picodollars: int = 0
     upstream_s: float = 0.0
     error: GatewayError | None = None

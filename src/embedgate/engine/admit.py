@@ -1,134 +1,162 @@
-"""May this request be served at all: everything that can be refused before a provider is touched.
+"""May this caller do this now: policies, limits, budgets. Refuses before a provider is touched.
 
-Checks the model, the sizes and the counts. Policies, limits and budgets join here; until they do, an
-authenticated caller may use every model without limit.
+Owns what a request was let in with, from here to its ledger entry. Knows the order of the three questions: a policy's
+refusal counts nowhere, and nobody's money is held for one who has to wait.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Sequence
+from datetime import datetime
 
-from embedgate.catalog import Catalog
-from embedgate.config import LimitSettings
-from embedgate.core.errors import (
-    InputTooLong,
-    InvalidDimension,
-    InvalidInput,
-    ModelNotAtProvider,
-    NotAnEmbeddingModel,
-    TooManyTokens,
-    UnknownModel,
-    UnknownProvider,
-)
-from embedgate.core.ports import Tokenizers
-from embedgate.core.types import Call, EmbedRequest, Model, Route
-from embedgate.engine.tokens import bounds, count_aside
+from embedgate.core.access import AuditEvent, Caller, Decision, Question, Rate
+from embedgate.core.clock import utc_now
+from embedgate.core.errors import BudgetExhausted, NotPermitted
+from embedgate.core.ports import AuditTrail, PolicyDecider, Tokenizers
+from embedgate.core.types import Call, Candidate
+from embedgate.engine.budgets import Budgets
+from embedgate.engine.grant import Grant
+from embedgate.engine.limits import Limits
+from embedgate.engine.tokens import bound, bounds, count_aside
+
+_SPENDS = frozenset({"principal.current_daily_spend", "principal.current_monthly_spend"})
+_WEIGHTS = frozenset({"context.input_tokens", "context.estimated_cost"})
 
 
 class Admission:
-    """The gate. Refusing is cheap: it needs the catalogue and, for large requests, a tokenizer."""
+    """The gate. Policies, limits and budgets may be replaced while it stands."""
 
     def __init__(
         self,
-        catalog: Catalog,
-        limits: LimitSettings,
+        decider: PolicyDecider,
+        limits: Limits,
+        budgets: Budgets,
+        audit: AuditTrail,
         tokenizers: Tokenizers,
-        switched_on: Collection[str],
-        default_model: str,
+        is_emergency: bool = False,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
-        """switched_on: providers that can be called. default_model: named in refusals when nothing fits better."""
-        self._catalog = catalog
+        """is_emergency: what policies are told. now: an aware time, of the clock that dates ledger entries."""
         self._limits = limits
+        self._budgets = budgets
+        self._audit = audit
         self._tokenizers = tokenizers
-        self._switched_on = switched_on
-        self._default_model = default_model
+        self._is_emergency = is_emergency
+        self._now = now
+        self.follow(decider)
 
-    async def __call__(self, call: Call) -> Model:
-        """The model that is asked for.
+    def follow(self, decider: PolicyDecider) -> None:
+        """Put other policies in force."""
+        self._decider = decider
+        self._reads_spends = not _SPENDS.isdisjoint(decider.reads)
+        self._reads_weights = not _WEIGHTS.isdisjoint(decider.reads)
 
-        Raises a RequestError that names the field, the value seen and the value allowed.
+    async def __call__(self, call: Call, candidates: Sequence[Candidate]) -> Grant:
+        """Let a request in, on those of its routes that the policies permit. The grant must be ended by `account`.
+
+        Raises NotPermitted, RateLimited, Overloaded, BudgetExhausted, or InternalError if the ledger cannot be read.
         """
+        subjects = call.caller.subjects
+        has_budget = self._budgets.applies(subjects)
+        is_exact = has_budget or self._reads_weights or self._limits.applies(subjects)
+        weights = await self._weigh(call, candidates, is_exact=is_exact)
+        permitted = await self._permitted(call, weights)
+        amount = max(_cost(candidate, tokens) for candidate, tokens in permitted) if has_budget else 0
+        place = await self._limits.enter(subjects, max(tokens for _, tokens in permitted), call.deadline_s)
+        try:
+            hold = await self._budgets.hold(call.request_id, subjects, amount)
+        except BaseException as error:
+            place.withdraw()
+            if isinstance(error, BudgetExhausted):
+                self._note(call, error.code, Decision(is_permitted=False))
+            raise
+        call.hold, call.held_picodollars = hold, amount
+        return Grant(tuple(candidate for candidate, _ in permitted), place, hold)
+
+    def rate(self, caller: Caller) -> Rate | None:
+        """Where a caller stands with its limits; None if it has none."""
+        return self._limits.rate(caller.subjects)
+
+    async def _weigh(
+        self, call: Call, candidates: Sequence[Candidate], *, is_exact: bool
+    ) -> list[tuple[Candidate, int]]:
+        """Each candidate with the tokens of the request there: exact where its tokenizer is here, else a bound."""
         request = call.request
-        model = self._embedding_model(request.model, request.provider)
-        self._check_dim(request, model)
-        if len(request.inputs) > self._limits.max_inputs:
-            raise InvalidInput(
-                f"input has {len(request.inputs)} items; at most {self._limits.max_inputs} are allowed in one request. "
-                "Send them in several requests."
-            )
-        await self._check_tokens(request, model)
-        return model
+        at_most = sum(bounds(request.inputs))
+        found: dict[str, int] = {}
+        weighed = []
+        for candidate in candidates:
+            route = candidate.route
+            if is_exact and route.tokenizer not in found:
+                found[route.tokenizer] = (await count_aside(request.inputs, route, self._tokenizers)).total
+            prefix = route.query_prefix if request.input_type == "query" else route.document_prefix
+            added = len(request.inputs) * bound(prefix) if prefix and request.input_type else 0
+            weighed.append((candidate, found.get(route.tokenizer, at_most) + added))
+        return weighed
 
-    def _embedding_model(self, name: str, provider: str | None) -> Model:
-        if provider and provider not in self._catalog.providers():
-            raise UnknownProvider(f"There is no provider {provider[:100]!r} here.", param="provider")
-        model = self._catalog.at_provider(provider, name) if provider else self._catalog.find(name)
-        if model is None and provider and self._catalog.find(name):
-            raise ModelNotAtProvider(f"Model {name[:200]} is not served by {provider}.", param="model")
-        if model is None:
-            raise UnknownModel(self._explain_unknown(name), param="model")
-        if model.action != "embedding":
-            suggestion = self._suggest(model, provider)
-            raise NotAnEmbeddingModel(
-                f"Model {name} does not support embedding action. Use {suggestion} instead.", param="model"
-            )
-        return model
+    async def _permitted(self, call: Call, weights: Sequence[tuple[Candidate, int]]) -> list[tuple[Candidate, int]]:
+        """The candidates that the policies permit; the audit trail has why. Raises NotPermitted if there is none."""
+        day = month = 0
+        if self._reads_spends:
+            spends = await self._budgets.spends(call.caller.subjects[0])
+            day, month = spends.day_picodollars, spends.month_picodollars
+        now = self._now()
+        permitted = []
+        decisions = []
+        for candidate, tokens in weights:
+            decision = self._decider.decide(self._question(call, candidate, tokens, now, day, month))
+            decisions.append(decision)
+            if decision.is_permitted:
+                permitted.append((candidate, tokens))
+        if permitted:
+            self._note(call, "permit", next(decision for decision in decisions if decision.is_permitted))
+            return permitted
+        self._note(call, "forbid", decisions[0])
+        raise NotPermitted(_explain(call, decisions[0]), policies=decisions[0].policies)
 
-    def _suggest(self, model: Model, provider: str | None) -> str:
-        """The cheapest embedding model near the one asked for: of the provider that was named, else one that is on."""
-        wanted = {provider} if provider else set(self._switched_on)
-        near = [
-            (route.price.picodollars_per_token, other)
-            for other in self._catalog.embedding_models()
-            for route in other.routes
-            if route.provider in wanted and route.price and (provider or other.author == model.author)
-        ]
-        if not near:
-            return self._default_model
-        _, cheapest = min(near, key=lambda pair: pair[0])
-        return cheapest.name if provider else cheapest.id
-
-    def _explain_unknown(self, name: str) -> str:
-        ambiguous = self._catalog.ambiguous(name)
-        if ambiguous:
-            return f"The model name {name!r} fits several models: {', '.join(ambiguous[:5])}. Use one of these ids."
-        replacement = self._catalog.retired(name)
-        if replacement:
-            return f"The model {name!r} was shut down by its provider. Use {replacement} instead."
-        close = self._catalog.close_matches(name)
-        hint = f"Did you mean {' or '.join(close)}?" if close else f"Use {self._default_model}, or see GET /v1/models."
-        return f"The model {name[:200]!r} does not exist here. {hint}"
-
-    @staticmethod
-    def _check_dim(request: EmbedRequest, model: Model) -> None:
-        if request.dim is None or model.dims is None or request.dim in model.dims:
-            return
-        raise InvalidDimension(
-            f"dimensions is {request.dim}; {model.id} makes vectors of {model.dims.describe()}. "
-            "Leave dimensions out for its own size.",
-            param="dimensions",
+    def _question(self, call: Call, candidate: Candidate, tokens: int, now: datetime, day: int, month: int) -> Question:
+        request, model = call.request, candidate.model
+        return Question(
+            caller=call.caller,
+            action="embedding",
+            model=model.id,
+            model_name=model.name,
+            provider=candidate.route.provider,
+            space=model.space or model.id,
+            at=now,
+            ip_address=call.ip_address,
+            is_emergency=self._is_emergency,
+            n_inputs=len(request.inputs),
+            tokens=tokens,
+            dim=request.dim or candidate.route.dims.default,
+            input_type=request.input_type or "none",
+            cost_picodollars=_cost(candidate, tokens),
+            daily_spend_picodollars=day,
+            monthly_spend_picodollars=month,
+            requests_per_minute=self._limits.requests_per_minute(call.caller.user_id),
         )
 
-    async def _check_tokens(self, request: EmbedRequest, model: Model) -> None:
-        """Refuse what is surely too long. Where no exact tokenizer is here, the provider decides."""
-        upper = bounds(request.inputs)
-        total_bound = sum(upper)
-        is_long = model.max_input_tokens and max(upper) > model.max_input_tokens and request.truncate == "none"
-        if total_bound <= self._limits.max_tokens and not is_long:
-            return
-        route = model.routes[0]
-        counted = await count_aside(request.inputs, route, self._tokenizers)
-        if not counted.is_exact:
-            return
-        if is_long:
-            self._check_each(counted.each, route)
-        if counted.total > self._limits.max_tokens:
-            raise TooManyTokens(
-                f"The inputs have {counted.total} tokens together; at most {self._limits.max_tokens} are allowed in "
-                "one request. Send them in several requests.",
-                param="input",
+    def _note(self, call: Call, outcome: str, decision: Decision) -> None:
+        self._audit.note(
+            AuditEvent(
+                kind="decision",
+                at_ms=int(self._now().timestamp() * 1000),
+                actor=call.caller.key_id,
+                action="embedding",
+                target=call.request.model[:200],
+                outcome=outcome,
+                request_id=call.request_id,
+                policies=decision.policies,
+                detail={"errors": "; ".join(decision.errors)[:1000]} if decision.errors else {},
             )
+        )
 
-    @staticmethod
-    def _check_each(tokens: tuple[int, ...], route: Route) -> None:
-        for index, n in enumerate(tokens):
-            if n > route.max_input_tokens:
-                raise InputTooLong.measured(index, n, route.max_input_tokens)
+
+def _cost(candidate: Candidate, tokens: int) -> int:
+    price = candidate.route.price
+    return tokens * price.picodollars_per_token if price else 0
+
+
+def _explain(call: Call, decision: Decision) -> str:
+    wish = f"embedding with {call.request.model[:200]}"
+    if decision.policies:
+        return f"{wish} is forbidden by policy {', '.join(decision.policies)}. Ask your administrator."
+    return f"No policy permits {wish} for this key. Ask your administrator."

@@ -43,13 +43,12 @@ class Outcome(Struct, frozen=True):
     error: GatewayError | None = None
 
     def part(self, start: int, end: int) -> "Outcome":
-        """The outcome of the inputs from `start` to `end`: their share of what was billed."""
-        if self.vectors is None:
-            return self
+        """The outcome of the inputs from `start` to `end`: their share of what was billed, an error of their own."""
         tokens = self.tokens[start:end]
         return replace(
             self,
-            vectors=self.vectors[start:end],
+            vectors=None if self.vectors is None else self.vectors[start:end],
+            error=None if self.error is None else for_another(self.error),
             tokens=tokens,
             truncated=tuple(position - start for position in self.truncated if start <= position < end),
             billed=sum(tokens),
@@ -107,16 +106,24 @@ class Asker:
             spent_s = time.monotonic() - started_s
             word = "bad_answer" if isinstance(error, UpstreamGarbled) else error.code
             metrics.provider_call(route.provider, word, len(batch.inputs), spent_s)
-            return Outcome(error=error, billed=_billed(error), upstream_s=spent_s)
+            return await self._failed(batch.inputs, error, spent_s)
         spent_s = time.monotonic() - started_s
         tokens, is_estimated = await self._tokens(batch.inputs, reply)
         try:
             vectors = checked(reply, batch, self._candidate.model, route, self._space_of)
         except UpstreamGarbled as error:
             metrics.provider_call(route.provider, "bad_answer", len(batch.inputs), spent_s)
-            return Outcome(error=error, is_estimated=is_estimated, billed=sum(tokens), upstream_s=spent_s)
+            return Outcome(None, tokens, is_estimated, billed=sum(tokens), upstream_s=spent_s, error=error)
         metrics.provider_call(route.provider, "ok", len(batch.inputs), spent_s)
         return Outcome(vectors, tokens, is_estimated, reply.truncated, sum(tokens), spent_s)
+
+    async def _failed(self, inputs: Sequence[Input], error: GatewayError, spent_s: float) -> Outcome:
+        """The outcome of a call that gave no vectors, but may be on the bill all the same."""
+        billed = error.billed_tokens if isinstance(error, UpstreamGarbled) else 0
+        if not billed:
+            return Outcome(error=error, upstream_s=spent_s)
+        counted = await count_aside(inputs, self._candidate.route, self._tokenizers)
+        return Outcome(None, split(billed, counted.each), billed=billed, upstream_s=spent_s, error=error)
 
     async def _tokens(self, inputs: Sequence[Input], reply: ProviderReply) -> tuple[tuple[int, ...], bool]:
         """Tokens of each input, adding up to what the provider billed; whether the sum is our estimate."""
@@ -128,11 +135,6 @@ class Asker:
         if reply.tokens is None:
             return counted.each, not counted.is_exact
         return split(reply.tokens, counted.each), False
-
-
-def _billed(error: GatewayError) -> int:
-    """The tokens that a provider bills although its answer could not be used."""
-    return error.billed_tokens if isinstance(error, UpstreamGarbled) else 0
 
 
 def for_another(error: GatewayError) -> GatewayError:

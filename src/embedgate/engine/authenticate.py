@@ -1,18 +1,25 @@
 """Who asks: turns the secret that came with a request into a Caller. Grants nothing; that is `admit`."""
 
-from embedgate.core.access import Caller
+from collections.abc import Callable
+
+from embedgate.core.access import Caller, KeyRecord, caller_of
+from embedgate.core.clock import utc_ms
 from embedgate.core.errors import MalformedKey, MissingKey, RevokedKey, UnknownKey
 from embedgate.core.keys import digest, is_well_formed
 from embedgate.core.ports import KeyStore
+
+_MAX_CALLERS = 10_000
 
 
 class Authenticator:
     """Looks keys up by digest, so that neither memory nor disk holds a secret."""
 
-    def __init__(self, keys: KeyStore, prefix: str) -> None:
-        """prefix: start of the keys that this gateway issues."""
+    def __init__(self, keys: KeyStore, prefix: str, now_ms: Callable[[], int] = utc_ms) -> None:
+        """prefix: start of the keys that this gateway issues. now_ms: UTC milliseconds."""
         self._keys = keys
         self._prefix = prefix
+        self._now_ms = now_ms
+        self._callers: dict[bytes, tuple[KeyRecord, Caller]] = {}
 
     async def __call__(self, secret: str | None) -> Caller:
         """The owner of the key.
@@ -26,9 +33,30 @@ class Authenticator:
                 f"The API key has not the form of a key. Keys of this gateway are `{self._prefix}_` "
                 "and 32 hexadecimal digits."
             )
-        record = await self._keys.find(digest(secret))
+        key = digest(secret)
+        record = await self._keys.find(key)
         if record is None:
             raise UnknownKey("The API key is not known here. Check it, or ask your administrator for one.")
+        if (fault := self._fault(record)) is not None:
+            raise RevokedKey(f"The API key {fault}. Ask your administrator for a new one.")
+        return self._caller(key, record)
+
+    def _fault(self, record: KeyRecord) -> str | None:
+        """Why a known key is not taken; None if it is."""
         if record.revoked_at_ms is not None or record.user_is_disabled:
-            raise RevokedKey("The API key was revoked or its user disabled. Ask your administrator for a new one.")
-        return Caller(record.user_id, record.user_name, record.id, record.is_admin)
+            return "was revoked or its user disabled"
+        if record.is_disabled or record.project_is_disabled:
+            return "or its project is disabled"
+        if record.expires_at_ms is not None and record.expires_at_ms <= self._now_ms():
+            return "has expired"
+        return None
+
+    def _caller(self, key: bytes, record: KeyRecord) -> Caller:
+        """The caller of a record, made once for each time that the record is read."""
+        known = self._callers.get(key)
+        if known is not None and known[0] is record:
+            return known[1]
+        if len(self._callers) >= _MAX_CALLERS:
+            self._callers.clear()
+        self._callers[key] = (record, caller_of(record))
+        return self._callers[key][1]

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from embedgate import metrics, telemetry
 from embedgate.config import UpstreamSettings
-from embedgate.core.errors import InternalError, InvalidInput, UpstreamError
+from embedgate.core.errors import AccessError, GatewayError, InternalError, InvalidInput, UpstreamError
 from embedgate.core.money import cost_picodollars
 from embedgate.core.ports import Provider, Tokenizers
 from embedgate.core.types import Call, Candidate, EmbedRequest, Part, Served, Spend
@@ -145,6 +145,11 @@ class Executor:
         """The outcome of a part after as many attempts as its errors and the deadline allow; charged to the call."""
         attempt = 0
         while True:
+            if call.wasted_picodollars and call.hold is not None:
+                try:
+                    await call.hold.cover(call.held_picodollars + call.wasted_picodollars)
+                except GatewayError as refusal:
+                    return Outcome(error=refusal)
             outcome = await self._ask(call, candidate, part, plans)
             _charge(call, candidate, outcome)
             error = outcome.error
@@ -210,6 +215,8 @@ async def _arrive(row: int, seat: Seat, progress: Progress) -> None:
     elif isinstance(error, InvalidInput) and error.index is not None:
         if error.index == seat.position:
             raise error.at(row)
+    elif isinstance(error, AccessError):
+        return  # the other's budget does not pay for a further attempt; ours may
     elif error is not None:
         raise for_another(error)
 
@@ -232,6 +239,9 @@ def _charge(call: Call, candidate: Candidate, outcome: Outcome) -> None:
     if spend is None:
         spend = Spend(candidate)
         call.spends.append(spend)
+    cost = cost_picodollars(outcome.billed, route.price.picodollars_per_token if route.price else 0)
     spend.tokens += outcome.billed
     spend.tokens_estimated |= outcome.is_estimated
-    spend.cost_picodollars += cost_picodollars(outcome.billed, route.price.picodollars_per_token if route.price else 0)
+    spend.cost_picodollars += cost
+    if outcome.error is not None:
+        call.wasted_picodollars += cost

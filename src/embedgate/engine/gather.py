@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from embedgate.core.errors import InvalidInput, Overloaded, UpstreamRejected, UpstreamTimeout
 from embedgate.core.types import Batch, BatchLimits
-from embedgate.engine.ask import Asker, Outcome, for_another
+from embedgate.engine.ask import Asker, Outcome
 from embedgate.engine.tokens import bounds
 
 MAX_GATHERED_INPUTS = 64
@@ -153,15 +153,11 @@ class Gatherer:
 
 
 def _hand_out(group: Sequence[_Waiting], outcome: Outcome) -> None:
-    """Give each work its rows and its share of what was billed; of a failure, the whole bill goes to the first."""
+    """Give each work its rows and its share of what was billed, also for a wrong answer."""
     start = 0
-    for position, waiting in enumerate(group):
+    for waiting in group:
         end = start + len(waiting.work.batch.inputs)
-        if outcome.error is None:
-            own = outcome.part(start, end)
-        else:
-            own = replace(outcome, error=for_another(outcome.error), billed=0 if position else outcome.billed)
-        _settle(waiting, own)
+        _settle(waiting, outcome.part(start, end))
         start = end
 
 

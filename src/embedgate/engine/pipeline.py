@@ -9,15 +9,17 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from embedgate import metrics
-from embedgate.core.access import Caller
+from embedgate.core.access import Caller, Rate
 from embedgate.core.errors import GatewayError, InternalError, Overloaded
-from embedgate.core.types import Call, Dialect, EmbedRequest, EmbedResult, LedgerEntry, Served, Timing
+from embedgate.core.types import Call, EmbedRequest, EmbedResult, LedgerEntry, Origin, Served, Timing
 from embedgate.engine.account import Accountant
 from embedgate.engine.admit import Admission
 from embedgate.engine.authenticate import Authenticator
 from embedgate.engine.execute import Executor
+from embedgate.engine.grant import Grant
 from embedgate.engine.plan import Planner
 from embedgate.engine.resolve import Resolver
+from embedgate.engine.validate import Validator
 
 ReadRequest = Callable[[], Awaitable[EmbedRequest]]
 """Reads the body and translates it: called once the caller is known, so that strangers send no megabytes."""
@@ -26,52 +28,58 @@ T = TypeVar("T")
 
 
 class Pipeline:
-    """authenticate, read, admit, resolve, plan, execute, account."""
+    """authenticate, read, validate, resolve, admit, plan, execute, account."""
 
     def __init__(
         self,
         authenticate: Authenticator,
-        admit: Admission,
+        validate: Validator,
         resolve: Resolver,
-        planner: Planner,
         execute: Executor,
+        admit: Admission,
+        planner: Planner,
         account: Accountant,
         request_timeout_s: float,
     ) -> None:
         """request_timeout_s: from the first byte of a request to its answer."""
         self._authenticate = authenticate
-        self._admit = admit
+        self._validate = validate
         self._resolve = resolve
+        self._admit = admit
         self._planner = planner
         self._execute = execute
         self._account = account
         self._request_timeout_s = request_timeout_s
         self.running = Running()
 
-    async def embed(self, request_id: str, dialect: Dialect, secret: str | None, read: ReadRequest) -> EmbedResult:
+    def reroute(self, validate: Validator, resolve: Resolver, execute: Executor) -> None:
+        """Serve what comes from now on with other models and providers."""
+        self._validate, self._resolve, self._execute = validate, resolve, execute
+
+    async def embed(self, origin: Origin, read: ReadRequest) -> EmbedResult:
         """Serve one request. Raises a GatewayError."""
         started_s = time.monotonic()
-        caller = await self._authenticate(secret)
+        caller = await self._authenticate(origin.secret)
         authenticate_s = time.monotonic() - started_s
         request = await read()
-        return await self._begin(request_id, dialect, caller, request, started_s, authenticate_s)
+        return await self._begin(origin, caller, request, started_s, authenticate_s)
 
     async def embed_as(self, request_id: str, caller: Caller, request: EmbedRequest) -> EmbedResult:
         """Serve a request of this process's own operator, who needs no key. Raises a GatewayError."""
-        return await self._begin(request_id, "openai", caller, request, time.monotonic(), 0.0)
+        return await self._begin(Origin(request_id, "openai", None), caller, request, time.monotonic(), 0.0)
 
     async def _begin(
         self,
-        request_id: str,
-        dialect: Dialect,
+        origin: Origin,
         caller: Caller,
         request: EmbedRequest,
         started_s: float,
         authenticate_s: float,
     ) -> EmbedResult:
         call = Call(
-            request_id=request_id,
-            dialect=dialect,
+            request_id=origin.request_id,
+            dialect=origin.dialect,
+            ip_address=origin.ip_address,
             caller=caller,
             request=request,
             started_s=started_s,
@@ -85,27 +93,33 @@ class Pipeline:
         return await self._authenticate(secret)
 
     async def _serve(self, call: Call) -> EmbedResult:
+        grant: Grant | None = None
         served: Served | None = None
         entry: LedgerEntry | None = None
         metrics.request_began()
+        execute = self._execute
         try:
-            model = await self._admit(call)
+            begun_s = time.monotonic()
+            model = await self._validate(call.request)
             candidates = self._resolve(call.request, model)
-            served = await self._execute(call, candidates, self._planner)
+            grant = await self._admit(call, candidates)
+            call.admit_s = time.monotonic() - begun_s
+            served = await execute(call, grant.candidates, self._planner)
         except GatewayError as error:
             call.error = error
+            error.rate = self._admit.rate(call.caller)
             raise
         except Exception as error:
             call.error = InternalError("The gateway failed; its log has the details.")
             raise call.error from error
         finally:
-            entry = await self._account(call, served)
+            entry = await self._account(call, grant, served)
         if entry is None or served is None:
             raise InternalError("An answered request left no entry.")
-        return _result(call, served, entry)
+        return _result(call, served, entry, self._admit.rate(call.caller))
 
 
-def _result(call: Call, served: Served, entry: LedgerEntry) -> EmbedResult:
+def _result(call: Call, served: Served, entry: LedgerEntry, rate: Rate | None) -> EmbedResult:
     timing = Timing(
         total_ms=(time.monotonic() - call.started_s) * 1000,
         authenticate_ms=call.authenticate_s * 1000,
@@ -119,6 +133,7 @@ def _result(call: Call, served: Served, entry: LedgerEntry) -> EmbedResult:
         cost_picodollars=entry.cost_picodollars,
         truncated=served.truncated,
         timing=timing,
+        rate=rate,
     )
 
 

@@ -5,10 +5,12 @@ Cutting is done per route, because the next route may take other sizes. Nothing 
 
 import asyncio
 from collections.abc import Hashable, Sequence
+from typing import Literal
 
 from msgspec.structs import replace
 
 from embedgate import metrics
+from embedgate.core.access import Caller
 from embedgate.core.errors import InvalidInput
 from embedgate.core.fingerprint import fingerprint
 from embedgate.core.ports import Tokenizers, VectorCache
@@ -19,6 +21,7 @@ from embedgate.engine.tokens import bounds, count
 
 CONTEXTUAL_OPTIONS = frozenset({"late_chunking"})
 """Options that make a vector depend on its neighbours: such requests are never split, joined or cached."""
+Scope = Literal["project", "user", "shared"]
 INPUTS_PER_TURN = 128
 """About 2 ms of looking up, or of copying vectors of 1,536 numbers; then the event loop has its turn."""
 
@@ -26,14 +29,14 @@ INPUTS_PER_TURN = 128
 class Planner:
     """Knows the cache, and how routes are cut for."""
 
-    def __init__(self, tokenizers: Tokenizers, cache: VectorCache | None, shares_between_users: bool) -> None:
+    def __init__(self, tokenizers: Tokenizers, cache: VectorCache | None, scope: Scope) -> None:
         """tokenizers: to decode token ids for hosts that take text only, and to weigh large requests.
 
-        cache: None for no cache. shares_between_users: whether users profit from (and can time) each other's texts.
+        cache: None for no cache. scope: who profits from (and can time) whose texts.
         """
         self._tokenizers = tokenizers
         self._cache = cache
-        self._shares_between_users = shares_between_users
+        self._scope = scope
 
     async def enter(self, call: Call, candidate: Candidate, progress: Progress) -> None:
         """Go on with a candidate: look up what the cache knows of its space, unless that has been done.
@@ -44,6 +47,7 @@ class Planner:
         dim = upstream_dim(request.dim, candidate, self._is_kept_whole(request, candidate))
         if not progress.enter(candidate, dim or candidate.route.dims.default):
             return
+        call.wasted_picodollars = sum(spend.cost_picodollars for spend in call.spends)  # vectors of another space
         if request.options:
             return
         cache = None if request.cache == "no-store" or dim is not None else self._cache
@@ -87,7 +91,7 @@ class Planner:
     def signature(self, call: Call, part: Part) -> Hashable:
         """What must be equal for the inputs of different callers to share one provider call."""
         batch = part.batch
-        scope = "" if self._shares_between_users else call.caller.user_id
+        scope = self._owner(call.caller)
         return (scope, batch.dim, batch.input_type, batch.truncate, batch.user, tuple(sorted(batch.options.items())))
 
     def cut(self, request: EmbedRequest, rows: Sequence[int], candidate: Candidate) -> list[Part]:
@@ -127,13 +131,19 @@ class Planner:
         request, route = call.request, candidate.route
         is_typed = bool(route.input_types or route.query_prefix or route.document_prefix)
         return (
-            "" if self._shares_between_users else call.caller.user_id,
+            self._owner(call.caller),
             candidate.model.space or candidate.model.id,
             route.precision,
             str(dim or ""),
             (request.input_type or "") if is_typed else "",
             request.truncate,
         )
+
+    def _owner(self, caller: Caller) -> str:
+        """Whose texts the caller's are: those of equal owners may be joined and found by each other."""
+        if self._scope == "shared":
+            return ""
+        return caller.account if self._scope == "project" else caller.user_id
 
     def _prepared(self, request: EmbedRequest, row: int, route: Route) -> Input:
         """The input as the route takes it: token ids decoded unless it reads them, the prefix of its type added."""

@@ -9,12 +9,13 @@ from typing import Any, Literal, Protocol
 
 from embedgate import telemetry
 from embedgate.core.errors import GatewayError, MethodNotAllowed, NotFound, NotImplementedYet
-from embedgate.core.types import EmbedRequest, EmbedResult
+from embedgate.core.types import EmbedRequest, EmbedResult, Origin
+from embedgate.server.address import CallerAddress
 from embedgate.server.answer import Answer
 from embedgate.server.describe import Description
 from embedgate.server.dialects import openai, ziri
 from embedgate.server.operations import Operations
-from embedgate.server.respond import Body, Receive, Responder, Send, Serve
+from embedgate.server.respond import Body, Receive, Request, Responder, Send, Serve
 from embedgate.wiring import Gateway
 
 PUBLIC = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"})
@@ -70,6 +71,7 @@ class Application:
         server = gateway.settings.server
         self._gateway = gateway
         self._respond = Responder(server.max_body_bytes, server.body_timeout_s)
+        self._address = CallerAddress(server.trusted_proxies)
         self._operations = Operations(gateway)
         self.routes = self._table()
 
@@ -125,16 +127,16 @@ class Application:
             return None
         return openai, {"GET": partial(self._operations.model, name)}
 
-    async def _embed(self, dialect: Dialect, request_id: str, headers: Mapping[bytes, bytes], body: Body) -> Answer:
-        exchange = _Exchange(dialect, body, self._gateway.catalog.parse_model_name)
-        secret = dialect.secret(headers)
-        result = await self._gateway.pipeline.embed(request_id, dialect.NAME, secret, exchange.read)
-        return dialect.write(result, exchange.encoding_format, request_id)
+    async def _embed(self, dialect: Dialect, request: Request) -> Answer:
+        exchange = _Exchange(dialect, request.body, self._gateway.catalog.parse_model_name)
+        origin = Origin(request.id, dialect.NAME, dialect.secret(request.headers), self._address.of(request))
+        result = await self._gateway.pipeline.embed(origin, exchange.read)
+        return dialect.write(result, exchange.encoding_format, request.id)
 
-    async def _no_chat(self, dialect: Dialect, _request_id: str, headers: Mapping[bytes, bytes], _body: Body) -> Answer:
-        await self._gateway.pipeline.identify(dialect.secret(headers))
+    async def _no_chat(self, dialect: Dialect, request: Request) -> Answer:
+        await self._gateway.pipeline.identify(dialect.secret(request.headers))
         raise NotImplementedYet("Chat completions are not served by this version; embeddings are.")
 
 
-async def _refuse(error: GatewayError, _request_id: str, _headers: Mapping[bytes, bytes], _body: Body) -> Answer:
+async def _refuse(error: GatewayError, _request: Request) -> Answer:
     raise error

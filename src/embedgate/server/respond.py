@@ -6,6 +6,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
+from msgspec import Struct
+
 from embedgate import telemetry
 from embedgate.core.errors import BodyTooLarge, BodyTooSlow, GatewayError, InternalError
 from embedgate.server.answer import Answer
@@ -13,8 +15,8 @@ from embedgate.server.answer import Answer
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-Serve = Callable[[str, Mapping[bytes, bytes], "Body"], Awaitable[Answer]]
-"""Serves one request: takes its id, its headers and its body, gives an answer or raises a GatewayError."""
+Serve = Callable[["Request"], Awaitable[Answer]]
+"""Serves one request: gives an answer or raises a GatewayError."""
 
 
 class WritesErrors(Protocol):
@@ -81,6 +83,21 @@ class Body:
         )
 
 
+class Request(Struct, frozen=True):
+    """One HTTP request: its id, its head, and its body, which is read when asked for.
+
+    `path` is decoded, `query` is not. `peer` is the address at the other end of the connection, "" if there is none.
+    """
+
+    id: str
+    method: str
+    path: str
+    query: bytes
+    headers: Mapping[bytes, bytes]
+    body: Body
+    peer: str = ""
+
+
 def new_request_id() -> str:
     """A fresh id: `req_` and 32 hex digits."""
     return f"req_{random.getrandbits(128):032x}"
@@ -98,9 +115,18 @@ class Responder:
         """Serve one request and send its answer, errors in the shape of `dialect`."""
         request_id = new_request_id()
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        body = Body(receive, headers, self._max_body_bytes, self._body_timeout_s)
+        client = scope.get("client")
+        request = Request(
+            id=request_id,
+            method=scope["method"],
+            path=scope["path"],
+            query=scope.get("query_string", b""),
+            headers=headers,
+            body=Body(receive, headers, self._max_body_bytes, self._body_timeout_s),
+            peer=client[0] if client else "",
+        )
         try:
-            answer = await serve(request_id, headers, body)
+            answer = await serve(request)
         except GatewayError as error:
             if isinstance(error, InternalError):
                 _report(error, request_id)

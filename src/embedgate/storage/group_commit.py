@@ -1,7 +1,7 @@
-"""One thread that writes the entries of many concurrent requests in one transaction, and does not give up.
+"""One thread that writes the ledger entries and audit events of many requests in one transaction, and does not give up.
 
-Nothing waits in order to gather: the thread writes as soon as there is an entry, and whatever arrives meanwhile is
-the next group. What the entries mean and how they are written is the ledger's.
+Nothing waits in order to gather: the thread writes as soon as there is something, and whatever arrives meanwhile is
+the next group. What is written and how is the appender's.
 """
 
 import asyncio
@@ -16,21 +16,23 @@ from typing import NamedTuple
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from embedgate import telemetry
+from embedgate.core.access import AuditEvent
 from embedgate.core.errors import InternalError
 from embedgate.core.types import LedgerEntry
+from embedgate.storage.appender import Item
 
 _MAX_GROUP = 500
 _FIRST_DELAY_S = 0.01
 _MAX_DELAY_S = 1.0
-# What one entry alone can cause (a number over 64 bits, half a surrogate pair); all else is the database's fault.
+# What one item alone can cause (a number over 64 bits, half a surrogate pair); all else is the database's fault.
 _REFUSALS = (IntegrityError, DataError, ProgrammingError, OverflowError, ValueError)
 
 
 class Pending(NamedTuple):
-    """An entry on its way to the ledger, and who is told when it is there."""
+    """An item on its way to the disk, and who is told when it is there: nobody waits for an audit event."""
 
-    entry: LedgerEntry
-    waiter: asyncio.Future[None]
+    item: Item
+    waiter: asyncio.Future[None] | None = None
 
 
 @dataclass(slots=True)
@@ -44,48 +46,46 @@ class _Outage:
 
 
 class GroupWriter:
-    """Writes entries in the order of their arrival. Its thread starts here and ends with `close`."""
+    """Writes items in the order of their arrival. Its thread starts here and ends with `close`."""
 
-    def __init__(self, insert: Callable[[Sequence[LedgerEntry]], None], max_pending: int, patience_s: float) -> None:
-        """insert: commits all the entries given or none, passing over those that are there already; called on the
-        thread only. max_pending: entries not yet written that are kept in memory. patience_s: how long callers wait
-        for a database that fails.
+    def __init__(self, append: Callable[[Sequence[Item]], None], max_pending: int, patience_s: float) -> None:
+        """append: commits all the items given or none; called on the thread only. max_pending: bound of the entries
+        not yet written that are kept in memory, and again of the events, so that refused requests, which have events
+        only, cannot crowd out entries. patience_s: how long callers wait for a database that fails.
         """
-        self._insert = insert
+        self._append = append
         self._max_pending = max_pending
         self._patience_s = patience_s
         self._door = threading.Lock()
         self._closing = threading.Event()
         self._arrivals: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
         self._backlog: list[Pending] = []
+        self._kept: dict[type[Item], int] = {LedgerEntry: 0, AuditEvent: 0}
         self._thread = threading.Thread(target=self._run, name="embedgate-ledger", daemon=True)
         self._thread.start()
-
-    async def write(self, entry: LedgerEntry) -> None:
-        """Return once the entry is committed.
-
-        Raises InternalError if it could not be within the patience; it is then kept and tried again. Raises
-        InternalError at once, and logs the entry, if too many are kept already or the writer is closed.
-        """
-        pending = Pending(entry, asyncio.get_running_loop().create_future())
-        self.offer(pending)
-        await pending.waiter
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be written, and writing is possible."""
-        return not self._backlog and not self._closing.is_set() and self._arrivals.empty()
+        return not any(self._kept.values()) and not self._closing.is_set()
 
     def offer(self, pending: Pending) -> None:
-        """Take an entry to be written; its waiter is told, as `write` tells its caller. Called on the loop's thread."""
+        """Take an item to be written. Called on the loop's thread.
+
+        Its waiter is told once it is committed. It gets InternalError if that takes longer than the patience; the item
+        is then kept and tried again. It gets InternalError at once, and the item is logged, if too many are kept
+        already or the writer is closed.
+        """
+        kind = type(pending.item)
         with self._door:
-            if self._closing.is_set() or self._arrivals.qsize() + len(self._backlog) >= self._max_pending:
-                _report_lost(
-                    pending.entry, "the ledger is closed" if self._closing.is_set() else "too many entries wait"
-                )
-                pending.waiter.set_exception(InternalError("the ledger cannot be written"))
+            is_closed = self._closing.is_set()
+            if not is_closed and self._kept[kind] < self._max_pending:
+                self._kept[kind] += 1
+                self._arrivals.put(pending)
                 return
-            self._arrivals.put(pending)
+        _report_lost(pending.item, "the ledger is closed" if is_closed else f"{self._max_pending} wait already")
+        if pending.waiter is not None:
+            pending.waiter.set_exception(InternalError("the ledger cannot be written"))
 
     def close(self) -> None:
         """Write what is pending and end the thread. Blocks, at most for the patience if the database fails."""
@@ -96,17 +96,25 @@ class GroupWriter:
 
     def _run(self) -> None:
         outage: _Outage | None = None
+        suspects = 0  # one of so many was refused: they are written one by one, and the refused one fails alone
         while self._gather():
-            group = self._backlog[:_MAX_GROUP]
+            group = self._backlog[: 1 if suspects else _MAX_GROUP]
+            failure = None
             try:
-                self._write(group)
+                self._append([pending.item for pending in group])
+            except _REFUSALS as error:
+                if len(group) > 1:
+                    suspects = len(group)
+                    continue
+                _report_lost(group[0].item, type(error).__name__)
+                failure = "the ledger refuses the entry"
             except SQLAlchemyError as error:
                 outage = outage or _Outage(time.monotonic())
                 if self._endure(outage, error):
                     continue
                 return
-            del self._backlog[: len(group)]
-            _tell(group, None)
+            suspects = max(0, suspects - 1)
+            self._let_go(group, failure)
             if outage is not None and outage.is_reported:
                 telemetry.LEDGER_RECOVERED.emit(after_s=round(time.monotonic() - outage.since_s, 3))
             outage = None
@@ -123,17 +131,13 @@ class GroupWriter:
         if arrival is not None:  # None only wakes the thread to close
             self._backlog.append(arrival)
 
-    def _write(self, group: list[Pending]) -> None:
-        """Write a group; an entry that the database refuses for itself fails alone, its neighbours are written."""
-        try:
-            self._insert([pending.entry for pending in group])
-        except _REFUSALS as error:
-            if len(group) > 1:
-                for pending in group:
-                    self._write([pending])
-                return
-            _report_lost(group[0].entry, type(error).__name__)
-            _tell(group, "the ledger refuses the entry")
+    def _let_go(self, group: Sequence[Pending], failure: str | None) -> None:
+        """Forget the group at the head of the backlog, and tell its waiters."""
+        del self._backlog[: len(group)]
+        with self._door:
+            for pending in group:
+                self._kept[type(pending.item)] -= 1
+        _tell(group, failure)
 
     def _endure(self, outage: _Outage, error: SQLAlchemyError) -> bool:
         """Wait before the next attempt; out of patience, fail the waiters first. False to give up, when closing."""
@@ -144,10 +148,10 @@ class GroupWriter:
                 outage.is_reported = True
                 telemetry.LEDGER_STUCK.emit(error=_reason(error), waiting=len(self._backlog))
             self._gather()
-            _tell([pending for pending in self._backlog if not pending.waiter.done()], "the ledger cannot be written")
+            _tell(self._backlog, "the ledger cannot be written")
             if outage.is_last_attempt:
                 for pending in self._backlog:
-                    _report_lost(pending.entry, "the ledger was closed before it could be written")
+                    _report_lost(pending.item, "the ledger was closed before it could be written")
                 return False
             outage.is_last_attempt = self._closing.wait(outage.delay_s)
         outage.delay_s = min(2 * outage.delay_s, _MAX_DELAY_S)
@@ -158,7 +162,8 @@ def _tell(group: Sequence[Pending], failure: str | None) -> None:
     """Wake the waiters of a group, with one call into each event loop: there is one, as a rule."""
     by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
     for pending in group:
-        by_loop.setdefault(pending.waiter.get_loop(), []).append(pending.waiter)
+        if pending.waiter is not None and not pending.waiter.done():
+            by_loop.setdefault(pending.waiter.get_loop(), []).append(pending.waiter)
     for loop, waiters in by_loop.items():
         with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
             loop.call_soon_threadsafe(_wake, waiters, failure)
@@ -174,18 +179,32 @@ def _wake(waiters: Sequence[asyncio.Future[None]], failure: str | None) -> None:
             waiter.set_exception(InternalError(failure))
 
 
-def _report_lost(entry: LedgerEntry, reason: str) -> None:
-    """The log is the last place that can still hold what was spent."""
+def _report_lost(item: Item, reason: str) -> None:
+    """The log is the last place that can still hold what was spent or decided."""
+    if isinstance(item, AuditEvent):
+        telemetry.AUDIT_LOST.emit(
+            reason=reason,
+            request_id=item.request_id,
+            at_ms=str(item.at_ms),
+            kind=item.kind,
+            actor=ascii(item.actor),  # what is refused may be a text that a log line cannot hold
+            action=item.action,
+            target=ascii(item.target),
+            outcome=item.outcome,
+            policies=ascii(item.policies),
+            detail=ascii(dict(item.detail)),
+        )
+        return
     telemetry.LEDGER_LOST.emit(
         reason=reason,
-        request_id=entry.request_id,
-        at_ms=entry.at_ms,
-        user_id=entry.user_id,
-        key_id=entry.key_id,
-        model=entry.model,
-        provider=entry.provider,
-        tokens=str(entry.tokens),  # what is refused may be a number that a log line cannot hold
-        cost_picodollars=str(entry.cost_picodollars),
+        request_id=item.request_id,
+        at_ms=item.at_ms,
+        user_id=item.user_id,
+        key_id=item.key_id,
+        model=item.model,
+        provider=item.provider,
+        tokens=str(item.tokens),  # what is refused may be a number that a log line cannot hold
+        cost_picodollars=str(item.cost_picodollars),
     )
 
 

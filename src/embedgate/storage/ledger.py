@@ -1,51 +1,46 @@
-"""The ledger: what every request used and cost. Appended to, summed up, never changed.
+"""The way to the disk for what every request used and cost, and for what was decided about it: one transaction.
 
-How entries are gathered into transactions and what happens when they cannot be written is in `group_commit`.
+An audit event that was noted before an entry was recorded is on disk when the entry is. What is appended is never
+changed. How groups are written and what happens when they cannot be is in `quick_commit` and `group_commit`; reading
+is in `reports` and `audit`.
 """
 
 import asyncio
-import dataclasses
-import operator
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from embedgate.core.errors import InternalError
+from embedgate.core.access import AuditEvent
 from embedgate.core.types import LedgerEntry
+from embedgate.storage.appender import Appender, Item
 from embedgate.storage.database import Database
 from embedgate.storage.group_commit import GroupWriter, Pending
 from embedgate.storage.quick_commit import QuickCommit
 from embedgate.storage.schema import ledger
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(LedgerEntry))
-_GROUP_SIZES = (64, 16, 4, 1)
-_COLUMNS = tuple(ledger.c[name] for name in _FIELDS)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Totals:
-    """Sums over ledger entries."""
-
-    requests: int
-    items: int
-    tokens: int
-    cost_picodollars: int
+_MAX_QUICK_GROUP = 128
+_EVENT_WAIT_S = 0.05
+"""How long an audit event waits for a ledger entry to go with: a request mostly ends sooner, and commits are saved."""
 
 
 class SqlLedger:
-    """core.ports.Ledger, and reading for reports. Reading blocks, and raises InternalError if the database fails."""
+    """core.ports.Ledger and core.ports.AuditTrail. Belongs to one event loop: call `record` and `note` there."""
 
     def __init__(self, database: Database, *, max_pending: int = 10_000, patience_s: float = 5.0) -> None:
-        """max_pending: entries that may wait in memory, about 1 KB each. patience_s: how long requests wait for a
-        database that fails, before they fail too.
+        """max_pending: entries that may wait in memory, about 1 KB each, and again audit events. patience_s: how long
+        requests wait for a database that fails, before they fail too.
         """
         self._database = database
-        self._inserter = _Inserter(database)
-        self._writer = GroupWriter(self._inserter, max_pending, patience_s)
-        self._quick = self._inserter.quick()
+        append = Appender(database.dialect)
+        self._connection = _WriterConnection(database, append)
+        self._writer = GroupWriter(self._connection.commit, max_pending, patience_s)
+        path = database.quick_path
+        self._quick = QuickCommit(path, append) if path is not None else None
         self._arrived: list[Pending] = []
+        self._is_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     async def record(self, entry: LedgerEntry) -> None:
         """Return once the entry is committed to disk. A request id is written once, however often it is recorded.
@@ -53,110 +48,87 @@ class SqlLedger:
         Raises InternalError if it could not be; the entry is then kept and tried again. When `max_pending` entries
         are kept already, it is only logged.
         """
-        loop = asyncio.get_running_loop()
-        pending = Pending(entry, loop.create_future())
+        pending = Pending(entry, waiter := asyncio.get_running_loop().create_future())
         self._arrived.append(pending)
-        if len(self._arrived) == 1:
-            loop.call_soon(self._commit_arrived)  # with all that arrive in this turn of the loop
-        await pending.waiter
+        self._commit_soon()
+        await waiter
+
+    def note(self, event: AuditEvent) -> None:
+        """Put an audit event on its way: committed together with the next entry, or alone after 50 ms.
+
+        While the database fails it is kept and tried again. When `max_pending` events are kept already, or the ledger
+        is closed, it is only logged. A retry after an unclear commit may repeat it.
+        """
+        self._arrived.append(Pending(event))
+        if self._is_closed:
+            self._commit_arrived()
+        elif len(self._arrived) >= _MAX_QUICK_GROUP // 2:
+            self._commit_soon()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_EVENT_WAIT_S, self._commit_events)
+
+    def close(self) -> None:
+        """Write what is pending. Blocks, at most for the patience and one more attempt if the database fails."""
+        self._is_closed = True
+        arrived, self._arrived = self._arrived, []
+        for pending in arrived:
+            self._writer.offer(pending)
+        self._writer.close()
+        self._connection.close()
+        if self._quick is not None:
+            self._quick.close()
+
+    def check(self) -> None:
+        """Raises InternalError if the ledger cannot be read. Blocks."""
+        with self._database.read() as connection:
+            connection.execute(sa.select(ledger.c.id).limit(1)).first()
+
+    def _commit_soon(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._commit_arrived)  # with all that arrive in this turn of the loop
+
+    def _commit_events(self) -> None:
+        self._timer = None
+        self._commit_arrived()
 
     def _commit_arrived(self) -> None:
         """Commit at once what can be committed at once; leave the rest to the writer thread."""
+        self._is_due = False
         group, self._arrived = self._arrived, []
-        is_quick = self._quick is not None and self._writer.is_idle and len(group) <= _GROUP_SIZES[0]
-        if is_quick and self._quick and self._quick.insert(_GROUP_SIZES, [pending.entry for pending in group]):
+        if not group:
+            return
+        # Only past an idle writer: an entry must not overtake the events that were noted before it.
+        is_quick = self._quick is not None and self._writer.is_idle and len(group) <= _MAX_QUICK_GROUP
+        if is_quick and self._quick and self._quick.commit([pending.item for pending in group]):
             for pending in group:
-                if not pending.waiter.done():
+                if pending.waiter is not None and not pending.waiter.done():
                     pending.waiter.set_result(None)
             return
         for pending in group:
             self._writer.offer(pending)
 
-    def close(self) -> None:
-        """Write what is pending. Blocks, at most for the patience and one more attempt if the database fails."""
-        arrived, self._arrived = self._arrived, []
-        for pending in arrived:
-            self._writer.offer(pending)
-        self._writer.close()
-        self._inserter.disconnect()
-        if self._quick is not None:
-            self._quick.close()
 
-    def entries(self, limit: int, *, user_id: str | None = None, since_ms: int = 0) -> list[LedgerEntry]:
-        """The newest `limit` entries, newest first; of one user and from a time on if given."""
-        query = _narrowed(sa.select(*_COLUMNS), user_id, since_ms)
-        query = query.order_by(ledger.c.at_ms.desc(), ledger.c.id.desc()).limit(limit)
-        with self._database.read() as connection:
-            return [LedgerEntry(**row._mapping) for row in connection.execute(query)]
+class _WriterConnection:
+    """The writer thread's connection, opened when it is first needed and again after a failure."""
 
-    def totals(self, *, user_id: str | None = None, since_ms: int = 0) -> Totals:
-        """What was used and spent in all; by one user and from a time on if given."""
-        sums = (sa.func.coalesce(sa.func.sum(ledger.c[name]), 0) for name in ("items", "tokens", "cost_picodollars"))
-        query = _narrowed(sa.select(sa.func.count(), *sums).select_from(ledger), user_id, since_ms)
-        with self._database.read() as connection:
-            return Totals(*map(int, connection.execute(query).one()))
-
-
-class _Inserter:
-    """Appends entries over one connection, opened by the thread that first needs it and again after a failure."""
-
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, append: Appender) -> None:
         self._database = database
+        self._append = append
         self._connection: sa.Connection | None = None
-        self._statements: dict[int, str] = {}
-        self._head, self._row, self._tail, self._values = _insert(database.dialect)
 
-    def __call__(self, entries: Sequence[LedgerEntry]) -> None:
-        """Commit all the entries or none. Raises SQLAlchemyError, or what the driver says of a bad value."""
+    def commit(self, items: Sequence[Item]) -> None:
+        """Commit all the items or none. Raises SQLAlchemyError, or what the driver says of a bad value."""
         self._connection = self._connection or self._database.connect_writer()
         try:
             with self._connection.begin():
-                self._insert(self._connection, entries)
+                self._append(self._connection.exec_driver_sql, items)
         except SQLAlchemyError:
-            self.disconnect()
+            self.close()
             raise
 
-    def _insert(self, connection: sa.Connection, entries: Sequence[LedgerEntry]) -> None:
-        # One statement for many rows: the driver gives up the interpreter lock for each statement, and under load it
-        # takes a switch interval to come by it again. Few sizes, so that the statements stay prepared.
-        done = 0
-        for size in _GROUP_SIZES:
-            while len(entries) - done >= size:
-                values = [value for entry in entries[done : done + size] for value in self._values(entry)]
-                connection.exec_driver_sql(self._statement(size), tuple(values))
-                done += size
-
-    def _statement(self, size: int) -> str:
-        if size not in self._statements:
-            self._statements[size] = f"{self._head}{', '.join([self._row] * size)}{self._tail}"
-        return self._statements[size]
-
-    def quick(self) -> QuickCommit | None:
-        """The way past the writer thread, where the database has one."""
-        path = self._database.quick_path
-        return QuickCommit(path, self._statement, self._values) if path is not None else None
-
-    def disconnect(self) -> None:
+    def close(self) -> None:
+        """Let go of the connection; the next commit opens another."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-def _insert(dialect: sa.Dialect) -> tuple[str, str, str, Callable[[LedgerEntry], Any]]:
-    """The statement in the driver's own words: what is before, of, and after the rows; and the values of an entry.
-
-    Past Core, an entry costs 10 instead of 16 microseconds in groups of 64, and 42 instead of 81 alone.
-    """
-    # inline: no generated id is asked for, which PostgreSQL would put between statement and conflict clause.
-    compiled = sa.insert(ledger).inline().compile(dialect=dialect, column_keys=_FIELDS)
-    if compiled.positiontup is None:
-        raise InternalError(f"the engine for {dialect.driver} must be made with a positional paramstyle")
-    # A retry after an unclear commit may repeat an entry. SQLite and PostgreSQL have these words in common.
-    head, found, row = str(compiled).partition("VALUES ")
-    tail = " ON CONFLICT (request_id) DO NOTHING"
-    return head + found, row, tail, operator.attrgetter(*compiled.positiontup)
-
-
-def _narrowed(query: sa.Select[Any], user_id: str | None, since_ms: int) -> sa.Select[Any]:
-    query = query.where(ledger.c.at_ms >= since_ms)
-    return query if user_id is None else query.where(ledger.c.user_id == user_id)

@@ -1,4 +1,4 @@
-"""Commits small groups of ledger entries on the event loop itself, where that takes microseconds.
+"""Commits small groups of ledger entries and audit events on the event loop itself, where that takes microseconds.
 
 In WAL mode with `synchronous = normal` a commit is a copy into the system's page cache. Handing it to a thread costs
 several times as much, in switches of the interpreter lock. What could wait is kept away: another process's write lock
@@ -6,53 +6,44 @@ is not waited for (the caller then uses the writer thread), and checkpoints, whi
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from embedgate.core.types import LedgerEntry
+from embedgate.storage.appender import Appender, Item
 
 _RESTART_WAIT_MS = 20
 _CHECKPOINT_PAGES = 1_000
 _PAGES_PER_COMMIT = 6
-_PAGES_PER_ENTRY = 1
+_PAGES_PER_ITEM = 1
 """Rough: the table and each index change at least one page. A log that is folded early is written over, not grown."""
 
 
 class QuickCommit:
     """A connection for the event loop's thread only."""
 
-    def __init__(
-        self, path: Path, statement: Callable[[int], str], values: Callable[[LedgerEntry], tuple[object, ...]]
-    ):
-        """path: the database, in WAL mode with its schema. statement: inserts that many rows. values: of one row."""
+    def __init__(self, path: Path, append: Appender) -> None:
+        """path: the database, in WAL mode with its schema."""
         self._path = path
-        self._statement = statement
-        self._values = values
+        self._append = append
         self._connection = self._connect()
         self._since_checkpoint = 0
         self._checkpoints = ThreadPoolExecutor(1, thread_name_prefix="embedgate-checkpoint")
         self._checkpoint: Future[None] | None = None
 
-    def insert(self, sizes: Sequence[int], entries: Sequence[LedgerEntry]) -> bool:
-        """Commit all the entries and return True; or none, when the database is locked or fails, and return False.
-
-        sizes: how many rows a statement may have, falling to 1.
+    def commit(self, items: Sequence[Item]) -> bool:
+        """Commit all the items and return True; or none, and return False: when the database is locked or fails, or
+        refuses one of them.
         """
         run = self._connection.execute
         try:
             run("BEGIN IMMEDIATE")
-            done = 0
-            for size in sizes:
-                while len(entries) - done >= size:
-                    rows = [value for entry in entries[done : done + size] for value in self._values(entry)]
-                    run(self._statement(size), rows)
-                    done += size
+            self._append(run, items)
             run("COMMIT")
-        except (sqlite3.Error, OverflowError):
+        except (sqlite3.Error, OverflowError, ValueError):
             self._roll_back()
             return False
-        self._since_checkpoint += _PAGES_PER_COMMIT + _PAGES_PER_ENTRY * len(entries)
+        self._since_checkpoint += _PAGES_PER_COMMIT + _PAGES_PER_ITEM * len(items)
         if self._since_checkpoint >= _CHECKPOINT_PAGES and (self._checkpoint is None or self._checkpoint.done()):
             self._since_checkpoint = 0
             self._checkpoint = self._checkpoints.submit(self._fold)

@@ -1,14 +1,16 @@
 """Which models and providers the settings switch on, decided before anything is opened."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 import msgspec
 
 from embedgate.catalog import Catalog
-from embedgate.config import Loaded, ProviderSettings
+from embedgate.config import Loaded, ProviderSettings, Settings
+from embedgate.core.access import PriceRule, ProviderRecord
 from embedgate.core.errors import ConfigError
-from embedgate.core.types import Route
+from embedgate.core.types import Price, Route
 from embedgate.inference.runtime import LocalModels
 from embedgate.providers import fake, hosts
 from embedgate.providers.hosts import GENERIC, Host
@@ -37,6 +39,7 @@ class Decided:
     hosts: Mapping[str, HostInUse]
     switched_on: frozenset[str]
     rows: Mapping[str, Host]
+    entries: Mapping[str, ProviderSettings]
 
     def default_model(self, wanted: str) -> str:
         """The id of `wanted` if it is known, else of the first embedding model that is on."""
@@ -50,11 +53,11 @@ class Decided:
         )
         return next(usable, wanted)
 
-    def gathering(self, entries: Mapping[str, ProviderSettings]) -> dict[str, int]:
+    def gathering(self) -> dict[str, int]:
         """The providers that batch across callers, and how many such calls each makes at once."""
         found = {name: in_use.endpoint.max_parallel for name, in_use in self.hosts.items()}
         found[LOCAL] = LOCAL_CALLS
-        wanted = {name: entry.batching for name, entry in entries.items() if entry.batching is not None}
+        wanted = {name: entry.batching for name, entry in self.entries.items() if entry.batching is not None}
         return {name: n for name, n in found.items() if wanted.get(name, name == LOCAL)}
 
     def space_of(self, provider: str, name: str) -> str | None:
@@ -72,35 +75,74 @@ class Decided:
         return f"add [providers.{provider}] with its base_url to the settings"
 
 
-def decide(loaded: Loaded) -> Decided:
-    """Decide what is on. Raises ConfigError with every mistake found."""
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What administrators have set at run time; it counts before the settings. keys: of providers, by name."""
+
+    providers: Mapping[str, ProviderRecord] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    prices: tuple[PriceRule, ...] = ()
+
+
+NOTHING_STORED = Stored()
+
+
+def decide(loaded: Loaded, stored: Stored = NOTHING_STORED, local_models: LocalModels | None = None) -> Decided:
+    """Decide what is on. local_models: those that are open already. Raises ConfigError with every mistake found."""
     settings = loaded.settings
     rows = hosts.load()
-    in_use, mistakes = _hosts_in_use(loaded, rows)
+    entries = {**settings.providers, **{name: _merged(settings, record) for name, record in stored.providers.items()}}
+    in_use, mistakes = _hosts_in_use(loaded, entries, stored.keys, rows)
     if mistakes:
         raise ConfigError(mistakes)
-    local_models = LocalModels(settings.local, settings.storage.data_dir.expanduser())
+    local_models = local_models or LocalModels(settings.local, settings.storage.data_dir.expanduser())
     switched_on = set(in_use)
     catalog = Catalog.load(settings.catalog.file)
-    if _is_enabled(settings.providers.get(LOCAL), default=True) and local_models.models():
+    if _is_enabled(entries.get(LOCAL), default=True) and local_models.models():
         catalog = catalog.with_models(local_models.models())
         switched_on.add(LOCAL)
-    if _is_enabled(settings.providers.get(FAKE), default=False):
+    if _is_enabled(entries.get(FAKE), default=False):
         catalog = catalog.with_models(fake.models())
         switched_on.add(FAKE)
     catalog = catalog.with_models(
-        replace(model, routes=_adapted(model.routes, settings.providers, in_use)) for model in catalog.models()
+        replace(model, routes=_priced(model.id, _adapted(model.routes, entries, in_use), stored.prices))
+        for model in catalog.models()
     )
-    return Decided(catalog, local_models, in_use, frozenset(switched_on), rows)
+    return Decided(catalog, local_models, in_use, frozenset(switched_on), rows, entries)
+
+
+def _merged(settings: Settings, record: ProviderRecord) -> ProviderSettings:
+    """The settings of a provider with what is stored of it put over them."""
+    base = settings.providers.get(record.name, ProviderSettings())
+    changes = {
+        "enabled": record.is_enabled,
+        "host": record.host,
+        "base_url": record.base_url,
+        "max_parallel": record.max_parallel,
+        "batching": record.batching,
+    }
+    return base.model_copy(update={name: value for name, value in changes.items() if value is not None})
+
+
+def _priced(model_id: str, routes: Sequence[Route], prices: Sequence[PriceRule]) -> tuple[Route, ...]:
+    """Routes with the prices that administrators have set. prices: in force, the newest of a route last."""
+    found = {price.provider: price for price in prices if price.model == model_id}
+    return tuple(_with_price(route, found[route.provider]) if route.provider in found else route for route in routes)
+
+
+def _with_price(route: Route, rule: PriceRule) -> Route:
+    as_of = datetime.fromtimestamp(rule.from_ms / 1000, UTC).date().isoformat()
+    return replace(route, price=Price(rule.picodollars_per_token, as_of, "set by an administrator"))
 
 
 def _is_enabled(entry: ProviderSettings | None, *, default: bool) -> bool:
     return default if entry is None or entry.enabled is None else entry.enabled
 
 
-def _hosts_in_use(loaded: Loaded, rows: Mapping[str, Host]) -> tuple[dict[str, HostInUse], list[str]]:
-    """The HTTP providers that are on, and what is wrong with their settings."""
-    entries = loaded.settings.providers
+def _hosts_in_use(
+    loaded: Loaded, entries: Mapping[str, ProviderSettings], keys: Mapping[str, str], rows: Mapping[str, Host]
+) -> tuple[dict[str, HostInUse], list[str]]:
+    """The HTTP providers that are on, and what is wrong with their settings. keys: stored ones, by provider."""
     names = [*(name for name in rows if name != GENERIC), *(name for name in entries if name not in rows)]
     found: dict[str, HostInUse] = {}
     mistakes: list[str] = []
@@ -108,7 +150,7 @@ def _hosts_in_use(loaded: Loaded, rows: Mapping[str, Host]) -> tuple[dict[str, H
         if name in (LOCAL, FAKE):
             continue
         try:
-            in_use = _host_in_use(name, entries.get(name), rows, loaded)
+            in_use = _host_in_use(name, entries.get(name), keys.get(name), rows, loaded)
         except ConfigError as error:
             mistakes += error.mistakes
             continue
@@ -118,7 +160,7 @@ def _hosts_in_use(loaded: Loaded, rows: Mapping[str, Host]) -> tuple[dict[str, H
 
 
 def _host_in_use(
-    name: str, entry: ProviderSettings | None, rows: Mapping[str, Host], loaded: Loaded
+    name: str, entry: ProviderSettings | None, stored_key: str | None, rows: Mapping[str, Host], loaded: Loaded
 ) -> HostInUse | None:
     entry_or_empty = entry or ProviderSettings()
     row = rows.get(entry_or_empty.host or name)
@@ -126,7 +168,7 @@ def _host_in_use(
         known = ", ".join(sorted(rows))
         raise ConfigError([f"providers.{name}.host is {entry_or_empty.host!r}; it can be one of {known}"])
     row = row or rows[GENERIC]
-    key = _key(entry_or_empty, row, loaded)
+    key = stored_key or _key(entry_or_empty, row, loaded)
     is_on = _is_enabled(entry, default=key is not None if row.key_required else entry is not None)
     if not is_on:
         return None

@@ -1,35 +1,40 @@
-"""Opens the gateway: storage, providers, models, and the pipeline over them."""
+"""Opens the gateway: storage, providers, models, rules, and the pipeline over them."""
 
 import asyncio
 import contextlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from embedgate.catalog import Catalog
-from embedgate.config import Loaded, Settings
-from embedgate.core.access import Caller
-from embedgate.core.errors import ConfigError, DependencyMissing
+from embedgate.config import Loaded
+from embedgate.core.access import Caller, Rules
+from embedgate.core.clock import utc_ms
+from embedgate.core.errors import ConfigError, DependencyMissing, ProviderKeyMissing
 from embedgate.core.ports import Embedder, KeyAdmin, Provider, VectorCache
-from embedgate.core.types import CacheStats, EmbedRequest, Input, InputType, Model
+from embedgate.core.types import CacheStats, EmbedRequest, EmbedResult, Input, InputType, Model
 from embedgate.core.vectors import Vectors
 from embedgate.engine.account import Accountant
 from embedgate.engine.admit import Admission
 from embedgate.engine.authenticate import Authenticator
+from embedgate.engine.budgets import Budgets
 from embedgate.engine.execute import Executor
+from embedgate.engine.limits import Limits
 from embedgate.engine.pipeline import Pipeline
 from embedgate.engine.plan import Planner
 from embedgate.engine.resolve import Resolver
+from embedgate.engine.validate import Validator
 from embedgate.inference.counters import KnownTokenizers
+from embedgate.policy.decider import CedarDecider
 from embedgate.providers import fake, openai
 from embedgate.providers.local import LocalProvider
-from embedgate.storage.cache import TieredCache, open_cache
+from embedgate.storage.cache import open_cache
 from embedgate.storage.database import Database, open_database
-from embedgate.storage.first_start import FirstKeys, ensure_first_keys
-from embedgate.storage.keys import SqlKeyAdmin, SqlKeyStore
-from embedgate.storage.ledger import SqlLedger
+from embedgate.storage.keys import SqlKeyAdmin
 from embedgate.transport import HttpDriver
 from embedgate.wiring.decide import FAKE, LOCAL, Decided, decide
+from embedgate.wiring.following import Following
+from embedgate.wiring.storage import Storage, open_storage
 
 _CLOSE_TIMEOUT_S = 2
 
@@ -37,22 +42,47 @@ _CLOSE_TIMEOUT_S = 2
 class Gateway:
     """An open gateway: storage, providers and the pipeline over them."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        decided: Decided,
-        pipeline: Pipeline,
-        providers: Mapping[str, Provider],
-        storage: "_Storage",
-    ) -> None:
+    def __init__(self, loaded: Loaded, storage: Storage, rules: Rules, decided: Decided) -> None:
         """Use `open_gateway`."""
+        settings = loaded.settings
         self.settings = settings
-        self.catalog = decided.catalog
-        self.pipeline = pipeline
         self.first_keys = storage.first_keys
-        self._decided = decided
-        self._providers = providers
+        self._loaded = loaded
         self._storage = storage
+        self._decided = decided
+        self._stored = storage.stored(rules, utc_ms())
+        self._tokenizers = KnownTokenizers(decided.local_models, settings.local.cl100k_file)
+        self._providers = self._open_providers(decided, {})
+        self._retired: set[asyncio.Task[None]] = set()
+        self.limits = Limits(rules.limits)
+        self.budgets = Budgets(rules.budgets, storage.spending)
+        self._admission = Admission(
+            CedarDecider(rules.policies),
+            self.limits,
+            self.budgets,
+            storage.ledger,
+            self._tokenizers,
+            settings.access.is_emergency,
+        )
+        self.pipeline = Pipeline(
+            Authenticator(storage.keys, settings.keys.prefix),
+            *self._stages(),
+            self._admission,
+            Planner(self._tokenizers, storage.cache, settings.cache.scope),
+            Accountant(storage.ledger, charges_reuse=settings.cache.reuse_costs == "full"),
+            settings.server.request_timeout_s,
+        )
+        self._following = Following(storage.rules, rules, self._apply)
+
+    @property
+    def catalog(self) -> Catalog:
+        """Every model that is known, with the routes and prices in force."""
+        return self._decided.catalog
+
+    @property
+    def database(self) -> Database:
+        """The open database, for administrators."""
+        return self._storage.database
 
     def usable_models(self) -> list[Model]:
         """Embedding models with a route that is switched on, and only those routes."""
@@ -67,11 +97,35 @@ class Gateway:
         """What the vector cache holds and has done; None without one."""
         return self._storage.cache.stats() if self._storage.cache is not None else None
 
+    def clear_cache(self) -> None:
+        """Forget every kept vector. Blocks. Raises InternalError if the disk refuses."""
+        if self._storage.cache is not None:
+            self._storage.cache.clear()
+
+    async def catch_up(self) -> None:
+        """Return once what administrators have changed is in force here. Others follow within a second.
+
+        Raises InternalError, or ConfigError if a provider's settings cannot be used; the rest is in force then.
+        """
+        self._storage.keys.forget_all()
+        await self._following.catch_up()
+
+    async def try_provider(self, name: str, model: str | None) -> EmbedResult:
+        """Embed a word with a provider, as its operator: does it work? model: None takes its first one.
+
+        Raises a GatewayError.
+        """
+        served = [found.id for found in self.usable_models() for route in found.routes if route.provider == name]
+        if model is None and not served:
+            raise ProviderKeyMissing(f"{name} serves no embedding model here. {self._decided.explain_off(name)}.")
+        request = EmbedRequest(model or served[0], ("embedgate",), provider=name, cache="no-store")
+        return await self.pipeline.embed_as(f"req_{uuid.uuid4().hex}", OPERATOR, request)
+
     async def not_ready(self) -> list[str]:
         """What keeps requests from being served; empty when all is well."""
         missing = []
         try:
-            await asyncio.to_thread(self._storage.check)
+            await asyncio.to_thread(self._storage.ledger.check)
         except Exception:  # noqa: BLE001 - whatever keeps the database from answering
             missing.append("database")
         return missing
@@ -81,95 +135,82 @@ class Gateway:
 
         A provider call that nobody waits for any more gets a moment to end, then its connection is closed.
         """
+        await self._following.aclose()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await asyncio.gather(*(provider.aclose() for provider in self._providers.values()))
+                await asyncio.gather(*(provider.aclose() for provider in self._providers.values()), *self._retired)
         await asyncio.to_thread(self._storage.close)
 
+    async def _apply(self, rules: Rules) -> None:
+        """Put rules in force. Raises ConfigError if the providers cannot be; the other rules are then in force."""
+        self._admission.follow(CedarDecider(rules.policies))
+        self.limits.replace(rules.limits)
+        self.budgets.replace(rules.budgets)
+        stored = await asyncio.to_thread(self._storage.stored, rules, utc_ms())
+        if stored == self._stored:
+            return
+        decided = await asyncio.to_thread(decide, self._loaded, stored, self._decided.local_models)
+        old = self._providers
+        self._providers = self._open_providers(decided, old)
+        self._decided, self._stored = decided, stored
+        self.pipeline.reroute(*self._stages())
+        for name, provider in old.items():
+            if self._providers.get(name) is not provider:
+                task = asyncio.get_running_loop().create_task(provider.aclose())  # once its calls have ended
+                self._retired.add(task)
+                task.add_done_callback(self._retired.discard)
 
-_OPERATOR = Caller("operator", "operator", "command line", is_admin=True)
+    def _open_providers(self, decided: Decided, old: Mapping[str, Provider]) -> dict[str, Provider]:
+        """Every provider that is on; those of `old` that are as they were are kept, with their connections."""
+        providers: dict[str, Provider] = {}
+        for name, in_use in decided.hosts.items():
+            if name in old and in_use == self._decided.hosts.get(name):
+                providers[name] = old[name]
+                continue
+            vendor = openai.provider(in_use.host.path, sends_usage=in_use.host.sends_usage)
+            providers[name] = HttpDriver(vendor, in_use.endpoint, self.settings.transport)
+        if LOCAL in decided.switched_on:
+            providers[LOCAL] = old.get(LOCAL) or LocalProvider(decided.local_models)
+        if FAKE in decided.switched_on:
+            providers[FAKE] = old.get(FAKE) or fake.FakeProvider()
+        return providers
+
+    def _stages(self) -> tuple[Validator, Resolver, Executor]:
+        """The stages that depend on which models and providers there are."""
+        decided, settings = self._decided, self.settings
+        default_model = decided.default_model(settings.local.default_model)
+        return (
+            Validator(decided.catalog, settings.limits, self._tokenizers, decided.switched_on, default_model),
+            Resolver(
+                decided.catalog,
+                decided.switched_on,
+                decided.explain_off,
+                refuses_unpriced=settings.catalog.unpriced == "refuse",
+            ),
+            Executor(self._providers, self._tokenizers, settings.upstream, decided.gathering(), decided.space_of),
+        )
+
+
+OPERATOR = Caller("operator", "operator", "command line", is_admin=True)
 """Who embeds from the command line, in the ledger."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Storage:
-    database: Database
-    keys: SqlKeyStore
-    ledger: SqlLedger
-    cache: TieredCache | None
-    first_keys: FirstKeys | None
-
-    def check(self) -> None:
-        """Raises if the database does not answer."""
-        self.ledger.check()
-
-    def close(self) -> None:
-        self.ledger.close()
-        if self.cache is not None:
-            self.cache.close()
-        self.keys.close()
-        self.database.close()
-
-
-def _open_storage(settings: Settings) -> _Storage:
-    data_dir = settings.storage.data_dir.expanduser()
-    database = open_database(data_dir, settings.storage.synchronous)
-    try:
-        first_keys = ensure_first_keys(SqlKeyAdmin(database, settings.keys.prefix), data_dir)
-    except BaseException:
-        database.close()
-        raise
-    cache = open_cache(settings.cache, data_dir) if settings.cache.enabled else None
-    keys = SqlKeyStore(database, max_cached=settings.keys.max_cached)
-    ledger = SqlLedger(
-        database, max_pending=settings.storage.ledger_max_pending, patience_s=settings.storage.ledger_patience_s
-    )
-    return _Storage(database, keys, ledger, cache, first_keys)
 
 
 async def open_gateway(loaded: Loaded) -> Gateway:
     """Open everything and load the default model. Raises ConfigError."""
-    settings = loaded.settings
-    decided = decide(loaded)
-    if not decided.switched_on:
-        raise ConfigError(
-            ["no provider is on: install embedgate[minilm] for the embedded model, or set a provider's key"]
-        )
-    default_model = decided.default_model(settings.local.default_model)
-    storage = await asyncio.to_thread(_open_storage, settings)
+    storage = await asyncio.to_thread(open_storage, loaded)
     try:
-        await _load_default_model(default_model, decided)
+        rules = await asyncio.to_thread(storage.rules.load)
+        stored = await asyncio.to_thread(storage.stored, rules, utc_ms())
+        decided = decide(loaded, stored)
+        if not decided.switched_on:
+            raise ConfigError(
+                ["no provider is on: install embedgate[minilm] for the embedded model, or set a provider's key"]
+            )
+        await _load_default_model(decided.default_model(loaded.settings.local.default_model), decided)
+        return Gateway(loaded, storage, rules, decided)
     except BaseException:
         storage.close()
         raise
-    tokenizers = KnownTokenizers(decided.local_models, settings.local.cl100k_file)
-    providers: dict[str, Provider] = {
-        name: HttpDriver(
-            openai.provider(in_use.host.path, sends_usage=in_use.host.sends_usage), in_use.endpoint, settings.transport
-        )
-        for name, in_use in decided.hosts.items()
-    }
-    if LOCAL in decided.switched_on:
-        providers[LOCAL] = LocalProvider(decided.local_models)
-    if FAKE in decided.switched_on:
-        providers[FAKE] = fake.FakeProvider()
-    pipeline = Pipeline(
-        authenticate=Authenticator(storage.keys, settings.keys.prefix),
-        admit=Admission(decided.catalog, settings.limits, tokenizers, decided.switched_on, default_model),
-        resolve=Resolver(
-            decided.catalog,
-            decided.switched_on,
-            decided.explain_off,
-            refuses_unpriced=settings.catalog.unpriced == "refuse",
-        ),
-        planner=Planner(tokenizers, storage.cache, shares_between_users=settings.cache.scope == "shared"),
-        execute=Executor(
-            providers, tokenizers, settings.upstream, decided.gathering(settings.providers), decided.space_of
-        ),
-        account=Accountant(storage.ledger),
-        request_timeout_s=settings.server.request_timeout_s,
-    )
-    return Gateway(settings, decided, pipeline, providers, storage)
 
 
 async def _load_default_model(name: str, decided: Decided) -> None:
@@ -239,4 +280,4 @@ class _InProcess:
         name, provider = self._gateway.catalog.parse_model_name(self._model)
         request = EmbedRequest(name, tuple(texts), dim=self._dim, input_type=input_type, provider=provider)
         request_id = f"req_{uuid.uuid4().hex}"
-        return self._runner.run(self._gateway.pipeline.embed_as(request_id, _OPERATOR, request)).vectors
+        return self._runner.run(self._gateway.pipeline.embed_as(request_id, OPERATOR, request)).vectors

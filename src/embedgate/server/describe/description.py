@@ -1,6 +1,5 @@
 """Two routes that say what the API is: the OpenAPI document, and the page made of it. Owns no word of either."""
 
-from collections.abc import Mapping
 from functools import cached_property
 
 import orjson
@@ -10,7 +9,7 @@ from embedgate.server.answer import JSON, Answer
 from embedgate.server.describe.document import document
 from embedgate.server.describe.page import page
 from embedgate.server.dialects import openai
-from embedgate.server.respond import Body
+from embedgate.server.respond import Request
 from embedgate.wiring import Gateway
 
 _HTML = (b"content-type", b"text/html; charset=utf-8")
@@ -25,13 +24,13 @@ class Description:
         """gateway: whose limits and default model are described."""
         self._gateway = gateway
 
-    async def openapi(self, request_id: str, _headers: Mapping[bytes, bytes], _body: Body) -> Answer:
+    async def openapi(self, request: Request) -> Answer:
         """The OpenAPI 3.1 document."""
-        return Answer(200, openai.headers(request_id), self._document)
+        return Answer(200, openai.headers(request.id), self._document)
 
-    async def page(self, request_id: str, _headers: Mapping[bytes, bytes], _body: Body) -> Answer:
+    async def page(self, request: Request) -> Answer:
         """The same for people: one HTML page that needs nothing else."""
-        others = [header for header in openai.headers(request_id) if header != JSON]
+        others = [header for header in openai.headers(request.id) if header != JSON]
         return Answer(200, [_HTML, _STYLE_ONLY, *others], self._page)
 
     @cached_property

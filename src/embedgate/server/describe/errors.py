@@ -82,6 +82,8 @@ def _of_requests(settings: Settings, model: Model) -> tuple[GatewayError, ...]:
             f"The body has {max_body_bytes + 1} bytes or more; at most "
             f"{max_body_bytes} are taken. Send fewer inputs per request."
         ),
+        errors.UnknownEntity("There is no user 'alice'. List the users to see their names and ids."),
+        errors.Conflict("There is already a user named 'alice'. Choose another name.", param="name"),
         errors.NotFound("There is no route /v2/embeddings. /docs lists those there are."),
         errors.MethodNotAllowed("/v1/embeddings takes POST, not GET.", allowed=("POST",)),
         errors.NotImplementedYet("Chat completions are not served by this version; embeddings are."),

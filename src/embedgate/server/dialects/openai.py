@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 import orjson
 
+from embedgate.core.access import Rate
 from embedgate.core.errors import GatewayError, InternalError, MissingFields, UnsupportedOption
 from embedgate.core.types import EmbedRequest, EmbedResult, Routing
 from embedgate.server.answer import JSON, Answer, Headers, error_headers, result_headers, vector_pieces
@@ -126,12 +127,26 @@ def write(result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
         result.usage.tokens,
     )
     pieces = vector_pieces(result, encoding_format, head, tail)
-    return Answer(200, [*headers(request_id), *result_headers(result)], next(pieces), pieces)
+    return Answer(200, [*headers(request_id, result.rate), *result_headers(result)], next(pieces), pieces)
 
 
-def headers(request_id: str) -> Headers:
-    """What every answer carries, errors too."""
-    return [JSON, (b"x-request-id", request_id.encode()), *UNLIMITED]
+def headers(request_id: str, rate: Rate | None = None) -> Headers:
+    """What every answer carries, errors too. rate: where the caller stands; None for one without limits."""
+    limits = UNLIMITED if rate is None else _rate_headers(rate)
+    return [JSON, (b"x-request-id", request_id.encode()), *limits]
+
+
+def _rate_headers(rate: Rate) -> Headers:
+    requests = (rate.limit_requests, rate.remaining_requests, rate.reset_requests_s)
+    tokens = (rate.limit_tokens, rate.remaining_tokens, rate.reset_tokens_s)
+    found: Headers = []
+    for kind, (limit, remaining, reset_s) in ((b"requests", requests), (b"tokens", tokens)):
+        found += [
+            (b"x-ratelimit-limit-" + kind, b"Infinity" if limit is None else b"%d" % limit),
+            (b"x-ratelimit-remaining-" + kind, b"Infinity" if remaining is None else b"%d" % remaining),
+            (b"x-ratelimit-reset-" + kind, b"%gs" % round(reset_s, 3)),
+        ]
+    return found
 
 
 def write_error(error: GatewayError, request_id: str) -> Answer:
@@ -142,4 +157,4 @@ def write_error(error: GatewayError, request_id: str) -> Answer:
     if isinstance(error, InternalError):
         message = f"The gateway failed. Its log has the details under request id {request_id}."
     body = {"error": {"message": message, "type": kind, "param": error.param, "code": error.code}}
-    return Answer(status, [*headers(request_id), *error_headers(error)], orjson.dumps(body))
+    return Answer(status, [*headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))

@@ -3,16 +3,19 @@
 Owns the translation of its JSON and its error table. Decides nothing about a request.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Literal
 
 import orjson
 
+from embedgate.core.access import Rate
 from embedgate.core.errors import (
     BodyTooLarge,
     BodyTooSlow,
     BudgetExhausted,
+    Conflict,
     GatewayError,
     InternalError,
     MalformedKey,
@@ -29,6 +32,7 @@ from embedgate.core.errors import (
     RateLimited,
     RequestError,
     RevokedKey,
+    UnknownEntity,
     UnknownKey,
     UnknownModel,
     UnknownProvider,
@@ -61,6 +65,8 @@ TABLE: tuple[tuple[type[GatewayError], int, str], ...] = (
     (UnknownProvider, 404, "PROVIDER_NOT_FOUND"),
     (ProviderKeyMissing, 500, "PROVIDER_KEY_MISSING"),
     (NotFound, 404, "NOT_FOUND"),
+    (UnknownEntity, 404, "NOT_FOUND"),
+    (Conflict, 409, "CONFLICT"),
     (MethodNotAllowed, 405, "METHOD_NOT_ALLOWED"),
     (BodyTooSlow, 408, "INVALID_REQUEST"),
     (BodyTooLarge, 413, "INVALID_REQUEST"),
@@ -143,17 +149,21 @@ def write(result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
         meta,
     )
     pieces = vector_pieces(result, encoding_format, b'{"object":"list","data":[', tail)
-    return Answer(200, [*headers(request_id), *result_headers(result)], next(pieces), pieces)
+    return Answer(200, [*headers(request_id, result.rate), *result_headers(result)], next(pieces), pieces)
 
 
-def headers(request_id: str) -> Headers:
-    """What every answer carries, errors too. A caller without limits has "Infinity" of them, as in that API."""
+def headers(request_id: str, rate: Rate | None = None) -> Headers:
+    """What every answer carries, errors too: requests per minute of a caller, "Infinity" without a limit."""
+    limit, remaining, reset_s = b"Infinity", b"Infinity", float(WINDOW_S)
+    if rate is not None and rate.limit_requests is not None:
+        limit, remaining = b"%d" % rate.limit_requests, b"%d" % (rate.remaining_requests or 0)
+        reset_s = rate.reset_requests_s
     return [
         JSON,
         (b"x-request-id", request_id.encode()),
-        (b"x-ratelimit-limit", b"Infinity"),
-        (b"x-ratelimit-remaining", b"Infinity"),
-        (b"x-ratelimit-reset", b"%d" % (_unix_s() + WINDOW_S)),
+        (b"x-ratelimit-limit", limit),
+        (b"x-ratelimit-remaining", remaining),
+        (b"x-ratelimit-reset", b"%d" % (_unix_s() + math.ceil(reset_s))),
     ]
 
 
@@ -169,9 +179,9 @@ def write_error(error: GatewayError, request_id: str) -> Answer:
     if isinstance(error, (NotPermitted, BudgetExhausted)):
         body["reason"] = error.message
     if isinstance(error, RateLimited) and error.retry_after_s is not None:
-        body["retryAfter"] = max(1, round(error.retry_after_s))
-        body["resetAt"] = _unix_s() + max(1, round(error.retry_after_s))
-    return Answer(status, [*headers(request_id), *error_headers(error)], orjson.dumps(body))
+        body["retryAfter"] = max(1, math.ceil(error.retry_after_s))
+        body["resetAt"] = _unix_s() + max(1, math.ceil(error.retry_after_s))
+    return Answer(status, [*headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))
 
 
 def _unix_s() -> int:

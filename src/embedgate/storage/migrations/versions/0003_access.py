@@ -14,6 +14,7 @@ def upgrade() -> None:
     """Users and keys go on as they were; one policy permits everything, as before there were any."""
     _extend_users_and_keys()
     _create_people()
+    _create_policies()
     _create_rules()
     _create_audit()
     _extend_ledger()
@@ -72,7 +73,7 @@ def _create_people() -> None:
     op.create_index("ix_sessions_user_id", "sessions", ["user_id"])
 
 
-def _create_rules() -> None:
+def _create_policies() -> None:
     policies = op.create_table(
         "policies",
         sa.Column("id", sa.String(128), nullable=False),
@@ -95,6 +96,9 @@ def _create_rules() -> None:
             }
         ],
     )
+
+
+def _create_rules() -> None:
     op.create_table(
         "limits",
         sa.Column("subject_kind", sa.String(16), nullable=False),

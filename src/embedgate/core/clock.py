@@ -1,0 +1,13 @@
+"""The time of records: UTC. Durations are measured on the monotonic clock instead."""
+
+from datetime import UTC, datetime
+
+
+def utc_now() -> datetime:
+    """The time, aware of its zone."""
+    return datetime.now(UTC)
+
+
+def utc_ms() -> int:
+    """UTC milliseconds since 1970."""
+    return int(utc_now().timestamp() * 1000)

@@ -1,0 +1,388 @@
+"""Budgets: money is held before it is spent, so that no key, user or project spends a picodollar more than it may.
+
+Owns the holds of the requests in flight and, for each subject that needs it, an account: what the ledger says it has
+spent since the period began, and what is held for it now. Refuses, with BudgetExhausted, what could cost more than is
+left, and, with InternalError, what it cannot know because the ledger cannot be summed up. It does not reckon what a
+request could cost and writes no ledger. It is for one event loop, and for the only process that spends.
+
+The ledger is the one lasting truth; an account is a copy, which may be dropped at any time and made again. That a
+request is counted exactly once rests on two rules. Every request in flight has a hold, budget or not, and a sum is
+taken without the entries of those requests, which are then added from memory: it does not matter whether an entry was
+committed before or after the sum was taken. And while the sum of a subject is being taken, no further request of it
+is let in.
+
+A hold belongs to no period: it counts in each period that it lives in, and its cost in those that its ledger entry
+falls into. So neither of two days can be overspent by what is in flight at midnight.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from embedgate.core.access import EVERY, BudgetRule, Period, Subject, SubjectKind
+from embedgate.core.errors import BudgetExhausted, InternalError
+from embedgate.core.money import usd_text
+
+SWEEP_FROM = 1_000
+"""Accounts in memory before those that nobody uses are looked for; again whenever their number has doubled."""
+MAX_UNRECORDED = 10_000
+"""Costs to remember that the ledger has not taken yet. Older ones are in it by then, or lost to its log."""
+
+_Key = tuple[SubjectKind, str]
+"""A subject as a key of dicts: tuples hash five times as fast as records."""
+
+
+class Spending(Protocol):
+    """The sums of the ledger."""
+
+    async def spent(self, subject: Subject, since_ms: int, without: Collection[str]) -> int:
+        """Picodollars that the entries of a subject cost from `since_ms` on, those of some requests left out.
+
+        without: request ids. Raises InternalError if the ledger cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Spends:
+    """What one subject has spent in the current UTC day and month."""
+
+    day_picodollars: int
+    month_picodollars: int
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetState:
+    """Where one budget of one subject stands in the current period."""
+
+    subject: Subject
+    period: Period
+    cap_picodollars: int
+    spent_picodollars: int
+    held_picodollars: int
+
+
+class Hold:
+    """The most that one request can cost, kept for it until it is settled or released, whichever is first."""
+
+    __slots__ = ("_budgets", "amount_picodollars", "at_ms", "cost_picodollars", "is_open", "keys", "request_id")
+
+    def __init__(self, budgets: "Budgets", request_id: str, keys: Sequence[_Key], amount_picodollars: int) -> None:
+        """Use `Budgets.hold`."""
+        self._budgets = budgets
+        self.request_id = request_id
+        self.keys = keys
+        self.amount_picodollars = amount_picodollars
+        self.is_open = True
+        self.cost_picodollars = 0
+        self.at_ms = 0
+
+    async def cover(self, total_picodollars: int) -> None:
+        """Raise the hold to `total_picodollars`; a hold of that much already stays as it is.
+
+        To be called before more is spent than was held. Raises BudgetExhausted, or InternalError if the ledger cannot
+        be summed up or the hold has ended; it is then unchanged.
+        """
+        if total_picodollars > self.amount_picodollars:
+            await self._budgets._raise_hold(self, total_picodollars)
+
+    def settle(self, cost_picodollars: int, at_ms: int, *, is_recorded: bool = True) -> None:
+        """Book the true cost, even one above the hold, and end the hold.
+
+        at_ms: of the ledger entry, which must be committed. is_recorded: False if the ledger could not take the entry,
+        now or ever: the cost then counts from memory, and still once when the entry is committed later.
+        """
+        if self.is_open:
+            self.cost_picodollars, self.at_ms = cost_picodollars, at_ms
+            self._budgets._end_hold(self, is_recorded)
+
+    def release(self) -> None:
+        """End the hold of a request that has no ledger entry."""
+        if self.is_open:
+            self._budgets._end_hold(self, is_recorded=True)
+
+
+@dataclass(slots=True)
+class _Account:
+    """What one subject has spent since each period began, and what is held for it."""
+
+    spent: dict[Period, int]
+    held: int = 0
+    is_used: bool = True
+    """Since the last sweep."""
+
+    def book(self, hold: Hold, starts_ms: dict[Period, int]) -> None:
+        """Add the cost of a settled hold to the periods that its entry falls into."""
+        for period in self.spent:
+            if hold.at_ms >= starts_ms[period]:
+                self.spent[period] += hold.cost_picodollars
+
+
+@dataclass(frozen=True, slots=True)
+class _Today:
+    """The UTC day that budgets are reckoned for, and where its periods begin in the ledger."""
+
+    begins: datetime
+    ends: datetime
+    starts_ms: dict[Period, int]
+    ends_ms: int
+
+    @classmethod
+    def at(cls, now: datetime) -> "_Today":
+        begins = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        ends = begins + timedelta(days=1)
+        starts_ms: dict[Period, int] = {"day": _ms(begins), "month": _ms(begins.replace(day=1)), "total": 0}
+        return cls(begins, ends, starts_ms, _ms(ends))
+
+    def resets_at(self, period: Period) -> datetime | None:
+        """When the sum of a period begins anew; None if never."""
+        if period == "total":
+            return None
+        return self.ends if period == "day" else (self.begins.replace(day=1) + timedelta(days=32)).replace(day=1)
+
+
+class Budgets:
+    """Every budget of the gateway, and all that is held of them."""
+
+    def __init__(
+        self, rules: Sequence[BudgetRule], spending: Spending, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        """spending: the ledger's sums. now: an aware time, of the clock that dates ledger entries."""
+        self._spending = spending
+        self._now = now
+        self._today = _Today.at(now())
+        self._newest_ms = _ms(now())  # no entry is newer: neither those settled here, nor those of an earlier process
+        self._accounts: dict[_Key, _Account] = {}
+        self._sweep_at = SWEEP_FROM
+        self._loading: dict[_Key, asyncio.Task[None]] = {}
+        self._in_flight: set[Hold] = set()
+        self._unrecorded: deque[Hold] = deque()
+        self.replace(rules)
+
+    def replace(self, rules: Sequence[BudgetRule]) -> None:
+        """Put other rules in force. What is held and spent stays counted."""
+        every: dict[SubjectKind, dict[Period, BudgetRule]] = {}
+        own: dict[_Key, dict[Period, BudgetRule]] = {}
+        for rule in rules:
+            kind, name = rule.subject.kind, rule.subject.id
+            of_subject = every.setdefault(kind, {}) if name == EVERY else own.setdefault((kind, name), {})
+            of_subject[rule.period] = rule
+        self._every = {kind: tuple(by_period.values()) for kind, by_period in every.items()}
+        self._own = {key: tuple({**every.get(key[0], {}), **by_period}.values()) for key, by_period in own.items()}
+        lacking = [key for key, account in self._accounts.items() if not self._periods(key) <= account.spent.keys()]
+        for key in lacking:
+            del self._accounts[key]
+
+    def applies(self, subjects: Sequence[Subject]) -> bool:
+        """Whether any budget concerns these subjects. If none does, the amount of a hold may be 0: it is needed all
+        the same, since a rule may come while the request is in flight.
+        """
+        return any(self._rules_of((subject.kind, subject.id)) for subject in subjects)
+
+    async def hold(self, request_id: str, subjects: Sequence[Subject], amount_picodollars: int) -> Hold:
+        """Keep the most that a request can cost, in every budget of its subjects at once. It must be ended.
+
+        request_id: as its ledger entry will have it. What costs nothing is never refused for lack of money. Suspends
+        only to sum up the ledger, when a subject is first seen.
+        Raises BudgetExhausted, or InternalError if the ledger cannot be summed up; then nothing is held.
+        """
+        keys = [(subject.kind, subject.id) for subject in subjects]
+        while (missing := self._reserve(keys, 0, amount_picodollars)) is not None:
+            await self._load(missing)
+        hold = Hold(self, request_id, keys, amount_picodollars)
+        self._in_flight.add(hold)
+        return hold
+
+    async def spends(self, subject: Subject) -> Spends:
+        """What a subject has spent, whether or not it has a budget. Suspends only to sum up the ledger.
+
+        Raises InternalError if the ledger cannot be summed up.
+        """
+        account = await self._account((subject.kind, subject.id))
+        account.is_used = True
+        return Spends(account.spent["day"], account.spent["month"])
+
+    async def state(self) -> list[BudgetState]:
+        """Every budget: of each subject that a rule names, and of the others of a `*` rule that are in memory.
+
+        Raises InternalError if the ledger cannot be summed up.
+        """
+        states = []
+        for key in dict.fromkeys([*self._own, *self._accounts]):
+            if not self._rules_of(key):
+                continue
+            account = await self._account(key)
+            states += [
+                BudgetState(Subject(*key), rule.period, rule.cap_picodollars, account.spent[rule.period], account.held)
+                for rule in self._rules_of(key)
+            ]
+        return states
+
+    async def _raise_hold(self, hold: Hold, total_picodollars: int) -> None:
+        while True:  # while the ledger is summed up, the hold may end or be raised
+            if not hold.is_open:
+                raise InternalError("The hold of a request was to be raised after the request had ended.")
+            if total_picodollars <= hold.amount_picodollars:
+                return
+            missing = self._reserve(hold.keys, hold.amount_picodollars, total_picodollars)
+            if missing is None:
+                hold.amount_picodollars = total_picodollars
+                return
+            await self._load(missing)
+
+    def _end_hold(self, hold: Hold, is_recorded: bool) -> None:
+        hold.is_open = False
+        if is_recorded:
+            self._in_flight.remove(hold)
+        else:
+            self._remember(hold)
+        if hold.at_ms >= self._today.ends_ms:
+            self._follow_clock()
+        if hold.at_ms > self._newest_ms:
+            self._newest_ms = hold.at_ms
+        for key in hold.keys:
+            account = self._accounts.get(key)
+            if account is not None:
+                account.held -= hold.amount_picodollars
+                account.book(hold, self._today.starts_ms)
+
+    def _rules_of(self, key: _Key) -> tuple[BudgetRule, ...]:
+        return self._own.get(key) or self._every.get(key[0], ())
+
+    def _periods(self, key: _Key) -> set[Period]:
+        """What an account must know: the day and the month, and all time only if a rule asks, for that sum is long."""
+        return {"day", "month", *(rule.period for rule in self._rules_of(key))}
+
+    def _reserve(self, keys: Sequence[_Key], own: int, total: int) -> _Key | None:
+        """Raise what a request holds from `own` to `total` for all its subjects, or raise BudgetExhausted.
+
+        If a subject must be summed up first, returns it and changes nothing.
+        """
+        accounts = []
+        for key in keys:
+            account = self._accounts.get(key)
+            if account is not None:
+                accounts.append((key, account))
+            elif key in self._own or key[0] in self._every or key in self._loading:
+                return key
+        if not accounts:
+            return None
+        if self._follow_clock():
+            return self._reserve(keys, own, total)
+        more = total - own
+        for key, account in accounts:
+            for rule in self._rules_of(key):
+                if more > 0 and account.spent[rule.period] + account.held + more > rule.cap_picodollars:
+                    raise self._refusal(key, rule, account, own, total)
+        for _, account in accounts:
+            account.held += more
+            account.is_used = True
+        return None
+
+    def _refusal(self, key: _Key, rule: BudgetRule, account: _Account, own: int, total: int) -> BudgetExhausted:
+        held = account.held - own
+        unspent = rule.cap_picodollars - account.spent[rule.period]
+        resets_at = self._today.resets_at(rule.period)
+        if held and total <= unspent:
+            next_step = "Try again when those have ended"
+        elif resets_at and total <= rule.cap_picodollars:
+            next_step = "Wait until then, send less"
+        else:
+            next_step = "Send less"
+        return BudgetExhausted(
+            f"The request could cost {usd_text(total)} dollars; {usd_text(max(0, unspent - held))} are left of the "
+            f"{rule.period} budget of this {key[0]}, {usd_text(rule.cap_picodollars)} dollars"
+            + (f", with {usd_text(held)} held for requests in progress. " if held else ". ")
+            + (f"It resets at {resets_at:%Y-%m-%d %H:%M} UTC. " if resets_at else "It does not reset. ")
+            + f"{next_step}, or ask an administrator for a larger budget."
+        )
+
+    def _follow_clock(self) -> bool:
+        """Begin the day of the clock if it is not the one that is reckoned for. Returns whether it did."""
+        now = self._now()
+        if self._today.begins <= now < self._today.ends:
+            return False
+        before, self._today = self._today, _Today.at(now)
+        starts_ms = self._today.starts_ms
+        if now < before.begins or self._newest_ms >= starts_ms["day"]:
+            # The clock was set back, or returns to days that it was set back from: only the ledger knows their sums.
+            self._accounts.clear()
+        for account in self._accounts.values():
+            account.spent["day"] = 0
+            if starts_ms["month"] != before.starts_ms["month"]:
+                account.spent["month"] = 0
+        return True
+
+    def _remember(self, hold: Hold) -> None:
+        """Keep the cost of a request that is not in the ledger, for the sums that will be taken."""
+        self._unrecorded.append(hold)
+        if len(self._unrecorded) > MAX_UNRECORDED:
+            self._in_flight.remove(self._unrecorded.popleft())
+
+    async def _account(self, key: _Key) -> _Account:
+        self._follow_clock()
+        while (account := self._accounts.get(key)) is None:
+            await self._load(key)
+            self._follow_clock()
+        return account
+
+    async def _load(self, key: _Key) -> None:
+        """Return once there is an account of a subject, summed up once for all who wait.
+
+        A task, because those who wait may leave. Raises InternalError, for all who wait, if the sum cannot be taken.
+        """
+        loading = self._loading.get(key)
+        if loading is None:
+            loading = self._loading[key] = asyncio.get_running_loop().create_task(self._fill(key))
+            loading.add_done_callback(_see)
+        try:
+            await asyncio.shield(loading)
+        except InternalError as error:  # an error of its own for each who waits
+            raise InternalError(error.message) from error
+
+    async def _fill(self, key: _Key) -> None:
+        try:
+            while True:
+                self._follow_clock()
+                today, periods = self._today, self._periods(key)
+                # All holds are searched, which is rare: an index by subject would cost every request.
+                in_flight = [hold for hold in self._in_flight if key in hold.keys]
+                without = [hold.request_id for hold in in_flight]
+                account = _Account({})
+                for period in periods:
+                    since_ms = today.starts_ms[period]
+                    account.spent[period] = await self._spending.spent(Subject(*key), since_ms, without)
+                if today is self._today and self._periods(key) <= periods:
+                    break
+            for hold in in_flight:
+                if hold.is_open:
+                    account.held += hold.amount_picodollars
+                else:
+                    account.book(hold, today.starts_ms)
+            self._accounts[key] = account
+        finally:
+            del self._loading[key]  # at once: who finds neither account nor task begins anew
+        self._drop_idle()
+
+    def _drop_idle(self) -> None:
+        """Drop what was not used since the last sweep. It is loaded again when its subject returns."""
+        if len(self._accounts) < self._sweep_at:
+            return
+        for key, account in list(self._accounts.items()):
+            if not account.is_used and not account.held:
+                del self._accounts[key]
+            account.is_used = False
+        self._sweep_at = max(SWEEP_FROM, 2 * len(self._accounts))
+
+
+def _see(loading: asyncio.Task[None]) -> None:
+    """Look at the end of a load, so that a failure whose waiters have all left is not reported as lost."""
+    if not loading.cancelled():
+        loading.exception()
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

@@ -1,0 +1,134 @@
+"""Decides by the enabled policies: compiled once, and a decision that was taken is remembered.
+
+Checking texts before they are saved, and the values of attributes, are elsewhere. No clock, no storage: what a decision
+depends on is in the question.
+"""
+
+import functools
+import operator
+import re
+from collections.abc import Mapping, Sequence
+
+import cedarpy
+
+from embedgate.core.access import Decision, PolicyRecord, Question
+from embedgate.policy.reads import Nature, nature_of
+from embedgate.policy.syntax import find_syntax_mistake
+from embedgate.policy.vocabulary import ATTRIBUTES, Owner, Value
+
+_Identity = tuple[str, str, tuple[str, ...], str, str]
+_Attributes = Mapping[Owner, dict[str, object]]
+
+_identity_of = operator.attrgetter("caller.key_id", "caller.user_id", "caller.roles", "action", "model_name")
+_REQUEST_TIME = "context.request_time"
+_EVALUATION_ERROR = re.compile(r"error while evaluating policy `policy(\d+)`: ")
+
+
+class CedarDecider:
+    """The policies of one revision, as core.ports.PolicyDecider. Safe to ask from several threads.
+
+    A policy that fails while it runs does not apply, and is named in the decision's errors. A policy that cannot be
+    read at all could be a forbid: then everything is denied, and the errors say which policy to repair.
+    """
+
+    def __init__(self, policies: Sequence[PolicyRecord], *, max_cached: int = 4096) -> None:
+        """policies: disabled ones are left out. max_cached: decisions remembered, the least recently used go first."""
+        enabled = [policy for policy in policies if policy.is_enabled]
+        self._ids = tuple(policy.id for policy in enabled)
+        self._policy_set = cedarpy.PolicySet.from_str("")
+        natures: list[Nature] = []
+        self._constant = _deny_if_unreadable(enabled)
+        if self._constant is None:
+            # Cedar numbers policies in the order of the text: the i-th is the i-th record.
+            self._policy_set = cedarpy.PolicySet.from_str("\n".join(policy.text for policy in enabled))
+            natures = [nature_of(policy.text) for policy in enabled]
+            self._constant = _constant_decision(self._ids, natures)
+        self.reads = frozenset[str]().union(*(nature.reads for nature in natures))
+        """The attributes that decisions depend on, such as `context.hour`."""
+        reads = sorted(self.reads)
+        self._attributes = [ATTRIBUTES[path] for path in reads]
+        self._readers = [attribute.read for attribute in self._attributes]
+        # What is different for each request is not worth remembering.
+        self._answer = self._ask if _REQUEST_TIME in reads else functools.lru_cache(max_cached)(self._ask)
+
+    def decide(self, question: Question) -> Decision:
+        """Deny unless a policy permits and none forbids; names the policies that decided. Never raises."""
+        if self._constant is not None:
+            return self._constant
+        return self._answer(_identity_of(question), tuple([read(question) for read in self._readers]))
+
+    def _ask(self, identity: _Identity, values: tuple[Value, ...]) -> Decision:
+        """Ask Cedar. Depends on nothing but the arguments, which is what makes remembering right."""
+        try:
+            attributes = self._encode(values)
+            result = cedarpy.is_authorized(
+                _request(identity, attributes), self._policy_set, _entities(identity, attributes)
+            )
+        except ValueError as error:
+            return Decision(False, errors=(f"no policy could be asked: {error}",))
+        errors = tuple(sorted(self._name(each) for each in result.diagnostics.errors))
+        if result.decision is cedarpy.Decision.NoDecision:
+            return Decision(False, errors=errors or ("no policy could be asked: Cedar did not decide",))
+        reasons = frozenset(result.diagnostics.reasons)
+        policies = tuple(name for index, name in enumerate(self._ids) if f"policy{index}" in reasons)
+        return Decision(result.allowed, policies, errors)
+
+    def _encode(self, values: tuple[Value, ...]) -> _Attributes:
+        found: _Attributes = {"context": {}, "UserKey": {}, "User": {}}
+        for attribute, value in zip(self._attributes, values, strict=True):
+            if value is not None:
+                found[attribute.owner][attribute.name] = attribute.encode(value)
+        return found
+
+    def _name(self, error: str) -> str:
+        """Cedar's message with the policy's id in place of its number."""
+        return _EVALUATION_ERROR.sub(lambda match: f'policy "{self._ids[int(match[1])]}" does not apply: ', error)
+
+
+def _deny_if_unreadable(policies: Sequence[PolicyRecord]) -> Decision | None:
+    mistakes = [(policy.id, find_syntax_mistake(policy.text)) for policy in policies]
+    errors = tuple(
+        f'policy "{name}" cannot be read, so every request is denied; repair it or switch it off: '
+        f"line {mistake.line}, column {mistake.column}: {mistake.message}"
+        for name, mistake in mistakes
+        if mistake is not None
+    )
+    return Decision(False, errors=errors) if errors else None
+
+
+def _constant_decision(ids: Sequence[str], natures: Sequence[Nature]) -> Decision | None:
+    """The decision on every question, if no policy has a condition: the usual case of one that permits everything."""
+    if any(nature.effect is None for nature in natures):
+        return None
+    by_effect = {
+        effect: tuple(name for name, nature in zip(ids, natures, strict=True) if nature.effect == effect)
+        for effect in ("permit", "forbid")
+    }
+    return Decision(not by_effect["forbid"] and bool(by_effect["permit"]), by_effect["forbid"] or by_effect["permit"])
+
+
+def _uid(entity_type: str, name: str) -> dict[str, str]:
+    return {"type": entity_type, "id": name}
+
+
+def _request(identity: _Identity, attributes: _Attributes) -> dict[str, object]:
+    key_id, _, _, action, model_name = identity
+    return {
+        "principal": _uid("UserKey", key_id),
+        "action": _uid("Action", action),
+        "resource": _uid("Resource", model_name),
+        "context": attributes["context"],
+    }
+
+
+def _entities(identity: _Identity, attributes: _Attributes) -> list[dict[str, object]]:
+    key_id, user_id, roles, _, _ = identity
+    link = {"user": {"__entity": _uid("User", user_id)}}
+    return [
+        {"uid": _uid("UserKey", key_id), "attrs": attributes["UserKey"] | link, "parents": []},
+        {
+            "uid": _uid("User", user_id),
+            "attrs": attributes["User"],
+            "parents": [_uid("Role", role) for role in roles],
+        },
+    ]

@@ -1,0 +1,222 @@
+"""One connection of a caller: how large and how slow a request may begin, and how many connections there may be.
+
+Owns what happens before there is a request and after its answer: the head is bounded in bytes and in time, so are a
+body and an answer that nobody reads, and connections in number. uvicorn, whose protocol this extends, bounds none of
+that. Bodies and all that is asked for belong to `respond`. What is refused here has no route yet, so the answer is in
+the OpenAI shape.
+"""
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Literal
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from embedgate import telemetry
+from embedgate.config import ServerSettings
+from embedgate.core.errors import GatewayError, MalformedRequest, Overloaded
+from embedgate.server.answer import Answer
+from embedgate.server.respond import WritesErrors, new_request_id
+
+MAX_REFUSING = 100
+"""Connections beyond the limit that are told so. Those beyond these are closed without a word."""
+
+_REFUSING_S = 1.0
+_CHUNK_FRAME_BYTES = 24
+"""Length and line ends around one chunk of a body, at most; more are extensions, which count like headers."""
+
+_Reason = Literal["refused", "slow", "large", "malformed", "unread"]
+
+
+class Gate:
+    """What the connections of one server share: their bounds, their number, and what was turned away."""
+
+    def __init__(
+        self, bounds: ServerSettings, dialect: WritesErrors, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        """dialect: writes refusals. clock_s: monotonic seconds."""
+        self.bounds = bounds
+        self.dialect = dialect
+        self.clock_s = clock_s
+        self.admitted = 0
+        self.refusing = 0
+        self._turned_away: Counter[_Reason] = Counter()
+
+    def count(self, reason: _Reason) -> None:
+        """Remember for the next `sweep` that a connection was turned away."""
+        self._turned_away[reason] += 1
+
+    def sweep(self, connections: Iterable[object]) -> None:
+        """Close what has waited too long, and log what was turned away since the last time. Call once a second."""
+        now_s = self.clock_s()
+        for connection in list(connections):
+            if isinstance(connection, Connection):
+                connection.close_if_late(now_s)
+        if refused := self._turned_away.pop("refused", 0):
+            telemetry.CONNECTIONS_REFUSED.emit(connections=refused, max_connections=self.bounds.max_connections)
+        if self._turned_away:
+            telemetry.CONNECTIONS_CUT.emit(**self._turned_away)
+            self._turned_away.clear()
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's connection within the bounds of a gate. Of every wait one side is `sweep`: there is no timer here."""
+
+    def __init__(self, config: uvicorn.Config, server_state: ServerState, gate: Gate) -> None:
+        """One for each connection that is accepted."""
+        super().__init__(config, server_state, app_state={})
+        self._gate = gate
+        self._max_head_bytes = gate.bounds.max_head_bytes
+        self._is_admitted = False
+        self._fault: GatewayError | None = None
+        self._deadline_s = math.inf
+        """When the next head, or the end of a body that nobody reads, must be here; none while a request is served."""
+        self._unread_deadline_s = math.inf
+        self._chunk_bytes = 0
+        self._overhead_bytes = 0
+        """Of the message that is arriving, what came after the bytes that it began with and is not its body."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Let it in if there is room; else wait a moment for its request, because an answer to none gets lost."""
+        super().connection_made(transport)
+        gate = self._gate
+        self._is_admitted = gate.admitted < gate.bounds.max_connections
+        if self._is_admitted:
+            gate.admitted += 1
+            self._deadline_s = gate.clock_s() + gate.bounds.head_timeout_s
+            return
+        gate.count("refused")
+        gate.refusing += 1
+        self._deadline_s = gate.clock_s() + _REFUSING_S
+        if gate.refusing > MAX_REFUSING:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Make room."""
+        super().connection_lost(exc)
+        if self._is_admitted:
+            self._gate.admitted -= 1
+        else:
+            self._gate.refusing -= 1
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, unless too much came that is no body."""
+        if not self._is_admitted:
+            self._refuse(_no_room(self._gate.bounds.max_connections))
+            return
+        self._chunk_bytes = len(data)
+        self._overhead_bytes += len(data)
+        super().data_received(data)
+        if self._overhead_bytes > self._max_head_bytes:
+            self._gate.count("large")
+            self._refuse(_head_too_large(self._max_head_bytes))
+        elif self._deadline_s == math.inf and self.timeout_keep_alive_task is None and self.cycle.response_complete:
+            # Empty lines: they have ended uvicorn's wait for the next request, and are none.
+            self._deadline_s = self._gate.clock_s() + self._gate.bounds.head_timeout_s
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._overhead_bytes = 0
+        self._deadline_s = self._gate.clock_s() + self._gate.bounds.head_timeout_s
+
+    def on_headers_complete(self) -> None:
+        """A head is here: serve its request, unless it is too large."""
+        self._deadline_s = math.inf
+        # Adding up the headers is spared where the bytes that came are few enough.
+        if (self._overhead_bytes > 0 or self._chunk_bytes > self._max_head_bytes) and self._is_head_too_large():
+            self._gate.count("large")
+            self._fault = _head_too_large(self._max_head_bytes)
+            raise self._fault
+        super().on_headers_complete()
+        # The parser gives the fields after a chunked body as headers, too. They are not: none has passed a check.
+        self.headers = []
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        self._overhead_bytes -= len(body)
+        super().on_body(body)
+
+    def on_chunk_header(self) -> None:
+        """A chunk of a body begins."""
+        self._overhead_bytes -= _CHUNK_FRAME_BYTES
+
+    def on_response_complete(self) -> None:
+        """An answer is written. If it came before the end of the request, the rest is read, but not for ever."""
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body:
+            self._deadline_s = self._gate.clock_s() + self._gate.bounds.body_timeout_s
+
+    def pause_writing(self) -> None:
+        """The caller reads more slowly than the answer is made."""
+        super().pause_writing()
+        self._unread_deadline_s = self._gate.clock_s() + self._gate.bounds.unread_timeout_s
+
+    def resume_writing(self) -> None:
+        """The caller has read."""
+        super().resume_writing()
+        self._unread_deadline_s = math.inf
+
+    def close_if_late(self, now_s: float) -> None:
+        """Close the connection if what it waits for has not come in time."""
+        if self.transport.is_closing() and self._unread_deadline_s == math.inf:
+            # What is left to send is too little for `pause_writing`, and closing waits for it.
+            self._unread_deadline_s = now_s + self._gate.bounds.unread_timeout_s
+        if now_s >= self._unread_deadline_s:
+            self._gate.count("unread")
+            self.transport.abort()
+        elif now_s >= self._deadline_s and not self.transport.is_closing():
+            if self._is_admitted:
+                self._gate.count("slow")
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words for what is no HTTP
+        """Answer what could not be parsed."""
+        if self._fault is None:
+            self._gate.count("malformed")
+        self._refuse(self._fault or MalformedRequest("What was sent is not a request of HTTP/1.1. Check the client."))
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer with the error, unless another answer is on its way, and close."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete or not (self.cycle.response_started or self.pipeline):
+            answer = self._gate.dialect.write_error(error, new_request_id())
+            self.transport.write(_wire(answer, self.server_state.default_headers))
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # whoever serves it must not write behind this
+        self.transport.close()
+
+    def _is_head_too_large(self) -> bool:
+        fields_bytes = sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
+        return len(self.url) + fields_bytes > self._max_head_bytes
+
+
+def _no_room(max_connections: int) -> Overloaded:
+    return Overloaded(
+        f"{max_connections} connections are open, as many as server.max_connections allows. Try again, and keep "
+        "connections open for several requests.",
+        retry_after_s=1,
+    )
+
+
+def _head_too_large(max_head_bytes: int) -> MalformedRequest:
+    return MalformedRequest(
+        f"The request line and headers have more than {max_head_bytes} bytes together. Send fewer or shorter headers, "
+        "or raise server.max_head_bytes."
+    )
+
+
+def _wire(answer: Answer, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The bytes of an answer to what is no request, after which the connection ends."""
+    status = HTTPStatus(answer.status)
+    ending = ((b"content-length", b"%d" % len(answer.body)), (b"connection", b"close"))
+    lines = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode())]
+    lines += [name + b": " + value for name, value in (*default_headers, *answer.headers, *ending)]
+    return b"\r\n".join([*lines, b"", answer.body])

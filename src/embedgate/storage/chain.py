@@ -1,0 +1,106 @@
+"""The chain of the audit trail: what the digest of a row covers, and what links a row to the one before it.
+
+Knows no database. There is no secret in it: who can rewrite the whole trail can make a new chain, and only a digest
+that was kept elsewhere (`verify` takes one) shows that.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from embedgate.core.access import AuditEvent
+
+
+class Link(NamedTuple):
+    """A place in the chain: the number of a row, and its digest."""
+
+    seq: int
+    digest: bytes
+
+
+ORIGIN = Link(0, bytes(32))
+"""What the very first row follows."""
+
+
+class AuditRow(NamedTuple):
+    """A row of the table. `policies` is a JSON array and `detail` a JSON object; `previous` is the digest before it."""
+
+    seq: int
+    at_ms: int
+    kind: str
+    actor: str
+    action: str
+    target: str
+    outcome: str
+    request_id: str
+    policies: str
+    detail: str
+    previous: bytes
+    digest: bytes
+
+    @property
+    def link(self) -> Link:
+        """Where the row stands."""
+        return Link(self.seq, self.digest)
+
+
+def chained(events: Sequence[AuditEvent], after: Link) -> list[AuditRow]:
+    """The rows of events that follow `after`. Raises ValueError if one holds what no row can."""
+    rows = []
+    seq, previous = after
+    for event in events:
+        seq += 1
+        content = (
+            seq,
+            event.at_ms,
+            event.kind,
+            event.actor,
+            event.action,
+            event.target,
+            event.outcome,
+            event.request_id,
+            _json(event.policies).decode(),
+            _json(dict(event.detail)).decode(),
+        )
+        digest = _digest(previous, _json(content))
+        rows.append(AuditRow(*content, previous, digest))
+        previous = digest
+    return rows
+
+
+def is_unchanged(row: AuditRow) -> bool:
+    """Whether a row as stored is the one that its digest was made of."""
+    try:
+        return _digest(row.previous, _json(row[:-2])) == row.digest
+    except (TypeError, ValueError):  # SQLite keeps what it is given: there may be a number in place of a text
+        return False
+
+
+def event_of(row: AuditRow) -> AuditEvent:
+    """The event that a row holds."""
+    detail: Mapping[str, Any] = orjson.loads(row.detail)
+    return AuditEvent(
+        kind=row.kind,  # type: ignore[arg-type]  # rows are made of events only
+        at_ms=row.at_ms,
+        actor=row.actor,
+        action=row.action,
+        target=row.target,
+        outcome=row.outcome,
+        request_id=row.request_id,
+        policies=tuple(orjson.loads(row.policies)),
+        detail=detail,
+    )
+
+
+def _digest(previous: bytes, content: bytes) -> bytes:
+    """SHA-256 over 32 bytes and a JSON array: two rows that differ anywhere give different bytes."""
+    return hashlib.sha256(previous + content).digest()
+
+
+def _json(value: object) -> bytes:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError as error:  # half a surrogate pair, a number over 64 bits
+        raise ValueError("an audit event holds what JSON cannot") from error

@@ -1,0 +1,57 @@
+"""Keeps a running gateway at what administrators decide: looks every second whether another process has changed a rule.
+
+Owns when rules are read. What becomes of them is the gateway's.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from embedgate import telemetry
+from embedgate.core.access import Rules
+from embedgate.core.clock import utc_ms
+from embedgate.core.errors import ConfigError, InternalError
+from embedgate.storage.rules import SqlRules
+
+LOOK_EVERY_S = 1.0
+
+
+class Following:
+    """The rules in force, and the task that watches for others."""
+
+    def __init__(self, store: SqlRules, rules: Rules, apply: Callable[[Rules], Awaitable[None]]) -> None:
+        """rules: applied already. apply: puts rules in force; raises ConfigError if they cannot be."""
+        self._store = store
+        self._rules = rules
+        self._apply = apply
+        self._lock = asyncio.Lock()
+        self._looked_at_ms = utc_ms()
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    async def catch_up(self) -> None:
+        """Return once what is stored now is in force. Raises InternalError or ConfigError."""
+        async with self._lock:
+            rules = await asyncio.to_thread(self._store.load)
+            self._rules = rules  # also if they cannot be applied: then nothing changes until they do
+            self._looked_at_ms = utc_ms()
+            await self._apply(rules)
+
+    async def aclose(self) -> None:
+        """End the watch."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                if await asyncio.to_thread(self._store.revision) != self._rules.revision or self._has_new_price():
+                    await self.catch_up()
+            except (InternalError, ConfigError) as error:  # the next look may succeed; what was in force stays
+                telemetry.RULES_NOT_READ.emit(reason=str(error))
+
+    def _has_new_price(self) -> bool:
+        """Whether a price has come into force since the last look."""
+        now_ms = utc_ms()
+        return any(self._looked_at_ms < price.from_ms <= now_ms for price in self._rules.prices)

@@ -1,0 +1,80 @@
+"""Everything of the gateway that outlasts it, opened together and closed together."""
+
+from dataclasses import dataclass
+
+from embedgate.config import Loaded
+from embedgate.core.access import Rules
+from embedgate.storage.cache import TieredCache, open_cache
+from embedgate.storage.database import Database, open_database
+from embedgate.storage.first_start import FirstKeys, ensure_first_keys
+from embedgate.storage.keys import SqlKeyAdmin, SqlKeyStore
+from embedgate.storage.ledger import SqlLedger
+from embedgate.storage.providers import SqlProviders
+from embedgate.storage.reports import LedgerSpending
+from embedgate.storage.rules import SqlRules
+from embedgate.storage.sealing import Sealer
+from embedgate.wiring.decide import Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The open stores."""
+
+    database: Database
+    keys: SqlKeyStore
+    ledger: SqlLedger
+    spending: LedgerSpending
+    rules: SqlRules
+    providers: SqlProviders
+    cache: TieredCache | None
+    first_keys: FirstKeys | None
+
+    def stored(self, rules: Rules, now_ms: int) -> Stored:
+        """What administrators have set of providers and prices, as it is now. Blocks. Raises ConfigError."""
+        keyed = [record.name for record in rules.providers if record.key_hint]
+        keys = {name: self.providers.provider_key(name) for name in keyed}
+        return Stored(
+            providers={record.name: record for record in rules.providers},
+            keys={name: key for name, key in keys.items() if key is not None},
+            prices=tuple(sorted((p for p in rules.prices if p.from_ms <= now_ms), key=lambda price: price.from_ms)),
+        )
+
+    def close(self) -> None:
+        """Write what is pending, and let go of files and threads. Blocks."""
+        self.ledger.close()
+        if self.cache is not None:
+            self.cache.close()
+        self.keys.close()
+        self.spending.close()
+        self.database.close()
+
+
+def open_sealer(loaded: Loaded) -> Sealer:
+    """What seals the keys of providers. Raises ConfigError."""
+    variable = loaded.settings.access.master_key_env
+    master_key = loaded.secrets.variable(variable) if variable else None
+    return Sealer(loaded.settings.storage.data_dir.expanduser(), master_key)
+
+
+def open_storage(loaded: Loaded) -> Storage:
+    """Open everything, making what is missing. Raises ConfigError."""
+    settings = loaded.settings
+    data_dir = settings.storage.data_dir.expanduser()
+    database = open_database(data_dir, settings.storage.synchronous)
+    try:
+        first_keys = ensure_first_keys(SqlKeyAdmin(database, settings.keys.prefix), data_dir)
+        sealer = open_sealer(loaded)
+    except BaseException:
+        database.close()
+        raise
+    bounds = settings.storage
+    return Storage(
+        database,
+        SqlKeyStore(database, max_cached=settings.keys.max_cached),
+        SqlLedger(database, max_pending=bounds.ledger_max_pending, patience_s=bounds.ledger_patience_s),
+        LedgerSpending(database),
+        SqlRules(database),
+        SqlProviders(database, sealer),
+        open_cache(settings.cache, data_dir) if settings.cache.enabled else None,
+        first_keys,
+    )
