@@ -13,7 +13,7 @@ import orjson
 
 from embedgate.core.errors import UpstreamGarbled
 from embedgate.core.types import Batch, ProviderReply, Route
-from embedgate.core.vectors import Vectors, from_base64, stack
+from embedgate.core.vectors import Vectors, from_base64
 from embedgate.transport import HttpCall, HttpProvider, HttpReply, classify, decode, encode, put
 
 DEFAULT_PATH: Final = "/embeddings"
@@ -95,7 +95,17 @@ def parse(reply: HttpReply, batch: Batch, _route: Route, *, sends_usage: bool = 
 def _vectors(items: list[_Item], provider_name: str, n: int) -> Vectors:
     if len(items) != n:
         raise UpstreamGarbled(f"{provider_name} sent {len(items)} vectors for {n} inputs")
-    return stack([_vector(item.embedding, provider_name) for item in _in_order(items, provider_name)])
+    ordered = _in_order(items, provider_name)
+    first = _vector(ordered[0].embedding, provider_name)
+    if n == 1:
+        return first[np.newaxis]
+    vectors = np.empty((n, first.size), np.float32)  # filled row by row: a list of rows would take as much again
+    for position, item in enumerate(ordered):
+        row = _vector(item.embedding, provider_name)
+        if row.size != first.size:
+            raise UpstreamGarbled(f"{provider_name} sent vectors of {first.size} and of {row.size} in one answer")
+        vectors[position] = row
+    return vectors
 
 
 def _in_order(items: list[_Item], provider_name: str) -> list[_Item]:
