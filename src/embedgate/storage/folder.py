@@ -9,6 +9,7 @@ from pathlib import Path
 from embedgate.core.errors import ConfigError
 
 _LOCK_FILE = "embedgate.lock"
+_SERVER_FILE = "server.lock"
 _OWNER_ONLY = 0o600
 
 
@@ -27,6 +28,21 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+def claim(folder: Path) -> int | None:
+    """Claim the folder for the only server on it, until the process ends or the file is closed.
+
+    Returns the open file; None if another process has claimed it. Raises ConfigError if the folder cannot be written.
+    """
+    with writable(folder):
+        file = os.open(folder / _SERVER_FILE, os.O_RDWR | os.O_CREAT, _OWNER_ONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return None
+    return file
 
 
 @contextlib.contextmanager

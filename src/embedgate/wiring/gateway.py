@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from embedgate import telemetry
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
 from embedgate.core.access import Caller, Rules
@@ -195,11 +196,23 @@ OPERATOR = Caller("operator", "operator", "command line", is_admin=True)
 """Who embeds from the command line, in the ledger."""
 
 
-async def open_gateway(loaded: Loaded) -> Gateway:
-    """Open everything and load the default model. Raises ConfigError."""
+async def open_gateway(loaded: Loaded, *, is_server: bool = False) -> Gateway:
+    """Open everything and load the default model. is_server: serves callers, and so counts their budgets and limits.
+
+    Raises ConfigError, also if there are budgets and another process serves from the same folder.
+    """
     storage = await asyncio.to_thread(open_storage, loaded)
     try:
         rules = await asyncio.to_thread(storage.rules.load)
+        if is_server and not storage.claim():
+            if rules.budgets:
+                raise ConfigError(
+                    [
+                        f"another server runs on {loaded.settings.storage.data_dir}, and there are budgets, which only "
+                        "one process can count; stop that server, or use another storage.data_dir"
+                    ]
+                )
+            telemetry.SECOND_SERVER.emit()
         stored = await asyncio.to_thread(storage.stored, rules, utc_ms())
         decided = decide(loaded, stored)
         if not decided.switched_on:

@@ -1,12 +1,15 @@
 """Everything of the gateway that outlasts it, opened together and closed together."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from embedgate.config import Loaded
 from embedgate.core.access import Rules
 from embedgate.storage.cache import TieredCache, open_cache
 from embedgate.storage.database import Database, open_database
 from embedgate.storage.first_start import FirstKeys, ensure_first_keys
+from embedgate.storage.folder import claim
 from embedgate.storage.keys import SqlKeyAdmin, SqlKeyStore
 from embedgate.storage.ledger import SqlLedger
 from embedgate.storage.providers import SqlProviders
@@ -28,6 +31,15 @@ class Storage:
     providers: SqlProviders
     cache: TieredCache | None
     first_keys: FirstKeys | None
+    data_dir: Path
+    claims: list[int] = field(default_factory=list)
+
+    def claim(self) -> bool:
+        """Claim the data folder for the one server on it. False if another process has it. Raises ConfigError."""
+        file = claim(self.data_dir)
+        if file is not None:
+            self.claims.append(file)
+        return file is not None
 
     def stored(self, rules: Rules, now_ms: int) -> Stored:
         """What administrators have set of providers and prices, as it is now. Blocks. Raises ConfigError."""
@@ -47,6 +59,8 @@ class Storage:
         self.keys.close()
         self.spending.close()
         self.database.close()
+        for file in self.claims:
+            os.close(file)
 
 
 def open_sealer(loaded: Loaded) -> Sealer:
@@ -77,4 +91,5 @@ def open_storage(loaded: Loaded) -> Storage:
         SqlProviders(database, sealer),
         open_cache(settings.cache, data_dir) if settings.cache.enabled else None,
         first_keys,
+        data_dir,
     )
