@@ -6,6 +6,7 @@ import pytest
 
 from embedgate import config
 from embedgate.core.errors import ConfigError
+from embedgate.settings import fields
 
 
 def _write(folder: Path, text: str) -> Path:
@@ -78,6 +79,6 @@ def test_provider_keys_come_from_the_environment_or_a_file(tmp_path: Path) -> No
 
 
 def test_every_setting_has_a_sentence() -> None:
-    infos = list(config.fields())
+    infos = list(fields())
     assert len(infos) > 20
     assert all(info.description.endswith(".") for info in infos)

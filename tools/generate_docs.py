@@ -26,7 +26,6 @@ import embedgate
 from embedgate import config
 from embedgate.catalog import Catalog
 from embedgate.cli.main import EXIT_CODES, app
-from embedgate.config import LocalSettings, Settings
 from embedgate.core import errors
 from embedgate.core.errors import AccessError, GatewayError, InternalError, RequestError, UpstreamError
 from embedgate.core.types import DimRange, Model, Route
@@ -36,6 +35,7 @@ from embedgate.providers.hosts import GENERIC, Host
 from embedgate.server.answer import Answer
 from embedgate.server.describe.errors import REQUEST_ID, error_samples
 from embedgate.server.dialects import openai, ziri
+from embedgate.settings import LocalSettings, Settings, fields
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 PROGRAM = "embedgate"
@@ -103,7 +103,7 @@ def _settings() -> Iterator[str]:
     )
     yield "```toml\n[server]\nport = 8080\n\n[providers.openai]\nmax_parallel = 16\n```"
     described = dict(_section_texts(Settings, ""))
-    for section, infos in groupby(config.fields(), key=lambda info: info.path.rpartition(".")[0]):
+    for section, infos in groupby(fields(), key=lambda info: info.path.rpartition(".")[0]):
         yield f"## `{section}`"
         yield described[section]
         rows = [

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from embedgate.cli.serve import curl_line, is_loopback
+from embedgate.cli.serve import curl_line
 from program import FAKE_ONLY, Program
 
 _SHOW_ARGUMENTS = 'curl() { printf "%s\\0" "$@"; }\n'
@@ -88,10 +88,17 @@ def test_a_second_start_names_no_new_keys_and_an_interrupt_ends_it_well(folder: 
         assert "Bearer YOUR_KEY" in greeting(process)[-1]
 
 
-def test_a_network_address_without_tls_is_warned_about(folder: Path, data_dir: Path) -> None:
+def test_other_machines_are_served_without_tls_only_where_that_was_said(
+    program: Program, folder: Path, data_dir: Path
+) -> None:
     (folder / "embedgate.toml").write_text(FAKE_ONLY, encoding="utf-8")
-    with started(data_dir, "--host", "0.0.0.0") as process:
-        greeting(process)
+    ended = program("serve", "--host", "0.0.0.0", "--port", "0")
+    assert ended.code == 3
+    for way_out in ("server.tls_cert_file", "server.allow_plain_http = true", "--insecure", "127.0.0.1"):
+        assert way_out in ended.errors
+    assert not (folder / "data").exists()
+    with started(data_dir, "--host", "0.0.0.0", "--insecure") as process:
+        assert re.fullmatch(r"embedgate is ready at http://127\.0\.0\.1:\d+", greeting(process)[0])
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
     assert "warning: listening on 0.0.0.0 without TLS" in errors
@@ -126,9 +133,6 @@ def test_the_line_to_paste_is_safe_whatever_the_names(tmp_path: Path) -> None:
     assert json.loads(body) == {"model": "it's/a-model", "input": "Hello, world"}
 
 
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [("127.0.0.1", True), ("127.8.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False)],
-)
-def test_loopback_addresses_are_known(host: str, expected: bool) -> None:
-    assert is_loopback(host) is expected
+def test_the_line_to_paste_trusts_a_certificate_that_was_signed_by_nobody_else() -> None:
+    line = curl_line("https://localhost:1", None, "m", Path("/my certificate.pem"))
+    assert line.startswith("curl https://localhost:1/v1/embeddings --cacert '/my certificate.pem' -H ")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from embedgate import config
+from embedgate.settings import fields
 from program import Program
 
 SECRET = "sk-not-for-display"
@@ -19,11 +19,13 @@ def test_settings_without_a_mistake_are_ok(program: Program, folder: Path) -> No
 
 def test_mistakes_beyond_types_are_found_too(program: Program, folder: Path) -> None:
     (folder / "embedgate.toml").write_text(
-        "[providers.mine]\nenabled = true\n[providers.openai]\nenabled = true\n", encoding="utf-8"
+        '[providers.mine]\nenabled = true\n[providers.openai]\nenabled = true\n[server]\ntls_cert_file = "no.pem"\n',
+        encoding="utf-8",
     )
     ended = program("config", "check")
     assert ended.code == 3
-    assert len(ended.errors.splitlines()) == 2
+    assert len(ended.errors.splitlines()) == 3
+    assert "server.tls_cert_file" in ended.errors
     assert "providers.mine" in ended.errors
     assert "providers.openai" in ended.errors
 
@@ -35,7 +37,7 @@ def test_every_setting_is_shown_with_its_value_and_whether_it_was_set(
     (folder / "embedgate.toml").write_text('[providers.mine]\nbase_url = "http://127.0.0.1:1/v1"\n', encoding="utf-8")
     shown = json.loads(program("config", "show", "--json").text)
     settings = {item["path"]: item for item in shown["settings"]}
-    assert {info.path for info in config.fields() if "<name>" not in info.path} <= settings.keys()
+    assert {info.path for info in fields() if "<name>" not in info.path} <= settings.keys()
     assert all(item["description"] for item in settings.values())
     assert (settings["server.port"]["value"], settings["server.port"]["is_default"]) == (3200, False)
     assert (settings["server.host"]["value"], settings["server.host"]["is_default"]) == ("127.0.0.1", True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from embedgate.config import Loaded, LocalSettings, ProviderSettings, Secrets, Settings, StorageSettings
+from embedgate.config import Loaded, Secrets
 from embedgate.core import errors
 from embedgate.core.errors import AccessError, GatewayError, RequestError, UpstreamError
 from embedgate.providers import fake
@@ -19,6 +19,7 @@ from embedgate.server.describe.document import document
 from embedgate.server.describe.errors import error_samples
 from embedgate.server.describe.page import page
 from embedgate.server.dialects.ziri import TABLE
+from embedgate.settings import LocalSettings, ProviderSettings, Settings, StorageSettings
 from embedgate.wiring import Gateway, open_gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 import shlex
 import socket
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from embedgate.cli import options
 
 if TYPE_CHECKING:
     from embedgate.config import Loaded
+    from embedgate.server.tls import Certificate
     from embedgate.storage.first_start import FirstKeys
     from embedgate.wiring import Gateway
 
@@ -32,30 +33,41 @@ def serve(
     data_dir: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Folder of database and keys (setting storage.data_dir).")
     ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Serve HTTP without TLS to other machines (setting server.allow_plain_http).",
+        ),
+    ] = False,
     config_file: options.ConfigFile = None,
 ) -> None:
     """Start the gateway. SIGTERM or Ctrl-C ends it, once what is in flight is answered."""
     # The server and everything below it take far longer to import than a mistake in the settings to report.
     from embedgate import telemetry
     from embedgate.server.serve import bind
+    from embedgate.server.tls import is_loopback, protection
 
-    overrides: dict[str, dict[str, Any]] = {"server": {"host": host, "port": port}, "storage": {"data_dir": data_dir}}
+    overrides: dict[str, dict[str, Any]] = {
+        "server": {"host": host, "port": port, "allow_plain_http": insecure or None},
+        "storage": {"data_dir": data_dir},
+    }
     loaded = options.load_settings(context, config_file, overrides)
     telemetry.configure(loaded.settings.log.level, loaded.settings.log.format)
     server = loaded.settings.server
+    certificate = protection(server)
     # Before anything else is opened: a port that is taken is the commonest mistake.
     with contextlib.closing(bind(server.host, server.port)) as listener:
-        if not is_loopback(server.host):
+        if certificate is None and not is_loopback(server.host):
             typer.echo(
-                f"warning: listening on {server.host} without TLS: keys and texts cross the network readable. "
-                "Put a proxy with TLS in front, or listen on 127.0.0.1.",
+                f"warning: listening on {server.host} without TLS, as server.allow_plain_http says: keys and texts "
+                "cross the network readable, except behind a proxy with TLS.",
                 err=True,
             )
-        _run(loaded, listener)
+        _run(_serve(loaded, listener, certificate))
 
 
-def _run(loaded: "Loaded", listener: socket.socket) -> None:
-    serving = _serve(loaded, listener)
+def _run(serving: Coroutine[Any, Any, None]) -> None:
     try:
         import uvloop
     except ImportError:  # it is not made for Windows
@@ -64,15 +76,19 @@ def _run(loaded: "Loaded", listener: socket.socket) -> None:
         uvloop.run(serving)
 
 
-async def _serve(loaded: "Loaded", listener: socket.socket) -> None:
+async def _serve(loaded: "Loaded", listener: socket.socket, certificate: "Certificate | None") -> None:
     from embedgate.server.serve import serve as serve_until_stopped
     from embedgate.wiring import open_gateway
 
-    gateway = await open_gateway(loaded)
-    await serve_until_stopped(gateway, listener, lambda url: typer.echo(_greeting(gateway, url)))
+    gateway = await open_gateway(loaded, is_server=True)
+    # A certificate that nobody else vouches for is the one that curl has to be told of.
+    ca_file = certificate.file.absolute() if certificate and certificate.is_self_signed else None
+    await serve_until_stopped(
+        gateway, listener, certificate, lambda url: typer.echo(_greeting(gateway, url, ca_file=ca_file))
+    )
 
 
-def _greeting(gateway: "Gateway", url: str) -> str:
+def _greeting(gateway: "Gateway", url: str, *, ca_file: Path | None) -> str:
     """What is printed when requests are taken. Names files of keys, never a key."""
     key_file = gateway.settings.storage.data_dir.expanduser().absolute() / "user.key"
     has_key = key_file.exists()
@@ -80,7 +96,7 @@ def _greeting(gateway: "Gateway", url: str) -> str:
     if gateway.first_keys is not None:
         lines += [*_first_keys(gateway.first_keys), ""]
     lines.append("Try it:" if has_key else "Try it, with a key of yours or one made by `embedgate keys create`:")
-    lines.append(curl_line(url, key_file if has_key else None, example_model(gateway)))
+    lines.append(curl_line(url, key_file if has_key else None, example_model(gateway), ca_file))
     return "\n".join(lines)
 
 
@@ -99,19 +115,15 @@ def example_model(gateway: "Gateway") -> str:
     return default if default in usable or not usable else usable[0]
 
 
-def curl_line(url: str, key_file: Path | None, model: str) -> str:
-    """One line for a POSIX shell that embeds a text. The key is read from its file when the line runs."""
+def curl_line(url: str, key_file: Path | None, model: str, ca_file: Path | None = None) -> str:
+    """One line for a POSIX shell that embeds a text. The key is read from its file when the line runs.
+
+    ca_file: certificate to trust besides those of the system.
+    """
     key = _ABSENT_KEY if key_file is None else f"$(cat {shlex.quote(str(key_file))})"
     body = json.dumps({"model": model, "input": "Hello, world"})
+    trust = f" --cacert {shlex.quote(str(ca_file))}" if ca_file else ""
     return (
-        f'curl {url}/v1/embeddings -H "Authorization: Bearer {key}" '
+        f'curl {url}/v1/embeddings{trust} -H "Authorization: Bearer {key}" '
         f'-H "Content-Type: application/json" -d {shlex.quote(body)}'
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address to listen on."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

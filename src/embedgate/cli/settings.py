@@ -8,6 +8,7 @@ import typer
 
 from embedgate.cli import options
 from embedgate.cli.output import print_json, print_table
+from embedgate.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from embedgate.config import Loaded
@@ -39,10 +40,18 @@ class _ProviderKey:
 @app.command("check")
 def check(context: typer.Context, config_file: options.ConfigFile = None) -> None:
     """Report every mistake in the settings, in the files they name and in the environment."""
+    from embedgate.server.tls import protection
     from embedgate.wiring.decide import decide  # brings every provider and the catalogue
 
     loaded = options.load_settings(context, config_file)
-    decide(loaded)
+    mistakes: list[str] = []
+    for examine in (lambda: decide(loaded), lambda: protection(loaded.settings.server)):
+        try:
+            examine()
+        except ConfigError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise ConfigError(mistakes)
     typer.echo(f"ok: {loaded.file or 'defaults'}")
 
 
@@ -68,10 +77,10 @@ def show(context: typer.Context, as_json: options.AsJson = False, config_file: o
 
 def _effective(loaded: "Loaded") -> Iterator[_Setting]:
     """Every setting in the order of the tree; those of tables keyed by name once per name."""
-    from embedgate import config
+    from embedgate.settings import Settings, fields
 
-    defaults = config.Settings()
-    for info in config.fields():
+    defaults = Settings()
+    for info in fields():
         before, entry, after = info.path.partition(f".{_ENTRY}.")
         if not entry:
             value = _at(loaded.settings, info.path)

@@ -19,10 +19,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from embedgate import telemetry
-from embedgate.config import ServerSettings
 from embedgate.core.errors import GatewayError, MalformedRequest, Overloaded
 from embedgate.server.answer import Answer
 from embedgate.server.respond import WritesErrors, new_request_id
+from embedgate.settings import ServerSettings
 
 MAX_REFUSING = 100
 """Connections beyond the limit that are told so. Those beyond these are closed without a word."""
@@ -46,7 +46,7 @@ class Gate:
         self.clock_s = clock_s
         self.admitted = 0
         self.refusing = 0
-        self._turned_away: Counter[_Reason] = Counter()
+        self._turned_away: Counter[str] = Counter()
 
     def count(self, reason: _Reason) -> None:
         """Remember for the next `sweep` that a connection was turned away."""
@@ -66,7 +66,7 @@ class Gate:
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection within the bounds of a gate. Of every wait one side is `sweep`: there is no timer here."""
+    """uvicorn's connection within the bounds of a gate, whose `sweep` ends what takes too long: no timer each."""
 
     def __init__(self, config: uvicorn.Config, server_state: ServerState, gate: Gate) -> None:
         """One for each connection that is accepted."""
@@ -74,7 +74,6 @@ class Connection(HttpToolsProtocol):
         self._gate = gate
         self._max_head_bytes = gate.bounds.max_head_bytes
         self._is_admitted = False
-        self._fault: GatewayError | None = None
         self._deadline_s = math.inf
         """When the next head, or the end of a body that nobody reads, must be here; none while a request is served."""
         self._unread_deadline_s = math.inf
@@ -108,14 +107,13 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless too much came that is no body."""
         if not self._is_admitted:
-            self._refuse(_no_room(self._gate.bounds.max_connections))
+            self._refuse(_no_room(self._gate.bounds.max_connections), "refused")
             return
         self._chunk_bytes = len(data)
         self._overhead_bytes += len(data)
         super().data_received(data)
         if self._overhead_bytes > self._max_head_bytes:
-            self._gate.count("large")
-            self._refuse(_head_too_large(self._max_head_bytes))
+            self._refuse(_head_too_large(self._max_head_bytes), "large")
         elif self._deadline_s == math.inf and self.timeout_keep_alive_task is None and self.cycle.response_complete:
             # Empty lines: they have ended uvicorn's wait for the next request, and are none.
             self._deadline_s = self._gate.clock_s() + self._gate.bounds.head_timeout_s
@@ -128,13 +126,13 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A head is here: serve its request, unless it is too large."""
-        self._deadline_s = math.inf
         # Adding up the headers is spared where the bytes that came are few enough.
         if (self._overhead_bytes > 0 or self._chunk_bytes > self._max_head_bytes) and self._is_head_too_large():
-            self._gate.count("large")
-            self._fault = _head_too_large(self._max_head_bytes)
-            raise self._fault
+            fault = _head_too_large(self._max_head_bytes)
+            self._refuse(fault, "large")
+            raise fault
         super().on_headers_complete()
+        self._deadline_s = math.inf
         # The parser gives the fields after a chunked body as headers, too. They are not: none has passed a check.
         self.headers = []
 
@@ -150,8 +148,12 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """An answer is written. If it came before the end of the request, the rest is read, but not for ever."""
         super().on_response_complete()
-        if self.cycle.response_complete and self.cycle.more_body:
+        if not self.cycle.response_complete:
+            return  # of a request that was sent before this answer
+        if self.cycle.more_body:
             self._deadline_s = self._gate.clock_s() + self._gate.bounds.body_timeout_s
+        elif self._deadline_s < math.inf:  # a further head has begun; while its turn had not come, it had no hurry
+            self._deadline_s = self._gate.clock_s() + self._gate.bounds.head_timeout_s
 
     def pause_writing(self) -> None:
         """The caller reads more slowly than the answer is made."""
@@ -171,27 +173,33 @@ class Connection(HttpToolsProtocol):
         if now_s >= self._unread_deadline_s:
             self._gate.count("unread")
             self.transport.abort()
-        elif now_s >= self._deadline_s and not self.transport.is_closing():
+        elif now_s >= self._deadline_s and not self.transport.is_closing() and not self._is_serving():
             if self._is_admitted:
                 self._gate.count("slow")
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words for what is no HTTP
         """Answer what could not be parsed."""
-        if self._fault is None:
-            self._gate.count("malformed")
-        self._refuse(self._fault or MalformedRequest("What was sent is not a request of HTTP/1.1. Check the client."))
+        self._refuse(MalformedRequest("What was sent is not a request of HTTP/1.1. Check the client."), "malformed")
 
-    def _refuse(self, error: GatewayError) -> None:
-        """Answer with the error, unless another answer is on its way, and close."""
+    def _refuse(self, error: GatewayError, reason: _Reason) -> None:
+        """Close, and say why, unless it would be taken for the answer to an earlier request."""
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete or not (self.cycle.response_started or self.pipeline):
+        if self._is_admitted:  # the others were counted when they came
+            self._gate.count(reason)
+        cycle = self.cycle
+        is_its_own = self._is_serving() and cycle.more_body and not cycle.response_started and not self.pipeline
+        if is_its_own or not self._is_serving():
             answer = self._gate.dialect.write_error(error, new_request_id())
             self.transport.write(_wire(answer, self.server_state.default_headers))
-        if self.cycle is not None:
-            self.cycle.disconnected = True  # whoever serves it must not write behind this
+        if cycle is not None:
+            cycle.disconnected = True  # whoever serves it must not write behind this
         self.transport.close()
+
+    def _is_serving(self) -> bool:
+        is_new = self.cycle is None  # until its first request, though uvicorn types it otherwise
+        return not is_new and not self.cycle.response_complete
 
     def _is_head_too_large(self) -> bool:
         fields_bytes = sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import signal
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
@@ -12,29 +14,63 @@ import uvicorn
 from embedgate import telemetry
 from embedgate.core.errors import ConfigError
 from embedgate.server.app import Application
+from embedgate.server.connection import Connection, Gate
+from embedgate.server.dialects import openai
+from embedgate.server.open_files import make_room
+from embedgate.server.secret_files import warn_of_readable
+from embedgate.server.tls import Certificate
+from embedgate.settings import ServerSettings
 from embedgate.wiring import Gateway
 
-_KEEP_ALIVE_S = 75
 _BACKLOG = 2048
 _GRACE_S = 3
+_TICKS_PER_SWEEP = 10
+"""uvicorn ticks ten times a second."""
 _GC_THRESHOLD = 20_000
 
 
 class _Server(uvicorn.Server):
-    """uvicorn with our own signals: it would raise the signal again after draining, and so never exit with 0."""
+    """uvicorn with our own connections and signals: it would raise the signal again after draining, never exit with 0.
+
+    gate: bounds of the connections. tls: None for plain HTTP.
+    """
 
     def __init__(
-        self, config: uvicorn.Config, on_started: Callable[[], None], drain: Callable[[], Awaitable[None]]
+        self,
+        config: uvicorn.Config,
+        gate: Gate,
+        tls: ssl.SSLContext | None,
+        on_started: Callable[[], None],
+        drain: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(config)
+        self._gate = gate
+        self._tls = tls
         self._on_started = on_started
         self._drain = drain
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        # In place of uvicorn's, which knows neither our gate nor a limit to TLS handshakes.
+        self.servers = [await self._listen(listener) for listener in sockets or ()]
+        self.started = True
         self._on_started()
 
+    async def _listen(self, listener: socket.socket) -> asyncio.Server:
+        return await asyncio.get_running_loop().create_server(
+            lambda: Connection(self.config, self.server_state, self._gate),
+            sock=listener,
+            ssl=self._tls,
+            ssl_handshake_timeout=self._gate.bounds.head_timeout_s if self._tls else None,
+            backlog=_BACKLOG,
+        )
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_PER_SWEEP == 0:
+            self._gate.sweep(self.server_state.connections)
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._gate.sweep(self.server_state.connections)  # there are no more ticks
         draining = asyncio.ensure_future(self._drain())
         await super().shutdown(sockets)
         if self.force_exit:
@@ -87,30 +123,23 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve(gateway: Gateway, listener: socket.socket, on_ready: Callable[[str], None]) -> None:
+async def serve(
+    gateway: Gateway, listener: socket.socket, certificate: Certificate | None, on_ready: Callable[[str], None]
+) -> None:
     """Serve until SIGTERM or SIGINT, answer what is in flight, close the gateway.
 
-    on_ready: called once with the base URL when requests are taken.
+    certificate: of HTTPS; None for plain HTTP. on_ready: called once with the base URL when requests are taken.
     """
-    application = Application(gateway)
     settings = gateway.settings.server
-    config = uvicorn.Config(
-        application,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        date_header=True,
-        backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        # Our own drain ends first, and answers what it cuts; this only bounds connections that send nothing.
-        timeout_graceful_shutdown=int(settings.drain_timeout_s) + _GRACE_S,
-    )
+    warn_of_readable(gateway.settings)
+    make_room(settings.max_connections)
+    application = Application(gateway)
     server = _Server(
-        config, lambda: _started(base_url(listener), on_ready), lambda: application.drain(settings.drain_timeout_s)
+        _config(application, settings),
+        Gate(settings, openai),
+        certificate.context if certificate else None,
+        on_started=lambda: _started(base_url(listener, certificate), on_ready),
+        drain=lambda: application.drain(settings.drain_timeout_s),
     )
     try:
         await server.serve(sockets=[listener])
@@ -120,11 +149,31 @@ async def serve(gateway: Gateway, listener: socket.socket, on_ready: Callable[[s
         telemetry.STOPPED.emit()
 
 
-def base_url(listener: socket.socket) -> str:
-    """Where a client on this machine reaches the listener."""
+def _config(application: Application, settings: ServerSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        # What strangers send must not fill the log: uvicorn warns of each request that it cannot parse.
+        log_level=logging.ERROR,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        date_header=True,
+        timeout_keep_alive=settings.keep_alive_s,
+        # Our own drain ends first, and answers what it cuts; this only bounds connections that send nothing.
+        timeout_graceful_shutdown=int(settings.drain_timeout_s) + _GRACE_S,
+    )
+
+
+def base_url(listener: socket.socket, certificate: Certificate | None) -> str:
+    """Where a client on this machine reaches the listener; over HTTPS by a name that the certificate has."""
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        host = "127.0.0.1" if host == "0.0.0.0" else "[::1]"  # noqa: S104 - compared, not bound
-    elif ":" in host:
-        host = f"[{host}]"
-    return f"http://{host}:{port}"
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104 - compared, not bound
+    scheme = "http"
+    if certificate is not None:
+        scheme, host = "https", certificate.host_for(host)
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,0 +1,44 @@
+"""Files that hold secrets and that others on the machine can read. Says so and how to mend it; never refuses.
+
+Whether a file is open to others is not always its owner's choice: systems that hand secrets to containers mount them
+with a mode of their own.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from embedgate import telemetry
+from embedgate.settings import Settings
+
+_IN_DATA_DIR = ("admin.key", "user.key", "secrets.key")
+
+
+def warn_of_readable(settings: Settings) -> None:
+    """Log a warning for each file of a secret that more people than need to can read or change."""
+    for path in _files(settings):
+        mode = _mode_if_open(path)
+        if mode is not None:
+            telemetry.SECRET_FILE_READABLE.emit(path=str(path), mode=f"{mode:04o}", mend=f"chmod 600 {path}")
+
+
+def _files(settings: Settings) -> Iterator[Path]:
+    named = [entry.api_key_file for entry in settings.providers.values()]
+    named.append(settings.server.tls_key_file or settings.server.tls_cert_file)
+    yield from (path.expanduser() for path in named if path is not None)
+    data_dir = settings.storage.data_dir.expanduser()
+    yield from (data_dir / name for name in _IN_DATA_DIR)
+
+
+def _mode_if_open(path: Path) -> int | None:
+    """The permissions of a file that are too wide, None if they are not, or if nobody here can change them."""
+    try:
+        found = path.stat()
+        is_read_only = bool(os.statvfs(path).f_flag & os.ST_RDONLY)  # as the secrets of containers are mounted
+    except OSError:
+        return None  # whoever needs the file says what is wrong with it
+    mode = stat.S_IMODE(found.st_mode)
+    # A file of another owner, root say, is shared with our group on purpose: how else could we read it?
+    too_wide = 0o077 if found.st_uid == os.geteuid() else 0o027
+    return mode if mode & too_wide and not is_read_only else None

@@ -1,0 +1,376 @@
+"""Every setting: one typed tree. Each has a type, a default, a unit and a sentence. Reads nothing.
+
+How values come in, from a file and the environment, is in `config`.
+"""
+
+import ipaddress
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+MIN_CACHE_DISK_BYTES = 16_000_000
+
+
+def _check_network(text: str) -> str:
+    ipaddress.ip_network(text)
+    return text
+
+
+Network = Annotated[str, AfterValidator(_check_network)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    """A part of the tree: unknown keys refused, values never changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(_Section):
+    """The HTTP server."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Only this machine can reach the default.")
+    port: Port = Field(3100, description="TCP port to listen on; 0 takes a free one.")
+    max_body_bytes: Positive = Field(
+        40_000_000,
+        description="Largest request body, in bytes. Too small refuses big batches with 413; too large lets one "
+        "caller take that much memory.",
+    )
+    body_timeout_s: Seconds = Field(
+        60.0, description="Seconds that a request body may take to arrive. Slower callers get 408."
+    )
+    request_timeout_s: Seconds = Field(
+        300.0,
+        description="Seconds from the start of a request to its answer. Too small fails long batches on slow "
+        "providers with 504.",
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        (),
+        description="Addresses or networks of proxies in front, whose X-Forwarded-For tells where a request comes "
+        "from. Policies see that address.",
+    )
+    drain_timeout_s: Seconds = Field(
+        60.0, description="Seconds that requests in flight may still take after SIGTERM before they are cut."
+    )
+    tls_cert_file: Path | None = Field(
+        None, description="Certificate to serve HTTPS with, PEM, intermediate ones after it. Read at the start only."
+    )
+    tls_key_file: Path | None = Field(None, description="Its key, PEM, no passphrase. If absent: in the same file.")
+    allow_plain_http: bool = Field(
+        False,
+        description="true serves HTTP without TLS where other machines can reach it: behind a proxy with TLS, or in a "
+        "network that may read every key and text. Without it and a certificate the gateway does not start there.",
+    )
+    max_connections: Positive = Field(2_000, description="Connections of callers at once. More get 503.")
+    max_head_bytes: Positive = Field(32_768, description="Largest request line and headers, in bytes. More gets 400.")
+    head_timeout_s: Seconds = Field(
+        10.0, description="Seconds from the start of a connection or request to the end of its headers. Slower is cut."
+    )
+    keep_alive_s: Positive = Field(
+        75, description="Seconds, whole, that a connection waits for a next request. Above that of a proxy in front."
+    )
+    unread_timeout_s: Seconds = Field(
+        60.0, description="Seconds that a caller may read nothing of an answer before its connection is closed."
+    )
+
+
+class KeySettings(_Section):
+    """Credentials of callers."""
+
+    prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,15}$")] = Field(
+        "eg",
+        description="Start of every key: `<prefix>_` and 32 hex digits. `ziri` suits clients of that API.",
+    )
+    max_cached: Positive = Field(
+        10_000,
+        description="Keys that are remembered for a second, and as many unknown ones. Fewer than are in use at once "
+        "means that the database is asked more often.",
+    )
+
+
+class UpstreamSettings(_Section):
+    """Calls to providers."""
+
+    max_retries: Annotated[int, Field(ge=0, le=10)] = Field(
+        2,
+        description="Further attempts at one provider call that failed in a way that may pass. 0 turns them off; "
+        "many delay the next route.",
+    )
+    retry_wait_s: Seconds = Field(
+        0.5, description="Longest wait before the first further attempt; doubled for each one after, with jitter."
+    )
+    max_waiting: Positive = Field(
+        10_000,
+        description="Requests that may wait for one model while its calls are at their cap, where callers are "
+        "batched together. More get 503.",
+    )
+
+
+class StorageSettings(_Section):
+    """What survives a restart."""
+
+    data_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("embedgate", appauthor=False)),
+        description="Folder of the database, the keys of the first start and prepared models.",
+    )
+    synchronous: Literal["normal", "full"] = Field(
+        "normal",
+        description="How SQLite commits. `normal` survives a killed process; `full` also a power cut, at the "
+        "price of a disk sync per group of requests.",
+    )
+    ledger_max_pending: Positive = Field(
+        10_000,
+        description="Ledger entries that may wait in memory, about 1 KB each, while the database cannot be written, "
+        "and as many audit events. What comes when the queue is full is only logged, and its request fails with 500.",
+    )
+    ledger_patience_s: Seconds = Field(
+        5.0,
+        description="Seconds that answers wait for a database that cannot be written, before their requests fail "
+        "with 500. Their entries are still written as soon as that is possible.",
+    )
+
+
+def _check_disk_bytes(size_bytes: int) -> int:
+    if 0 < size_bytes < MIN_CACHE_DISK_BYTES:
+        raise ValueError(f"must be 0, for no cache on disk, or at least {MIN_CACHE_DISK_BYTES}")
+    return size_bytes
+
+
+class CacheSettings(_Section):
+    """Vectors that are kept, so that a text is not embedded and paid for twice."""
+
+    enabled: bool = Field(True, description="false embeds every text anew.")
+    scope: Literal["project", "user", "shared"] = Field(
+        "project",
+        description="Who finds what was kept: the keys of one project (of one user, where a key has no project), those "
+        "of one user, or everybody. `shared` lets a caller see from cost and speed that another one has embedded the "
+        "same text.",
+    )
+    reuse_costs: Literal["nothing", "full"] = Field(
+        "nothing",
+        description="What a text costs that was not sent to a provider, because it was kept or in flight: nothing, or "
+        "as much as if it had been sent.",
+    )
+    ttl_s: Seconds | None = Field(
+        None,
+        description="Seconds after which a kept vector is embedded anew; vectors of one model revision never change.",
+    )
+    memory_bytes: Annotated[int, Field(ge=0)] = Field(
+        64_000_000,
+        description="Memory for vectors, in bytes, overhead included. 0 keeps them on disk only. What the disk holds "
+        "and the system has in its own memory is found nearly as fast.",
+    )
+    disk_bytes: Annotated[int, Field(ge=0), AfterValidator(_check_disk_bytes)] = Field(
+        4_000_000_000,
+        description="Disk for vectors, in bytes, in the folder `cache` of the data folder, which must be on a local "
+        "disk. Never exceeded; 0 keeps vectors in memory only, else at least 16,000,000. 4 GB hold 600,000 vectors "
+        "of 1,536 numbers.",
+    )
+    max_pending_bytes: Positive = Field(
+        32_000_000,
+        description="Vectors that wait to be written to disk, in bytes. What comes when the queue is full stays in "
+        "memory only.",
+    )
+
+
+class AccessSettings(_Section):
+    """Policies, and the secrets that the database holds."""
+
+    is_emergency: bool = Field(
+        False, description="What policies read as `context.is_emergency`, for those that permit more or less then."
+    )
+    master_key_env: str | None = Field(
+        None,
+        description="Environment variable with the key that stored provider keys are sealed with, 64 hex digits. If "
+        "absent: the file secrets.key in the data folder, made when it is first needed.",
+    )
+
+
+class LimitSettings(_Section):
+    """What one embeddings request may carry, whatever the provider behind takes."""
+
+    max_inputs: Positive = Field(2048, description="Inputs per request.")
+    max_tokens: Positive = Field(300_000, description="Tokens per request, all inputs together.")
+
+
+class LocalModelSettings(_Section):
+    """One model of the BERT family in a folder of yours. Its id is `local/<name>`."""
+
+    path: Path = Field(description="Folder with model.safetensors, config.json and tokenizer.json.")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        None, description="Digest that model.safetensors must have; anything else is refused."
+    )
+    space: str | None = Field(
+        None, description="Name of its vector space; the id if absent. Same weights elsewhere share a space."
+    )
+    query_prefix: str | None = Field(
+        None, description="Text put before inputs of type query; from the model's own files if absent."
+    )
+    document_prefix: str | None = Field(
+        None, description="Text put before inputs of type document; from the model's own files if absent."
+    )
+    max_input_tokens: Positive | None = Field(
+        None, description="Tokens per input; from the model's own files if absent."
+    )
+
+
+class LocalSettings(_Section):
+    """Models in the process."""
+
+    default_model: str = Field(
+        "local/all-minilm-l6-v2",
+        description="The model that is loaded at start-up and suggested in messages.",
+    )
+    threads: Annotated[int, Field(ge=0)] = Field(
+        0, description="Processor cores that one local model may use; 0 means all of them."
+    )
+    micro_batch_tokens: Positive = Field(
+        512,
+        description="Padded tokens per run of the model. Much smaller wastes calls; much larger delays other "
+        "requests and is slower.",
+    )
+    cl100k_file: Path | None = Field(
+        None,
+        description="cl100k_base.tiktoken, the rank file for tiktoken, to count and decode cl100k_base tokens "
+        "where rs-bpe is not installed.",
+    )
+    models: dict[str, LocalModelSettings] = Field(
+        default_factory=dict,
+        description="Further models by id, each a folder with safetensors weights and tokenizer.json.",
+    )
+
+
+class ProviderSettings(_Section):
+    """One provider. It is switched on by a key in its usual environment variable, or here."""
+
+    enabled: bool | None = Field(
+        None,
+        description="true or false switches it on or off; absent means on when it has a key (or needs none).",
+    )
+    host: str | None = Field(
+        None, description="The row of the provider table that this entry follows; its own name if absent."
+    )
+    base_url: str | None = Field(None, description="Address of its API, up to and without `/embeddings`.")
+    api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
+    api_key_file: Path | None = Field(None, description="File that holds the key and nothing else.")
+    max_parallel: Positive | None = Field(None, description="Calls in flight at once.")
+    batching: bool | None = Field(
+        None,
+        description="Whether inputs of different requests may share a call while the provider is at max_parallel. "
+        "On for local models if absent, off for others.",
+    )
+
+
+class CatalogSettings(_Section):
+    """The models we know."""
+
+    file: Path | None = Field(
+        None, description="A catalogue file of yours: further models, and overrides of prices and limits."
+    )
+    unpriced: Literal["refuse", "free"] = Field(
+        "free",
+        description="What to do with a model without a known price: refuse it, or let it cost nothing.",
+    )
+
+
+class TransportSettings(_Section):
+    """Connections to providers."""
+
+    connect_timeout_s: Seconds = Field(
+        10.0, description="Seconds that opening a connection may take, name lookup and TLS included."
+    )
+    max_reply_bytes: Positive = Field(
+        256_000_000,
+        description="Largest answer of a provider, in bytes after decompression. 2,048 vectors of 3,072 numbers are "
+        "80 MB as decimals; too large lets a broken provider take that much memory per call.",
+    )
+    pool_idle_timeout_s: Seconds = Field(
+        60.0,
+        description="Seconds after which an unused connection is closed. Keep it below that of the provider's load "
+        "balancer.",
+    )
+    pool_max_idle: Positive = Field(64, description="Unused connections that are kept open, per provider.")
+
+
+class LogSettings(_Section):
+    """Logging. Inputs, vectors and credentials are never logged."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is written.")
+    format: Literal["text", "json"] = Field("text", description="One line per event, for people or for programs.")
+
+
+class Settings(_Section):
+    """The whole tree."""
+
+    server: ServerSettings = ServerSettings()
+    keys: KeySettings = KeySettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    storage: StorageSettings = StorageSettings()
+    cache: CacheSettings = CacheSettings()
+    access: AccessSettings = AccessSettings()
+    limits: LimitSettings = LimitSettings()
+    local: LocalSettings = LocalSettings()
+    providers: dict[str, ProviderSettings] = Field(default_factory=dict)
+    catalog: CatalogSettings = CatalogSettings()
+    transport: TransportSettings = TransportSettings()
+    log: LogSettings = LogSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class SettingInfo:
+    """One setting, for the reference page and `embedgate config show`."""
+
+    path: str
+    type: str
+    default: str
+    description: str
+
+
+def fields(section: type[BaseModel] = Settings, path: str = "") -> Iterator[SettingInfo]:
+    """Every setting of the tree, in order. Entries of tables keyed by name appear once, as `<name>`."""
+    for name, info in section.model_fields.items():
+        here = f"{path}.{name}" if path else name
+        annotation: Any = info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from fields(annotation, here)
+            continue
+        entry = _entry_type(annotation)
+        if entry is not None:
+            yield from fields(entry, f"{here}.<name>")
+            continue
+        yield SettingInfo(here, _type_text(annotation), _default_text(info), info.description or "")
+
+
+def _entry_type(annotation: Any) -> type[BaseModel] | None:
+    """The section that a `dict[str, Section]` holds."""
+    if typing.get_origin(annotation) is not dict:
+        return None
+    entry = typing.get_args(annotation)[1]
+    return entry if isinstance(entry, type) and issubclass(entry, BaseModel) else None
+
+
+def _type_text(annotation: Any) -> str:
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
+    options = typing.get_args(annotation)
+    if typing.get_origin(annotation) is Literal:
+        return " or ".join(map(str, options))
+    if typing.get_origin(annotation) is Annotated:
+        return _type_text(options[0])
+    if options:
+        return " or ".join(_type_text(option) for option in options if option not in (type(None), Ellipsis))
+    return names.get(annotation, str(annotation))
+
+
+def _default_text(info: Any) -> str:
+    if info.is_required():
+        return "required"
+    if info.default_factory is not None:
+        return "per user data folder" if "Folder" in (info.description or "") else "empty"
+    return "none" if info.default is None else str(info.default)
