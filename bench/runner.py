@@ -135,7 +135,9 @@ class _Stage:
             absent = f"not available: this version has no setting {variant.switch[0]}"
         return _Entry(
             variant.name,
-            lambda: targets.embedgate(folder, self._cores, settings, upstream.MODEL, variant.name),
+            lambda: targets.embedgate(
+                folder, self._cores, settings, upstream.MODEL, variant.name, has_rules=variant.has_rules
+            ),
             absent,
         )
 

@@ -38,12 +38,13 @@ class Variant:
     """The gateway with some settings.
 
     provider_settings: TOML lines for the provider. switch: a setting, as `section.field`, and whether it is on; a
-    version that does not know the setting counts as having it off.
+    version that does not know the setting counts as having it off. has_rules: with policies, limits and budgets.
     """
 
     name: str = OURS
     provider_settings: str = ""
     switch: tuple[str, bool] | None = None
+    has_rules: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,13 @@ SCENARIOS = (
             Variant(f"{OURS}, batching", _SLOW_CALLS, (BATCHING_SETTING, True)),
         ),
         upstream_latency_ms=50.0,
+        runs_peers=False,
+    ),
+    Scenario(
+        "A",
+        "With a policy that reads the request, limits and budgets in force",
+        (*_levels(1, "float", (64,)), *_levels(1, "base64", (64,)), _hits("base64", 1, "repeated", 16)),
+        (Variant(), Variant(f"{OURS}, with rules", has_rules=True)),
         runs_peers=False,
     ),
     Scenario(

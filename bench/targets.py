@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from bench import upstream
+from bench import rules, upstream
 from bench.processes import Cores, Program, free_port, program
 from bench.texts import Encoding, Texts, bodies
-from embedgate import config
 from embedgate.core.errors import UpstreamGarbled
 from embedgate.core.vectors import Vectors, from_base64
 from embedgate.core.version import VERSION
+from embedgate.settings import fields
 
 START_TIMEOUT_S = 60
 ANSWER_TIMEOUT_S = 120
@@ -65,12 +65,17 @@ def direct(running: Program) -> Target:
 
 def has_setting(path: str) -> bool:
     """Whether this version of the gateway knows a setting, given as `section.field`."""
-    return any(known.path == path for known in config.fields())
+    return any(known.path == path for known in fields())
 
 
 @contextlib.contextmanager
-def embedgate(folder: Path, cores: Cores, settings: str, model: str, name: str = OURS) -> Iterator[Target]:
-    """The gateway with the given TOML settings, the first user's key, its ledger and its checks. Raises NotStarted."""
+def embedgate(
+    folder: Path, cores: Cores, settings: str, model: str, name: str = OURS, *, has_rules: bool = False
+) -> Iterator[Target]:
+    """The gateway with the given TOML settings, the first user's key, its ledger and its checks.
+
+    has_rules: with policies, limits and budgets in force. Raises NotStarted.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     file = folder / "embedgate.toml"
@@ -87,6 +92,8 @@ def embedgate(folder: Path, cores: Cores, settings: str, model: str, name: str =
         environment=environment,
     ) as running:
         key = (folder / "user.key").read_text(encoding="utf-8").strip()
+        if has_rules:
+            rules.put_in_force(folder)
         yield Target(name, VERSION, port, model, {"authorization": f"Bearer {key}"}, running)
 
 
