@@ -14,11 +14,11 @@ pytest.importorskip("tiktoken", reason="tiktoken is not installed")
 
 from rs_bpe.bpe import openai
 
-from embedgate.config import LocalSettings
 from embedgate.core.types import DimRange, Route
 from embedgate.inference.cl100k import VOCABULARY_SIZE, Cl100k, load_cl100k
 from embedgate.inference.counters import ByteBound, KnownTokenizers
 from embedgate.inference.runtime import LocalModels
+from embedgate.settings import LocalSettings
 
 KNOWN_COUNTS = {"Hello, ZIRI!": 6, "": 0, "<|endoftext|>": 7, "naïve café ☕": 6, " " * 100: 2}
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedgate.config import LocalModelSettings, LocalSettings
 from embedgate.core.errors import ConfigError
 from embedgate.inference.runtime import LoadedModel, LocalModels
 from embedgate.inference.weights import MINILM
+from embedgate.settings import LocalModelSettings, LocalSettings
 
 pytest.importorskip("onnx", reason="the extra embedgate[local] is not installed")
 pytest.importorskip("onnxruntime", reason="the extra embedgate[local] is not installed")

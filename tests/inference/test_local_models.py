@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from embedgate.config import LocalModelSettings, LocalSettings
 from embedgate.core.errors import ConfigError, UnknownModel
 from embedgate.inference.runtime import LocalModels
 from embedgate.inference.weights import MINILM, WORDLLAMA
+from embedgate.settings import LocalModelSettings, LocalSettings
 
 pytest.importorskip("onnx", reason="the extra embedgate[local] is not installed")
 pytest.importorskip("onnxruntime", reason="the extra embedgate[local] is not installed")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from embedgate.config import LocalSettings
 from embedgate.core.errors import InvalidInput
 from embedgate.core.vectors import shorten
 from embedgate.inference.runtime import LoadedModel, LocalModels
 from embedgate.inference.weights import WORDLLAMA
+from embedgate.settings import LocalSettings
 
 if WORDLLAMA.folder() is None:
     pytest.skip("the extra embedgate[wordllama] is not installed", allow_module_level=True)

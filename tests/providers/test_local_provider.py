@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from embedgate.config import LocalModelSettings, LocalSettings
 from embedgate.core.errors import InputTooLong, InternalError, InvalidInput, UpstreamFailed, UpstreamTimeout
 from embedgate.core.types import Batch, DimRange, Route, Truncate
 from embedgate.core.vectors import norms
 from embedgate.inference.runtime import LocalModels
 from embedgate.inference.weights import MINILM, WORDLLAMA
 from embedgate.providers.local import LocalProvider
+from embedgate.settings import LocalModelSettings, LocalSettings
 
 pytest.importorskip("onnx", reason="the extra embedgate[local] is not installed")
 pytest.importorskip("onnxruntime", reason="the extra embedgate[local] is not installed")

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedgate.config import TransportSettings
 from embedgate.core.errors import UpstreamGarbled
 from embedgate.core.types import Batch, DimRange, ProviderReply, Route
 from embedgate.core.vectors import to_base64, to_json
 from embedgate.providers import hosts, openai
+from embedgate.providers.hosts import Host
+from embedgate.settings import TransportSettings
 from embedgate.transport import Endpoint, HttpDriver, HttpReply
 from upstream import Answer, Twist, Upstream, running_upstream
 
@@ -85,22 +86,6 @@ def test_a_field_is_sent_where_it_was_asked_for_and_is_taken() -> None:
     }
 
 
-def test_every_host_gets_base64_only_where_confirmed_and_never_null() -> None:
-    batch = Batch(TEXTS, DIM)
-    model = replace(PLAIN, accepts_dim=True)
-    asked = set()
-    for name, host in hosts.load().items():
-        call = openai.build(batch, host.adapt(model), path=host.path)
-        content = json.loads(call.body)
-        assert b"null" not in call.body
-        assert content.get("encoding_format", "base64") == "base64"
-        asked |= {name} if "encoding_format" in content else set()
-    assert asked == {
-        *("openai", "nvidia", "mixedbread", "mistral", "digitalocean"),
-        *("ollama", "tei", "vllm", "infinity", "llamacpp"),
-    }
-
-
 def test_hosts_differ_as_their_rows_say() -> None:
     table = hosts.load()
     cl100k = replace(PLAIN, tokenizer="tiktoken:cl100k_base", accepts_dim=True, accepts_token_ids=True)
@@ -110,7 +95,7 @@ def test_hosts_differ_as_their_rows_say() -> None:
     assert not table["openrouter"].adapt(replace(PLAIN, accepts_token_ids=True)).accepts_token_ids
     assert not table["vllm"].adapt(cl100k).accepts_token_ids
     assert not table["together"].adapt(cl100k).accepts_dim
-    assert table["dashscope"].adapt(PLAIN).limits.max_inputs == 10
+    assert table["scaleway"].adapt(PLAIN).limits.max_inputs == 32
     nvidia = replace(PLAIN, input_type_field="input_type", query_input_type="query", document_input_type="passage")
     typed = table["nvidia"].adapt(nvidia)
     assert body(Batch(TEXTS, DIM), typed)["input_type"] == "passage"
@@ -207,7 +192,7 @@ def test_usage_is_read_where_there_is_one(usage: str, tokens: int | None) -> Non
     content = f'{{"data": [{{"embedding": [1.0]}}], "usage": {usage}}}'.encode()
     reply = HttpReply("acme", 200, {}, content)
     assert openai.parse(reply, Batch(("x",), 1), PLAIN).tokens == tokens
-    assert openai.provider(sends_usage=False).parse(reply, Batch(("x",), 1), PLAIN).tokens is None
+    assert openai.provider(Host(note="", sends_usage=False)).parse(reply, Batch(("x",), 1), PLAIN).tokens is None
 
 
 def test_floats_are_rounded_as_numpy_rounds_them() -> None:

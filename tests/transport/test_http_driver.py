@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from embedgate.config import TransportSettings
 from embedgate.core.errors import (
     ConfigError,
     InternalError,
@@ -22,6 +21,7 @@ from embedgate.core.errors import (
 )
 from embedgate.core.types import Batch, DimRange, ProviderReply, Route
 from embedgate.providers import openai
+from embedgate.settings import TransportSettings
 from embedgate.transport import Endpoint, HttpDriver, HttpProvider, HttpReply
 from upstream import Answer, Ending, Upstream, error, running_upstream
 

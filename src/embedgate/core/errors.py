@@ -5,9 +5,9 @@
         InvalidInput  InputTooLong  TooManyTokens  InvalidDimension  UnsupportedOption
         MalformedRequest  MissingFields  UnknownModel  UnknownProvider  ModelNotAtProvider
         ProviderKeyMissing  NotAnEmbeddingModel  BodyTooLarge  BodyTooSlow
-        UnknownEntity  Conflict  NotFound  MethodNotAllowed  NotImplementedYet
+        UnknownEntity  Conflict  InvalidPolicy  NotFound  MethodNotAllowed  NotImplementedYet
       AccessError                    rights and limits
-        MissingKey  MalformedKey  UnknownKey  RevokedKey  NotPermitted
+        MissingKey  MalformedKey  UnknownKey  RevokedKey  InvalidCredentials  NotPermitted
         RateLimited  BudgetExhausted  Overloaded
       UpstreamError                  the far side of a provider call
         UpstreamRejected  UpstreamBusy  UpstreamFailed  UpstreamTimeout  UpstreamGarbled
@@ -25,7 +25,7 @@ value seen, the value allowed and the next step; never a key, an input or a vect
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
-from embedgate.core.access import Rate
+from embedgate.core.access import PolicyMistake, Rate
 
 
 class GatewayError(Exception):
@@ -179,6 +179,23 @@ class Conflict(RequestError):
     status = 409
 
 
+class InvalidPolicy(RequestError):
+    """The text is not a policy that can be saved. `mistakes` are all that is wrong with it."""
+
+    code = "invalid_policy"
+
+    def __init__(self, mistakes: Sequence[PolicyMistake]) -> None:
+        """mistakes: at least one; the message gives the place of each."""
+        told = "; ".join(
+            mistake.message
+            if mistake.line is None
+            else f"line {mistake.line}, column {mistake.column}: {mistake.message}"
+            for mistake in mistakes
+        )
+        super().__init__(f"The policy cannot be saved: {told}.", param="text")
+        self.mistakes = tuple(mistakes)
+
+
 class NotFound(RequestError):
     """No such route."""
 
@@ -237,6 +254,13 @@ class RevokedKey(AccessError):
     """The key was revoked, or its user disabled."""
 
     code = "invalid_api_key"
+    status = 401
+
+
+class InvalidCredentials(AccessError):
+    """Name and password do not fit together, or a login is over."""
+
+    code = "invalid_credentials"
     status = 401
 
 

@@ -87,7 +87,8 @@ class Route:
 
     Wire names are the host's: `dim_field` for the size, `input_type_field` for the type, with the values
     `query_input_type` and `document_input_type` out of its `input_types` (empty where it knows none). A dot in a field
-    name is a level of nesting. `required_params` go into every call. `promises_unit_length` says that this host is
+    name is a level of nesting. `required_params` go into every call, `truncate_params` into those that want over-long
+    inputs treated so; where there are any, no other cut is possible. `promises_unit_length` says that this host is
     known to answer with vectors of length 1. `confidence` is how sure names and sizes are.
     """
 
@@ -108,6 +109,7 @@ class Route:
     document_prefix: str | None = None
     accepts_truncate: bool = False
     truncates_silently: bool = False
+    truncate_params: Mapping[Truncate, Mapping[str, ParamValue]] = field(default_factory=dict)
     dim_field: str = "dimensions"
     input_type_field: str | None = None
     query_input_type: str | None = None
@@ -116,6 +118,12 @@ class Route:
     promises_unit_length: bool = False
     confidence: Confidence = "confirmed"
     precision: str = "f32"
+
+    def can_truncate(self, truncate: Truncate) -> bool:
+        """Whether over-long inputs can be treated so here."""
+        if truncate == "none":
+            return True
+        return self.accepts_truncate and (not self.truncate_params or truncate in self.truncate_params)
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,9 +119,10 @@ def refusal(model: Model, route: Route, request: EmbedRequest) -> GatewayError |
             f"{model.id} at {route.provider} has vectors of {native} only; dimensions {dim} is not possible there.",
             param="dimensions",
         )
-    if request.truncate != "none" and not route.accepts_truncate:
+    if not route.can_truncate(request.truncate):
         return UnsupportedOption(
-            f"{model.id} at {route.provider} cannot cut over-long inputs on request. Leave truncate out.",
+            f"{model.id} at {route.provider} cannot cut over-long inputs at their {request.truncate}. "
+            "Leave truncate out.",
             param="truncate",
         )
     if request.options and not route.accepts_unknown_options:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from embedgate.config import LocalModelSettings, LocalSettings
 from embedgate.core.errors import ConfigError, DependencyMissing
 from embedgate.core.types import DimRange
 from embedgate.core.vectors import Vectors
@@ -23,6 +22,7 @@ from embedgate.inference.model_folder import TOKENIZER_FILE, WEIGHTS_FILE, Model
 from embedgate.inference.static import StaticTable
 from embedgate.inference.tokenizer import Tokenizer, TokenRow
 from embedgate.inference.weights import MINILM, WORDLLAMA, digest_file, verify
+from embedgate.settings import LocalModelSettings, LocalSettings
 
 MINILM_NAME = "all-minilm-l6-v2"
 WORDLLAMA_NAME = "wordllama-256"

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from embedgate import telemetry
-from embedgate.config import LocalSettings
 from embedgate.core.errors import UnknownModel
 from embedgate.core.types import BatchLimits, Model, Price, Route
 from embedgate.inference.available import AvailableModel, Engine, available_models
 from embedgate.inference.tokenizer import Tokenizer
+from embedgate.settings import LocalSettings
 
 PROVIDER = "local"
 

@@ -1,17 +1,23 @@
-"""Vendors that speak the OpenAI format and so need no module of their own: a row each in `hosts.toml`.
+"""The table of vendors. Those that speak the OpenAI format are a row each in `hosts.toml`, and need no module.
 
-Reads the table and puts a row's facts over a route. What a model costs and how large it is stands in the catalogue.
+A vendor with an API of its own is a module beside this one, named as the provider is: `HOST` is its row, and
+`provider(host)` its translation. Being there is its registration. What a model costs and how large it is stands in the
+catalogue.
 """
 
+import importlib
 import importlib.resources
+import pkgutil
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Protocol, cast
 
 import msgspec
 
-from embedgate.core.types import BatchLimits, ParamValue, Route
+import embedgate.providers
+from embedgate.core.types import BatchLimits, ParamValue, Route, Truncate
+from embedgate.transport import HttpProvider
 
 GENERIC = "generic"
 """The row for a provider that is in the settings only."""
@@ -27,7 +33,9 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_required: bool = True
     key_header: str = "authorization"
     key_prefix: str = "Bearer "
+    base_url_by_key: Mapping[str, str] = {}
     base64: Literal["yes", "by-model", "no"] = "no"
+    base64_field: str = "encoding_format"
     accepts_dim: bool = False
     dim_field: str | None = None
     accepts_token_ids: bool = False
@@ -35,7 +43,15 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accepts_unknown_options: bool = False
     sends_usage: bool = True
     extra: Mapping[str, ParamValue] = {}
+    truncate: Mapping[Truncate, Mapping[str, ParamValue]] = {}
+    precision: str = "f32"
     limits: BatchLimits = BatchLimits()
+    module: str = "openai"
+
+    def address(self, key: str | None) -> str | None:
+        """Its base URL for that key; None if only its owner knows it."""
+        found = (url for start, url in self.base_url_by_key.items() if key is not None and key.startswith(start))
+        return next(found, self.base_url)
 
     def adapt(self, route: Route) -> Route:
         """The route with what this host takes.
@@ -59,11 +75,39 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             accepts_token_ids=self.accepts_token_ids and route.tokenizer == "tiktoken:cl100k_base",
             accepts_user=self.accepts_user or route.accepts_user,
             accepts_unknown_options=self.accepts_unknown_options or route.accepts_unknown_options,
+            accepts_truncate=route.accepts_truncate or bool(self.truncate.keys() - {"none"}),
+            # Who is always told what to do does nothing unasked.
+            truncates_silently=route.truncates_silently and "none" not in self.truncate,
+            truncate_params=self.truncate,
+            precision=self.precision,
             required_params=tuple({**self.extra, **dict(route.required_params)}.items()),
         )
+
+
+class _Vendor(Protocol):
+    """A module of this package that translates."""
+
+    @staticmethod
+    def provider(host: Host) -> HttpProvider:
+        """Its three functions, for one host."""
+        ...
 
 
 def load() -> Mapping[str, Host]:
     """The table by provider name, `generic` included. Reads the file at each call."""
     text = importlib.resources.files(__package__).joinpath("hosts.toml").read_text(encoding="utf-8")
-    return msgspec.convert(tomllib.loads(text), dict[str, Host])
+    rows = msgspec.convert(tomllib.loads(text), dict[str, Host])
+    return {**rows, **dict(_native()), GENERIC: rows[GENERIC]}
+
+
+def vendor(host: Host) -> HttpProvider:
+    """The translation that a host needs. Raises DependencyMissing if it stands on an extra that is not installed."""
+    return cast(_Vendor, importlib.import_module(f"{__package__}.{host.module}")).provider(host)
+
+
+def _native() -> Iterator[tuple[str, Host]]:
+    """The rows that stand in modules of their own."""
+    for found in pkgutil.iter_modules(embedgate.providers.__path__):
+        row = getattr(importlib.import_module(f"{__package__}.{found.name}"), "HOST", None)
+        if isinstance(row, Host):
+            yield found.name, msgspec.structs.replace(row, module=found.name)

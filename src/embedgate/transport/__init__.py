@@ -1,9 +1,10 @@
 """Outbound HTTP: the only way to a provider. Drives vendor modules, which hold translation and nothing else."""
 
-from embedgate.transport.bodies import decode, encode, put
+from embedgate.transport.bodies import decode, encode, input_type_word, put, wishes
 from embedgate.transport.driver import HttpDriver
 from embedgate.transport.faults import classify, retry_after_s
-from embedgate.transport.records import Endpoint, HttpCall, HttpProvider, HttpReply
+from embedgate.transport.records import Endpoint, HttpCall, HttpProvider, HttpReply, Signer
+from embedgate.transport.replies import read_embeddings, read_vector
 
 __all__ = [
     "Endpoint",
@@ -11,9 +12,14 @@ __all__ = [
     "HttpDriver",
     "HttpProvider",
     "HttpReply",
+    "Signer",
     "classify",
     "decode",
     "encode",
+    "input_type_word",
     "put",
+    "read_embeddings",
+    "read_vector",
     "retry_after_s",
+    "wishes",
 ]

@@ -7,6 +7,7 @@ import msgspec
 import orjson
 
 from embedgate.core.errors import UpstreamGarbled
+from embedgate.core.types import Batch, Route
 from embedgate.transport.records import HttpReply
 
 _Body = TypeVar("_Body")
@@ -36,3 +37,34 @@ def put(body: dict[str, Any], field: str, value: object) -> None:
     for level in outer:
         body = body.setdefault(level, {})
     body[name] = value
+
+
+def wishes(batch: Batch, route: Route) -> dict[str, Any]:
+    """The fields of a call beside model and inputs, named as the route says.
+
+    A field that was not asked for is left out, never null: several hosts refuse null. An option of the caller cannot
+    take the place of a field of ours.
+    """
+    body: dict[str, Any] = {}
+    for name, value in (*route.required_params, *route.truncate_params.get(batch.truncate, {}).items()):
+        put(body, name, value)
+    if batch.dim is not None:
+        put(body, route.dim_field, batch.dim)
+    if batch.user is not None and route.accepts_user:
+        body["user"] = batch.user
+    input_type = input_type_word(batch, route)
+    if route.input_type_field is not None and input_type is not None:
+        put(body, route.input_type_field, input_type)
+    if route.accepts_unknown_options:
+        body = {name: orjson.Fragment(raw) for name, raw in batch.options.items()} | body
+    return body
+
+
+def input_type_word(batch: Batch, route: Route) -> str | None:
+    """The host's word for the type of the inputs; None if there is no type, or no word for it."""
+    match batch.input_type:
+        case "query":
+            return route.query_input_type
+        case "document":
+            return route.document_input_type
+    return None

@@ -7,10 +7,11 @@ Retries, fallbacks and batches are the engine's.
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
-from embedgate.config import TransportSettings
 from embedgate.core.errors import InternalError, UpstreamTimeout
 from embedgate.core.types import Batch, ProviderReply, Route
+from embedgate.settings import TransportSettings
 from embedgate.transport.pool import Answer, Pool
 from embedgate.transport.records import Endpoint, HttpCall, HttpProvider, HttpReply
 
@@ -22,10 +23,11 @@ class HttpDriver:
     """One provider, ready to be called."""
 
     def __init__(self, provider: HttpProvider, endpoint: Endpoint, settings: TransportSettings) -> None:
-        """Opens no connection. Call `aclose` at the end."""
+        """Opens no connection. Call `aclose` at the end. Raises DependencyMissing."""
         self._provider = provider
         self._endpoint = endpoint
-        self._pool = Pool(endpoint, settings)
+        self._sign = provider.signer(endpoint) if provider.signer else None
+        self._pool = Pool(replace(endpoint, key=None) if self._sign else endpoint, settings)
         self._places = asyncio.Semaphore(endpoint.max_parallel)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"parse-{endpoint.provider}")
         self._is_closed = False
@@ -73,6 +75,8 @@ class HttpDriver:
             ) from None
 
     async def _exchange(self, call: HttpCall, batch: Batch, route: Route, deadline_s: float) -> ProviderReply:
+        if self._sign is not None:
+            call = replace(call, headers={**call.headers, **self._sign(call)})
         answer = await self._pool.send(call, deadline_s)
         if not answer.is_success:
             raise self._provider.fault(self._failed(answer, batch))
@@ -87,5 +91,6 @@ class HttpDriver:
 
     def _failed(self, answer: Answer, batch: Batch) -> HttpReply:
         texts = tuple(item for item in batch.inputs if isinstance(item, str))
-        key = (self._endpoint.key,) if self._endpoint.key else ()
+        # What signs calls is a key of several parts.
+        key = tuple(self._endpoint.key.split(":")) if self._endpoint.key else ()
         return HttpReply(self._endpoint.provider, answer.status, answer.headers, answer.body(), key + texts)

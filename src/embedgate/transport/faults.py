@@ -27,6 +27,8 @@ from embedgate.transport.records import HttpReply
 
 _NO_MONEY = frozenset({"insufficient_quota", "billing_hard_limit_reached", "arrearage", "insufficient_credits"})
 _BAD_KEY = frozenset({"invalid_api_key", "invalidapikey", "incorrect_api_key", "authentication_error"})
+_BAD_KEY_WORDS = re.compile(r"api key (?:not valid|expired)", re.IGNORECASE)
+"""Google says it with a 400."""
 _THROTTLED = ("throttling", "rate_limit", "ratelimit")
 _DENIED = frozenset({401, 402, 403})
 _BUSY = frozenset({424, 429, 498, 503, 529})
@@ -37,15 +39,17 @@ _TOO_LONG = re.compile(
     r"context[ _]length|context_size|context window|too large to process|exceeds? the context"
     r"|(?:maximum|max) (?:allowed )?(?:input length|token size|sequence length|model length|number of tokens)"
     r"|must have less than \d+ tokens|(?:input|prompt|text|sequence)\S* (?:is|are) too (?:long|large)"
-    r"|longer than the (?:model|maximum)",
+    r"|longer than the (?:model|maximum)|too many input tokens",
     re.IGNORECASE,
 )
 _MAY_MEAN_TOO_LARGE = frozenset({400, 413, 422})
 _TOO_LARGE = re.compile(
-    r"max_tokens_per_request|too many (?:inputs|tokens|requests in)|batch size|at most \d+ (?:requests|texts|inputs)"
-    r"|largest allowed size|maximum allowed batch|tokens per request|payload too large|entity too large|body too large",
+    r"max_tokens_per_request|too many (?:inputs|tokens|requests in)|batch size|array too long|largest allowed size"
+    r"|at most \d+ (?:requests|texts|inputs|items)|number of \w+ must be at most \d+|maximum allowed batch"
+    r"|tokens per (?:request|(?:\w+ )?batch)|payload too large|entity too large|body too large",
     re.IGNORECASE,
 )
+_WAIT = re.compile(rb'"(?:retryDelay|estimated_time)"\s*:\s*"?(\d{1,6}(?:\.\d{1,9})?)s?[",}\s]')
 _NESTED_IN = ("error", "errors", "fault", "detail")
 _MAX_NESTING = 4
 _MAX_LISTED = 3
@@ -67,16 +71,19 @@ def classify(reply: HttpReply) -> UpstreamError:
     fault, what = _judge(reply.status, said)
     words = reply.quote(said.message)
     message = f"{reply.provider} {what} (status {reply.status})" + (f": {words}" if words else "")
-    return fault(message, retry_after_s=retry_after_s(reply.headers) if fault.may_retry else None)
+    if not fault.may_retry:
+        return fault(message)
+    wait_s = retry_after_s(reply.headers)
+    return fault(message, retry_after_s=_wait_in_body_s(reply.body) if wait_s is None else wait_s)
 
 
 def _judge(status: int, said: Said) -> tuple[type[UpstreamError], str]:
     names = {said.code.lower(), said.type.lower()}
     if status == 402 or names & _NO_MONEY:
         return UpstreamDenied, "says that our account has no money left"
-    if status in _DENIED or names & _BAD_KEY:
-        return UpstreamDenied, "refused our key"
     words = f"{said.code} {said.type} {said.message}"
+    if status in _DENIED or names & _BAD_KEY or _BAD_KEY_WORDS.search(words):
+        return UpstreamDenied, "refused our key"
     if status == 413 or (status in _MAY_MEAN_TOO_LARGE and _TOO_LARGE.search(words)):
         return UpstreamTooLarge, "takes less in one call"
     if status in _MAY_MEAN_TOO_LONG and _TOO_LONG.search(words):
@@ -159,6 +166,12 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         return None
     return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _wait_in_body_s(body: bytes) -> float | None:
+    """Seconds to wait that stand in the body: Google's `retryDelay`, Hugging Face's `estimated_time`."""
+    found = _WAIT.search(body)
+    return _number(found[1].decode()) if found else None
 
 
 def _number(text: str | None) -> float | None:

@@ -15,9 +15,9 @@ from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.http import HeaderMap
 from pyreqwest.response import Response
 
-from embedgate.config import TransportSettings
 from embedgate.core.errors import InternalError, UpstreamError, UpstreamFailed, UpstreamGarbled, UpstreamTimeout
 from embedgate.core.version import VERSION
+from embedgate.settings import TransportSettings
 from embedgate.transport.records import Endpoint, HttpCall
 
 MAX_FAULT_BYTES = 65_536

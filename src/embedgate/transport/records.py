@@ -43,19 +43,6 @@ class HttpReply:
 
 
 @dataclass(frozen=True, slots=True)
-class HttpProvider:
-    """A vendor as three pure functions. None of them sees a credential, a socket or a clock.
-
-    `build` makes the call of one batch. `parse` reads a 2xx reply: vectors in the order of the batch's inputs;
-    raises UpstreamGarbled. `fault` names what any other reply means; retries follow from the class of the error.
-    """
-
-    build: Callable[[Batch, Route], HttpCall]
-    parse: Callable[[HttpReply, Batch, Route], ProviderReply]
-    fault: Callable[[HttpReply], GatewayError]
-
-
-@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where one provider is reached, and with which credential.
 
@@ -93,6 +80,26 @@ class Endpoint:
     def url(self, path: str) -> str:
         """The address of a call."""
         return self.base_url.rstrip("/") + path
+
+
+Signer = Callable[[HttpCall], Mapping[str, str]]
+"""The headers that prove who makes a call. The only part of a vendor that sees a credential and the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpProvider:
+    """A vendor as three pure functions. None of them sees a credential, a socket or a clock.
+
+    `build` makes the call of one batch. `parse` reads a 2xx reply: vectors in the order of the batch's inputs;
+    raises UpstreamGarbled. `fault` names what any other reply means; retries follow from the class of the error.
+    `signer` is for vendors that want calls signed: from an endpoint it makes what signs them, or None if the key goes
+    into its header there; raises DependencyMissing.
+    """
+
+    build: Callable[[Batch, Route], HttpCall]
+    parse: Callable[[HttpReply, Batch, Route], ProviderReply]
+    fault: Callable[[HttpReply], GatewayError]
+    signer: Callable[[Endpoint], Signer | None] | None = None
 
 
 def _url_mistakes(base_url: str) -> list[str]:

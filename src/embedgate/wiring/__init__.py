@@ -1,13 +1,13 @@
 """Puts the gateway together: the only package that knows every concrete class."""
 
-from embedgate.wiring.gateway import (
-    Gateway,
-    open_catalog,
-    open_embedder,
-    open_gateway,
-    open_keys,
-    open_vector_cache,
-    switched_on,
-)
+from embedgate.wiring.administration import decide_as_stored, open_administration
+from embedgate.wiring.gateway import Gateway, open_embedder, open_gateway, open_vector_cache
 
-__all__ = ["Gateway", "open_catalog", "open_embedder", "open_gateway", "open_keys", "open_vector_cache", "switched_on"]
+__all__ = [
+    "Gateway",
+    "decide_as_stored",
+    "open_administration",
+    "open_embedder",
+    "open_gateway",
+    "open_vector_cache",
+]

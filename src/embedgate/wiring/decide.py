@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 import msgspec
 
 from embedgate.catalog import Catalog
-from embedgate.config import Loaded, ProviderSettings, Settings
+from embedgate.config import Loaded
 from embedgate.core.access import PriceRule, ProviderRecord
 from embedgate.core.errors import ConfigError
 from embedgate.core.types import Price, Route
 from embedgate.inference.runtime import LocalModels
 from embedgate.providers import fake, hosts
 from embedgate.providers.hosts import GENERIC, Host
+from embedgate.settings import ProviderSettings, Settings
 from embedgate.transport import Endpoint
 
 LOCAL = "local"
@@ -60,6 +61,10 @@ class Decided:
         wanted = {name: entry.batching for name, entry in self.entries.items() if entry.batching is not None}
         return {name: n for name, n in found.items() if wanted.get(name, name == LOCAL)}
 
+    def known_providers(self) -> frozenset[str]:
+        """Every provider that there is, on or off."""
+        return self.catalog.providers() | (self.rows.keys() - {GENERIC}) | self.entries.keys() | self.switched_on
+
     def space_of(self, provider: str, name: str) -> str | None:
         """The space of the model that the provider calls `name`, None if the catalogue does not know it."""
         model = self.catalog.at_provider(provider, name)
@@ -70,9 +75,10 @@ class Decided:
         row = self.rows.get(provider)
         if row is None:
             return f"{provider} is not supported by this version"
-        if row.key_required:
-            return f"set {' or '.join(row.key_variables)} for {provider}"
-        return f"add [providers.{provider}] with its base_url to the settings"
+        if not row.key_required:
+            return f"add [providers.{provider}] with its base_url to the settings"
+        key = f"set {' or '.join(row.key_variables)} for {provider}"
+        return key if row.base_url is not None else f"{key}, and base_url in [providers.{provider}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +175,12 @@ def _host_in_use(
         raise ConfigError([f"providers.{name}.host is {entry_or_empty.host!r}; it can be one of {known}"])
     row = row or rows[GENERIC]
     key = stored_key or _key(entry_or_empty, row, loaded)
-    is_on = _is_enabled(entry, default=key is not None if row.key_required else entry is not None)
+    base_url = entry_or_empty.base_url or row.address(key)
+    # A key alone switches nothing on whose address only its owner knows: the variable may be there for other programs.
+    has_place = entry is not None or base_url is not None
+    is_on = _is_enabled(entry, default=key is not None and has_place if row.key_required else entry is not None)
     if not is_on:
         return None
-    base_url = entry_or_empty.base_url or row.base_url
     if base_url is None:
         raise ConfigError([f"providers.{name}: base_url is missing; its address is yours to give"])
     if key is None and row.key_required:

@@ -1,4 +1,4 @@
-"""Keeps a running gateway at what administrators decide: looks every second whether another process has changed a rule.
+"""Keeps a running gateway at what administrators decide: looks again and again whether a rule was changed elsewhere.
 
 Owns when rules are read. What becomes of them is the gateway's.
 """
@@ -13,7 +13,8 @@ from embedgate.core.clock import utc_ms
 from embedgate.core.errors import ConfigError, InternalError
 from embedgate.storage.rules import SqlRules
 
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S = 0.5
+"""A change is promised to be in force within a second, and reading and compiling the rules takes time, too."""
 
 
 class Following:
@@ -32,9 +33,13 @@ class Following:
         """Return once what is stored now is in force. Raises InternalError or ConfigError."""
         async with self._lock:
             rules = await asyncio.to_thread(self._store.load)
-            self._rules = rules  # also if they cannot be applied: then nothing changes until they do
-            self._looked_at_ms = utc_ms()
-            await self._apply(rules)
+            looked_at_ms = utc_ms()
+            try:
+                await self._apply(rules)
+            except ConfigError:  # the next look would find it again; after an InternalError it may succeed
+                self._rules, self._looked_at_ms = rules, looked_at_ms
+                raise
+            self._rules, self._looked_at_ms = rules, looked_at_ms
 
     async def aclose(self) -> None:
         """End the watch."""

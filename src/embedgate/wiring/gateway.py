@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from embedgate import telemetry
+from embedgate.administration import Actor, Administration, open_stores
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
 from embedgate.core.access import Caller, Rules
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import ConfigError, DependencyMissing, ProviderKeyMissing
-from embedgate.core.ports import Embedder, KeyAdmin, Provider, VectorCache
+from embedgate.core.ports import Embedder, Provider, VectorCache
 from embedgate.core.types import CacheStats, EmbedRequest, EmbedResult, Input, InputType, Model
 from embedgate.core.vectors import Vectors
 from embedgate.engine.account import Accountant
@@ -27,15 +28,15 @@ from embedgate.engine.resolve import Resolver
 from embedgate.engine.validate import Validator
 from embedgate.inference.counters import KnownTokenizers
 from embedgate.policy.decider import CedarDecider
-from embedgate.providers import fake, openai
+from embedgate.providers import fake, hosts
 from embedgate.providers.local import LocalProvider
 from embedgate.storage.cache import open_cache
-from embedgate.storage.database import Database, open_database
-from embedgate.storage.keys import SqlKeyAdmin
+from embedgate.storage.database import Database
 from embedgate.transport import HttpDriver
 from embedgate.wiring.decide import FAKE, LOCAL, Decided, decide
+from embedgate.wiring.faults import fault_finder
 from embedgate.wiring.following import Following
-from embedgate.wiring.storage import Storage, open_storage
+from embedgate.wiring.storage import Storage, master_key, open_storage
 
 _CLOSE_TIMEOUT_S = 2
 
@@ -73,6 +74,7 @@ class Gateway:
             Accountant(storage.ledger, charges_reuse=settings.cache.reuse_costs == "full"),
             settings.server.request_timeout_s,
         )
+        self._stores = open_stores(storage.database, storage.data_dir, settings.keys.prefix, master_key(loaded))
         self._following = Following(storage.rules, rules, self._apply)
 
     @property
@@ -84,6 +86,28 @@ class Gateway:
     def database(self) -> Database:
         """The open database, for administrators."""
         return self._storage.database
+
+    @property
+    def switched_on(self) -> frozenset[str]:
+        """The providers that are on."""
+        return self._decided.switched_on
+
+    @property
+    def known_providers(self) -> frozenset[str]:
+        """Every provider that there is: in the catalogue, in our table, in the settings, or added at run time."""
+        return self._decided.known_providers()
+
+    def explain_off(self, provider: str) -> str:
+        """How to switch a provider on, for messages."""
+        return self._decided.explain_off(provider)
+
+    def administration(self, actor_id: str, request_id: str = "") -> Administration:
+        """What an administrator can change and ask; `catch_up` puts a change in force.
+
+        actor_id: who is written down in the audit trail, with the request that it came with.
+        """
+        find_faults = fault_finder(self._loaded, self._decided.local_models)
+        return Administration(self._stores, Actor(actor_id, request_id), lambda: self.catalog, find_faults)
 
     def usable_models(self) -> list[Model]:
         """Embedding models with a route that is switched on, and only those routes."""
@@ -157,9 +181,14 @@ class Gateway:
         self.pipeline.reroute(*self._stages())
         for name, provider in old.items():
             if self._providers.get(name) is not provider:
-                task = asyncio.get_running_loop().create_task(provider.aclose())  # once its calls have ended
+                task = asyncio.get_running_loop().create_task(self._retire(provider))
                 self._retired.add(task)
                 task.add_done_callback(self._retired.discard)
+
+    async def _retire(self, provider: Provider) -> None:
+        """Close a provider that was replaced, once no request is left that began with it: one may yet try again."""
+        await self.pipeline.running.outlast()
+        await provider.aclose()
 
     def _open_providers(self, decided: Decided, old: Mapping[str, Provider]) -> dict[str, Provider]:
         """Every provider that is on; those of `old` that are as they were are kept, with their connections."""
@@ -168,8 +197,10 @@ class Gateway:
             if name in old and in_use == self._decided.hosts.get(name):
                 providers[name] = old[name]
                 continue
-            vendor = openai.provider(in_use.host.path, sends_usage=in_use.host.sends_usage)
-            providers[name] = HttpDriver(vendor, in_use.endpoint, self.settings.transport)
+            try:
+                providers[name] = HttpDriver(hosts.vendor(in_use.host), in_use.endpoint, self.settings.transport)
+            except DependencyMissing as error:
+                raise ConfigError([f"providers.{name}: {error.message}"]) from error
         if LOCAL in decided.switched_on:
             providers[LOCAL] = old.get(LOCAL) or LocalProvider(decided.local_models)
         if FAKE in decided.switched_on:
@@ -237,16 +268,6 @@ async def _load_default_model(name: str, decided: Decided) -> None:
 
 
 @contextlib.contextmanager
-def open_keys(loaded: Loaded) -> Iterator[KeyAdmin]:
-    """Users and keys, for the command line. Makes the database if it is not there. Raises ConfigError."""
-    database = open_database(loaded.settings.storage.data_dir.expanduser(), loaded.settings.storage.synchronous)
-    try:
-        yield SqlKeyAdmin(database, loaded.settings.keys.prefix)
-    finally:
-        database.close()
-
-
-@contextlib.contextmanager
 def open_vector_cache(loaded: Loaded) -> Iterator[VectorCache]:
     """The vector cache, for the command line; a running gateway may have it open too. Raises ConfigError."""
     cache = open_cache(loaded.settings.cache, loaded.settings.storage.data_dir.expanduser())
@@ -254,16 +275,6 @@ def open_vector_cache(loaded: Loaded) -> Iterator[VectorCache]:
         yield cache
     finally:
         cache.close()
-
-
-def open_catalog(loaded: Loaded) -> Catalog:
-    """Every model that is known, with the routes of the settings. Raises ConfigError."""
-    return decide(loaded).catalog
-
-
-def switched_on(loaded: Loaded) -> frozenset[str]:
-    """The providers that are on. Raises ConfigError."""
-    return decide(loaded).switched_on
 
 
 @contextlib.contextmanager

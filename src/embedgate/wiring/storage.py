@@ -43,13 +43,7 @@ class Storage:
 
     def stored(self, rules: Rules, now_ms: int) -> Stored:
         """What administrators have set of providers and prices, as it is now. Blocks. Raises ConfigError."""
-        keyed = [record.name for record in rules.providers if record.key_hint]
-        keys = {name: self.providers.provider_key(name) for name in keyed}
-        return Stored(
-            providers={record.name: record for record in rules.providers},
-            keys={name: key for name, key in keys.items() if key is not None},
-            prices=tuple(sorted((p for p in rules.prices if p.from_ms <= now_ms), key=lambda price: price.from_ms)),
-        )
+        return stored_at(now_ms, rules, self.providers)
 
     def close(self) -> None:
         """Write what is pending, and let go of files and threads. Blocks."""
@@ -63,11 +57,25 @@ class Storage:
             os.close(file)
 
 
+def stored_at(now_ms: int, rules: Rules, providers: SqlProviders) -> Stored:
+    """What administrators have set of providers and prices, as it is at a time. Blocks. Raises ConfigError."""
+    keys = {record.name: providers.provider_key(record.name) for record in rules.providers}
+    return Stored(
+        providers={record.name: record for record in rules.providers},
+        keys={name: key for name, key in keys.items() if key is not None},
+        prices=tuple(sorted((p for p in rules.prices if p.from_ms <= now_ms), key=lambda price: price.from_ms)),
+    )
+
+
+def master_key(loaded: Loaded) -> str | None:
+    """The key that provider keys are sealed with, if the environment has it; None for the file in the data folder."""
+    variable = loaded.settings.access.master_key_env
+    return loaded.secrets.variable(variable) if variable else None
+
+
 def open_sealer(loaded: Loaded) -> Sealer:
     """What seals the keys of providers. Raises ConfigError."""
-    variable = loaded.settings.access.master_key_env
-    master_key = loaded.secrets.variable(variable) if variable else None
-    return Sealer(loaded.settings.storage.data_dir.expanduser(), master_key)
+    return Sealer(loaded.settings.storage.data_dir.expanduser(), master_key(loaded))
 
 
 def open_storage(loaded: Loaded) -> Storage:

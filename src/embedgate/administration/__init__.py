@@ -1,0 +1,27 @@
+"""Every change and question of administrators, written once, for the HTTP API and the command line alike."""
+
+from embedgate.administration.administration import Administration
+from embedgate.administration.dry_run import DryRun, Trial, Tried
+from embedgate.administration.keys import NewKey, state_of
+from embedgate.administration.me import Me
+from embedgate.administration.providers import FindFaults
+from embedgate.administration.stores import Stores, open_stores
+from embedgate.administration.trail import COMMAND_LINE, Actor
+from embedgate.administration.usage import UsageFilter, UsageReport
+
+__all__ = [
+    "COMMAND_LINE",
+    "Actor",
+    "Administration",
+    "DryRun",
+    "FindFaults",
+    "Me",
+    "NewKey",
+    "Stores",
+    "Trial",
+    "Tried",
+    "UsageFilter",
+    "UsageReport",
+    "open_stores",
+    "state_of",
+]

@@ -1,0 +1,56 @@
+"""Everything that an administrator can change and ask, for one actor: what the API and the command line call.
+
+Owns no rule of its own. Who the actor is, and that it may do this, was decided before: `Me` alone is for everybody.
+"""
+
+from collections.abc import Callable
+
+from embedgate.administration.audit import Audit
+from embedgate.administration.budgets import Budgets
+from embedgate.administration.keys import Keys
+from embedgate.administration.limits import Limits
+from embedgate.administration.logins import Logins
+from embedgate.administration.me import Me
+from embedgate.administration.policies import Policies
+from embedgate.administration.prices import Prices
+from embedgate.administration.projects import Projects
+from embedgate.administration.providers import FindFaults, Providers
+from embedgate.administration.roles import Roles
+from embedgate.administration.stores import Stores
+from embedgate.administration.trail import Actor, Trail
+from embedgate.administration.usage import Usage
+from embedgate.administration.users import Users
+from embedgate.catalog import Catalog
+
+
+class Administration:
+    """The subjects of administration. Made anew for each actor, which is cheap; every method blocks.
+
+    Every change is written to the audit trail in the transaction of the change. Every method raises InternalError if
+    the database fails, besides what it says itself.
+    """
+
+    def __init__(self, stores: Stores, actor: Actor, catalog: Callable[[], Catalog], find_faults: FindFaults) -> None:
+        """actor: who is written down. catalog: gives the one in force, with the prices of administrators.
+
+        find_faults: says what would keep a gateway from putting rules in force.
+        """
+        trail = Trail(stores, actor)
+        self._stores = stores
+        self._trail = trail
+        self.users = Users(stores, trail)
+        self.roles = Roles(stores, trail)
+        self.projects = Projects(stores, trail)
+        self.keys = Keys(stores, trail)
+        self.policies = Policies(stores, trail, catalog)
+        self.limits = Limits(stores, trail)
+        self.budgets = Budgets(stores, trail)
+        self.prices = Prices(stores, trail, catalog)
+        self.providers = Providers(stores, trail, catalog, find_faults)
+        self.logins = Logins(stores, trail)
+        self.usage = Usage(stores, catalog)
+        self.audit = Audit(stores, actor)
+
+    def me(self, user_id: str) -> Me:
+        """What the user of that id may see and change of itself."""
+        return Me(self._stores, self._trail, user_id)

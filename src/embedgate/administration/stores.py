@@ -1,0 +1,74 @@
+"""Everything that administration reads and changes, opened over one database."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from embedgate.administration.failed_logins import FailedLogins
+from embedgate.administration.transaction import JointDatabase
+from embedgate.core.clock import utc_ms
+from embedgate.storage.audit import SqlAudit
+from embedgate.storage.database import Database
+from embedgate.storage.key_management import SqlKeys
+from embedgate.storage.limits import SqlLimits
+from embedgate.storage.passwords import SqlPasswords
+from embedgate.storage.policies import SqlPolicies
+from embedgate.storage.prices import SqlPrices
+from embedgate.storage.projects import SqlProjects
+from embedgate.storage.providers import SqlProviders
+from embedgate.storage.reports import SqlReports
+from embedgate.storage.roles import SqlRoles
+from embedgate.storage.rules import SqlRules
+from embedgate.storage.sealing import Sealer
+from embedgate.storage.sessions import SqlSessions
+from embedgate.storage.users import SqlUsers
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The stores, on one database, and the failed logins. Safe to share between threads; one for a process.
+
+    now_ms: UTC milliseconds.
+    """
+
+    database: JointDatabase
+    users: SqlUsers
+    roles: SqlRoles
+    projects: SqlProjects
+    keys: SqlKeys
+    rules: SqlRules
+    policies: SqlPolicies
+    limits: SqlLimits
+    prices: SqlPrices
+    providers: SqlProviders
+    passwords: SqlPasswords
+    sessions: SqlSessions
+    audit: SqlAudit
+    reports: SqlReports
+    now_ms: Callable[[], int] = utc_ms
+    failed_logins: FailedLogins = field(default_factory=FailedLogins)
+
+
+def open_stores(database: Database, data_dir: Path, prefix: str, master_key: str | None = None) -> Stores:
+    """The stores of an open database, which its owner closes.
+
+    data_dir: where the master key's file is. prefix: start of new keys. master_key: instead of that file.
+    Raises ConfigError if the master key is not 64 hex digits.
+    """
+    joint = JointDatabase(database)
+    return Stores(
+        database=joint,
+        users=SqlUsers(joint),
+        roles=SqlRoles(joint),
+        projects=SqlProjects(joint),
+        keys=SqlKeys(joint, prefix),
+        rules=SqlRules(joint),
+        policies=SqlPolicies(joint),
+        limits=SqlLimits(joint),
+        prices=SqlPrices(joint),
+        providers=SqlProviders(joint, Sealer(data_dir, master_key)),
+        passwords=SqlPasswords(joint),
+        sessions=SqlSessions(joint),
+        audit=SqlAudit(joint),
+        reports=SqlReports(joint),
+    )

@@ -1,0 +1,66 @@
+"""Alibaba's DashScope, its own API: translation only.
+
+Its OpenAI endpoint has no type of the inputs; this one has. Vectors come as decimals.
+"""
+
+import msgspec
+
+from embedgate.core.types import Batch, BatchLimits, ProviderReply, Route
+from embedgate.providers.hosts import Host
+from embedgate.transport import HttpCall, HttpProvider, HttpReply, classify, decode, encode, read_embeddings, wishes
+
+HOST = Host(
+    note="Its own API at Singapore; keys belong to one region, so set base_url, without a path, for another.",
+    base_url="https://dashscope-intl.aliyuncs.com",
+    key_variables=("DASHSCOPE_API_KEY",),
+    accepts_dim=True,
+    dim_field="parameters.dimension",
+    limits=BatchLimits(max_inputs=10, max_parallel=8),
+)
+
+
+class _Item(msgspec.Struct):
+    embedding: msgspec.Raw
+    text_index: int | None = None
+
+
+class _Output(msgspec.Struct):
+    embeddings: list[_Item]
+
+
+class _Usage(msgspec.Struct):
+    total_tokens: int | None = None
+
+
+class _Body(msgspec.Struct):
+    """The fields of a reply that we read; everything else is skipped."""
+
+    output: _Output
+    usage: _Usage | None = None
+
+
+_BODY = msgspec.json.Decoder(_Body)
+
+
+def provider(_host: Host) -> HttpProvider:
+    """The vendor module."""
+    return HttpProvider(build, parse, classify)
+
+
+def build(batch: Batch, route: Route) -> HttpCall:
+    """One call for one batch."""
+    body = wishes(batch, route) | {"model": route.upstream_model, "input": {"texts": batch.inputs}}
+    return HttpCall("POST", "/api/v1/services/embeddings/text-embedding/text-embedding", encode(body))
+
+
+def parse(reply: HttpReply, batch: Batch, _route: Route) -> ProviderReply:
+    """Vectors (n, dim) float32 in the order of `batch.inputs`, and the usage. Raises UpstreamGarbled."""
+    body = decode(reply, _BODY)
+    items = body.output.embeddings
+    return read_embeddings(
+        reply,
+        batch,
+        [item.embedding for item in items],
+        positions=[item.text_index for item in items],
+        tokens=body.usage.total_tokens if body.usage else None,
+    )

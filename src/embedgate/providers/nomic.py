@@ -1,0 +1,56 @@
+"""Nomic's Atlas API, `/embedding/text`: translation only.
+
+It cuts over-long texts and cannot be told not to, so it is told to cut and not to average pieces.
+"""
+
+import msgspec
+
+from embedgate.core.types import Batch, BatchLimits, ProviderReply, Route
+from embedgate.providers.hosts import Host
+from embedgate.transport import HttpCall, HttpProvider, HttpReply, classify, decode, encode, read_embeddings, wishes
+
+HOST = Host(
+    note="Puts the text of the input's type before it. Cuts over-long inputs and cannot be told not to.",
+    base_url="https://api-atlas.nomic.ai/v1",
+    key_variables=("NOMIC_API_KEY",),
+    accepts_dim=True,
+    dim_field="dimensionality",
+    extra={"long_text_mode": "truncate"},
+    truncate={"end": {}},
+    limits=BatchLimits(max_inputs=400, max_parallel=8),
+)
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    total_tokens: int | None = None
+
+
+class _Body(msgspec.Struct):
+    """The fields of a reply that we read; everything else is skipped."""
+
+    embeddings: list[msgspec.Raw]
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+_BODY = msgspec.json.Decoder(_Body)
+
+
+def provider(_host: Host) -> HttpProvider:
+    """The vendor module."""
+    return HttpProvider(build, parse, classify)
+
+
+def build(batch: Batch, route: Route) -> HttpCall:
+    """One call for one batch."""
+    body = wishes(batch, route) | {"model": route.upstream_model, "texts": batch.inputs}
+    return HttpCall("POST", "/embedding/text", encode(body))
+
+
+def parse(reply: HttpReply, batch: Batch, _route: Route) -> ProviderReply:
+    """Vectors (n, dim) float32 in the order of `batch.inputs`, and the usage. Raises UpstreamGarbled."""
+    body = decode(reply, _BODY)
+    usage = body.usage or _Usage()
+    tokens = usage.prompt_tokens if usage.prompt_tokens is not None else usage.total_tokens
+    return read_embeddings(reply, batch, body.embeddings, tokens=tokens, model=body.model)

@@ -1,0 +1,45 @@
+"""Text Embeddings Inference, its own API: translation only.
+
+Its OpenAI endpoint cuts over-long inputs without a word unless the server was started otherwise; this one can be told
+not to. Vectors come as decimals, tokens in a header. The server has one model, whatever the name in the call.
+"""
+
+import msgspec
+
+from embedgate.core.types import Batch, BatchLimits, ProviderReply, Route
+from embedgate.providers.hosts import Host
+from embedgate.transport import HttpCall, HttpProvider, HttpReply, classify, decode, encode, read_embeddings, wishes
+
+HOST = Host(
+    note="Its own API, so base_url has no /v1. Takes 32 inputs and 2 MB per call unless started otherwise.",
+    base_url="http://127.0.0.1:3000",
+    key_variables=("TEI_API_KEY",),
+    key_required=False,
+    accepts_dim=True,
+    extra={"normalize": True},
+    truncate={
+        "none": {"truncate": False},
+        "start": {"truncate": True, "truncation_direction": "Left"},
+        "end": {"truncate": True, "truncation_direction": "Right"},
+    },
+    limits=BatchLimits(max_inputs=32, max_bytes=1_500_000, max_parallel=16),
+)
+
+_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def provider(_host: Host) -> HttpProvider:
+    """The vendor module."""
+    return HttpProvider(build, parse, classify)
+
+
+def build(batch: Batch, route: Route) -> HttpCall:
+    """One call for one batch."""
+    return HttpCall("POST", "/embed", encode(wishes(batch, route) | {"inputs": batch.inputs}))
+
+
+def parse(reply: HttpReply, batch: Batch, _route: Route) -> ProviderReply:
+    """Vectors (n, dim) float32 in the order of `batch.inputs`, and the usage. Raises UpstreamGarbled."""
+    counted = reply.headers.get("x-compute-tokens", "")
+    rows = decode(reply, _ROWS)
+    return read_embeddings(reply, batch, rows, tokens=int(counted) if counted.isdecimal() else None)

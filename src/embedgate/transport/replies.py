@@ -1,0 +1,92 @@
+"""Vectors out of reply bodies: lists of numbers or base64, one per input. Vendors know which part of a body holds them.
+
+A wrong answer is told from a right one here, once for all vendors; what it holds is in no message.
+"""
+
+from array import array
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+import orjson
+
+from embedgate.core.errors import UpstreamGarbled
+from embedgate.core.types import Batch, ProviderReply
+from embedgate.core.vectors import Vectors, from_base64
+from embedgate.transport.records import HttpReply
+
+
+def read_embeddings(
+    reply: HttpReply,
+    batch: Batch,
+    rows: Sequence[msgspec.Raw],
+    *,
+    positions: list[int | None] | None = None,
+    tokens: int | None = None,
+    model: str | None = None,
+    truncated: tuple[int, ...] = (),
+    read: Callable[[msgspec.Raw, str], Vectors] | None = None,
+) -> ProviderReply:
+    """Vectors (n, dim) float32 in the order of the inputs, out of one piece of JSON for each.
+
+    positions: the input that each row says it is of; without any the rows are taken as they come. tokens: the
+    provider's own count; one that cannot be a count is taken for none. read: reads one row, given the provider's name
+    for messages; `read_vector` if absent.
+    Raises UpstreamGarbled, with what will be on the bill, unless there is one vector for each input, all of one length.
+    """
+    counted = tokens if tokens is not None and tokens >= 0 else None
+    try:
+        if len(rows) != len(batch.inputs):
+            raise UpstreamGarbled(f"{reply.provider} sent {len(rows)} vectors for {len(batch.inputs)} inputs")
+        if positions is not None:
+            rows = [rows[place] for place in _order(positions, reply.provider)]
+        vectors = _vectors(rows, reply.provider, read or read_vector)
+    except UpstreamGarbled as error:
+        error.billed_tokens = counted or 0
+        raise
+    return ProviderReply(vectors, counted, model, truncated)
+
+
+def read_vector(raw: msgspec.Raw, provider: str) -> Vectors:
+    """One vector, (d,) float32, from JSON: a list of numbers or base64. What was asked for does not matter.
+
+    Raises UpstreamGarbled.
+    """
+    text = bytes(raw)
+    if text.startswith(b'"'):
+        # Some JSON writers escape the slash, which base64 uses.
+        return from_base64(orjson.loads(text) if b"\\" in text else memoryview(text)[1:-1])
+    # array() takes true and false for numbers; of all JSON, only they and null have a "u" or an "l".
+    if text.startswith(b"[") and b"u" not in text and b"l" not in text:
+        try:
+            # The C cast of array() is the rounding that numpy does, and refuses texts and lists, which numpy does not.
+            numbers = array("f", orjson.loads(text))
+        except (orjson.JSONDecodeError, TypeError, OverflowError) as error:
+            raise UpstreamGarbled(f"{provider} sent an embedding that is not a flat list of numbers") from error
+        if numbers:
+            return np.frombuffer(numbers, dtype=np.float32)
+    raise UpstreamGarbled(f"{provider} sent an embedding that is neither a list of numbers nor base64")
+
+
+def _order(positions: list[int | None], provider: str) -> list[int]:
+    """Where the row of each input stands."""
+    order = list(range(len(positions)))
+    if positions == order or not any(position is not None for position in positions):
+        return order
+    places = {position: place for place, position in enumerate(positions)}
+    if places.keys() != set(order):
+        raise UpstreamGarbled(f"{provider} sent indexes that are not 0 to {len(positions) - 1}, each once")
+    return [places[position] for position in order]
+
+
+def _vectors(rows: Sequence[msgspec.Raw], provider: str, read: Callable[[msgspec.Raw, str], Vectors]) -> Vectors:
+    first = read(rows[0], provider)
+    if len(rows) == 1:
+        return first[np.newaxis]
+    vectors = np.empty((len(rows), first.size), np.float32)  # row by row: a list of rows would take as much again
+    for position, raw in enumerate(rows):
+        row = read(raw, provider)
+        if row.size != first.size:
+            raise UpstreamGarbled(f"{provider} sent vectors of {first.size} and of {row.size} in one answer")
+        vectors[position] = row
+    return vectors
