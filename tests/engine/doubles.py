@@ -2,20 +2,25 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import numpy as np
+from msgspec import structs
 
 from embedgate.catalog import Catalog
-from embedgate.config import LimitSettings, UpstreamSettings
 from embedgate.core.access import AuditEvent, Decision, KeyRecord, Question, Rules, Subject
+from embedgate.core.clock import utc_now
 from embedgate.core.errors import InvalidInput
 from embedgate.core.keys import digest
-from embedgate.core.ports import TokenCounter, TokenDecoder, VectorCache
+from embedgate.core.ports import TokenCounter, TokenDecoder, Tokenizers, VectorCache
 from embedgate.core.types import (
     Batch,
     BatchLimits,
+    CachedVector,
+    CacheStats,
     DimRange,
     EmbedRequest,
     EmbedResult,
@@ -38,10 +43,12 @@ from embedgate.engine.pipeline import Pipeline
 from embedgate.engine.plan import Planner, Scope
 from embedgate.engine.resolve import Resolver
 from embedgate.engine.validate import Validator
+from embedgate.settings import LimitSettings, UpstreamSettings
 
 SECRET = "eg_" + "0" * 12 + "4" + "0" * 3 + "8" + "0" * 15
 DIM = 8
 NO_RULES = Rules()
+ONE_RETRY = UpstreamSettings(max_retries=1, retry_wait_s=0.001)
 
 
 def vector_of(item: Input, space: str = "s", dim: int = DIM) -> Vectors:
@@ -163,6 +170,32 @@ class Memory:
         return self.key if secret_digest == digest(SECRET) else None
 
 
+class DictCache:
+    """A cache that keeps everything: its real self has tests of its own."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, CachedVector] = {}
+
+    def get_many(self, keys: Sequence[bytes]) -> list[CachedVector | None]:
+        """What is kept of each key."""
+        return [self.kept.get(key) for key in keys]
+
+    def put_many(self, items: Sequence[tuple[bytes, CachedVector]]) -> None:
+        """Keep copies: what a provider answered with may be written over."""
+        self.kept.update((key, structs.replace(item, vector=item.vector.copy())) for key, item in items)
+
+    def stats(self) -> CacheStats:
+        """Nobody asks."""
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.kept.clear()
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
 def model(
     *providers: str,
     name: str = "acme/m",
@@ -217,30 +250,37 @@ class Bench:
         gathering: dict[str, int] | None = None,
         scope: Scope = "shared",
         rules: Rules = NO_RULES,
+        memory: Memory | None = None,
+        upstream: UpstreamSettings = ONE_RETRY,
+        charges_reuse: bool = False,
+        tokenizers: Tokenizers | None = None,
+        now: Callable[[], datetime] = utc_now,
+        clock: Callable[[], float] = time.monotonic,
+        request_timeout_s: float = 10,
     ) -> None:
-        self.memory = Memory()
+        """memory: the ledger of an earlier bench, after a restart. now: dates entries. clock: of the limits."""
+        self.memory = memory or Memory()
         self.providers = providers
         catalog = Catalog(models)
-        tokenizers = Words()
+        tokenizers = tokenizers or Words()
         self.policies = Permit()
-        self.limits = Limits(rules.limits)
-        self.budgets = Budgets(rules.budgets, self.memory)
+        self.limits = Limits(rules.limits, clock)
+        self.budgets = Budgets(rules.budgets, self.memory, now)
 
         def space_of(provider: str, name: str) -> str | None:
             found = catalog.at_provider(provider, name)
             return found.space if found else None
 
+        self.admission = Admission(self.policies, self.limits, self.budgets, self.memory, tokenizers, now=now)
         self.pipeline = Pipeline(
             authenticate=Authenticator(self.memory, "eg"),
             validate=Validator(catalog, limits or LimitSettings(), tokenizers, providers.keys(), models[0].id),
-            admit=Admission(self.policies, self.limits, self.budgets, self.memory, tokenizers),
+            admit=self.admission,
             resolve=Resolver(catalog, providers.keys(), lambda name: f"switch {name} on", refuses_unpriced),
             planner=Planner(tokenizers, cache, scope),
-            execute=Executor(
-                providers, tokenizers, UpstreamSettings(max_retries=1, retry_wait_s=0.001), gathering or {}, space_of
-            ),
-            account=Accountant(self.memory),
-            request_timeout_s=10,
+            execute=Executor(providers, tokenizers, upstream, gathering or {}, space_of),
+            account=Accountant(self.memory, charges_reuse=charges_reuse, now_ms=lambda: int(now().timestamp() * 1000)),
+            request_timeout_s=request_timeout_s,
         )
         self._requests = 0
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from embedgate.core.access import BudgetRule, Period, Subject
-from embedgate.core.errors import InternalError
+from embedgate.core.errors import GatewayError
 
 
 def rule(subject: Subject, period: Period, cap: int) -> BudgetRule:
@@ -32,7 +32,7 @@ class Memory:
     entries: list[Entry] = field(default_factory=list)
     flowing: asyncio.Event = field(default_factory=asyncio.Event)
     sums_late: bool = False
-    is_broken: bool = False
+    error: GatewayError | None = None
     n_sums: int = 0
 
     def __post_init__(self) -> None:
@@ -42,8 +42,8 @@ class Memory:
         self.n_sums += 1
         early = self.total(subject, since_ms, without)
         await self.flowing.wait()
-        if self.is_broken:
-            raise InternalError("the ledger cannot be read")
+        if self.error is not None:
+            raise self.error
         return self.total(subject, since_ms, without) if self.sums_late else early
 
     def total(self, subject: Subject, since_ms: int, without: Collection[str] = ()) -> int:

@@ -199,7 +199,7 @@ def some_rules(pick: random.Random) -> list[BudgetRule]:
 RULE_SETS = [some_rules(random.Random(seed)) for seed in range(60)]
 """Made beforehand: drawing each rule would take most of the time."""
 IN_FLIGHT = ["cover", "commit", "settle", "settle", "settle_in_full", "unrecorded", "release"]
-AT_ANY_TIME = ["hold"] * 4 + ["write_owed", "clock", "stall", "flow", "leave", "spends", "restart", "rules"]
+AT_ANY_TIME = ["hold"] * 4 + ["write_owed", "clock", "clock", "stall", "flow", "leave", "spends", "restart", "rules"]
 HOURS = [-50, -5, -1, 0, 1, 3, 5, 24, 40]
 MAX_AMOUNT = 30
 Step = tuple[str, int]

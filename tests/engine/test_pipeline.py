@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from doubles import DIM, SECRET, Bench, ScriptedProvider, Step, model, vector_of, weight
-from embedgate.config import LimitSettings
 from embedgate.core.errors import (
     GatewayError,
     InputTooLong,
@@ -33,6 +32,7 @@ from embedgate.core.errors import (
     UpstreamRejected,
 )
 from embedgate.core.types import Batch, EmbedRequest, Input, Model, ProviderReply, Routing
+from embedgate.settings import LimitSettings
 
 
 def request(*inputs: Input, **changes: object) -> EmbedRequest:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from embedgate import metrics, telemetry
 from embedgate.core.clock import utc_ms
+from embedgate.core.errors import GatewayError
 from embedgate.core.ports import Ledger
 from embedgate.core.types import Call, LedgerEntry, Served
 from embedgate.engine.grant import Grant
@@ -33,11 +34,14 @@ class Accountant:
             if entry is not None:
                 await self._ledger.record(entry)
             is_recorded = True
+        except GatewayError as error:
+            call.error = error
+            raise
         finally:
             if grant is not None:
                 _end(grant, entry, served, is_recorded=is_recorded)
-        self._count(call, entry)
-        self._log(call, entry)
+            self._count(call, entry)
+            self._log(call, entry)
         return entry
 
     def _entry(self, call: Call, served: Served | None) -> LedgerEntry:

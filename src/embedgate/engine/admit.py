@@ -9,13 +9,14 @@ from datetime import datetime
 
 from embedgate.core.access import AuditEvent, Caller, Decision, Question, Rate
 from embedgate.core.clock import utc_now
-from embedgate.core.errors import BudgetExhausted, NotPermitted
+from embedgate.core.errors import DependencyMissing, GatewayError, InvalidInput, NotPermitted
 from embedgate.core.ports import AuditTrail, PolicyDecider, Tokenizers
-from embedgate.core.types import Call, Candidate
-from embedgate.engine.budgets import Budgets
+from embedgate.core.types import Call, Candidate, EmbedRequest, Input, Route
+from embedgate.engine.budgets import Budgets, Hold
 from embedgate.engine.grant import Grant
-from embedgate.engine.limits import Limits
-from embedgate.engine.tokens import bound, bounds, count_aside
+from embedgate.engine.limits import Admitted, Limits
+from embedgate.engine.prepare import prefix_of, prepared
+from embedgate.engine.tokens import bounds, count_aside
 
 _SPENDS = frozenset({"principal.current_daily_spend", "principal.current_monthly_spend"})
 _WEIGHTS = frozenset({"context.input_tokens", "context.estimated_cost"})
@@ -52,48 +53,56 @@ class Admission:
     async def __call__(self, call: Call, candidates: Sequence[Candidate]) -> Grant:
         """Let a request in, on those of its routes that the policies permit. The grant must be ended by `account`.
 
+        What the policies decided, and whether the request was let in then, is one event of the audit trail.
         Raises NotPermitted, RateLimited, Overloaded, BudgetExhausted, or InternalError if the ledger cannot be read.
         """
-        subjects = call.caller.subjects
-        has_budget = self._budgets.applies(subjects)
-        is_exact = has_budget or self._reads_weights or self._limits.applies(subjects)
-        weights = await self._weigh(call, candidates, is_exact=is_exact)
-        permitted = await self._permitted(call, weights)
-        amount = max(_cost(candidate, tokens) for candidate, tokens in permitted) if has_budget else 0
-        place = await self._limits.enter(subjects, max(tokens for _, tokens in permitted), call.deadline_s)
+        weights = await self._weigh(call, candidates)
+        permitted, decision = await self._permitted(call, weights)
         try:
-            hold = await self._budgets.hold(call.request_id, subjects, amount)
-        except BaseException as error:
-            place.withdraw()
-            if isinstance(error, BudgetExhausted):
-                self._note(call, error.code, Decision(is_permitted=False))
+            tokens = max(tokens for _, tokens in permitted)
+            place = await self._limits.enter(call.caller.subjects, tokens, call.deadline_s)
+            hold = await self._hold(call, permitted, place)
+        except GatewayError as error:
+            self._note(call, error.code, decision)
             raise
-        call.hold, call.held_picodollars = hold, amount
+        self._note(call, "permit", decision)
         return Grant(tuple(candidate for candidate, _ in permitted), place, hold)
 
     def rate(self, caller: Caller) -> Rate | None:
         """Where a caller stands with its limits; None if it has none."""
         return self._limits.rate(caller.subjects)
 
-    async def _weigh(
-        self, call: Call, candidates: Sequence[Candidate], *, is_exact: bool
-    ) -> list[tuple[Candidate, int]]:
-        """Each candidate with the tokens of the request there: exact where its tokenizer is here, else a bound."""
-        request = call.request
-        at_most = sum(bounds(request.inputs))
-        found: dict[str, int] = {}
+    async def _weigh(self, call: Call, candidates: Sequence[Candidate]) -> list[tuple[Candidate, int]]:
+        """Each candidate with the tokens of the request there: those that it will bill, if its tokenizer is here and
+        anything depends on them; else a bound.
+        """
+        request, subjects = call.request, call.caller.subjects
+        if not (self._reads_weights or self._budgets.applies(subjects) or self._limits.applies(subjects)):
+            at_most = sum(bounds(request.inputs))
+            return [(candidate, at_most) for candidate in candidates]
+        found: dict[tuple[str | bool, ...], int] = {}
         weighed = []
         for candidate in candidates:
             route = candidate.route
-            if is_exact and route.tokenizer not in found:
-                found[route.tokenizer] = (await count_aside(request.inputs, route, self._tokenizers)).total
-            prefix = route.query_prefix if request.input_type == "query" else route.document_prefix
-            added = len(request.inputs) * bound(prefix) if prefix and request.input_type else 0
-            weighed.append((candidate, found.get(route.tokenizer, at_most) + added))
+            model = route.upstream_model if route.tokenizer == "local" else ""
+            alike = (route.tokenizer, model, prefix_of(request.input_type, route), route.accepts_token_ids)
+            if alike not in found:
+                sent = self._as_sent(request, route)
+                found[alike] = (await count_aside(sent, route, self._tokenizers)).total
+            weighed.append((candidate, found[alike]))
         return weighed
 
-    async def _permitted(self, call: Call, weights: Sequence[tuple[Candidate, int]]) -> list[tuple[Candidate, int]]:
-        """The candidates that the policies permit; the audit trail has why. Raises NotPermitted if there is none."""
+    def _as_sent(self, request: EmbedRequest, route: Route) -> Sequence[Input]:
+        prefix = prefix_of(request.input_type, route)
+        try:
+            return [prepared(item, prefix, route, self._tokenizers) for item in request.inputs]
+        except (InvalidInput, DependencyMissing):
+            return request.inputs  # they cannot be sent there, and so cost nothing: `plan` refuses if it comes to that
+
+    async def _permitted(
+        self, call: Call, weights: Sequence[tuple[Candidate, int]]
+    ) -> tuple[list[tuple[Candidate, int]], Decision]:
+        """The candidates that the policies permit, and why the first of them is. Raises NotPermitted if none is."""
         day = month = 0
         if self._reads_spends:
             spends = await self._budgets.spends(call.caller.subjects[0])
@@ -107,10 +116,20 @@ class Admission:
             if decision.is_permitted:
                 permitted.append((candidate, tokens))
         if permitted:
-            self._note(call, "permit", next(decision for decision in decisions if decision.is_permitted))
-            return permitted
+            return permitted, next(decision for decision in decisions if decision.is_permitted)
         self._note(call, "forbid", decisions[0])
         raise NotPermitted(_explain(call, decisions[0]), policies=decisions[0].policies)
+
+    async def _hold(self, call: Call, permitted: Sequence[tuple[Candidate, int]], place: Admitted) -> Hold:
+        """Hold the price of the dearest route, or let go of the place."""
+        amount = max(_cost(candidate, tokens) for candidate, tokens in permitted)
+        try:
+            hold = await self._budgets.hold(call.request_id, call.caller.subjects, amount)
+        except BaseException:
+            place.withdraw()
+            raise
+        call.hold, call.held_picodollars = hold, amount
+        return hold
 
     def _question(self, call: Call, candidate: Candidate, tokens: int, now: datetime, day: int, month: int) -> Question:
         request, model = call.request, candidate.model

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from embedgate import metrics
 from embedgate.core.errors import (
     GatewayError,
+    InternalError,
     InvalidInput,
     UpstreamError,
     UpstreamGarbled,
@@ -139,6 +140,6 @@ class Asker:
 
 def for_another(error: GatewayError) -> GatewayError:
     """The same fault as an error of its own, for another waiter: one exception must not be raised in two tasks."""
-    if isinstance(error, UpstreamError):
+    if isinstance(error, (UpstreamError, InternalError)):
         return type(error)(error.message, retry_after_s=error.retry_after_s)
     return error

@@ -11,7 +11,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol
 
 from embedgate import metrics, telemetry
-from embedgate.config import UpstreamSettings
 from embedgate.core.errors import AccessError, GatewayError, InternalError, InvalidInput, UpstreamError
 from embedgate.core.money import cost_picodollars
 from embedgate.core.ports import Provider, Tokenizers
@@ -21,6 +20,7 @@ from embedgate.engine.check import SpaceOf
 from embedgate.engine.flights import Flight, Flights, Seat
 from embedgate.engine.gather import Gatherer, Work
 from embedgate.engine.progress import Progress
+from embedgate.settings import UpstreamSettings
 
 _Place = tuple[str, str]
 """A route of a model: the model's id and the provider's name."""
@@ -70,12 +70,14 @@ class Executor:
         """Vectors for every input, from the first candidate that gives them.
 
         Rows that an earlier route of the same space has answered are kept; only what is missing is asked again.
-        Raises what the last route failed with, naming the routes that were tried.
+        Raises what the last route failed with, naming the routes that were tried; BudgetExhausted if the budget does
+        not pay for another one.
         """
         progress = Progress(len(call.request.inputs), call.request.dim)
         tried: list[str] = []
         for position, candidate in enumerate(candidates):
             await plans.enter(call, candidate, progress)
+            await _cover(call)  # also for what is found instead of asked for: that may cost as much
             try:
                 await self._run(call, candidate, progress, plans)
                 return progress.served(candidate)
@@ -145,11 +147,10 @@ class Executor:
         """The outcome of a part after as many attempts as its errors and the deadline allow; charged to the call."""
         attempt = 0
         while True:
-            if call.wasted_picodollars and call.hold is not None:
-                try:
-                    await call.hold.cover(call.held_picodollars + call.wasted_picodollars)
-                except GatewayError as refusal:
-                    return Outcome(error=refusal)
+            try:
+                await _cover(call)
+            except GatewayError as refusal:
+                return Outcome(error=refusal)
             outcome = await self._ask(call, candidate, part, plans)
             _charge(call, candidate, outcome)
             error = outcome.error
@@ -192,6 +193,15 @@ class Executor:
         if error.retry_after_s is not None:
             return error.retry_after_s
         return random.uniform(0, self._settings.retry_wait_s * 2 ** (attempt - 1))  # noqa: S311 - jitter, no secret
+
+
+async def _cover(call: Call) -> None:
+    """Have as much held as the request can still come to cost: what was billed in vain comes on top.
+
+    Raises BudgetExhausted, or InternalError if the ledger cannot be read.
+    """
+    if call.wasted_picodollars and call.hold is not None:
+        await call.hold.cover(call.held_picodollars + call.wasted_picodollars)
 
 
 def _first_of_each(rows: Sequence[int], keys: Sequence[bytes] | None, flights: Flights) -> list[int]:

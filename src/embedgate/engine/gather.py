@@ -33,11 +33,12 @@ class Work(Struct, frozen=True):
     deadline_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
     work: Work
     size_bytes: int
     outcome: "asyncio.Future[Outcome]"
+    is_sent: bool = False
 
 
 class Gatherer:
@@ -74,10 +75,14 @@ class Gatherer:
         waiting = _Waiting(work, sum(bounds(work.batch.inputs)), loop.create_future())
         self._waiting.append(waiting)
         try:
-            async with asyncio.timeout(work.deadline_s - time.monotonic()):
-                return await waiting.outcome
-        except TimeoutError:
+            await asyncio.wait([waiting.outcome], timeout=max(0.0, work.deadline_s - time.monotonic()))
+        finally:
+            if not waiting.is_sent:
+                waiting.outcome.cancel()
+        if not waiting.is_sent:
             return Outcome(error=UpstreamTimeout("The provider was busy for the whole time of the request"))
+        # Its call may end a little later than this work's own time, and its share is on the bill either way.
+        return await waiting.outcome
 
     def _pump(self) -> None:
         """Send what waits, as far as the cap allows."""
@@ -107,6 +112,7 @@ class Gatherer:
             if group and not (fits and waiting.work.signature == group[0].work.signature):
                 left.append(waiting)
                 continue
+            waiting.is_sent = True
             group.append(waiting)
             n_inputs += n
             size_bytes += waiting.size_bytes

@@ -53,7 +53,7 @@ class Pipeline:
         self.running = Running()
 
     def reroute(self, validate: Validator, resolve: Resolver, execute: Executor) -> None:
-        """Serve what comes from now on with other models and providers."""
+        """Serve what comes from now on with other models and providers; what is in progress keeps what it has."""
         self._validate, self._resolve, self._execute = validate, resolve, execute
 
     async def embed(self, origin: Origin, read: ReadRequest) -> EmbedResult:
@@ -61,7 +61,11 @@ class Pipeline:
         started_s = time.monotonic()
         caller = await self._authenticate(origin.secret)
         authenticate_s = time.monotonic() - started_s
-        request = await read()
+        try:
+            request = await read()
+        except GatewayError as error:
+            error.rate = self._admit.rate(caller)
+            raise
         return await self._begin(origin, caller, request, started_s, authenticate_s)
 
     async def embed_as(self, request_id: str, caller: Caller, request: EmbedRequest) -> EmbedResult:
@@ -97,11 +101,11 @@ class Pipeline:
         served: Served | None = None
         entry: LedgerEntry | None = None
         metrics.request_began()
-        execute = self._execute
+        validate, resolve, execute = self._validate, self._resolve, self._execute  # of one and the same catalogue
         try:
             begun_s = time.monotonic()
-            model = await self._validate(call.request)
-            candidates = self._resolve(call.request, model)
+            model = await validate(call.request)
+            candidates = resolve(call.request, model)
             grant = await self._admit(call, candidates)
             call.admit_s = time.monotonic() - begun_s
             served = await execute(call, grant.candidates, self._planner)
@@ -163,6 +167,11 @@ class Running:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # seen here, so that a failure nobody waits for any more is not reported as lost
+
+    async def outlast(self) -> None:
+        """Return once all work that is in progress now has ended."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def drain(self, timeout_s: float) -> int:
         """Wait for all work in progress, at most that long; then cancel what is left. Returns how many were cut."""

@@ -16,6 +16,7 @@ from embedgate.core.fingerprint import fingerprint
 from embedgate.core.ports import Tokenizers, VectorCache
 from embedgate.core.types import Batch, CachedVector, Call, Candidate, EmbedRequest, Input, Part, Route
 from embedgate.engine.ask import Outcome
+from embedgate.engine.prepare import prefix_of, prepared
 from embedgate.engine.progress import Progress
 from embedgate.engine.tokens import bounds, count
 
@@ -100,7 +101,7 @@ class Planner:
         Raises InvalidInput if token ids have to be decoded for this route and cannot be.
         """
         route = candidate.route
-        inputs = [self._prepared(request, row, route) for row in rows]
+        inputs = self._prepared(request, rows, route)
         dim = upstream_dim(request.dim, candidate, self._is_kept_whole(request, candidate))
         template = Batch(
             inputs=(),
@@ -145,19 +146,15 @@ class Planner:
             return ""
         return caller.account if self._scope == "project" else caller.user_id
 
-    def _prepared(self, request: EmbedRequest, row: int, route: Route) -> Input:
-        """The input as the route takes it: token ids decoded unless it reads them, the prefix of its type added."""
-        item = request.inputs[row]
-        prefix = {"query": route.query_prefix, "document": route.document_prefix}.get(request.input_type or "")
-        if isinstance(item, str):
-            return prefix + item if prefix else item
-        if route.accepts_token_ids and not prefix:
-            return item
-        try:
-            text = self._tokenizers.decoder().decode(item)
-        except InvalidInput as error:
-            raise error.at(row) from error
-        return (prefix or "") + text
+    def _prepared(self, request: EmbedRequest, rows: Sequence[int], route: Route) -> list[Input]:
+        prefix = prefix_of(request.input_type, route)
+        inputs = []
+        for row in rows:
+            try:
+                inputs.append(prepared(request.inputs[row], prefix, route, self._tokenizers))
+            except InvalidInput as error:
+                raise error.at(row) from error
+        return inputs
 
     def _ends(self, inputs: list[Input], route: Route) -> list[int]:
         """Where each batch ends: as few batches as the limits allow when inputs stay in order."""

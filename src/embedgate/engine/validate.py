@@ -3,7 +3,6 @@
 from collections.abc import Collection
 
 from embedgate.catalog import Catalog
-from embedgate.config import LimitSettings
 from embedgate.core.errors import (
     InputTooLong,
     InvalidDimension,
@@ -17,6 +16,7 @@ from embedgate.core.errors import (
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import EmbedRequest, Model, Route
 from embedgate.engine.tokens import bounds, count_aside
+from embedgate.settings import LimitSettings
 
 
 class Validator:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from embedgate.config import CacheSettings
 from embedgate.core.types import CachedVector, CacheStats, TierStats
+from embedgate.settings import CacheSettings
 from embedgate.storage.cache.disk import DiskTier
 from embedgate.storage.cache.memory import MemoryTier
 from embedgate.storage.cache.record import Entry

@@ -1,0 +1,24 @@
+"""What of an input is sent on a route: token ids as text unless they are read there, with the prefix of their type."""
+
+from embedgate.core.ports import Tokenizers
+from embedgate.core.types import Input, InputType, Route
+
+
+def prefix_of(input_type: InputType | None, route: Route) -> str:
+    """What the gateway must prepend to inputs of a type on a route; empty if nothing."""
+    if input_type is None:
+        return ""
+    return (route.query_prefix if input_type == "query" else route.document_prefix) or ""
+
+
+def prepared(item: Input, prefix: str, route: Route, tokenizers: Tokenizers) -> Input:
+    """One input as the route takes it.
+
+    Raises InvalidInput, without a position, if token ids have to be decoded and cannot be; DependencyMissing if there
+    is no decoder.
+    """
+    if isinstance(item, str):
+        return prefix + item if prefix else item
+    if route.accepts_token_ids and not prefix:
+        return item
+    return prefix + tokenizers.decoder().decode(item)
