@@ -10,7 +10,7 @@ NODE_STAMP := tests/sdk/node/node_modules/.installed
 UV_VERSION := 0.13.8
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint check audit fix docs bench lock clean
+.PHONY: help serve test lint check fuzz audit fix docs bench lock clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -28,6 +28,9 @@ lint: $(STAMP)  ## Format, lint, strict types, import contract
 	$(BIN)/lint-imports
 
 check: lint test  ## Everything that must hold on every commit
+
+fuzz: $(STAMP)  ## Ask every route of a running gateway more than 20,000 times whatever it permits (ten minutes)
+	@EMBEDGATE_FUZZ_EXAMPLES=300 $(BIN)/python -m pytest tests/end_to_end/test_schemathesis.py $(ARGS)
 
 audit: $(STAMP)  ## Look the locked dependencies up among the known vulnerabilities (asks OSV over the network)
 	@$(BIN)/python tools/audit_dependencies.py $(ARGS)

@@ -29,3 +29,6 @@ class Ended:
 
 Program = Callable[..., Ended]
 """Runs `embedgate` with arguments; `stdin=b"..."` is what is piped into it."""
+
+AddEntries = Callable[..., None]
+"""Writes entries into the ledger, each given as a dict of the fields that differ from those of a small request."""

@@ -326,6 +326,7 @@ def _host_row(name: str, host: Host) -> tuple[str, ...]:
         ("base64" if host.base64 == "yes" else "base64 (some models)", host.base64 != "no"),
         ("`user`", host.accepts_user),
         ("unknown fields", host.accepts_unknown_options),
+        *((f'`truncate` "{side}"', side in host.truncate) for side in ("start", "end")),
     )
     return (
         f"`{name}`",

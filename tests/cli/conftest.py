@@ -1,16 +1,22 @@
 """The program as a function: arguments in, exit code and output out, with nothing of this machine's settings."""
 
 import io
+import itertools
 import logging
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from embedgate.cli.main import run
-from program import FAKE_ONLY, Ended, Program
+from embedgate.core.types import LedgerEntry
+from embedgate.storage.appender import Appender
+from embedgate.storage.database import open_database
+from program import FAKE_ONLY, AddEntries, Ended, Program
 from upstream import Upstream, running_upstream
 
 
@@ -48,6 +54,48 @@ def program(
 def fake_only(folder: Path) -> None:
     """Settings under which every vector comes from the `fake` provider."""
     (folder / "embedgate.toml").write_text(FAKE_ONLY, encoding="utf-8")
+
+
+@pytest.fixture
+def add_entries(folder: Path) -> AddEntries:
+    """Writes entries into the ledger; each is given by the fields that differ from those of a small request."""
+    usual = LedgerEntry(
+        request_id="",
+        at_ms=1_795_212_000_000,  # 2026-11-20T22:00Z
+        dialect="openai",
+        user_id="user_0000000000000000",
+        key_id="key_0000000000000000",
+        end_user=None,
+        model="openai/text-embedding-3-small",
+        space="openai/text-embedding-3-small",
+        provider="openai",
+        upstream_model="text-embedding-3-small",
+        items=2,
+        tokens=1_000,
+        reused_tokens=500,
+        tokens_estimated=False,
+        price_picodollars=20_000,
+        price_as_of=None,
+        cost_picodollars=20_000_000,
+        outcome="ok",
+        total_ms=41.5,
+        upstream_ms=38.0,
+    )
+
+    numbers = itertools.count(1)
+
+    def add(*changes: dict[str, Any]) -> None:
+        database = open_database(folder / "data")
+        try:
+            with database.write() as connection:
+                Appender(database.dialect)(
+                    connection.exec_driver_sql,
+                    [replace(usual, **{"request_id": f"req_{next(numbers)}"} | change) for change in changes],
+                )
+        finally:
+            database.close()
+
+    return add
 
 
 @pytest.fixture

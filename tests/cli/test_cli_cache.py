@@ -54,7 +54,7 @@ def test_somebody_at_a_terminal_is_asked(program: Program, folder: Path, answer:
         os.close(ours)
         os.close(theirs)
     assert ended.returncode == code
-    assert b"Forget every vector" in ended.stdout
+    assert b"Forget every vector" in ended.stderr
     assert json.loads(program("cache", "stats", "--json").text)["disk"]["entries"] == left
 
 

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from derived_vectors import derived, is_right, items, key_of
-from embedgate.config import CacheSettings
 from embedgate.core.ports import VectorCache
 from embedgate.core.types import CachedVector
+from embedgate.settings import CacheSettings
 from embedgate.storage.cache import DiskTier, MemoryTier, TieredCache, open_cache
 from embedgate.storage.cache.memory import ENTRY_OVERHEAD_BYTES
 from embedgate.storage.cache.record import Entry

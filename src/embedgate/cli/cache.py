@@ -1,13 +1,12 @@
 """`embedgate cache`: what the vector cache has on disk, and its end. Works beside a running gateway, or without one."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from embedgate.cli import options
+from embedgate.cli import asking, options
 from embedgate.cli.output import print_json, print_table
 from embedgate.core.errors import UnsupportedOption
 
@@ -36,7 +35,7 @@ def show_stats(context: typer.Context, as_json: options.AsJson = False, config_f
 @app.command("clear")
 def clear(
     context: typer.Context,
-    is_agreed: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    is_agreed: asking.Yes = False,
     config_file: options.ConfigFile = None,
 ) -> None:
     """Forget every vector that was kept, in memory of running gateways too. Texts are then embedded and paid anew."""
@@ -45,18 +44,10 @@ def clear(
         raise UnsupportedOption(
             "cache.disk_bytes is 0: nothing is on disk, and what a gateway keeps in memory ends with it. Restart it."
         )
-    if not is_agreed:
-        _ask()
+    asking.confirm("Forget every vector that was kept?", is_agreed=is_agreed)
     with _open_cache(loaded) as cache:
         cache.clear()
     typer.echo("the cache is empty")
-
-
-def _ask() -> None:
-    """Go on only if somebody at a terminal agrees."""
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("nobody is there to be asked; give --yes to clear the cache")
-    typer.confirm("Forget every vector that was kept?", abort=True)
 
 
 @contextmanager

@@ -7,7 +7,25 @@ from typing import NoReturn
 import typer
 
 from embedgate import __version__
-from embedgate.cli import cache, embed, manage, models, options, serve, settings
+from embedgate.cli import (
+    audit,
+    budgets,
+    cache,
+    embed,
+    keys,
+    limits,
+    models,
+    options,
+    policies,
+    prices,
+    projects,
+    providers,
+    roles,
+    serve,
+    settings,
+    usage,
+    users,
+)
 from embedgate.core.errors import ConfigError, GatewayError
 
 OK = 0
@@ -37,13 +55,22 @@ app = typer.Typer(
     # A line with \b keeps the paragraph after it from being filled.
     epilog="\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES),
 )
-app.add_typer(models.app, name="models")
-app.add_typer(manage.keys_app, name="keys")
-app.add_typer(manage.users_app, name="users")
-app.add_typer(settings.app, name="config")
-app.add_typer(cache.app, name="cache")
 app.command("serve")(serve.serve)
 app.command("embed")(embed.embed)
+app.add_typer(models.app, name="models")
+app.add_typer(users.app, name="users")
+app.add_typer(roles.app, name="roles")
+app.add_typer(projects.app, name="projects")
+app.add_typer(keys.app, name="keys")
+app.add_typer(policies.app, name="policies")
+app.add_typer(limits.app, name="limits")
+app.add_typer(budgets.app, name="budgets")
+app.add_typer(prices.app, name="prices")
+app.add_typer(providers.app, name="providers")
+app.add_typer(usage.app, name="usage")
+app.add_typer(audit.app, name="audit")
+app.add_typer(cache.app, name="cache")
+app.add_typer(settings.app, name="config")
 
 
 @app.callback()

@@ -1,4 +1,4 @@
-"""`embedgate models`: the catalogue, seen through the settings. Calls no provider."""
+"""`embedgate models`: the catalogue, seen through the settings and what is stored of providers. Calls none of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,9 +69,9 @@ def show_model(
 
 
 def _decide(context: typer.Context, config_file: Path | None) -> "Decided":
-    from embedgate.wiring.decide import decide  # brings every provider and the catalogue
+    from embedgate.wiring import decide_as_stored  # brings every provider and the catalogue
 
-    return decide(options.load_settings(context, config_file))
+    return decide_as_stored(options.load_settings(context, config_file))
 
 
 def _find(catalog: "Catalog", name: str) -> "Model":

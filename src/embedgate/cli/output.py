@@ -1,7 +1,7 @@
 """How results are shown: tables for people, JSON for programs. Decides nothing about their content."""
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,6 +31,29 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Print what is known of one thing, name by value; an empty value is left out."""
+    print_table(("field", "value"), [(name, value) for name, value in facts if value])
+
+
+def print_pieces(pieces: Iterable[bytes]) -> None:
+    """Print a file that comes in pieces, byte for byte."""
+    sys.stdout.flush()
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+
+
+def yes_no(value: bool) -> str:
+    """A truth value for a table."""
+    return "yes" if value else "no"
+
+
+def count(n: int | None) -> str:
+    """A number for a table, in groups of three digits; nothing for none."""
+    return "" if n is None else f"{n:,}"
 
 
 def utc(at_ms: int) -> str:

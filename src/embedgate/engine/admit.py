@@ -11,7 +11,7 @@ from embedgate.core.access import AuditEvent, Caller, Decision, Question, Rate
 from embedgate.core.clock import utc_now
 from embedgate.core.errors import DependencyMissing, GatewayError, InvalidInput, NotPermitted
 from embedgate.core.ports import AuditTrail, PolicyDecider, Tokenizers
-from embedgate.core.types import Call, Candidate, EmbedRequest, Input, Route
+from embedgate.core.types import Call, Candidate, EmbedRequest, Input, Model, Route
 from embedgate.engine.budgets import Budgets, Hold
 from embedgate.engine.grant import Grant
 from embedgate.engine.limits import Admitted, Limits
@@ -56,16 +56,17 @@ class Admission:
         What the policies decided, and whether the request was let in then, is one event of the audit trail.
         Raises NotPermitted, RateLimited, Overloaded, BudgetExhausted, or InternalError if the ledger cannot be read.
         """
+        model = candidates[0].model
         weights = await self._weigh(call, candidates)
-        permitted, decision = await self._permitted(call, weights)
+        permitted, decision = await self._permitted(call, model, weights)
         try:
             tokens = max(tokens for _, tokens in permitted)
             place = await self._limits.enter(call.caller.subjects, tokens, call.deadline_s)
             hold = await self._hold(call, permitted, place)
         except GatewayError as error:
-            self._note(call, error.code, decision)
+            self._note(call, model, error.code, decision)
             raise
-        self._note(call, "permit", decision)
+        self._note(call, model, "permit", decision)
         return Grant(tuple(candidate for candidate, _ in permitted), place, hold)
 
     def rate(self, caller: Caller) -> Rate | None:
@@ -100,9 +101,12 @@ class Admission:
             return request.inputs  # they cannot be sent there, and so cost nothing: `plan` refuses if it comes to that
 
     async def _permitted(
-        self, call: Call, weights: Sequence[tuple[Candidate, int]]
+        self, call: Call, model: Model, weights: Sequence[tuple[Candidate, int]]
     ) -> tuple[list[tuple[Candidate, int]], Decision]:
-        """The candidates that the policies permit, and why the first of them is. Raises NotPermitted if none is."""
+        """The candidates that the policies permit, and why the first of them is. model: the asked one.
+
+        Raises NotPermitted if none is.
+        """
         day = month = 0
         if self._reads_spends:
             spends = await self._budgets.spends(call.caller.subjects[0])
@@ -117,7 +121,7 @@ class Admission:
                 permitted.append((candidate, tokens))
         if permitted:
             return permitted, next(decision for decision in decisions if decision.is_permitted)
-        self._note(call, "forbid", decisions[0])
+        self._note(call, model, "forbid", decisions[0])
         raise NotPermitted(_explain(call, decisions[0]), policies=decisions[0].policies)
 
     async def _hold(self, call: Call, permitted: Sequence[tuple[Candidate, int]], place: Admitted) -> Hold:
@@ -153,14 +157,14 @@ class Admission:
             requests_per_minute=self._limits.requests_per_minute(call.caller.user_id),
         )
 
-    def _note(self, call: Call, outcome: str, decision: Decision) -> None:
+    def _note(self, call: Call, model: Model, outcome: str, decision: Decision) -> None:
         self._audit.note(
             AuditEvent(
                 kind="decision",
                 at_ms=int(self._now().timestamp() * 1000),
                 actor=call.caller.key_id,
                 action="embedding",
-                target=call.request.model[:200],
+                target=model.id,
                 outcome=outcome,
                 request_id=call.request_id,
                 policies=decision.policies,

@@ -1,7 +1,7 @@
 """What goes back over the socket: status, headers, and the body whole or in pieces."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 from msgspec import Struct
 
@@ -24,12 +24,16 @@ PIECE_BYTES = 128 * 1024
 
 
 class Answer(Struct, frozen=True):
-    """One HTTP answer. `pieces` come after `body`, produced one at a time, so that a large one is never whole."""
+    """One HTTP answer. `pieces` come after `body`, produced one at a time, so that a large one is never whole.
+
+    `stream` comes instead of both where each piece must be waited for.
+    """
 
     status: int
     headers: Headers
     body: bytes
     pieces: Iterator[bytes] | None = None
+    stream: AsyncIterator[bytes] | None = None
 
 
 def vector_pieces(result: EmbedResult, encoding_format: str, head: bytes, tail: bytes) -> Iterator[bytes]:

@@ -6,11 +6,14 @@ Plain ASGI: a table from path and method to a handler. What is not in `PUBLIC` i
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, Protocol
+from urllib.parse import quote
 
 from embedgate import telemetry
 from embedgate.core.errors import GatewayError, MethodNotAllowed, NotFound, NotImplementedYet
 from embedgate.core.types import EmbedRequest, EmbedResult, Origin
 from embedgate.server.address import CallerAddress
+from embedgate.server.admin.serve import AdminApi
+from embedgate.server.admin.table import TABLE
 from embedgate.server.answer import Answer
 from embedgate.server.describe import Description
 from embedgate.server.dialects import openai, ziri
@@ -18,7 +21,7 @@ from embedgate.server.operations import Operations
 from embedgate.server.respond import Body, Receive, Request, Responder, Send, Serve
 from embedgate.wiring import Gateway
 
-PUBLIC = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"})
+PUBLIC = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/api/login", "/api/refresh"})
 """Paths that answer without a key. A test holds every other path of the table to refusing without one."""
 
 SplitName = Callable[[str], tuple[str, str | None]]
@@ -73,12 +76,13 @@ class Application:
         self._respond = Responder(server.max_body_bytes, server.body_timeout_s)
         self._address = CallerAddress(server.trusted_proxies)
         self._operations = Operations(gateway)
+        self._admin = AdminApi(gateway, TABLE, self._address.of)
         self.routes = self._table()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve one connection scope."""
         if scope["type"] == "http":
-            dialect, serve = self._route(scope["method"], scope["path"])
+            dialect, serve = self._route(scope["method"], scope["path"], scope.get("raw_path"))
             await self._respond(scope, receive, send, dialect, serve)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1003})
@@ -107,12 +111,17 @@ class Application:
             table[f"{prefix}/models"] = (openai, {"GET": operations.models})
         return table
 
-    def _route(self, method: str, path: str) -> tuple[Dialect, Serve]:
-        """The dialect and the handler of a path; for a wrong path or method, a handler that refuses."""
+    def _route(self, method: str, path: str, raw_path: bytes | None) -> tuple[Dialect, Serve]:
+        """The dialect and the handler of a path; for a wrong path or method, a handler that refuses.
+
+        raw_path: the same, not decoded, if the server gives it.
+        """
         found = self.routes.get(path) or self._model_route(path)
         if found is None:
             dialect: Dialect = ziri if path.startswith("/api/") and not path.startswith("/api/v1/") else openai
-            return dialect, partial(_refuse, NotFound(f"There is no route {path[:200]}. /docs lists those there are."))
+            undecoded = quote(path) if raw_path is None else raw_path.decode("latin-1")
+            not_found = NotFound(f"There is no route {path[:200]}. /docs lists those there are.")
+            return dialect, self._admin.find(method, undecoded) or partial(_refuse, not_found)
         dialect, methods = found
         serve = methods.get("GET" if method == "HEAD" else method)
         if serve is None:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -146,6 +146,9 @@ def _report(error: Exception, request_id: str) -> None:
 
 async def send_answer(send: Send, answer: Answer) -> None:
     """Write an answer, large bodies piece by piece so that other requests get their turn between."""
+    if answer.stream is not None:
+        await _send_stream(send, answer, answer.stream)
+        return
     following = next(answer.pieces, None) if answer.pieces else None
     headers = answer.headers
     if following is None:
@@ -159,4 +162,11 @@ async def send_answer(send: Send, answer: Answer) -> None:
         await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": following, "more_body": True})
         following = next(answer.pieces, None) if answer.pieces else None
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _send_stream(send: Send, answer: Answer, stream: AsyncIterator[bytes]) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    async for piece in stream:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b"", "more_body": False})

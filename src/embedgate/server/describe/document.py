@@ -7,7 +7,6 @@ import numpy as np
 import orjson
 from msgspec.structs import replace
 
-from embedgate.config import Settings
 from embedgate.core.errors import (
     DependencyMissing,
     GatewayError,
@@ -25,7 +24,9 @@ from embedgate.core.errors import (
 from embedgate.core.money import cost_picodollars
 from embedgate.core.types import EmbedResult, Model, Timing, Usage
 from embedgate.core.version import VERSION
+from embedgate.server.admin.table import TABLE
 from embedgate.server.answer import Answer
+from embedgate.server.describe.administration import admin_paths, admin_schemas, admin_tag
 from embedgate.server.describe.errors import (
     REQUEST_ID,
     DialectErrors,
@@ -36,6 +37,7 @@ from embedgate.server.describe.errors import (
 )
 from embedgate.server.describe.schemas import components
 from embedgate.server.dialects import openai, ziri
+from embedgate.settings import Settings
 
 _KEY_ERRORS = (MissingKey, MalformedKey, UnknownKey, RevokedKey, Overloaded, InternalError)
 """What every route that asks for a key can answer."""
@@ -71,9 +73,10 @@ def document(settings: Settings, model: Model) -> Json:
             **main,
             **{f"/api{path}": _aliases(path, item) for path, item in main.items()},
             **_ziri_paths(model, ziri_errors),
+            **admin_paths(TABLE, ziri_errors),
             **_operation_paths(openai_errors),
         },
-        "components": components(settings, model, openai_errors, ziri_errors),
+        "components": components(settings, model, openai_errors, ziri_errors, admin_schemas(TABLE)),
     }
 
 
@@ -91,6 +94,7 @@ def _tags(openai_errors: DialectErrors, ziri_errors: DialectErrors) -> list[Json
             "tells the cost.",
             "x-embedgate-errors": ziri_errors.rows(),
         },
+        admin_tag(TABLE, ziri_errors),
         {"name": "Operation", "description": "For operators and tools. None of these asks for a key."},
     ]
 

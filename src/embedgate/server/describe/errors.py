@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import orjson
 
-from embedgate.config import Settings
 from embedgate.core import errors
+from embedgate.core.access import PolicyMistake
 from embedgate.core.errors import GatewayError
 from embedgate.core.types import Model
 from embedgate.server.answer import Answer
+from embedgate.settings import Settings
 
 Json = dict[str, object]
 
@@ -36,6 +37,7 @@ def _of_access(prefix: str) -> tuple[GatewayError, ...]:
         ),
         errors.UnknownKey("The API key is not known here. Check it, or ask your administrator for one."),
         errors.RevokedKey("The API key was revoked or its user disabled. Ask your administrator for a new one."),
+        errors.InvalidCredentials("The name or the password is wrong."),
         errors.NotPermitted("A policy forbids this model to this key."),
         errors.BudgetExhausted("The request may cost 0.0002 dollars; 0.0001 are left of the budget."),
         errors.RateLimited("60 requests per minute are allowed. Try again in 12 seconds.", retry_after_s=12),
@@ -84,6 +86,7 @@ def _of_requests(settings: Settings, model: Model) -> tuple[GatewayError, ...]:
         ),
         errors.UnknownEntity("There is no user 'alice'. List the users to see their names and ids."),
         errors.Conflict("There is already a user named 'alice'. Choose another name.", param="name"),
+        errors.InvalidPolicy([PolicyMistake("unexpected end of input", 3, 1)]),
         errors.NotFound("There is no route /v2/embeddings. /docs lists those there are."),
         errors.MethodNotAllowed("/v1/embeddings takes POST, not GET.", allowed=("POST",)),
         errors.NotImplementedYet("Chat completions are not served by this version; embeddings are."),
@@ -127,24 +130,23 @@ class DialectErrors:
         self._schema = schema
         self._answers = [_answered(error, write_error(error, REQUEST_ID)) for error in samples]
 
-    def responses(self, *kinds: type[GatewayError], without: tuple[type[GatewayError], ...] = ()) -> dict[str, Json]:
+    def responses(
+        self, *kinds: type[GatewayError], without: tuple[type[GatewayError], ...] = (), has_examples: bool = True
+    ) -> dict[str, Json]:
         """Response objects by status for errors of these classes, subclasses included, in the order of statuses."""
-        chosen = [
-            answered
-            for answered in self._answers
-            if isinstance(answered.error, kinds) and not isinstance(answered.error, without)
-        ]
+        chosen = self._chosen(kinds, without)
         statuses = sorted({answered.status for answered in chosen})
         return {
-            str(status): self._response([answered for answered in chosen if answered.status == status])
+            str(status): self._response([answered for answered in chosen if answered.status == status], has_examples)
             for status in statuses
         }
 
-    def rows(self) -> list[Json]:
-        """The error table: each status and code once, with all that it can mean."""
+    def rows(self, *kinds: type[GatewayError], without: tuple[type[GatewayError], ...] = ()) -> list[Json]:
+        """The error table: each status and code once, with all that it can mean. kinds: as in `responses`, or all."""
         rows: dict[tuple[int, str], Json] = {}
         meanings: dict[tuple[int, str], list[str]] = {}
-        for answered in sorted(self._answers, key=lambda answered: (answered.status, answered.code)):
+        chosen = self._chosen(kinds or (GatewayError,), without)
+        for answered in sorted(chosen, key=lambda answered: (answered.status, answered.code)):
             key = (answered.status, answered.code)
             meanings.setdefault(key, []).append(_meaning(answered.error))
             named = {"type": answered.type} if answered.type else {}
@@ -159,19 +161,27 @@ class DialectErrors:
         """Every error type, sorted; none in a dialect without types."""
         return sorted({answered.type for answered in self._answers if answered.type})
 
-    def _response(self, chosen: list[_Answered]) -> Json:
+    def _chosen(
+        self, kinds: tuple[type[GatewayError], ...], without: tuple[type[GatewayError], ...]
+    ) -> list[_Answered]:
+        return [
+            answered
+            for answered in self._answers
+            if isinstance(answered.error, kinds) and not isinstance(answered.error, without)
+        ]
+
+    def _response(self, chosen: list[_Answered], has_examples: bool) -> Json:
         *others, last = dict.fromkeys(f"`{answered.code}`" for answered in chosen)
         codes = f"{', '.join(others)} or {last}" if others else last
         examples = {
             type(answered.error).__name__: {"summary": _meaning(answered.error), "value": answered.body}
             for answered in chosen
         }
+        content: Json = {"schema": {"$ref": f"#/components/schemas/{self._schema}"}}
         return {
             "description": f"Code {codes}.",
             "headers": header_references(name for answered in chosen for name in answered.headers),
-            "content": {
-                "application/json": {"schema": {"$ref": f"#/components/schemas/{self._schema}"}, "examples": examples}
-            },
+            "content": {"application/json": {**content, "examples": examples} if has_examples else content},
         }
 
 

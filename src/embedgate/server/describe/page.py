@@ -113,12 +113,15 @@ class _Page:
     def _request(self, place: _Place) -> str:
         operation, title = place.operation, f"{place.method} {place.path}"
         parts = []
-        if operation.parameters:
+        for where in ("path", "query"):
             rows = [
                 _field(parameter.name, self._type(parameter.schema), parameter.required, parameter.description)
                 for parameter in operation.parameters
+                if parameter.place == where
             ]
-            parts.append(f"<h4>In the path</h4>\n{_table(f'Path parameters of {title}', _FIELD_HEADS, rows)}")
+            if rows:
+                caption = f"{where.capitalize()} parameters of {title}"
+                parts.append(f"<h4>In the {where}</h4>\n{_table(caption, _FIELD_HEADS, rows)}")
         schema = self._schema(operation.request_body.content) if operation.request_body else None
         if schema:
             rows = list(self._fields(schema))
@@ -196,13 +199,13 @@ class _Page:
     def _type(self, schema: Schema, plural: str = "") -> str:
         """The type in words, without null: an optional field may always be null. plural: `s` for several of it."""
         schema = self._resolved(schema)
-        if schema.one_of:
-            return _any_of([self._type(option, plural) for option in schema.one_of])
+        if options := [option for option in (*schema.one_of, *schema.any_of) if option.type != "null"]:
+            return _any_of([self._type(option, plural) for option in options])
         if schema.const is not None:
             return json.dumps(schema.const)
-        options = [json.dumps(value) for value in schema.enum if value is not None]
-        if options and len(options) <= _SHOWN_OPTIONS:
-            return _any_of(options)
+        words = [json.dumps(value) for value in schema.enum if value is not None]
+        if words and len(words) <= _SHOWN_OPTIONS:
+            return _any_of(words)
         if schema.items:
             return f"list{plural} of {self._type(schema.items, 's')}"
         return schema.types()[0] + plural

@@ -16,6 +16,7 @@ class Schema(Struct, frozen=True):
     required: list[str] = []
     items: "Schema | None" = None
     one_of: list["Schema"] = field(name="oneOf", default_factory=list)
+    any_of: list["Schema"] = field(name="anyOf", default_factory=list)
     enum: list[Any] = []
     const: Any = None
     default: Any = None
@@ -63,9 +64,10 @@ class RequestBody(Struct, frozen=True):
 
 
 class Parameter(Struct, frozen=True):
-    """A part of the path."""
+    """A part of the path or of the query, as `place` says."""
 
     name: str
+    place: str = field(name="in")
     schema: Schema
     description: str = ""
     required: bool = False

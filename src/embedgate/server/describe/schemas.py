@@ -1,9 +1,9 @@
 """The parts of the description that operations share: schemas of bodies, response headers, security schemes."""
 
-from embedgate.config import LimitSettings, Settings
 from embedgate.core.types import Model
 from embedgate.server.describe.errors import DialectErrors, Json
 from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES
+from embedgate.settings import LimitSettings, Settings
 
 EXAMPLE_INPUT = ["A cat sat on the mat.", "A dog ran through the park."]
 _TOKEN_ID: Json = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
@@ -12,14 +12,17 @@ _MILLISECONDS: Json = {"type": "number", "minimum": 0}
 _DOLLARS: Json = {"type": "number", "minimum": 0}
 
 
-def components(settings: Settings, model: Model, openai: DialectErrors, ziri: DialectErrors) -> Json:
-    """The `components` of the document."""
+def components(
+    settings: Settings, model: Model, openai: DialectErrors, ziri: DialectErrors, admin_schemas: Json
+) -> Json:
+    """The `components` of the document. admin_schemas: those of the administration API, by name."""
     return {
         "securitySchemes": {
             "bearer": {
                 "type": "http",
                 "scheme": "bearer",
-                "description": f"`Authorization: Bearer {settings.keys.prefix}_…`, on the OpenAI routes.",
+                "description": f"`Authorization: Bearer {settings.keys.prefix}_…`, on the OpenAI routes and those of "
+                "administration. The access token of a login, `egs_…`, will do on the latter.",
             },
             "apiKey": {
                 "type": "apiKey",
@@ -49,6 +52,7 @@ def components(settings: Settings, model: Model, openai: DialectErrors, ziri: Di
             "Document": {"type": "object", "description": "An OpenAPI 3.1 document.", "required": ["openapi", "paths"]},
             "Error": _openai_error(openai),
             "ZiriError": _ziri_error(ziri),
+            **admin_schemas,
         },
     }
 
@@ -295,6 +299,7 @@ def _ziri_error(errors: DialectErrors) -> Json:
         "reason": _text("With `AUTHORIZATION_DENIED`: what forbids it."),
         "retryAfter": {"type": "integer", "minimum": 1, "description": "Seconds to wait, where waiting helps."},
         "resetAt": {"type": "integer", "description": "When to try again, in unix seconds."},
+        "mistakes": _list({"$ref": "#/components/schemas/Mistake"}, "With `INVALID_POLICY`: all that is wrong."),
     }
     return {"type": "object", "required": list(always), "properties": {**always, **at_times}}
 

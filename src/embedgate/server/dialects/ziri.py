@@ -18,6 +18,8 @@ from embedgate.core.errors import (
     Conflict,
     GatewayError,
     InternalError,
+    InvalidCredentials,
+    InvalidPolicy,
     MalformedKey,
     MethodNotAllowed,
     MissingFields,
@@ -54,6 +56,7 @@ TABLE: tuple[tuple[type[GatewayError], int, str], ...] = (
     (MalformedKey, 401, "INVALID_API_KEY_FORMAT"),
     (UnknownKey, 403, "API_KEY_INVALID"),
     (RevokedKey, 403, "API_KEY_REVOKED_OR_DISABLED"),
+    (InvalidCredentials, 401, "INVALID_CREDENTIALS"),
     (NotPermitted, 403, "AUTHORIZATION_DENIED"),
     (BudgetExhausted, 403, "AUTHORIZATION_DENIED"),
     (RateLimited, 429, "RATE_LIMIT_EXCEEDED"),
@@ -71,6 +74,7 @@ TABLE: tuple[tuple[type[GatewayError], int, str], ...] = (
     (BodyTooSlow, 408, "INVALID_REQUEST"),
     (BodyTooLarge, 413, "INVALID_REQUEST"),
     (NotImplementedYet, 501, "NOT_IMPLEMENTED"),
+    (InvalidPolicy, 400, "INVALID_POLICY"),
     (RequestError, 400, "INVALID_REQUEST"),
     (UpstreamError, 502, "LLM_PROVIDER_ERROR"),
     (GatewayError, 500, "INTERNAL_ERROR"),
@@ -175,12 +179,14 @@ def write_error(error: GatewayError, request_id: str) -> Answer:
         message = f"The gateway failed. Its log has the details under request id {request_id}."
     if isinstance(error, MissingKey):
         message = _MISSING_KEY
-    body: dict[str, str | int] = {"error": message, "code": code, "requestId": request_id}
+    body: dict[str, object] = {"error": message, "code": code, "requestId": request_id}
     if isinstance(error, (NotPermitted, BudgetExhausted)):
         body["reason"] = error.message
     if isinstance(error, RateLimited) and error.retry_after_s is not None:
         body["retryAfter"] = max(1, math.ceil(error.retry_after_s))
         body["resetAt"] = _unix_s() + max(1, math.ceil(error.retry_after_s))
+    if isinstance(error, InvalidPolicy):
+        body["mistakes"] = error.mistakes
     return Answer(status, [*headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))
 
 

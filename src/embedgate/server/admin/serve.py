@@ -1,0 +1,148 @@
+"""Serves the routes of the administration API: who asks, does it fit, run it, answer in the flat shape of `/api/`.
+
+Owns no route.
+"""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from embedgate.core.errors import ConfigError, Conflict, MalformedRequest, MethodNotAllowed, NotPermitted
+from embedgate.server.admin.follow import follow
+from embedgate.server.admin.route import PATH_TYPES, Asked, File, Route, Table
+from embedgate.server.answer import JSON, PIECE_BYTES, Answer
+from embedgate.server.dialects import openai, ziri
+from embedgate.server.respond import Request, Serve
+from embedgate.storage.sessions import ACCESS_PREFIX
+from embedgate.wiring import Gateway
+
+STRANGER = "stranger"
+"""Whom the audit trail names where anyone may ask."""
+
+_CSV = (b"content-type", b"text/csv; charset=utf-8")
+
+
+class AdminApi:
+    """The administration API of one gateway."""
+
+    def __init__(self, gateway: Gateway, table: Table, address_of: Callable[[Request], str]) -> None:
+        """address_of: where a request comes from."""
+        self._gateway = gateway
+        self._table = table
+        self._address_of = address_of
+
+    def find(self, method: str, raw_path: str) -> Serve | None:
+        """The handler of a path; one that refuses if the method is wrong; None if there is no such path.
+
+        raw_path: as it came, not decoded.
+        """
+        found = self._table.find(raw_path)
+        if found is None:
+            return None
+        by_method, parameters = found
+        route = by_method.get("GET" if method == "HEAD" else method)
+        if route is None:
+            return partial(_refuse, method, tuple(by_method))
+        return partial(self._serve, route, parameters)
+
+    async def _serve(self, route: Route, parameters: Mapping[str, str], request: Request) -> Answer:
+        secret = openai.secret(request.headers) or ""
+        user_id = STRANGER if route.who == "anyone" else await self._identify(route, secret)
+        asked = Asked(
+            gateway=self._gateway,
+            administration=self._gateway.administration(user_id, request.id),
+            path={name: _converted(text, PATH_TYPES[name], name) for name, text in parameters.items()},
+            query=_query(route, request.query),
+            body=_body(route, await request.body.read()) if route.body is not None else None,
+            user_id=user_id,
+            ip_address=self._address_of(request),
+            secret=secret,
+        )
+        try:
+            if inspect.iscoroutinefunction(route.serve):
+                result = await route.serve(asked)
+            else:
+                result = await asyncio.to_thread(route.serve, asked)
+        except ConfigError as error:  # of the gateway's own set-up, such as a master key that is gone
+            raise Conflict(f"{error}.") from error
+        if route.is_change:
+            await follow(self._gateway)
+        return _answer(route, result, request.id)
+
+    async def _identify(self, route: Route, secret: str) -> str:
+        """The id of the user whose key or login this is. Raises an AccessError, also if the route is not for it."""
+        if secret.startswith(ACCESS_PREFIX):
+            logins = self._gateway.administration(STRANGER).logins
+            user = await asyncio.to_thread(logins.user_of, secret)
+            user_id, is_admin = user.id, user.is_admin
+        else:
+            caller = await self._gateway.pipeline.identify(secret or None)
+            user_id, is_admin = caller.user_id, caller.is_admin
+        if route.who == "admin" and not is_admin:
+            raise NotPermitted("This is for administrators. Use an administrator's key or login.")
+        return user_id
+
+
+def _query(route: Route, raw: bytes) -> Any:
+    try:
+        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")
+    except (UnicodeDecodeError, ValueError) as error:
+        raise MalformedRequest("The query is not URL-encoded UTF-8.", param="query") from error
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        twice = next(name for name in given if sum(name == other for other, _ in pairs) > 1)
+        raise MalformedRequest(f"The query has {twice[:100]!r} more than once.", param=twice[:100])
+    if route.query is None:
+        if given:
+            raise MalformedRequest(f"This route takes no {min(given)[:100]!r} in its query.", param=min(given)[:100])
+        return None
+    return _converted(given, route.query, "query")
+
+
+def _body(route: Route, raw: bytes) -> Any:
+    try:
+        return msgspec.json.decode(raw or b"{}", type=route.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedRequest(f"The body does not fit: {error}.", param="body") from error
+
+
+def _converted(given: Any, kind: Any, what: str) -> Any:
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise MalformedRequest(f"The {what} does not fit: {error}.", param=what) from error
+
+
+def _answer(route: Route, result: Any, request_id: str) -> Answer:
+    headers = ziri.headers(request_id)
+    others = [header for header in headers if header != JSON]
+    if isinstance(result, File):
+        return Answer(200, [_CSV, *others], b"", stream=_pieces(result.pieces))
+    if route.gives is None:
+        return Answer(204, others, b"")
+    return Answer(route.status, headers, msgspec.json.encode(result))
+
+
+async def _pieces(lines: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The lines joined to pieces, each made on a worker thread: it may come from the database."""
+    while piece := await asyncio.to_thread(_piece, lines):
+        yield piece
+
+
+def _piece(lines: Iterator[bytes]) -> bytes:
+    parts, size = [], 0
+    for line in lines:
+        parts.append(line)
+        size += len(line)
+        if size >= PIECE_BYTES:
+            break
+    return b"".join(parts)
+
+
+async def _refuse(method: str, allowed: tuple[str, ...], request: Request) -> Answer:
+    raise MethodNotAllowed(f"{request.path[:200]} takes {', '.join(allowed)}, not {method}.", allowed=allowed)

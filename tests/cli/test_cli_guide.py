@@ -1,0 +1,118 @@
+"""The commands of docs/govern.md run, in their order, and print what the guide shows.
+
+Ids, keys, digests and times are new in every run; all else is as in the guide, but for the width of columns.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from program import AddEntries, Ended, Program
+
+GUIDE = Path(__file__).parents[2] / "docs" / "govern.md"
+ASKING = "embedgate users set-password alice"
+REFUSED = ("embedgate policies check typo.cedar", "embedgate providers enable voyage")
+
+_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE_NAME = re.compile(r"`([\w-]+\.\w+)`[^`]*\Z")
+_NEW = re.compile(r"\b(?:user|project|key)_[0-9a-f]{16}|\beg_[0-9a-f]{32}|\b[0-9a-f]{64}|(?<=\.\.\.)[0-9a-f]{4}\b")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{3})?Z|(?<==)1[78]\d{11}\b")
+
+
+class Step(NamedTuple):
+    """What the guide shows in one place: commands and what they print, None if it does not say."""
+
+    commands: tuple[str, ...]
+    printed: str | None
+
+
+def steps(folder: Path) -> Iterator[Step]:
+    """The commands of the guide. The files that it shows are put into the folder."""
+    text = GUIDE.read_text(encoding="utf-8")
+    commands: tuple[str, ...] = ()
+    for fence in _FENCE.finditer(text):
+        language, content = fence.groups()
+        if language == "sh":
+            if commands:
+                yield Step(commands, None)
+            commands = tuple(content.splitlines())
+        elif language == "text":
+            yield Step(commands, content)
+            commands = ()
+        else:
+            name = _FILE_NAME.search(text[: fence.start()])
+            assert name is not None, content
+            (folder / name[1]).write_text(content, encoding="utf-8")
+    if commands:
+        yield Step(commands, None)
+
+
+def run(program: Program, folder: Path, command: str) -> Ended:
+    """Run a line of shell that calls the program, perhaps with a file as its input or output."""
+    words = shlex.split(command)
+    stdin = b""
+    if "<" in words:
+        *words, _, file = words
+        stdin = (folder / file).read_bytes()
+    if ">" in words:
+        *words, _, file = words
+        ended = program(*words[1:])
+        (folder / file).write_bytes(ended.output)
+        return Ended(ended.code, b"", ended.errors)
+    return program(*words[1:], stdin=stdin)
+
+
+def comparable(text: str) -> list[str]:
+    return [" ".join(_TIME.sub("TIME", line).split()) for line in text.splitlines()]
+
+
+def spend(program: Program, add_entries: AddEntries) -> None:
+    """What the guide's users have asked for: on 20 November 2026 and the day after."""
+    users = {user["name"]: user["id"] for user in json.loads(program("users", "list", "--json").text)}
+    (key,) = json.loads(program("keys", "list", "--json").text)
+    alice = {
+        "user_id": users["alice"],
+        "key_id": key["id"],
+        "project_id": key["project_id"],
+        "price_picodollars": 18_000,
+    }
+    local = {
+        "model": "local/all-minilm-l6-v2",
+        "upstream_model": "all-minilm-l6-v2",
+        "provider": "local",
+        "price_picodollars": 0,
+        "cost_picodollars": 0,
+    }
+    at_ms = 1_795_164_300_000  # 2026-11-20T08:45Z
+    add_entries(
+        alice | {"request_id": "req_1c0f", "at_ms": at_ms, "tokens": 70_000, "cost_picodollars": 1_260_000_000},
+        alice | {"request_id": "req_5a7e", "at_ms": at_ms + 60_250, "tokens": 50_000, "cost_picodollars": 900_000_000},
+        alice
+        | {"request_id": "req_93bd", "at_ms": at_ms + 86_400_000, "tokens": 40_000, "cost_picodollars": 720_000_000},
+        local | {"user_id": users["crawler"], "at_ms": at_ms + 90_000_000, "items": 64, "tokens": 9_500},
+    )
+
+
+@pytest.mark.timeout(60)
+def test_the_guide_shows_what_the_program_prints(program: Program, folder: Path, add_entries: AddEntries) -> None:
+    (folder / "old.key").write_text("eg_0123456789ab4def8123456789abcdef\n", encoding="utf-8")
+    (folder / "openai.key").write_text("sk-proj-4f1c9a0b7d2e3c58wXyZ\n", encoding="utf-8")
+    meant: dict[str, str] = {}
+    for step in steps(folder):
+        printed = ""
+        for command in step.commands:
+            if command == ASKING:
+                continue
+            ended = run(program, folder, _NEW.sub(lambda found: meant[found[0]], command))
+            assert ended.code == (1 if command in REFUSED else 0), (command, ended.errors)
+            printed += ended.text + ended.errors
+            if command.startswith("embedgate keys create"):
+                spend(program, add_entries)
+        if step.printed is not None:
+            meant.update(zip(_NEW.findall(step.printed), _NEW.findall(printed), strict=False))
+            assert comparable(_NEW.sub(lambda found: meant[found[0]], step.printed)) == comparable(printed)

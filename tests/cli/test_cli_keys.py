@@ -1,0 +1,140 @@
+"""Keys from the command line, on a real database."""
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+
+from embedgate.core.clock import utc_ms
+from embedgate.core.keys import is_well_formed
+from program import Program
+
+DAY_MS = 86_400_000
+OLD_KEY = "eg_0123456789ab4def8123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def alice(program: Program) -> None:
+    """A user to own keys."""
+    program("users", "create", "alice", "--admin")
+
+
+def made(program: Program, *options: str) -> dict[str, Any]:
+    key: dict[str, Any] = json.loads(program("keys", "create", "--user", "alice", *options, "--json").text)
+    return key
+
+
+def shown(program: Program, key: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(program("keys", "show", key, "--json").text)
+    return found
+
+
+def test_a_key_is_made_listed_and_revoked(program: Program) -> None:
+    secret = program("keys", "create", "--user", "alice", "--name", "la[p]top", "--quiet").text.removesuffix("\n")
+    assert is_well_formed(secret, "eg")
+    (key,) = json.loads(program("keys", "list", "--user", "alice", "--json").text)
+    assert (key["user_name"], key["name"], key["is_admin"], key["revoked_at_ms"]) == ("alice", "la[p]top", True, None)
+    assert key["state"] == "active"
+    assert program("keys", "revoke", key["id"]).code == 0
+    listed = program("keys", "list").text
+    assert "la[p]top" in listed
+    assert "revoked 20" in listed
+    assert secret not in listed
+
+
+def test_a_new_key_is_shown_once(program: Program) -> None:
+    key = made(program, "--name", "ci")
+    assert is_well_formed(key["key"], "eg")
+    told = program("keys", "create", "--user", "alice", "--name", "laptop").text
+    assert is_well_formed(told.splitlines()[-1], "eg")
+    assert json.loads(program("keys", "revoke", key["key"], "--json").text)["id"] == key["id"]
+    assert key["key"] not in program("keys", "show", key["id"]).text
+
+
+def test_a_key_has_a_project_and_an_end(program: Program) -> None:
+    program("projects", "create", "search")
+    before_ms = utc_ms()
+    key = made(program, "--name", "ci", "--project", "search", "--expires", "90d")
+    assert before_ms + 90 * DAY_MS <= key["expires_at_ms"] <= utc_ms() + 90 * DAY_MS
+    assert key["project"] == "search"
+    text = program("keys", "show", key["id"]).text
+    assert "active until 20" in text
+    assert "search (project_" in text
+    assert json.loads(program("keys", "list", "--project", "search", "--state", "active", "--json").text) != []
+
+
+def test_the_end_of_a_key_can_be_moved(program: Program) -> None:
+    key_id = made(program, "--name", "ci")["id"]
+    assert "expires at 2126-01-01 00:00:00Z" in program("keys", "expire", key_id, "2126-01-01").text
+    assert "never expires" in program("keys", "expire", key_id, "never").text
+    program("keys", "expire", key_id, "now")
+    assert shown(program, key_id)["state"] == "expired"
+    ended = program("keys", "expire", key_id, "tomorrow")
+    assert (ended.code, "'tomorrow'" in ended.errors) == (2, True)
+
+
+def test_a_rotated_key_keeps_its_id(program: Program) -> None:
+    key = made(program, "--name", "ci")
+    assert is_well_formed(program("keys", "rotate", key["id"], "-q").text.strip(), "eg")
+    rotated = json.loads(program("keys", "rotate", key["id"], "--overlap", "24h", "--json").text)
+    assert rotated["id"] == key["id"]
+    assert rotated["key"] != key["key"]
+    states = {each["state"] for each in json.loads(program("keys", "list", "--json").text)}
+    assert states == {"active", "revoked"}
+    assert "old secret, active until 20" in program("keys", "list").text
+
+
+def test_a_key_is_stopped_and_let_in_again(program: Program) -> None:
+    key_id = made(program, "--name", "ci")["id"]
+    assert program("keys", "disable", key_id).text == f"{key_id}, the key of alice for ci, is disabled\n"
+    assert program("keys", "list", "--state", "disabled").text.count("key_") == 1
+    program("keys", "enable", key_id)
+    assert shown(program, key_id)["state"] == "active"
+    program("users", "create", "bob", "--admin")
+    program("users", "disable", "alice")
+    assert "user disabled" in program("keys", "show", key_id).text
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"), [(OLD_KEY, ()), (hashlib.sha256(OLD_KEY.encode()).hexdigest(), ("--hint", "cdef"))]
+)
+def test_a_key_from_elsewhere_is_taken_over_from_standard_input(
+    program: Program, given: str, hint: tuple[str, ...]
+) -> None:
+    ended = program("keys", "import", "--user", "alice", "--name", "old", *hint, stdin=f"{given}\r\n".encode())
+    assert ended.code == 0
+    assert "is taken over" in ended.text
+    found = shown(program, OLD_KEY)
+    assert (found["name"], found["hint"]) == ("old", "cdef")
+    assert program("keys", "import", "--user", "alice", "--name", "old", stdin=given.encode()).code == 1
+
+
+@pytest.mark.parametrize("given", [b"", b"not-a-key-at-all\n"])
+def test_what_is_no_key_is_not_taken_over_nor_repeated(program: Program, given: bytes) -> None:
+    ended = program("keys", "import", "--user", "alice", "--name", "old", stdin=given)
+    assert ended.code == 1
+    assert "not-a-key" not in ended.errors
+    assert program("keys", "import", OLD_KEY, "--user", "alice", "--name", "old").code == 2
+
+
+def test_a_deleted_key_is_gone(program: Program) -> None:
+    key_id = made(program, "--name", "ci")["id"]
+    ended = program("keys", "delete", key_id)
+    assert (ended.code, "--yes" in ended.errors) == (2, True)
+    assert program("keys", "delete", key_id, "--yes").code == 0
+    assert json.loads(program("keys", "list", "--json").text) == []
+
+
+def test_what_does_not_exist_is_said_so(program: Program) -> None:
+    for arguments in (
+        ["create", "--user", "nobody", "--name", "x"],
+        ["list", "--user", "nobody"],
+        ["list", "--project", "nothing"],
+        ["import", "--user", "nobody", "--name", "x"],
+        ["revoke", "key_0000000000000000"],
+        ["show", "key_0000000000000000"],
+    ):
+        ended = program("keys", *arguments)
+        assert (ended.code, ended.output) == (1, b"")
+        assert ended.errors.startswith("error: There is no")

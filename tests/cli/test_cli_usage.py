@@ -1,0 +1,144 @@
+"""Usage, the ledger and a provider's bill from the command line, on a real database."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from embedgate.core.clock import utc_ms
+from program import AddEntries, Program
+
+DAY_MS = 86_400_000
+FRIDAY_MS = 1_795_212_000_000  # 2026-11-20T22:00Z
+
+
+@pytest.fixture
+def alice(program: Program) -> str:
+    """The id of a user `alice`."""
+    return str(json.loads(program("users", "create", "alice", "--json").text)["id"])
+
+
+@pytest.fixture
+def ledger(alice: str, add_entries: AddEntries) -> None:
+    """Two days, two models, a user who is known and one who was deleted."""
+    add_entries(
+        {"user_id": alice},
+        {"user_id": alice, "at_ms": FRIDAY_MS + DAY_MS, "outcome": "upstream_error"},
+        {
+            "at_ms": FRIDAY_MS + DAY_MS,
+            "model": "cohere/embed-v4.0",
+            "upstream_model": "embed-v4.0",
+            "provider": "cohere",
+        },
+    )
+
+
+@pytest.mark.usefixtures("ledger")
+def test_usage_is_added_up_by_what_is_asked_for(program: Program) -> None:
+    header, only = program("usage").text.splitlines()
+    assert header.split() == ["requests", "inputs", "tokens", "reused", "$", "errors"]
+    assert only.split() == ["3", "6", "3,000", "1,500", "0.00006", "1"]
+    lines = program("usage", "--by", "day,model").text.splitlines()
+    assert [line.split()[:3] for line in lines[1:]] == [
+        ["2026-11-20", "openai/text-embedding-3-small", "1"],
+        ["2026-11-21", "cohere/embed-v4.0", "1"],
+        ["2026-11-21", "openai/text-embedding-3-small", "1"],
+        ["total", "3", "6"],
+    ]
+
+
+@pytest.mark.usefixtures("ledger")
+def test_people_see_names_and_programs_ids(program: Program, alice: str) -> None:
+    lines = program("usage", "--by", "user").text.splitlines()
+    assert {line.split()[0] for line in lines[1:]} == {"alice", "user_0000000000000000", "total"}
+    assert program("usage", "--by", "project").text.splitlines()[1].split()[0] == "(none)"
+    rows = json.loads(program("usage", "--by", "user", "--json").text)
+    assert {row["user"]: row["cost_usd"] for row in rows}[alice] == "0.00004"
+    table = list(csv.DictReader(io.StringIO(program("usage", "--by", "user", "--csv").text)))
+    assert {row["user"]: row["requests"] for row in table}[alice] == "2"
+
+
+@pytest.mark.usefixtures("ledger")
+@pytest.mark.parametrize(
+    ("options", "requests"),
+    [
+        (["--user", "alice"], "2"),
+        (["--user", "alice", "--since", "2026-11-21"], "1"),
+        (["--until", "2026-11-21"], "1"),
+        (["--since", "2026-11-20T22:00Z", "--until", "2026-11-20T22:00:00.001Z"], "1"),
+        (["--model", "embed-v4.0"], "1"),
+        (["--provider", "openai"], "2"),
+        (["--key", "key_0000000000000000"], "3"),
+        (["--key", "key_0000000000000001"], "0"),
+    ],
+)
+def test_usage_is_narrowed(program: Program, options: list[str], requests: str) -> None:
+    assert program("usage", *options).text.splitlines()[1].split()[0] == requests
+
+
+def test_a_duration_reaches_back_from_now(program: Program, add_entries: AddEntries) -> None:
+    add_entries({"at_ms": utc_ms() - 2 * DAY_MS}, {"at_ms": utc_ms() - 60_000})
+    assert program("usage", "--since", "3d").text.splitlines()[1].split()[0] == "2"
+    assert program("usage", "--since", "90m").text.splitlines()[1].split()[0] == "1"
+
+
+@pytest.mark.usefixtures("ledger")
+def test_entries_are_listed_the_newest_first(program: Program, alice: str) -> None:
+    lines = program("usage", "entries", "--limit", "2").text.splitlines()
+    assert lines[0].split()[:5] == ["at", "request", "key", "model", "provider"]
+    assert lines[1].startswith("2026-11-21T22:00:00Z")
+    assert lines[-1] == "2 of 3 entries; --limit shows more, --csv all"
+    rows = json.loads(program("usage", "entries", "--user", "alice", "--json").text)
+    assert [(row["request_id"], row["user_id"], row["cost_usd"]) for row in rows] == [
+        ("req_1", alice, "0.00002"),
+        ("req_2", alice, "0.00002"),
+    ]
+    assert len(program("usage", "entries", "--csv").text.splitlines()) == 4
+    assert "req_3" in program("usage", "entries", "--search", "cohere").text
+    assert program("usage", "entries", "--limit", "2", "--csv").code == 2
+
+
+@pytest.mark.usefixtures("ledger")
+def test_a_bill_is_compared_with_the_ledger(program: Program, folder: Path) -> None:
+    bill = "date,model,tokens,cost_usd\n2026-11-20,text-embedding-3-small,1000,0.00002\n"
+    bill += "2026-11-21,text-embedding-3-small,1500,0.00003\n"
+    (folder / "bill.csv").write_text(bill, encoding="utf-8")
+    lines = program("usage", "reconcile", "bill.csv", "--provider", "openai").text.splitlines()
+    assert lines[2].split() == [
+        "2026-11-21", "text-embedding-3-small", "1,000", "1,500", "500", "0.00002", "0.00003", "0.00001",
+    ]  # fmt: skip
+    assert lines[3].split() == ["total", "2,000", "2,500", "500", "0.00004", "0.00005", "0.00001"]
+    piped = program("usage", "reconcile", "-", "--provider", "openai", "--last", "2026-11-20", stdin=bill.encode())
+    assert piped.text.splitlines()[-1].split() == ["total", "1,000", "1,000", "0", "0.00002", "0.00002", "0.0"]
+    rows = json.loads(program("usage", "reconcile", "bill.csv", "--provider", "openai", "--json").text)
+    assert [row["token_difference"] for row in rows] == [0, 500]
+    (folder / "bill.json").write_text(json.dumps([{"date": "2026-11-20", "model": "m", "tokens": 7}]), encoding="utf-8")
+    assert program("usage", "reconcile", "bill.json", "--provider", "openai", "--csv").code == 0
+    ended = program("usage", "reconcile", "bill.json", "--format", "csv", "--provider", "openai")
+    assert (ended.code, "Row 1 of the bill" in ended.errors or "no rows" in ended.errors) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--by", "weather"], 1),
+        (["--by", "day,day"], 1),
+        (["--user", "nobody"], 1),
+        (["--since", "yesterday"], 2),
+        (["--csv", "--json"], 2),
+        (["--by", "day", "entries"], 2),
+        (["--json", "reconcile", "bill.csv", "--provider", "openai"], 2),
+    ],
+)
+def test_what_cannot_be_reported_is_refused(program: Program, arguments: list[str], code: int) -> None:
+    ended = program("usage", *arguments)
+    assert (ended.code, ended.output) == (code, b"")
+
+
+def test_settings_may_be_named_in_front_of_every_command(program: Program, folder: Path) -> None:
+    (folder / "other.toml").write_text(f'[storage]\ndata_dir = "{folder}/other"\n', encoding="utf-8")
+    for arguments in (["--config", "other.toml", "entries"], ["entries", "--config", "other.toml"]):
+        assert program("usage", *arguments).code == 0
+    assert program("usage", "--config", "absent.toml", "entries").code == 3

@@ -1,0 +1,133 @@
+"""kill -9 under load, thirty times: what was answered is in the ledger, once, and budgets go on from there."""
+
+import asyncio
+import itertools
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from administrator import administrator
+from crowd import LOCAL_OFF, Caller, all_at_once, exchange, weight
+from embedgate.core.access import BudgetRule, Subject
+from forked import Fork, Forks, forks
+from upstream import Answer, Upstream, error, running_upstream
+from wire import Reply
+
+N_KILLS = 30
+N_CALLERS = 12
+TEXT = "caller {:08}"
+UNIT = weight(TEXT.format(0)) * 20_000
+"""What one request costs."""
+SETTINGS = (
+    LOCAL_OFF
+    + """
+    [providers.openai]
+    base_url = "{base_url}"
+    [upstream]
+    max_retries = 10
+    retry_wait_s = 0.005
+"""
+)
+
+
+@pytest.fixture
+def host() -> Iterator[Upstream]:
+    """A provider that is sometimes slow, sometimes fails, and sometimes bills a wrong answer."""
+    dice = random.Random(9)
+    faults = [error(500, "something broke"), Answer(twist="zeros"), Answer(delay_s=0.05), Answer(ending="reset")]
+    with running_upstream() as upstream:
+        upstream.count_tokens = weight
+        upstream.script(*(dice.choice(faults) if dice.random() < 0.2 else Answer() for _ in range(50_000)))
+        yield upstream
+
+
+@pytest.fixture
+def parent(tmp_path: Path, host: Upstream) -> Iterator[Forks]:
+    (tmp_path / "embedgate.toml").write_text(SETTINGS.format(base_url=host.base_url), encoding="utf-8")
+    with forks(tmp_path / "gateway.log", OPENAI_API_KEY="sk-upstream") as found:
+        yield found
+
+
+@dataclass
+class Books:
+    """What the gateway has written, looked at while it is dead, and what its callers have been answered."""
+
+    data_dir: Path
+    secret: str = field(repr=False)
+    cap: int = 0
+    answered: list[str] = field(default_factory=list)
+    n_dry: int = 0
+    """After how many starts the budget was used up before the end."""
+
+    def allow(self, units: int) -> None:
+        """Let the key spend that much more than it has."""
+        with administrator(self.data_dir) as admin:
+            key = admin.keys.get(self.secret)
+            self.cap = admin.spent(key) + units * UNIT
+            admin.rules.set_budget(BudgetRule(Subject("key", key.id), "total", self.cap))
+
+    def check(self, replies: list[Reply]) -> None:
+        """Every answer so far has one line in the ledger and one decision on record; the lines are within the cap."""
+        statuses = Counter(reply.status for reply in replies)
+        assert set(statuses) <= {200, 402}
+        self.n_dry += statuses[402] > 0
+        self.answered += (reply.headers["x-request-id"] for reply in replies if reply.status == 200)
+        with administrator(self.data_dir) as admin:
+            key = admin.keys.get(self.secret)
+            entries = Counter(entry.request_id for entry in admin.entries(key))
+            assert set(self.answered) <= entries.keys()
+            assert set(entries.values()) <= {1}
+            assert admin.spent(key) <= self.cap
+            decided = Counter(event.request_id for event in admin.decisions(key))
+            assert entries.keys() <= decided.keys()
+            assert set(decided.values()) <= {1}
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_server_has_recorded_what_it_answered_and_overspends_nothing(
+    tmp_path: Path, host: Upstream, parent: Forks
+) -> None:
+    config = tmp_path / "embedgate.toml"
+    parent.start(tmp_path, config).kill()
+    books = Books(tmp_path, (tmp_path / "user.key").read_text().strip())
+    dice = random.Random(30)
+    texts = map(TEXT.format, itertools.count())
+    for _ in range(N_KILLS):
+        books.allow(dice.randint(10, 80))
+        running = parent.start(tmp_path, config)
+        books.check(asyncio.run(load_until_killed(running, books.secret, texts, dice.uniform(0.03, 0.25))))
+    assert len(books.answered) > 3 * N_KILLS
+    assert 0 < books.n_dry < N_KILLS
+
+    host.reset()
+    host.count_tokens = weight
+    books.allow(7)
+    running = parent.start(tmp_path, config)
+    last = asyncio.run(all_at_once(running.url, [Caller(next(texts), books.secret) for _ in range(20)]))
+    running.kill()
+    assert Counter(reply.status for reply in last if reply) == {200: 7, 402: 13}
+    books.check([reply for reply in last if reply])
+    with administrator(tmp_path) as admin:
+        assert admin.spent(admin.keys.get(books.secret)) == books.cap
+        assert admin.trail_is_whole()
+
+
+async def load_until_killed(running: Fork, key: str, texts: Iterator[str], after_s: float) -> list[Reply]:
+    """What callers who ask one request after the other are answered, until the server is killed."""
+
+    async def keep_asking() -> list[Reply]:
+        replies = []
+        with suppress(ConnectionError):
+            while (reply := await exchange(running.url, Caller(next(texts), key))) is not None:
+                replies.append(reply)
+        return replies
+
+    asking = [asyncio.create_task(keep_asking()) for _ in range(N_CALLERS)]
+    await asyncio.sleep(after_s)
+    await asyncio.to_thread(running.kill)
+    return list(itertools.chain(*await asyncio.gather(*asking)))

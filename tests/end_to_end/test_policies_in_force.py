@@ -1,0 +1,303 @@
+"""What administrators decide is in force at once where they decide it, within a second elsewhere, and on record."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from administrator import Administrator, administrator
+from crowd import LOCAL_OFF, MODEL, Caller, Dialect, ask, in_both_dialects, wait_until
+from embedgate.config import load
+from embedgate.core.access import BudgetRule, KeyRecord, LimitRule, PolicyRecord, PriceRule, Rules, Subject, caller_of
+from embedgate.core.errors import BudgetExhausted, ConfigError, InternalError, NotPermitted, RateLimited, RevokedKey
+from embedgate.core.types import EmbedRequest, EmbedResult, Origin
+from embedgate.policy.templates import render
+from embedgate.storage.database import open_database
+from embedgate.storage.policies import SqlPolicies
+from embedgate.storage.prices import SqlPrices
+from embedgate.storage.providers import SqlProviders
+from embedgate.storage.rules import SqlRules
+from embedgate.storage.sealing import Sealer
+from embedgate.wiring.following import Following
+from embedgate.wiring.gateway import Gateway, open_gateway
+from running import RunningGateway, gateway
+from upstream import Upstream, error, running_upstream
+from wire import Reply
+
+PROMISED_S = 1.0
+SETTINGS = (
+    LOCAL_OFF
+    + """
+    [providers.openai]
+    base_url = "{base_url}"
+"""
+)
+FIRST_POLICY = "permit-everything"
+_texts = map("text {}".format, itertools.count())
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Upstream]:
+    with running_upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, host: Upstream) -> Iterator[RunningGateway]:
+    settings = SETTINGS.format(base_url=host.base_url)
+    with gateway(tmp_path_factory.mktemp("policies"), settings, {"OPENAI_API_KEY": "sk-upstream"}) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def admin(running: RunningGateway) -> Iterator[Administrator]:
+    with administrator(running.data_dir) as found:
+        yield found
+
+
+@pytest_asyncio.fixture
+async def opened(tmp_path: Path, host: Upstream) -> AsyncIterator[Gateway]:
+    """A gateway in this process."""
+    host.reset()
+    file = tmp_path / "embedgate.toml"
+    file.write_text(SETTINGS.format(base_url=host.base_url), encoding="utf-8")
+    found = await open_gateway(load(file, {"OPENAI_API_KEY": "sk-x"}, {"storage": {"data_dir": tmp_path}}))
+    yield found
+    await found.aclose()
+
+
+def ask_once(running: RunningGateway, key: str, dialect: Dialect = "openai") -> Reply:
+    return ask(running, [Caller(next(_texts), key, dialect)])[0]
+
+
+async def embed(opened: Gateway, secret: str) -> EmbedResult:
+    async def read() -> EmbedRequest:
+        return EmbedRequest(MODEL, (next(_texts),))
+
+    return await opened.pipeline.embed(Origin("req_1", "openai", secret), read)
+
+
+def forbid(policy_id: str, key: KeyRecord) -> PolicyRecord:
+    return PolicyRecord(policy_id, f'@id("{policy_id}")\nforbid (principal == UserKey::"{key.id}", action, resource);')
+
+
+# In another process: within a second.
+
+
+def in_force_after_s(running: RunningGateway, key: str, status: int) -> float:
+    """How long from now requests begin that are not yet answered so. Three that are, one after another, end it."""
+    changed_s = last_s = time.monotonic()
+    n = 0
+    while n < 3:
+        began_s = time.monotonic()
+        assert began_s - changed_s < 5
+        n = n + 1 if ask_once(running, key).status == status else 0
+        last_s = last_s if n else began_s
+    return last_s - changed_s
+
+
+def test_a_policy_that_is_added_refuses_within_a_second_and_says_which_it_is(
+    running: RunningGateway, admin: Administrator
+) -> None:
+    key, secret = admin.new_key()
+    assert ask_once(running, secret).status == 200
+    policy = forbid("no-more-of-this-key", key)
+    admin.policies.create(policy.id, policy.text)
+    assert in_force_after_s(running, secret, 403) < PROMISED_S
+    refused = ask_once(running, secret, "ziri")
+    assert (refused.status, refused.json["code"]) == (403, "AUTHORIZATION_DENIED")
+    assert "forbidden by policy no-more-of-this-key" in refused.json["reason"]
+    refused = ask_once(running, secret)
+    assert refused.json["error"]["code"] == "permission_denied"
+    assert "no-more-of-this-key" in refused.json["error"]["message"]
+    _, other = admin.new_key()
+    assert ask_once(running, other).status == 200
+    admin.policies.update(policy.id, is_enabled=False)
+    assert in_force_after_s(running, secret, 200) < PROMISED_S
+
+
+def test_a_template_takes_the_place_of_the_first_policy(running: RunningGateway, admin: Administrator) -> None:
+    """With nothing that permits a request, it is refused, and no policy is named."""
+    (one, secret), (_, other) = admin.new_key(), admin.new_key()
+    only_one = render("basic-allow-user", {"key_id": one.id})
+    admin.policies.create(only_one.id, only_one.text)
+    admin.policies.update(FIRST_POLICY, is_enabled=False)
+    try:
+        assert in_force_after_s(running, other, 403) < PROMISED_S
+        assert "No policy permits" in ask_once(running, other, "ziri").json["reason"]
+        assert ask_once(running, secret).status == 200
+    finally:
+        admin.policies.update(FIRST_POLICY, is_enabled=True)
+        admin.policies.delete(only_one.id)
+        admin.wait_until_in_force(running)
+
+
+STOPS: dict[str, Callable[[Administrator, KeyRecord], object]] = {
+    "revoked": lambda admin, key: admin.keys.revoke(key.id),
+    "disabled": lambda admin, key: admin.keys.set_disabled(key.id, True),
+    "expired": lambda admin, key: admin.keys.set_expiry(key.id, 1),
+    "user disabled": lambda admin, key: admin.users.update(key.user_id, is_disabled=True),
+}
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_key_that_is_stopped_elsewhere_is_refused_within_a_second(
+    running: RunningGateway, admin: Administrator, stop: str
+) -> None:
+    key, secret = admin.new_key()
+    assert ask_once(running, secret).status == 200
+    STOPS[stop](admin, key)
+    assert in_force_after_s(running, secret, 401) < PROMISED_S
+    refused = ask_once(running, secret, "ziri")
+    assert (refused.status, refused.json["code"]) == (403, "API_KEY_REVOKED_OR_DISABLED")
+
+
+# In the same process: at once.
+
+
+@pytest.mark.parametrize("stop", STOPS)
+async def test_a_key_that_is_stopped_through_the_gateway_is_refused_at_once(opened: Gateway, stop: str) -> None:
+    admin = Administrator(opened.database)
+    key, secret = admin.new_key()
+    await embed(opened, secret)
+    await asyncio.to_thread(STOPS[stop], admin, key)
+    await opened.catch_up()
+    with pytest.raises(RevokedKey):
+        await embed(opened, secret)
+
+
+async def test_a_key_ends_at_its_time_though_nobody_does_anything(opened: Gateway) -> None:
+    admin = Administrator(opened.database)
+    key, _ = admin.new_key()
+    soon_ms = time.time_ns() // 1_000_000 + 300
+    _, secret = admin.keys.create(key.user_id, "short", expires_at_ms=soon_ms)
+    await embed(opened, secret)
+    await asyncio.sleep(0.31)
+    with pytest.raises(RevokedKey, match="has expired"):
+        await embed(opened, secret)
+
+
+async def test_a_disabled_project_stops_its_keys_and_an_enabled_one_lets_them_go_on(opened: Gateway) -> None:
+    admin = Administrator(opened.database)
+    project = admin.projects.create("a project")
+    key, _ = admin.new_key()
+    _, secret = admin.keys.create(key.user_id, "of the project", project=project.id)
+    for is_disabled in (False, True, False):
+        admin.projects.update(project.id, is_disabled=is_disabled)
+        await opened.catch_up()
+        if is_disabled:
+            with pytest.raises(RevokedKey, match="its project is disabled"):
+                await embed(opened, secret)
+        else:
+            await embed(opened, secret)
+
+
+async def test_rules_that_are_changed_through_the_gateway_are_in_force_at_once(opened: Gateway) -> None:
+    admin = Administrator(opened.database)
+    key, secret = admin.new_key()
+    subject = Subject("key", key.id)
+    free = await embed(opened, secret)
+    admin.rules.set_budget(BudgetRule(subject, "month", free.cost_picodollars))
+    await opened.catch_up()
+    with pytest.raises(BudgetExhausted):
+        await embed(opened, secret)
+    admin.rules.delete_budget(subject, "month")
+    admin.rules.set_limit(LimitRule(subject, requests_per_minute=1))
+    await opened.catch_up()
+    await embed(opened, secret)
+    with pytest.raises(RateLimited):
+        await embed(opened, secret)
+    admin.rules.delete_limit(subject)
+    policy = forbid("stop", key)
+    admin.policies.create(policy.id, policy.text)
+    SqlPrices(opened.database).add(PriceRule(MODEL, "openai", 10 * free.cost_picodollars, 0))
+    await opened.catch_up()
+    with pytest.raises(NotPermitted) as refusal:
+        await embed(opened, secret)
+    assert refusal.value.policies == ("stop",)
+    admin.policies.delete("stop")
+    await opened.catch_up()
+    assert (await embed(opened, secret)).cost_picodollars == 10 * free.cost_picodollars * free.usage.tokens
+
+
+async def test_a_request_in_progress_ends_with_the_provider_that_it_began_with(
+    opened: Gateway, host: Upstream, tmp_path: Path
+) -> None:
+    """It waits to try again while the provider is replaced by one with other settings."""
+    admin = Administrator(opened.database)
+    _, secret = admin.new_key()
+    host.script(error(429, "slow down", headers={"retry-after": "0.2"}))
+    began = asyncio.create_task(embed(opened, secret))
+    while not host.requests:
+        await asyncio.sleep(0.01)
+    SqlPrices(opened.database).add(PriceRule(MODEL, "openai", 1, 0))
+    SqlProviders(opened.database, Sealer(tmp_path)).put("openai", max_parallel=3)
+    await opened.catch_up()
+    after = await embed(opened, secret)
+    assert (after.cost_picodollars, len(host.requests)) == (after.usage.tokens, 2)
+    before = await began
+    assert before.cost_picodollars == 20_000 * before.usage.tokens
+
+
+async def test_rules_that_could_not_be_put_in_force_are_tried_again_unless_they_are_wrong(tmp_path: Path) -> None:
+    database = open_database(tmp_path)
+    store = SqlRules(database)
+    faults = [InternalError("the database is busy"), ConfigError(["the master key is missing"])]
+    seen: list[int] = []
+
+    async def apply(rules: Rules) -> None:
+        seen.append(rules.revision)
+        if faults:
+            raise faults.pop(0)
+
+    following = Following(store, store.load(), apply)
+    SqlPolicies(database).update(FIRST_POLICY, description="changed")
+    await asyncio.sleep(0)
+    await asyncio.to_thread(wait_until, "it was tried again", lambda: len(seen) == 2)
+    SqlPolicies(database).update(FIRST_POLICY, description="changed again")
+    await asyncio.to_thread(wait_until, "the next change is seen", lambda: len(seen) == 3)
+    await following.aclose()
+    database.close()
+    assert seen == [seen[0], seen[0], seen[0] + 1]
+
+
+# On record.
+
+
+def test_every_request_has_one_decision_on_record_with_the_policies_that_took_it(
+    running: RunningGateway, admin: Administrator
+) -> None:
+    key, secret = admin.new_key()
+    replies = ask(running, in_both_dialects([next(_texts) for _ in range(60)], secret))
+    on_record = {event.request_id: event for event in admin.decisions(key)}  # at once: an answer comes after its record
+    assert {reply.status for reply in replies} == {200}
+    assert {reply.headers["x-request-id"] for reply in replies} == on_record.keys()
+    policy = forbid("from-now-on", key)
+    admin.policies.create(policy.id, policy.text)
+    admin.wait_until_in_force(running)
+    replies = ask(running, in_both_dialects([next(_texts) for _ in range(20)], secret))
+    refused = {reply.headers["x-request-id"] for reply in replies}
+    wait_until("refusals are on record", lambda: len(admin.decisions(key)) == 80)
+    for event in admin.decisions(key):
+        is_refused = event.request_id in refused
+        assert event.outcome == ("forbid" if is_refused else "permit")
+        assert event.policies == ("from-now-on",) if is_refused else event.policies == (FIRST_POLICY,)
+        assert (event.action, event.target, event.actor) == ("embedding", MODEL, key.id)
+    assert {reply.status for reply in replies} == {403}
+    assert {entry.request_id for entry in admin.entries(key)} == on_record.keys()
+    assert admin.trail_is_whole()
+
+
+def test_a_refusal_by_limit_or_budget_is_the_decision_on_record(running: RunningGateway, admin: Administrator) -> None:
+    key, secret = admin.new_key()
+    admin.rules.set_budget(BudgetRule(Subject("key", key.id), "day", 0))
+    admin.wait_until_in_force(running)
+    assert ask_once(running, secret).status == 402
+    wait_until("it is on record", lambda: len(admin.decisions(key)) == 1)
+    (decision,) = admin.decisions(key)
+    assert (decision.outcome, decision.policies) == ("insufficient_quota", (FIRST_POLICY,))
+    assert caller_of(key).key_id == decision.actor

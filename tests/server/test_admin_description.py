@@ -1,0 +1,124 @@
+"""The description of the administration API is what the table serves: examples are bodies, answers are as described."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from admin_calls import Api, Reply
+from embedgate.providers import fake
+from embedgate.server.admin.route import Route
+from embedgate.server.admin.table import TABLE
+
+MODEL = fake.models()[0].id
+POLICY = '@id("p")\npermit (principal, action, resource);'
+BODIES = [pytest.param(route, id=route.name) for route in TABLE.routes if route.body is not None]
+
+
+@pytest.mark.parametrize("route", BODIES)
+def test_every_example_is_a_body_that_its_route_takes(route: Route) -> None:
+    assert route.body is not None
+    msgspec.json.decode(json.dumps(dict(route.example)), type=route.body)
+    with pytest.raises(msgspec.ValidationError, match="unknown field `no_such_field`"):
+        msgspec.json.decode(json.dumps({**route.example, "no_such_field": 1}), type=route.body)
+
+
+async def test_every_route_has_a_name_of_its_own_and_fixed_paths_go_first() -> None:
+    names = [route.name for route in TABLE.routes]
+    assert len(names) == len(set(names))
+    for path, name in (("/api/policies/check", "checkPolicy"), ("/api/policies/x", "showPolicy")):
+        found = TABLE.find(path)
+        assert found is not None
+        assert name in {route.name for route in found[0].values()}
+
+
+async def test_a_session_of_an_administrator_is_answered_as_described(api: Api) -> None:
+    described: dict[str, Any] = await api("GET", "/openapi.json")
+    seen: set[str] = set()
+
+    async def do(method: str, target: str, body: object = None) -> Any:
+        reply = await api.reply(method, target, body)
+        assert reply.status < 300, reply.body
+        seen.add(check(described, method, target.partition("?")[0], reply))
+        return reply.json if reply.headers.get("content-type") == "application/json" else None
+
+    await administer(do)
+    assert {route.name for route in TABLE.routes} - seen == {"refreshLogin", "logOut", "changeMyPassword"}
+
+
+def check(described: dict[str, Any], method: str, path: str, reply: Reply) -> str:
+    """All of the answer is described, and all that is said to be there is there. Returns the route's name."""
+    found = TABLE.find(path)
+    assert found is not None
+    route = found[0][method]
+    response = described["paths"][route.path][method.lower()]["responses"][str(reply.status)]
+    headers = {name: described["components"]["headers"][name] for name in response["headers"]}
+    assert set(reply.headers) - {"content-type", "content-length"} <= set(headers)
+    assert {name for name, header in headers.items() if header["required"]} <= set(reply.headers)
+    if reply.body:
+        schema = response["content"][reply.headers["content-type"].partition(";")[0]]["schema"]
+        if "$ref" in schema:
+            strict(described, schema).validate(reply.json)
+    else:
+        assert "content" not in response
+    return route.name
+
+
+def strict(described: dict[str, Any], of: dict[str, Any]) -> Any:
+    """Its `validate` raises also for a field that is not named."""
+    schemas = json.loads(json.dumps(described["components"]["schemas"]))
+    for schema in schemas.values():
+        if "properties" in schema:
+            schema.setdefault("additionalProperties", False)
+    return pytest.importorskip("jsonschema").Draft202012Validator({**of, "components": {"schemas": schemas}})
+
+
+async def administer(do: Callable[..., Awaitable[Any]]) -> None:
+    """Something of everything."""
+    await do("POST", "/api/roles", {"name": "analyst"})
+    await do("POST", "/api/projects", {"name": "search"})
+    await do("POST", "/api/users", {"name": "alice", "roles": ["analyst"], "tenant": "north"})
+    await do("PATCH", "/api/users/alice", {"email": "alice@example.org"})
+    await do("PUT", "/api/users/alice/roles/analyst")
+    await do("PUT", "/api/users/alice/password", {"password": "a long and unlikely phrase"})
+    await do("POST", "/api/login", {"name": "alice", "password": "a long and unlikely phrase"})
+    await do("PATCH", "/api/projects/search", {"name": "search"})
+    key = (await do("POST", "/api/keys", {"user": "alice", "name": "laptop", "project": "search"}))["key"]["id"]
+    await do("POST", "/api/keys/import", {"user": "alice", "name": "old", "key": "5e" * 32})
+    await do("PATCH", f"/api/keys/{key}", {"is_disabled": False, "expires_at": "2999-01-01T00:00:00Z"})
+    await do("POST", f"/api/keys/{key}/rotate", {"overlap_s": 60})
+    await do("POST", "/api/policies", {"text": POLICY})
+    await do("POST", "/api/policies/check", {"text": "permit ("})
+    await do("POST", "/api/policies/templates", {"template": "business-hours-only"})
+    await do("PUT", "/api/policies/p", {"text": POLICY})
+    await do("PATCH", "/api/policies/p", {"is_enabled": True})
+    await do("PUT", "/api/limits/user/alice", {"requests_per_minute": 60})
+    await do("PUT", "/api/budgets/user/alice/day", {"cap_usd": "1.5"})
+    price = {"model": MODEL, "provider": "fake", "usd_per_million_tokens": "0.02", "since": "2026-01-01T00:00:00Z"}
+    await do("POST", "/api/prices", price)
+    await do("PUT", "/api/providers/tei", {"base_url": "https://192.0.2.1/v1", "key": "k", "allow_private": True})
+    await do("POST", "/api/providers/fake/test", {})
+    await do("POST", "/api/policies/dry-run", {"key": key, "model": MODEL, "tokens": 5})
+    await do("POST", "/api/usage/reconcile", {"provider": "fake", "bill": "date,model,tokens\n2026-01-01,m,5\n"})
+    own = (await do("GET", "/api/me/keys"))["items"][0]["id"]
+    for route in TABLE.routes:
+        if route.method == "GET":
+            await do("GET", route.path.format(user="alice", project="search", key=key, policy="p", provider="fake"))
+    await do("GET", "/api/usage?by=day,model,user,key,project")
+    await do("GET", "/api/usage/entries?format=csv")
+    await do("POST", f"/api/keys/{key}/revoke")
+    await do("DELETE", f"/api/prices?model={MODEL}&provider=fake&since=2026-01-01T00:00:00Z")
+    paths = ("users/alice/roles/analyst", "roles/analyst", "budgets/user/alice/day", "limits/user/alice", "policies/p")
+    for path in (
+        *paths,
+        f"keys/{key}",
+        "users/alice",
+        "projects/search",
+        "providers/tei/key",
+        "providers/tei",
+        "cache",
+    ):
+        await do("DELETE", f"/api/{path}")
+    await do("POST", f"/api/me/keys/{own}/rotate", {"overlap_s": 60})
