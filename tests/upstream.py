@@ -5,8 +5,8 @@
         ...                     # the first call is refused, the second answered out of order, the rest honestly
         upstream.requests[0].json["input"]
 
-Vectors are those of the `fake` provider: `upstream.vector(text, dim)` says what a test must get back. `upstream.billed`
-is what the provider would put on its bill: the tokens of each call that it has answered.
+Vectors are those of the `fake` provider, unless `vector_of` is set: `upstream.vector(text, dim)` says what a test must
+get back. `upstream.billed` is what the provider would put on its bill: the tokens of each call that it has answered.
 """
 
 import asyncio
@@ -53,6 +53,9 @@ drop, reset: ended or reset when the request has come, without an answer."""
 
 CountTokens = Callable[[str | tuple[int, ...]], int]
 """What one input weighs on the bill."""
+
+VectorOf = Callable[[str | tuple[int, ...], int], Vectors]
+"""The vector of one input at a size, (dim,) float32."""
 
 _NATIVE_DIMS = {"text-embedding-3-large": 3072, "text-embedding-3-small": 1536, "text-embedding-ada-002": 1536}
 
@@ -109,6 +112,7 @@ class Upstream:
         self.dim = 256
         self.obeys_base64 = True
         self.count_tokens: CountTokens = fake.count_tokens
+        self.vector_of: VectorOf = fake.vector
         self.connections = 0
         self.open_connections = 0
         self._usual = Answer()
@@ -140,6 +144,7 @@ class Upstream:
         self.dim = 256
         self.obeys_base64 = True
         self.count_tokens = fake.count_tokens
+        self.vector_of = fake.vector
 
     @staticmethod
     def vector(item: str | tuple[int, ...], dim: int) -> Vectors:
@@ -217,7 +222,11 @@ class Upstream:
         items = _inputs(call)
         wants_base64 = self.obeys_base64 and call.get("encoding_format") == "base64"
         data = [
-            {"object": "embedding", "index": index, "embedding": _embedding(item, dim, twist, wants_base64)}
+            {
+                "object": "embedding",
+                "index": index,
+                "embedding": _embedding(self.vector_of(item, dim), twist, wants_base64),
+            }
             for index, item in enumerate(items)
         ]
         tokens = sum(map(self.count_tokens, items))
@@ -270,12 +279,11 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-def _embedding(item: str | tuple[int, ...], dim: int, twist: Twist | None, as_base64: bool) -> Any:
-    vector = fake.vector(item, dim)
+def _embedding(vector: Vectors, twist: Twist | None, as_base64: bool) -> Any:
     if twist == "zeros":
-        vector = np.zeros(dim, dtype=np.float32)
+        vector = np.zeros_like(vector)
     if twist == "nan":
-        vector = np.full(dim, np.nan, dtype=np.float32)
+        vector = np.full_like(vector, np.nan)
     if twist == "nested":
         return [vector.tolist()]
     if twist == "null_vector":
@@ -283,7 +291,7 @@ def _embedding(item: str | tuple[int, ...], dim: int, twist: Twist | None, as_ba
     if twist == "texts":
         return [str(number) for number in vector.tolist()]
     if twist == "booleans":
-        return [True] * dim
+        return [True] * len(vector)
     return base64.b64encode(vector.astype("<f4").tobytes()).decode() if as_base64 else vector.tolist()
 
 

@@ -13,7 +13,7 @@ import pytest
 from administrator import Administrator, administrator
 from crowd import LOCAL_OFF, MODEL, Caller, all_at_once, ask, in_both_dialects, metric, wait_until, weight
 from embedgate.catalog import Catalog
-from embedgate.config import load
+from embedgate.config import Loaded, load
 from embedgate.core.access import BudgetRule, KeyRecord, Subject, caller_of
 from embedgate.core.errors import BudgetExhausted
 from embedgate.core.types import EmbedRequest
@@ -199,10 +199,16 @@ def test_wrong_answers_that_are_billed_are_paid_for_out_of_the_budget(
     assert_used_up(running, admin, key, secret, WORTH)
 
 
+def settings_in(data_dir: Path, host: Upstream, **cache: str) -> Loaded:
+    """For a gateway in this process, whose budgets can be asked themselves."""
+    file = data_dir / "embedgate.toml"
+    file.write_text(SETTINGS.format(base_url=host.base_url), encoding="utf-8")
+    return load(file, UPSTREAM_KEY, {"storage": {"data_dir": data_dir}, "cache": cache})
+
+
 async def test_nothing_is_held_once_all_have_ended_and_the_books_say_so(tmp_path: Path, host: Upstream) -> None:
-    """The same in this process, where the budgets can be asked themselves; and the ledger finds it all again."""
-    (tmp_path / "embedgate.toml").write_text(SETTINGS.format(base_url=host.base_url), encoding="utf-8")
-    loaded = load(tmp_path / "embedgate.toml", UPSTREAM_KEY, {"storage": {"data_dir": tmp_path}})
+    """The same in this process; and the next one finds it all again in the ledger."""
+    loaded = settings_in(tmp_path, host)
     opened = await open_gateway(loaded)
     admin = Administrator(opened.database)
     key, _ = admin.new_key()
@@ -220,3 +226,24 @@ async def test_nothing_is_held_once_all_have_ended_and_the_books_say_so(tmp_path
     again = await open_gateway(loaded)
     assert await again.budgets.state() == [state]
     await again.aclose()
+
+
+@pytest.mark.parametrize(("reuse_costs", "hit"), [("nothing", 0), ("full", UNIT)])
+async def test_what_a_hit_costs_is_a_setting_and_counts_in_budgets(
+    tmp_path: Path, host: Upstream, reuse_costs: str, hit: int
+) -> None:
+    opened = await open_gateway(settings_in(tmp_path, host, reuse_costs=reuse_costs))
+    admin = Administrator(opened.database)
+    key, _ = admin.new_key()
+    admin.rules.set_budget(BudgetRule(Subject("key", key.id), "total", 10 * UNIT))
+    await opened.catch_up()
+    (text,) = new_texts(1)
+    costs = []
+    for number in range(3):
+        result = await opened.pipeline.embed_as(f"req_{number}", caller_of(key), EmbedRequest(MODEL, (text,)))
+        costs.append(result.cost_picodollars)
+    (state,) = await opened.budgets.state()
+    await opened.aclose()
+    assert costs == [UNIT, hit, hit]
+    assert (state.spent_picodollars, state.held_picodollars) == (UNIT + 2 * hit, 0)
+    assert len(host.requests) == 1

@@ -61,3 +61,9 @@ async def test_paths_and_methods_that_are_not_there(api: Api) -> None:
     reply = await api.reply("POST", "/api/users/user")
     assert (reply.status, reply.headers["allow"]) == (405, "GET, PATCH, DELETE")
     assert (await api.reply("HEAD", "/api/users")).status == 200
+
+
+async def test_strangers_send_no_megabytes(api: Api) -> None:
+    reply = await api.with_key("").reply("POST", "/api/login", {"name": "admin", "password": "x" * 1_000_000})
+    assert reply.status == 413
+    assert "at most 1000000 are taken" in reply.json["error"]

@@ -7,7 +7,9 @@ from embedgate.core.keys import digest, new_secret
 
 
 async def test_a_new_key_works_at_once_and_its_secret_is_shown_once(api: Api) -> None:
-    made = await api("POST", "/api/keys", {"user": "user", "name": "laptop"}, 201)
+    reply = await api.reply("POST", "/api/keys", {"user": "user", "name": "laptop"})
+    assert (reply.status, reply.headers["cache-control"]) == (201, "no-store")
+    made = reply.json
     assert (await api.with_key(made["secret"])("GET", "/api/me"))["name"] == "user"
     shown = await api("GET", f"/api/keys/{made['key']['id']}")
     assert (shown["hint"], shown["state"]) == (made["secret"][-4:], "active")

@@ -59,6 +59,11 @@ async def test_a_provider_that_is_off_or_unknown_cannot_be_tried(api: Api) -> No
     assert (await api("POST", "/api/providers/nowhere/test", {}, 404))["code"] == "PROVIDER_NOT_FOUND"
 
 
+async def test_a_provider_is_tried_also_where_policies_read_what_was_spent(api: Api) -> None:
+    await api("POST", "/api/policies/templates", {"template": "daily-spend-limit-100"})
+    assert (await api("POST", "/api/providers/fake/test"))["ok"]
+
+
 async def test_a_lost_master_key_is_a_conflict(api: Api, tmp_path: Path) -> None:
     await api("PUT", "/api/providers/openai", {"key": SECRET})
     (tmp_path / "secrets.key").unlink()

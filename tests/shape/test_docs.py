@@ -1,6 +1,7 @@
 """The documentation says what the code does: generated pages are fresh, and whatever a page names exists."""
 
 import ast
+import functools
 import inspect
 import re
 import shlex
@@ -152,9 +153,15 @@ def test_settings_named_in_the_text_exist(page: Path) -> None:
             assert is_setting(code.split(".")), code
 
 
+@functools.cache
+def known_commands() -> dict[str, generate_docs.Command]:
+    """Every command of the program, by its path. Building them all takes 50 ms."""
+    return {command.path: command for command in generate_docs.commands()}
+
+
 def mistakes_in(line: str) -> Iterator[str]:
     """What is wrong with the calls of our program in one line of shell."""
-    known = {command.path: command for command in generate_docs.commands()}
+    known = known_commands()
     for match in _PROGRAM.finditer(line):
         words = shlex.split(match.group(1) or "")
         path = generate_docs.PROGRAM

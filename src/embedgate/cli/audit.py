@@ -43,10 +43,13 @@ def list_events(
     request_id: Annotated[str | None, typer.Option(metavar="ID", help="Only of this request.")] = None,
     since_ms: Annotated[
         int | None,
-        typer.Option("--since", metavar="WHEN", parser=moments.past_ms, help="From 7d ago, or a date or time."),
+        typer.Option(
+            "--since", metavar="WHEN", parser=moments.past_ms, help="From then on: 7d ago, or a date or time in UTC."
+        ),
     ] = None,
     until_ms: Annotated[
-        int | None, typer.Option("--until", metavar="WHEN", parser=moments.past_ms, help="Before then.")
+        int | None,
+        typer.Option("--until", metavar="WHEN", parser=moments.past_ms, help="Before then, in the same forms."),
     ] = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, max=MAX_PAGE_ITEMS, help="At most so many.")] = 50,
     offset: Annotated[int, typer.Option(metavar="N", min=0, help="Leave out the newest N.")] = 0,

@@ -51,7 +51,9 @@ def set_limit(
     max_waiting: Annotated[
         int | None, typer.Option(metavar="N", help="Requests that may wait for a place; any further get 503.")
     ] = None,
-    unset: Annotated[list[_Field] | None, typer.Option(help="Take this one away; repeatable.")] = None,
+    unset: Annotated[
+        list[_Field] | None, typer.Option(metavar="NAME", help=f"Take one away: {', '.join(_Field)}; repeatable.")
+    ] = None,
     as_json: options.AsJson = False,
     config_file: options.ConfigFile = None,
 ) -> None:

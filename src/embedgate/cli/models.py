@@ -1,4 +1,7 @@
-"""`embedgate models`: the catalogue, seen through the settings and what is stored of providers. Calls none of them."""
+"""`embedgate models`: the catalogue, seen through the settings and what is stored of providers.
+
+Only `verify` calls a provider.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +11,13 @@ import typer
 
 from embedgate.cli import options
 from embedgate.cli.output import print_json, print_table
-from embedgate.core.errors import UnknownModel, UnknownProvider
+from embedgate.core.errors import NotAnEmbeddingModel, UnknownModel, UnknownProvider
 from embedgate.core.money import usd_text
 
 if TYPE_CHECKING:
     from embedgate.catalog import Catalog
     from embedgate.core.types import Model, Price, Route
+    from embedgate.engine.compare import Verdict
     from embedgate.wiring.decide import Decided
 
 app = typer.Typer(no_args_is_help=True, help="Look at the models.")
@@ -66,6 +70,61 @@ def show_model(
     rows = [_route_row(route, decided) for route in model.routes]
     print_table(columns, rows, right=("size", "tokens", "price"))
     _explain_off([model], decided)
+
+
+@app.command("verify")
+def verify_models(
+    context: typer.Context,
+    model_id: Annotated[str | None, typer.Argument(metavar="ID", help="Id of a model, or its bare name.")] = None,
+    as_json: options.AsJson = False,
+    config_file: options.ConfigFile = None,
+) -> None:
+    """Embed the same texts on every route of a model, and say which of them give other vectors, and likely why.
+
+    Without an id: of every model that several providers serve, or that runs here, too. A route costs some 600 tokens,
+    which are in the ledger. Ends with 1 if a route is wrong or does not answer.
+    """
+    from embedgate import wiring
+
+    loaded = options.load_settings(context, config_file)
+    decided = wiring.decide_as_stored(loaded)
+    usable = decided.usable_models()
+    if model_id is None:
+        model, models = None, wiring.comparable(usable)
+    else:
+        model = _embedding(_find(decided.catalog, model_id))
+        models = [model] if len(wiring.same_vectors(model, usable)) > 1 else []
+    verdicts = wiring.verify_models(loaded, models) if models else []
+    if as_json:
+        print_json([{"model": each.id, "routes": routes} for each, routes in zip(models, verdicts, strict=True)])
+    elif not models:
+        typer.echo(f"There is nothing to compare: {_explain_alone(model, decided)}.")
+    else:
+        print_table(
+            ("model", "provider", "similarity", "verdict", "likely because"),
+            [_verdict_row(verdict) for routes in verdicts for verdict in routes],
+            right=("similarity",),
+        )
+    if any(verdict.state in ("wrong", "failed") for routes in verdicts for verdict in routes):
+        raise typer.Exit(1)
+
+
+def _embedding(model: "Model") -> "Model":
+    if model.action != "embedding":
+        raise NotAnEmbeddingModel(f"{model.id} makes no vectors. See `embedgate models list`.")
+    return model
+
+
+def _explain_alone(model: "Model | None", decided: "Decided") -> str:
+    if model is None:
+        return "no model has two routes that are on"
+    on = [route.provider for route in model.routes if route.provider in decided.switched_on]
+    return f"{model.id} is served by {on[0]} only" if on else f"no provider of {model.id} is on"
+
+
+def _verdict_row(verdict: "Verdict") -> tuple[str, ...]:
+    similarity = "" if verdict.similarity is None else f"{verdict.similarity:.4f}"
+    return (verdict.model, verdict.provider, similarity, verdict.state, verdict.explanation)
 
 
 def _decide(context: typer.Context, config_file: Path | None) -> "Decided":

@@ -46,7 +46,9 @@ def set_price(
     ],
     from_ms: Annotated[
         int | None,
-        typer.Option("--from", metavar="WHEN", parser=moments.moment_ms, help="From when; from now on if absent."),
+        typer.Option(
+            "--from", metavar="WHEN", parser=moments.moment_ms, help="When it begins to count; now if absent."
+        ),
     ] = None,
     as_json: options.AsJson = False,
     config_file: options.ConfigFile = None,

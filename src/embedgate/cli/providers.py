@@ -83,7 +83,8 @@ def set_provider(
         bool | None, typer.Option("--batching/--no-batching", help="Put texts of several callers into one call.")
     ] = None,
     unset: Annotated[
-        list[_Field] | None, typer.Option(help="Leave this to the settings file again; repeatable.")
+        list[_Field] | None,
+        typer.Option(metavar="NAME", help=f"Leave one to the settings file again: {', '.join(_Field)}; repeatable."),
     ] = None,
     has_key: Annotated[
         bool, typer.Option("--key-stdin", help="Read its key from standard input, or ask for it without showing it.")

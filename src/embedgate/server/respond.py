@@ -40,9 +40,16 @@ class Body:
         self._declared = headers.get(b"content-length", b"")
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
+        self._advice = "Send fewer inputs per request, or raise server.max_body_bytes."
 
-    async def read(self) -> bytes:
-        """The whole body. Raises BodyTooLarge, BodyTooSlow or CallerGone."""
+    async def read(self, max_bytes: int | None = None) -> bytes:
+        """The whole body. max_bytes: a closer bound than the one of all bodies.
+
+        Raises BodyTooLarge, BodyTooSlow or CallerGone.
+        """
+        if max_bytes is not None:
+            self._max_bytes = min(self._max_bytes, max_bytes)
+            self._advice = "Send less in one request."
         if self._declared.isdigit() and int(self._declared) > self._max_bytes:
             raise self._too_large(int(self._declared))
         # The common body is one chunk that is here already: no timer is needed for it.
@@ -78,8 +85,7 @@ class Body:
 
     def _too_large(self, size_bytes: int) -> BodyTooLarge:
         return BodyTooLarge(
-            f"The body has {size_bytes} bytes or more; at most {self._max_bytes} are taken. "
-            "Send fewer inputs per request, or raise server.max_body_bytes."
+            f"The body has {size_bytes} bytes or more; at most {self._max_bytes} are taken. {self._advice}"
         )
 
 

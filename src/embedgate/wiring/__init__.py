@@ -1,13 +1,17 @@
 """Puts the gateway together: the only package that knows every concrete class."""
 
 from embedgate.wiring.administration import decide_as_stored, open_administration
-from embedgate.wiring.gateway import Gateway, open_embedder, open_gateway, open_vector_cache
+from embedgate.wiring.gateway import Gateway, open_embedder, open_gateway, open_vector_cache, verify_models
+from embedgate.wiring.verify import comparable, same_vectors
 
 __all__ = [
     "Gateway",
+    "comparable",
     "decide_as_stored",
     "open_administration",
     "open_embedder",
     "open_gateway",
     "open_vector_cache",
+    "same_vectors",
+    "verify_models",
 ]

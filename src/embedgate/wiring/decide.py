@@ -10,7 +10,7 @@ from embedgate.catalog import Catalog
 from embedgate.config import Loaded
 from embedgate.core.access import PriceRule, ProviderRecord
 from embedgate.core.errors import ConfigError
-from embedgate.core.types import Price, Route
+from embedgate.core.types import Model, Price, Route
 from embedgate.inference.runtime import LocalModels
 from embedgate.providers import fake, hosts
 from embedgate.providers.hosts import GENERIC, Host
@@ -53,6 +53,15 @@ class Decided:
             if not self.switched_on.isdisjoint(route.provider for route in model.routes)
         )
         return next(usable, wanted)
+
+    def usable_models(self) -> list[Model]:
+        """Embedding models with a route that is switched on, and only those routes."""
+        usable = []
+        for model in self.catalog.embedding_models():
+            routes = tuple(route for route in model.routes if route.provider in self.switched_on)
+            if routes:
+                usable.append(replace(model, routes=routes))
+        return usable
 
     def gathering(self) -> dict[str, int]:
         """The providers that batch across callers, and how many such calls each makes at once."""

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from embedgate import telemetry
 from embedgate.administration import Actor, Administration, open_stores
@@ -20,6 +19,7 @@ from embedgate.engine.account import Accountant
 from embedgate.engine.admit import Admission
 from embedgate.engine.authenticate import Authenticator
 from embedgate.engine.budgets import Budgets
+from embedgate.engine.compare import Verdict
 from embedgate.engine.execute import Executor
 from embedgate.engine.limits import Limits
 from embedgate.engine.pipeline import Pipeline
@@ -37,6 +37,7 @@ from embedgate.wiring.decide import FAKE, LOCAL, Decided, decide
 from embedgate.wiring.faults import fault_finder
 from embedgate.wiring.following import Following
 from embedgate.wiring.storage import Storage, master_key, open_storage
+from embedgate.wiring.verify import same_vectors, verify
 
 _CLOSE_TIMEOUT_S = 2
 
@@ -111,12 +112,7 @@ class Gateway:
 
     def usable_models(self) -> list[Model]:
         """Embedding models with a route that is switched on, and only those routes."""
-        usable = []
-        for model in self.catalog.embedding_models():
-            routes = tuple(route for route in model.routes if route.provider in self._decided.switched_on)
-            if routes:
-                usable.append(replace(model, routes=routes))
-        return usable
+        return self._decided.usable_models()
 
     def cache_stats(self) -> CacheStats | None:
         """What the vector cache holds and has done; None without one."""
@@ -144,6 +140,16 @@ class Gateway:
         if model is None and not served:
             raise ProviderKeyMissing(f"{name} serves no embedding model here. {self._decided.explain_off(name)}.")
         request = EmbedRequest(model or served[0], ("embedgate",), provider=name, cache="no-store")
+        return await self._embed_as_operator(request)
+
+    async def verify_model(self, model: Model) -> list[Verdict]:
+        """Compare what every route that is on makes of the same texts, as the operator: is it that model everywhere?
+
+        Its twins in this process count as routes. What it costs is in the ledger.
+        """
+        return await verify(same_vectors(model, self.usable_models()), self._embed_as_operator)
+
+    async def _embed_as_operator(self, request: EmbedRequest) -> EmbedResult:
         return await self.pipeline.embed_as(f"req_{uuid.uuid4().hex}", OPERATOR, request)
 
     async def not_ready(self) -> list[str]:
@@ -289,6 +295,19 @@ def open_embedder(loaded: Loaded, model: str, dim: int | None = None) -> Iterato
             yield _InProcess(runner, gateway, model, dim)
         finally:
             runner.run(gateway.aclose())
+
+
+def verify_models(loaded: Loaded, models: Sequence[Model]) -> list[list[Verdict]]:
+    """The verdicts on the routes of each model, in a gateway of this process. Raises ConfigError."""
+
+    async def verify_each() -> list[list[Verdict]]:
+        gateway = await open_gateway(loaded)
+        try:
+            return [await gateway.verify_model(model) for model in models]
+        finally:
+            await gateway.aclose()
+
+    return asyncio.run(verify_each())
 
 
 class _InProcess:

@@ -33,7 +33,7 @@ class Event(Struct, frozen=True):
     seq: Annotated[int, Meta(description="Its place in the trail.")]
     at: Moment
     kind: AuditKind
-    actor: Annotated[str, Meta(description="Id of the user or key, or `command line`.")]
+    actor: Annotated[str, Meta(description="Id of the user or key; `command line`; `stranger` before a login.")]
     action: str
     target: Annotated[str, Meta(description="Id of what it was done to.")]
     outcome: Annotated[str, Meta(description="`permit`, `forbid`, `ok` or the code of an error.")]

@@ -89,6 +89,7 @@ class Route:
     query: type | None = None
     body: type | None = None
     example: Mapping[str, object] = field(default_factory=dict)
+    max_body_bytes: int = 1_000_000
     status: int = 200
     is_list: bool = False
     gives_file: bool = False

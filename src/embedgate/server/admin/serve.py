@@ -15,7 +15,7 @@ import msgspec
 from embedgate.core.errors import ConfigError, Conflict, MalformedRequest, MethodNotAllowed, NotPermitted
 from embedgate.server.admin.follow import follow
 from embedgate.server.admin.route import PATH_TYPES, Asked, File, Route, Table
-from embedgate.server.answer import JSON, PIECE_BYTES, Answer
+from embedgate.server.answer import JSON, PIECE_BYTES, Answer, Headers
 from embedgate.server.dialects import openai, ziri
 from embedgate.server.respond import Request, Serve
 from embedgate.storage.sessions import ACCESS_PREFIX
@@ -58,7 +58,7 @@ class AdminApi:
             administration=self._gateway.administration(user_id, request.id),
             path={name: _converted(text, PATH_TYPES[name], name) for name, text in parameters.items()},
             query=_query(route, request.query),
-            body=_body(route, await request.body.read()) if route.body is not None else None,
+            body=_body(route, await request.body.read(route.max_body_bytes)) if route.body is not None else None,
             user_id=user_id,
             ip_address=self._address_of(request),
             secret=secret,
@@ -119,13 +119,18 @@ def _converted(given: Any, kind: Any, what: str) -> Any:
 
 
 def _answer(route: Route, result: Any, request_id: str) -> Answer:
-    headers = ziri.headers(request_id)
+    headers = headers_of(request_id)
     others = [header for header in headers if header != JSON]
     if isinstance(result, File):
         return Answer(200, [_CSV, *others], b"", stream=_pieces(result.pieces))
     if route.gives is None:
         return Answer(204, others, b"")
     return Answer(route.status, headers, msgspec.json.encode(result))
+
+
+def headers_of(request_id: str) -> Headers:
+    """What every answer carries but those to refusals. It may hold a secret, so nothing on its way may keep it."""
+    return [*ziri.headers(request_id), (b"cache-control", b"no-store")]
 
 
 async def _pieces(lines: Iterator[bytes]) -> AsyncIterator[bytes]:

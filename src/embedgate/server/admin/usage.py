@@ -284,6 +284,7 @@ ROUTES = (
         Comparison,
         "By UTC day and by the provider's own name of the model. Nothing is stored.",
         body=Bill,
+        max_body_bytes=10_000_000,
         example={"provider": "openai", "bill": "date,model,tokens\n2026-11-21,text-embedding-3-small,1204\n"},
     ),
 )

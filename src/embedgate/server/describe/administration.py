@@ -27,13 +27,13 @@ from embedgate.core.errors import (
     UnknownKey,
 )
 from embedgate.server.admin.route import PATH_TYPES, Route, Table
+from embedgate.server.admin.serve import headers_of
 from embedgate.server.admin.wire import Listed
 from embedgate.server.describe.errors import REQUEST_ID, DialectErrors, Json, header_references
-from embedgate.server.dialects import ziri
 
 TAG = "Administration"
 _PLACE = "#/components/schemas/"
-_HEADERS = [name.decode() for name, _ in ziri.headers(REQUEST_ID)]
+_HEADERS = [name.decode() for name, _ in headers_of(REQUEST_ID)]
 _OF_KEYS = (MissingKey, MalformedKey, UnknownKey, RevokedKey, InvalidCredentials, Overloaded)
 _OF_BODIES = (BodyTooLarge, BodyTooSlow)
 _NEVER = (InputTooLong,)

@@ -101,11 +101,13 @@ class _Page:
             if place.aliases
             else ""
         )
+        words = f"{_prose(operation.description)}{also}".strip()
+        described = f"<p>{words}</p>\n" if words else ""
         status, main = next(iter(operation.responses.items()))
         return (
             f'<section aria-labelledby="{name}">\n<h3 id="{name}">{_text(operation.summary)}</h3>\n'
             f'<p class="path">{_method(place.method)} {_text(place.path)}</p>\n'
-            f"<p>{_prose(operation.description)}{also}</p>\n"
+            f"{described}"
             f"{self._request(place)}<h4>Example</h4>\n{_code(self._curl(place))}"
             f"{self._main_answer(status, main)}{self._other_answers(operation, tag)}</section>\n"
         )

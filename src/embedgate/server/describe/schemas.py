@@ -330,6 +330,7 @@ def _headers() -> Json:
         ),
         "retry-after": _header("Seconds to wait before the next try, where waiting helps.", r"^[1-9]\d*$", False),
         "x-should-retry": _header("`false` where the same request would fail again.", r"^false$", False),
+        "cache-control": _header("Nothing on the way may keep the answer: it may hold a secret.", r"^no-store$"),
         "allow": _header("The methods that the path takes.", r"^[A-Z]+(, [A-Z]+)*$", False),
         "content-security-policy": _header("The page may use its own style sheet and nothing else.", r"^default-src "),
     }
