@@ -5,6 +5,7 @@ Owns no route.
 
 import asyncio
 import inspect
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -95,7 +96,7 @@ def _query(route: Route, raw: bytes) -> Any:
         raise MalformedRequest("The query is not URL-encoded UTF-8.", param="query") from error
     given = dict(pairs)
     if len(given) < len(pairs):
-        twice = next(name for name in given if sum(name == other for other, _ in pairs) > 1)
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
         raise MalformedRequest(f"The query has {twice[:100]!r} more than once.", param=twice[:100])
     if route.query is None:
         if given:
