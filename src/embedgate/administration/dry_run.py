@@ -13,6 +13,7 @@ from embedgate.administration.models import find_model
 from embedgate.administration.stores import Stores
 from embedgate.catalog import Catalog
 from embedgate.core.access import EVERY, Decision, KeyRecord, Question, Rules, Subject, caller_of
+from embedgate.core.clock import ms_of
 from embedgate.core.errors import InvalidDimension, InvalidInput
 from embedgate.core.money import cost_picodollars
 from embedgate.core.types import Model, Route
@@ -80,7 +81,7 @@ def run_dry(stores: Stores, catalog: Catalog, trial: Trial) -> DryRun:
     spends = _spends(stores, key, at)
     questions = [_question(trial, key, model, route, at, spends, rules) for route in routes]
     tried = tuple(Tried(question.provider, question, decider.decide(question)) for question in questions)
-    return DryRun(key, state_of(key, int(at.timestamp() * 1000)), model.id, tried)
+    return DryRun(key, state_of(key, ms_of(at)), model.id, tried)
 
 
 def _question(
@@ -113,7 +114,7 @@ def _spends(stores: Stores, key: KeyRecord, at: datetime) -> tuple[int, int]:
     day = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     subject = Subject("key", key.replaced_by or key.id)
     starts = (day, day.replace(day=1))
-    daily, monthly = (stores.reports.spent(subject, int(start.timestamp() * 1000)) for start in starts)
+    daily, monthly = (stores.reports.spent(subject, ms_of(start)) for start in starts)
     return daily, monthly
 
 

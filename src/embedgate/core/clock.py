@@ -10,4 +10,9 @@ def utc_now() -> datetime:
 
 def utc_ms() -> int:
     """UTC milliseconds since 1970."""
-    return int(utc_now().timestamp() * 1000)
+    return ms_of(utc_now())
+
+
+def ms_of(moment: datetime) -> int:
+    """An aware time as UTC milliseconds since 1970, rounded down."""
+    return int(moment.timestamp() * 1000)

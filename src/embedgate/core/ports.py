@@ -122,7 +122,7 @@ class KeyStore(Protocol):
 
 
 class KeyAdmin(Protocol):
-    """Management of users and keys, blocking: for the command line and the first start."""
+    """Management of users and keys, blocking: the little that the first start needs."""
 
     def create_user(self, name: str, *, is_admin: bool = False) -> UserRecord:
         """Raises InvalidInput if the name is not fit for one, Conflict if it is taken."""

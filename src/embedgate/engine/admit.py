@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from embedgate.core.access import AuditEvent, Caller, Decision, Question, Rate
-from embedgate.core.clock import utc_now
+from embedgate.core.clock import ms_of, utc_now
 from embedgate.core.errors import DependencyMissing, GatewayError, InvalidInput, NotPermitted
 from embedgate.core.ports import AuditTrail, PolicyDecider, Tokenizers
 from embedgate.core.types import Call, Candidate, EmbedRequest, Input, Model, Route
@@ -161,7 +161,7 @@ class Admission:
         self._audit.note(
             AuditEvent(
                 kind="decision",
-                at_ms=int(self._now().timestamp() * 1000),
+                at_ms=ms_of(self._now()),
                 actor=call.caller.key_id,
                 action="embedding",
                 target=model.id,

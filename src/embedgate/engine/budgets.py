@@ -23,6 +23,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from embedgate.core.access import EVERY, BudgetRule, Period, Subject, SubjectKind
+from embedgate.core.clock import ms_of, utc_now
 from embedgate.core.errors import BudgetExhausted, InternalError, Overloaded
 from embedgate.core.money import usd_text
 
@@ -133,8 +134,8 @@ class _Today:
     def at(cls, now: datetime) -> "_Today":
         begins = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         ends = begins + timedelta(days=1)
-        starts_ms: dict[Period, int] = {"day": _ms(begins), "month": _ms(begins.replace(day=1)), "total": 0}
-        return cls(begins, ends, starts_ms, _ms(ends))
+        starts_ms: dict[Period, int] = {"day": ms_of(begins), "month": ms_of(begins.replace(day=1)), "total": 0}
+        return cls(begins, ends, starts_ms, ms_of(ends))
 
     def resets_at(self, period: Period) -> datetime | None:
         """When the sum of a period begins anew; None if never."""
@@ -146,14 +147,12 @@ class _Today:
 class Budgets:
     """Every budget of the gateway, and all that is held of them."""
 
-    def __init__(
-        self, rules: Sequence[BudgetRule], spending: Spending, now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
+    def __init__(self, rules: Sequence[BudgetRule], spending: Spending, now: Callable[[], datetime] = utc_now) -> None:
         """spending: the ledger's sums. now: an aware time, of the clock that dates ledger entries."""
         self._spending = spending
         self._now = now
         self._today = _Today.at(now())
-        self._newest_ms = _ms(now())  # no entry is newer: neither those settled here, nor those of an earlier process
+        self._newest_ms = ms_of(now())  # no entry is newer: neither those settled here, nor those of an earlier process
         self._accounts: dict[_Key, _Account] = {}
         self._sweep_at = SWEEP_FROM
         self._loading: dict[_Key, asyncio.Task[None]] = {}
@@ -381,7 +380,3 @@ def _see(loading: asyncio.Task[None]) -> None:
     """Look at the end of a load, so that a failure whose waiters have all left is not reported as lost."""
     if not loading.cancelled():
         loading.exception()
-
-
-def _ms(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from embedgate.core.errors import InvalidInput, MalformedRequest, MissingFields, UnsupportedOption
-from embedgate.core.types import CacheUse, Input, InputType, TokenIds, Truncate
+from embedgate.core.types import CacheUse, EmbedRequest, Input, InputType, TokenIds, Truncate
 
 T = TypeVar("T")
 W = TypeVar("W", bound=str)
@@ -45,6 +45,20 @@ class Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     def inputs(self) -> tuple[str, ...]:
         """The texts."""
         return (self.input,) if isinstance(self.input, str) else self.input
+
+    def request(self, model: str, provider: str | None) -> tuple[EmbedRequest, str]:
+        """The request, and the encoding format asked for. model, provider: as the dialect understands them."""
+        request = EmbedRequest(
+            model=model,
+            inputs=self.inputs(),
+            dim=self.dimensions,
+            input_type=self.input_type,
+            truncate=self.truncate or "none",
+            user=self.user,
+            provider=provider,
+            cache=self.cache or "store",
+        )
+        return request, self.encoding_format or "float"
 
 
 _plain = msgspec.json.Decoder(Plain)

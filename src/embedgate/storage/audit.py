@@ -10,11 +10,11 @@ from itertools import takewhile
 import sqlalchemy as sa
 
 from embedgate.core.access import AuditEvent, AuditKind
+from embedgate.core.clock import utc_ms
 from embedgate.core.pages import FIRST_PAGE, Page, PageQuery
 from embedgate.storage.appender import Appender
 from embedgate.storage.chain import AuditRow, event_of
 from embedgate.storage.database import Database
-from embedgate.storage.fields import utc_ms
 from embedgate.storage.narrowing import narrowed
 from embedgate.storage.paging import Listing, read_page
 from embedgate.storage.schema import audit

@@ -1,7 +1,6 @@
 """What the fields of stored records may hold: names, texts, numbers; and new ids. Knows no table."""
 
 import secrets
-from datetime import UTC, datetime
 from typing import Literal
 
 from embedgate.core.errors import InvalidInput
@@ -17,11 +16,6 @@ MAX_TIME_MS = 253_402_300_799_999
 def new_id(kind: Literal["user", "project", "key"]) -> str:
     """A fresh id: `<kind>_` and 16 random hex digits."""
     return f"{kind}_{secrets.token_hex(8)}"
-
-
-def utc_ms() -> int:
-    """Now, as stored records have it: UTC milliseconds since 1970."""
-    return int(datetime.now(UTC).timestamp() * 1000)
 
 
 def findable(text: str) -> str:

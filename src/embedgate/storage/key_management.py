@@ -8,12 +8,13 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from embedgate.core.access import KeyRecord
+from embedgate.core.clock import utc_ms
 from embedgate.core.errors import Conflict, InvalidInput, UnknownEntity
 from embedgate.core.keys import digest, is_well_formed, new_secret
 from embedgate.core.pages import FIRST_PAGE, Page, PageQuery
 from embedgate.storage import schema
 from embedgate.storage.database import Database
-from embedgate.storage.fields import MAX_TIME_MS, check_name, check_number, findable, new_id, utc_ms
+from embedgate.storage.fields import MAX_TIME_MS, check_name, check_number, findable, new_id
 from embedgate.storage.key_rows import (
     KEY_LISTING,
     KEYS,

@@ -1,4 +1,4 @@
-"""Keys looked up asynchronously for requests (`SqlKeyStore`), and the little that the command line manages.
+"""Keys looked up asynchronously for requests (`SqlKeyStore`), and the little that the first start manages.
 
 Only digests of keys are stored and cached. Whether a key may do something is decided in the engine.
 """

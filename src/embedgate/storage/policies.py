@@ -4,10 +4,11 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from embedgate.core.access import PolicyRecord
+from embedgate.core.clock import utc_ms
 from embedgate.core.errors import Conflict, UnknownEntity
 from embedgate.storage import schema
 from embedgate.storage.database import Database
-from embedgate.storage.fields import check_name, check_text, findable, utc_ms
+from embedgate.storage.fields import check_name, check_text, findable
 from embedgate.storage.revision import count_up
 
 MAX_POLICY_CHARACTERS = 65_536

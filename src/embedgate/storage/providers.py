@@ -6,10 +6,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from embedgate.core.access import ProviderRecord
+from embedgate.core.clock import utc_ms
 from embedgate.core.errors import InvalidInput, UnknownEntity
 from embedgate.storage import schema
 from embedgate.storage.database import Database
-from embedgate.storage.fields import MAX_TEXT_CHARACTERS, check_name, check_number, check_text, findable, utc_ms
+from embedgate.storage.fields import MAX_TEXT_CHARACTERS, check_name, check_number, check_text, findable
 from embedgate.storage.revision import count_up
 from embedgate.storage.sealing import Sealer
 

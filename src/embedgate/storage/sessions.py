@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from embedgate.core.access import UserRecord
+from embedgate.core.clock import utc_ms
 from embedgate.core.keys import digest
 from embedgate.storage import schema
 from embedgate.storage.database import Database
-from embedgate.storage.fields import findable, utc_ms
+from embedgate.storage.fields import findable
 from embedgate.storage.users import find_user
 
 ACCESS_PREFIX = "egs_"

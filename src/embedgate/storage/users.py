@@ -9,11 +9,12 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from embedgate.core.access import UserRecord
+from embedgate.core.clock import utc_ms
 from embedgate.core.errors import Conflict, InvalidInput, UnknownEntity
 from embedgate.core.pages import FIRST_PAGE, Page, PageQuery
 from embedgate.storage import schema
 from embedgate.storage.database import Database
-from embedgate.storage.fields import check_name, findable, new_id, utc_ms
+from embedgate.storage.fields import check_name, findable, new_id
 from embedgate.storage.limits import drop_rules_of
 from embedgate.storage.paging import Listing, read_page
 from embedgate.storage.roles import roles_of, set_roles

@@ -51,18 +51,7 @@ def read(body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
     split_name: takes `author/name:provider` apart. Raises a RequestError naming the field at fault.
     """
     if (common := plain(body)) is not None and common.provider is None:
-        model, provider = split_name(common.model)
-        request = EmbedRequest(
-            model=model,
-            inputs=common.inputs(),
-            dim=common.dimensions,
-            input_type=common.input_type,
-            truncate=common.truncate or "none",
-            user=common.user,
-            provider=provider,
-            cache=common.cache or "store",
-        )
-        return request, common.encoding_format or "float"
+        return common.request(*split_name(common.model))
     return _read_each(body, split_name)
 
 

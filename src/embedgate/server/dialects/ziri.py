@@ -94,17 +94,7 @@ def read(body: bytes, _split_name: SplitName) -> tuple[EmbedRequest, str]:
     Raises a RequestError naming the field at fault.
     """
     if (common := plain(body)) is not None and common.model and common.provider:
-        request = EmbedRequest(
-            model=common.model,
-            inputs=common.inputs(),
-            dim=common.dimensions,
-            input_type=common.input_type,
-            truncate=common.truncate or "none",
-            user=common.user,
-            provider=common.provider,
-            cache=common.cache or "store",
-        )
-        return request, common.encoding_format or "float"
+        return common.request(common.model, common.provider)
     return _read_each(body)
 
 

@@ -6,9 +6,9 @@ Decides when an entry is found, kept and written again. How a tier keeps and for
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
+from embedgate.core.clock import utc_ms
 from embedgate.core.types import CachedVector, CacheStats, TierStats
 from embedgate.settings import CacheSettings
 from embedgate.storage.cache.disk import DiskTier
@@ -23,11 +23,6 @@ _CLOSE_PATIENCE_S = 10.0
 # An entry that is hit when it is in the older half is written again. So it outlives its last hit by at least half the
 # bound of writes, and is on disk at most twice.
 _REFRESH_AGE = GENERATIONS // 2
-
-
-def now_ms() -> int:
-    """UTC milliseconds since 1970."""
-    return int(datetime.now(UTC).timestamp() * 1000)
 
 
 def open_cache(settings: CacheSettings, data_dir: Path) -> "TieredCache":
@@ -53,7 +48,7 @@ class TieredCache:
         disk: DiskTier | None,
         max_pending_bytes: int,
         ttl_s: float | None = None,
-        clock: Callable[[], int] = now_ms,
+        clock: Callable[[], int] = utc_ms,
     ) -> None:
         """disk: None keeps everything in memory only. max_pending_bytes: of entries that are yet to be written.
 
