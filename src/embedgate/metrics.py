@@ -64,11 +64,11 @@ class _Histogram:
         return family
 
 
-_requests = _Counter("requests", "Embeddings requests, by API and how they ended.", "dialect", "outcome")
+_requests = _Counter("requests", "Requests, by API and how they ended.", "dialect", "outcome")
 _request_s = _Histogram("request_seconds", "Seconds of a request, up to its ledger entry.", "dialect", _LATENCY_S)
 _stage_s = _Histogram("stage_seconds", "Seconds of a request by stage.", "stage", _LATENCY_S)
 _inputs = _Counter("inputs", "Inputs of answered requests.", "model")
-_tokens = _Counter("tokens", "Tokens of answered requests: billed by a provider, or reused.", "source")
+_tokens = _Counter("tokens", "Tokens of answered requests: billed input, reused input, output.", "source")
 _looked_up = _Counter("cache_lookups", "Inputs looked up in the cache.", "result")
 _joined = _Counter("joined_inputs", "Inputs that travelled with another request's call.")
 _calls = _Counter("provider_calls", "Calls to providers, by how they ended.", "provider", "outcome")
@@ -95,11 +95,13 @@ def stage(name: str, spent_s: float) -> None:
     _stage_s.observe(name, spent_s)
 
 
-def answered(model: str, items: int, billed_tokens: int, reused_tokens: int) -> None:
+def answered(model: str, items: int, billed_tokens: int, reused_tokens: int, output_tokens: int) -> None:
     """What an answered request used. model: an id of the catalogue."""
     _inputs.values[model,] += items
     _tokens.values["billed",] += billed_tokens
     _tokens.values["reused",] += reused_tokens
+    if output_tokens:
+        _tokens.values["output",] += output_tokens
 
 
 def looked_up(hits: int, misses: int) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 import numpy as np
 from msgspec import structs
@@ -38,11 +39,13 @@ from embedgate.engine.admit import Admission
 from embedgate.engine.authenticate import Authenticator
 from embedgate.engine.budgets import Budgets
 from embedgate.engine.execute import Executor
+from embedgate.engine.find_model import ModelFinder
 from embedgate.engine.limits import Limits
-from embedgate.engine.pipeline import Pipeline
+from embedgate.engine.pipeline import Pipeline, Stages, Work
 from embedgate.engine.plan import Planner, Scope
 from embedgate.engine.resolve import Resolver
 from embedgate.engine.validate import Validator
+from embedgate.engine.weigh import EmbeddingScale
 from embedgate.settings import LimitSettings, UpstreamSettings
 
 SECRET = "eg_" + "0" * 12 + "4" + "0" * 3 + "8" + "0" * 15
@@ -271,14 +274,20 @@ class Bench:
             found = catalog.at_provider(provider, name)
             return found.space if found else None
 
-        self.admission = Admission(self.policies, self.limits, self.budgets, self.memory, tokenizers, now=now)
+        self.admission = Admission(self.policies, self.limits, self.budgets, self.memory, now=now)
+        execute = Executor(providers, tokenizers, upstream, gathering or {}, space_of)
+        embedding = Stages(
+            validate=Validator(
+                ModelFinder(catalog, providers.keys(), models[0].id), limits or LimitSettings(), tokenizers
+            ),
+            resolve=Resolver(catalog, providers.keys(), lambda name: f"switch {name} on", refuses_unpriced),
+            weigh=EmbeddingScale(tokenizers),
+            execute=partial(execute, plans=Planner(tokenizers, cache, scope)),
+        )
         self.pipeline = Pipeline(
             authenticate=Authenticator(self.memory, "eg"),
-            validate=Validator(catalog, limits or LimitSettings(), tokenizers, providers.keys(), models[0].id),
+            work=Work(embedding=embedding),
             admit=self.admission,
-            resolve=Resolver(catalog, providers.keys(), lambda name: f"switch {name} on", refuses_unpriced),
-            planner=Planner(tokenizers, cache, scope),
-            execute=Executor(providers, tokenizers, upstream, gathering or {}, space_of),
             account=Accountant(self.memory, charges_reuse=charges_reuse, now_ms=lambda: int(now().timestamp() * 1000)),
             request_timeout_s=request_timeout_s,
         )

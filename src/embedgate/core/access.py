@@ -7,7 +7,7 @@ from typing import Literal
 
 SubjectKind = Literal["key", "user", "project"]
 Period = Literal["day", "month", "total"]
-PolicyAction = Literal["embedding", "completion"]
+PolicyAction = Literal["embedding", "completion", "rerank"]
 EVERY = "*"
 """Subject id of a rule that holds for each subject of its kind that has no rule of its own."""
 
@@ -186,7 +186,7 @@ class Question:
 
     `model` is the public id (`author/name`), `model_name` the part after the author. `cost_picodollars` is the most
     that the request can cost. The spends are those of the key, in the current UTC day and month. `requests_per_minute`
-    is the user's limit, None without one. `dim` is the size of the vectors that will be returned.
+    is the user's limit, None without one. `dim` is the size of the vectors that will be returned, 0 where none are.
     """
 
     caller: Caller

@@ -4,7 +4,7 @@
       RequestError                   the caller can correct it
         InvalidInput  InputTooLong  TooManyTokens  InvalidDimension  UnsupportedOption
         MalformedRequest  MissingFields  UnknownModel  UnknownProvider  ModelNotAtProvider
-        ProviderKeyMissing  NotAnEmbeddingModel  BodyTooLarge  BodyTooSlow
+        ProviderKeyMissing  NotAnEmbeddingModel  WrongAction  BodyTooLarge  BodyTooSlow
         UnknownEntity  Conflict  InvalidPolicy  NotFound  MethodNotAllowed  NotImplementedYet
       AccessError                    rights and limits
         MissingKey  MalformedKey  UnknownKey  RevokedKey  InvalidCredentials  NotPermitted
@@ -149,6 +149,12 @@ class NotAnEmbeddingModel(RequestError):
     """The model exists but makes no embeddings. The message names one that does."""
 
     code = "model_not_embedding"
+
+
+class WrongAction(RequestError):
+    """The model exists but does something else: it writes no text, or ranks no documents."""
+
+    code = "model_wrong_action"
 
 
 class BodyTooLarge(RequestError):

@@ -1,10 +1,23 @@
 """The sockets of the engine: what it needs of the world, as protocols. Concrete classes are chosen in wiring.py."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from embedgate.core.access import AuditEvent, Decision, KeyRecord, Question, UserRecord
-from embedgate.core.types import Batch, CachedVector, CacheStats, Input, InputType, LedgerEntry, ProviderReply, Route
+from embedgate.core.types import (
+    Batch,
+    CachedVector,
+    CacheStats,
+    ChatRequest,
+    ChatUsage,
+    Input,
+    InputType,
+    LedgerEntry,
+    ProviderReply,
+    RerankReply,
+    RerankRequest,
+    Route,
+)
 from embedgate.core.vectors import Vectors
 
 
@@ -21,6 +34,47 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Let calls in flight end, then free connections, threads and models."""
+        ...
+
+
+class ChatReply(Protocol):
+    """An answer of a chat model that has begun: its first bytes are here, and they are what the provider sent."""
+
+    content_type: str
+    usage: ChatUsage | None
+    """What the provider counted: known at the end, None if it says nothing or the end did not come."""
+    output_bytes: int
+    """Bytes of text and arguments that the model has written so far, to estimate from where nothing is counted."""
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """The body, as it arrives. To be read once. Raises UpstreamError if it breaks off."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the call, read or not; what the provider has not sent yet, it need not send."""
+        ...
+
+
+class ChatProvider(Protocol):
+    """One host of chat models."""
+
+    async def chat(self, request: ChatRequest, route: Route, deadline_s: float) -> ChatReply:
+        """Begin one completion. deadline_s: on the monotonic clock, for the whole answer.
+
+        Returns once the first bytes of a good answer have come. `aclose` of it must follow.
+        Raises UpstreamError, or InvalidInput.
+        """
+        ...
+
+
+class Reranker(Protocol):
+    """One host of models that order documents."""
+
+    async def rerank(self, request: RerankRequest, route: Route, deadline_s: float) -> RerankReply:
+        """Score the documents of one request. deadline_s: on the monotonic clock.
+
+        Returns scores that are not yet checked. Raises UpstreamError, or InvalidInput.
+        """
         ...
 
 

@@ -7,17 +7,18 @@ of references can pass through are not tracked by the garbage collector.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
-from embedgate.core.access import Caller, Rate
+from embedgate.core.access import Caller, PolicyAction, Rate
 from embedgate.core.errors import GatewayError
+from embedgate.core.quantise import Quantisation
 from embedgate.core.vectors import Vectors
 
 InputType = Literal["query", "document"]
 Truncate = Literal["none", "start", "end"]
-Action = Literal["embedding", "chat"]
+Action = Literal["embedding", "chat", "rerank"]
 Dialect = Literal["openai", "ziri"]
 CacheUse = Literal["store", "no-store"]
 Confidence = Literal["confirmed", "partial", "third-party", "unconfirmed"]
@@ -177,12 +178,56 @@ class Origin(Struct, frozen=True, gc=False):
     ip_address: str = ""
 
 
+class AnyRequest(Protocol):
+    """What every sort of request has: `action` is how policies and the ledger call it, `n_items` how much it holds."""
+
+    action: ClassVar[PolicyAction]
+
+    @property
+    def model(self) -> str:
+        """The name asked for."""
+        ...
+
+    @property
+    def user(self) -> str | None:
+        """Whom the caller serves."""
+        ...
+
+    @property
+    def provider(self) -> str | None:
+        """The only provider that may serve it."""
+        ...
+
+    @property
+    def routing(self) -> "Routing | None":
+        """How its routes are to be ordered."""
+        ...
+
+    @property
+    def fallback_model(self) -> str | None:
+        """The model to go on with when the routes of the asked one fail."""
+        ...
+
+    @property
+    def n_items(self) -> int:
+        """Inputs, messages or documents."""
+        ...
+
+    @property
+    def input_type(self) -> InputType | None:
+        """What the inputs are for, where that was said."""
+        ...
+
+
 class EmbedRequest(Struct, frozen=True, gc=False):
     """One embeddings request, free of any wire format.
 
     `dim` None means the model's own size. `options` are fields that no dialect knows, as raw JSON by name: passed
-    to routes that accept them, refused otherwise. `provider` pins one provider.
+    to routes that accept them, refused otherwise. `provider` pins one provider. `quantisation` is what the vectors will
+    be rounded to when they are answered; the engine only sees to it that they can be.
     """
+
+    action: ClassVar[PolicyAction] = "embedding"
 
     model: str
     inputs: tuple[Input, ...]
@@ -196,6 +241,59 @@ class EmbedRequest(Struct, frozen=True, gc=False):
     allow_space_change: bool = False
     cache: CacheUse = "store"
     options: Mapping[str, bytes] = NO_OPTIONS
+    quantisation: Quantisation | None = None
+
+    @property
+    def n_items(self) -> int:
+        """Its inputs."""
+        return len(self.inputs)
+
+
+class ChatRequest(Struct, frozen=True):
+    """One chat completion. What the caller wrote travels on as it is: `fields` are raw JSON by name.
+
+    They leave out the model and what steers the gateway. `text_bytes` is the length of all that the model will read,
+    which bounds its tokens. `max_output_tokens` is what the caller allows for each of `n_choices`; None if it names
+    nothing. `is_stream` asks for server-sent events, `wants_usage` for the event that counts tokens.
+    """
+
+    action: ClassVar[PolicyAction] = "completion"
+    input_type: ClassVar[InputType | None] = None
+
+    model: str
+    fields: Mapping[str, bytes]
+    n_items: int
+    text_bytes: int
+    is_stream: bool = False
+    wants_usage: bool = False
+    max_output_tokens: int | None = None
+    n_choices: int = 1
+    user: str | None = None
+    provider: str | None = None
+    routing: Routing | None = None
+    fallback_model: str | None = None
+
+
+class RerankRequest(Struct, frozen=True):
+    """One query, and documents to be put in the order in which they answer it. `top_n` None returns all of them."""
+
+    action: ClassVar[PolicyAction] = "rerank"
+    input_type: ClassVar[InputType | None] = None
+
+    model: str
+    query: str
+    documents: tuple[str, ...]
+    top_n: int | None = None
+    returns_documents: bool = False
+    user: str | None = None
+    provider: str | None = None
+    routing: Routing | None = None
+    fallback_model: str | None = None
+
+    @property
+    def n_items(self) -> int:
+        """Its documents."""
+        return len(self.documents)
 
 
 class Batch(Struct, frozen=True, gc=False):
@@ -235,16 +333,36 @@ class ProviderReply(Struct, frozen=True, gc=False):
     tokens_each: tuple[int, ...] | None = None
 
 
+class ChatUsage(Struct, frozen=True, gc=False):
+    """What a chat model says it read and wrote. `cached_tokens` are those of the input that cost less."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+
+
+class RerankReply(Struct, frozen=True):
+    """Scores of documents by their position in the request, (position, score), in any order.
+
+    `tokens` and `searches` are what the provider bills, whichever it says; None if it does not.
+    """
+
+    scores: tuple[tuple[int, float], ...]
+    tokens: int | None = None
+    searches: int | None = None
+
+
 class Usage(Struct, frozen=True, gc=False):
     """Input tokens of a request: what its texts weigh, whether they were computed for it or not.
 
     `is_estimated` when no provider and no exact tokenizer gave the number. `reused_tokens` are those of texts that
-    came from the cache or from another request's call.
+    came from the cache or from another request's call. `output_tokens` are those that a chat model wrote.
     """
 
     tokens: int = 0
     is_estimated: bool = False
     reused_tokens: int = 0
+    output_tokens: int = 0
 
 
 class Candidate(Struct, frozen=True, gc=False):
@@ -252,6 +370,32 @@ class Candidate(Struct, frozen=True, gc=False):
 
     model: Model
     route: Route
+
+
+class Weighed(Struct, frozen=True, gc=False):
+    """A candidate, and the most that the request can come to there. `dim` is the size of the vectors, 0 without any.
+
+    `tokens` are those that limits count.
+    """
+
+    candidate: Candidate
+    tokens: int
+    cost_picodollars: int
+    dim: int = 0
+
+
+class Answered(Protocol):
+    """What accounting needs of a request that was answered."""
+
+    @property
+    def candidate(self) -> Candidate:
+        """Who served it."""
+        ...
+
+    @property
+    def usage(self) -> "Usage":
+        """What it weighed."""
+        ...
 
 
 class Served(Struct, frozen=True, gc=False):
@@ -292,7 +436,8 @@ class Timing(Struct, frozen=True, gc=False):
 class LedgerEntry:
     """One line of the ledger: what one request used and cost, and whom to bill.
 
-    `end_user` is the `user` field of the request: whom the caller serves.
+    `end_user` is the `user` field of the request: whom the caller serves. `tokens` and `price_picodollars` are of
+    input; a chat model has `output_tokens` beside them, whose price is in the cost.
     """
 
     request_id: str
@@ -318,6 +463,8 @@ class LedgerEntry:
     project_id: str | None = None
     authenticate_ms: float = 0.0
     admit_ms: float = 0.0
+    action: str = "embedding"
+    output_tokens: int = 0
 
 
 class CachedVector(Struct, frozen=True, gc=False, eq=False):
@@ -368,6 +515,7 @@ class Spend:
     tokens: int = 0
     tokens_estimated: bool = False
     cost_picodollars: int = 0
+    output_tokens: int = 0
 
 
 class Holding(Protocol):
@@ -378,8 +526,11 @@ class Holding(Protocol):
         ...
 
 
+RequestT = TypeVar("RequestT", bound=AnyRequest)
+
+
 @dataclass(slots=True)
-class Call:
+class Call(Generic[RequestT]):
     """The life of one request: the only mutable record. Stages add to it; `account` reads it at the end.
 
     `held_picodollars` were held for answering each input once; `wasted_picodollars` were billed for answers that had to
@@ -389,7 +540,7 @@ class Call:
     request_id: str
     dialect: Dialect
     caller: Caller
-    request: EmbedRequest
+    request: RequestT
     started_s: float
     authenticate_s: float
     deadline_s: float

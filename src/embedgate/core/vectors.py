@@ -79,8 +79,11 @@ def from_base64(text: str | bytes | memoryview) -> Vectors:
     return np.frombuffer(raw, dtype=_LITTLE_ENDIAN_FLOAT32).astype(np.float32, copy=False)
 
 
-def to_json(vector: Vectors) -> bytes:
-    """One vector as a JSON list of the shortest decimals that read back to the same float32. vector: (d,)."""
+def to_json(vector: Vectors | npt.NDArray[np.int8] | npt.NDArray[np.uint8]) -> bytes:
+    """One vector as a JSON list: of whole numbers, or of the shortest decimals that read back to the same float32.
+
+    vector: (d,), C-contiguous.
+    """
     return orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from embedgate import metrics, telemetry
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import GatewayError
 from embedgate.core.ports import Ledger
-from embedgate.core.types import Call, LedgerEntry, Served
+from embedgate.core.types import Answered, Call, LedgerEntry
 from embedgate.engine.grant import Grant
 
 
@@ -23,7 +24,7 @@ class Accountant:
         self._charges_reuse = charges_reuse
         self._now_ms = now_ms
 
-    async def __call__(self, call: Call, grant: Grant | None, served: Served | None) -> LedgerEntry | None:
+    async def __call__(self, call: Call[Any], grant: Grant | None, served: Answered | None) -> LedgerEntry | None:
         """Return once the entry is on disk and the grant has ended; None if there was nothing to write.
 
         Raises InternalError if it cannot be written: then the caller gets no vectors, and the entry is kept.
@@ -44,7 +45,7 @@ class Accountant:
             self._log(call, entry)
         return entry
 
-    def _entry(self, call: Call, served: Served | None) -> LedgerEntry:
+    def _entry(self, call: Call[Any], served: Answered | None) -> LedgerEntry:
         candidate = served.candidate if served else call.spends[-1].candidate
         model, route = candidate.model, candidate.route
         price = route.price.picodollars_per_token if route.price else 0
@@ -60,7 +61,7 @@ class Accountant:
             space=model.space or model.id,
             provider=route.provider,
             upstream_model=route.upstream_model,
-            items=len(call.request.inputs),
+            items=call.request.n_items,
             tokens=sum(spend.tokens for spend in call.spends),
             reused_tokens=reused_tokens,
             tokens_estimated=any(spend.tokens_estimated for spend in call.spends),
@@ -74,19 +75,21 @@ class Accountant:
             project_id=call.caller.project_id,
             authenticate_ms=call.authenticate_s * 1000,
             admit_ms=call.admit_s * 1000,
+            action=call.request.action,
+            output_tokens=sum(spend.output_tokens for spend in call.spends),
         )
 
     @staticmethod
-    def _count(call: Call, entry: LedgerEntry | None) -> None:
+    def _count(call: Call[Any], entry: LedgerEntry | None) -> None:
         metrics.request_ended(call.dialect, call.error.code if call.error else "ok", time.monotonic() - call.started_s)
         if entry is not None and call.error is None:
-            metrics.answered(entry.model, entry.items, entry.tokens, entry.reused_tokens)
+            metrics.answered(entry.model, entry.items, entry.tokens, entry.reused_tokens, entry.output_tokens)
             metrics.stage("authenticate", call.authenticate_s)
             metrics.stage("admit", call.admit_s)
             metrics.stage("upstream", call.upstream_s)
 
     @staticmethod
-    def _log(call: Call, entry: LedgerEntry | None) -> None:
+    def _log(call: Call[Any], entry: LedgerEntry | None) -> None:
         event = telemetry.REQUEST_FAILED if call.error else telemetry.REQUEST
         if not event.is_written:
             return
@@ -95,18 +98,25 @@ class Accountant:
             key_id=call.caller.key_id,
             model=entry.model if entry else None,
             provider=entry.provider if entry else None,
-            items=len(call.request.inputs),
+            items=call.request.n_items,
             tokens=entry.tokens if entry else 0,
             outcome=call.error.code if call.error else "ok",
             total_ms=round((time.monotonic() - call.started_s) * 1000, 3),
         )
 
 
-def _end(grant: Grant, entry: LedgerEntry | None, served: Served | None, *, is_recorded: bool) -> None:
+def _end(grant: Grant, entry: LedgerEntry | None, served: Answered | None, *, is_recorded: bool) -> None:
     """Settle the hold to what was spent, count the true tokens, give the place to the next."""
     if entry is None:
         grant.hold.release()
     else:
         grant.hold.settle(entry.cost_picodollars, entry.at_ms, is_recorded=is_recorded)
-    grant.place.correct(served.usage.tokens if served else entry.tokens if entry else 0)
+    grant.place.correct(_true_tokens(entry, served))
     grant.place.leave()
+
+
+def _true_tokens(entry: LedgerEntry | None, served: Answered | None) -> int:
+    """What limits count of a request that has ended."""
+    if served is not None:
+        return served.usage.tokens + served.usage.output_tokens
+    return entry.tokens + entry.output_tokens if entry else 0

@@ -29,7 +29,7 @@ _Place = tuple[str, str]
 class Plans(Protocol):
     """What the planning stage does for this one."""
 
-    async def enter(self, call: Call, candidate: Candidate, progress: Progress) -> None:
+    async def enter(self, call: Call[EmbedRequest], candidate: Candidate, progress: Progress) -> None:
         """Look up what is known of a candidate's space."""
         ...
 
@@ -37,11 +37,13 @@ class Plans(Protocol):
         """Cut rows into parts for the candidate's route."""
         ...
 
-    async def remember(self, call: Call, candidate: Candidate, keys: Sequence[bytes], outcome: Outcome) -> None:
+    async def remember(
+        self, call: Call[EmbedRequest], candidate: Candidate, keys: Sequence[bytes], outcome: Outcome
+    ) -> None:
         """Keep a checked answer."""
         ...
 
-    def signature(self, call: Call, part: Part) -> Hashable:
+    def signature(self, call: Call[EmbedRequest], part: Part) -> Hashable:
         """What must be equal for two parts to share a call."""
         ...
 
@@ -66,7 +68,7 @@ class Executor:
         self._askers: dict[_Place, tuple[Asker, Gatherer | None]] = {}
         self._flights: dict[_Place, Flights] = {}
 
-    async def __call__(self, call: Call, candidates: Sequence[Candidate], plans: Plans) -> Served:
+    async def __call__(self, call: Call[EmbedRequest], candidates: Sequence[Candidate], plans: Plans) -> Served:
         """Vectors for every input, from the first candidate that gives them.
 
         Rows that an earlier route of the same space has answered are kept; only what is missing is asked again.
@@ -91,7 +93,7 @@ class Executor:
                 raise type(error)(message, retry_after_s=error.retry_after_s) from error
         raise AssertionError("resolve gives at least one candidate")
 
-    async def _run(self, call: Call, candidate: Candidate, progress: Progress, plans: Plans) -> None:
+    async def _run(self, call: Call[EmbedRequest], candidate: Candidate, progress: Progress, plans: Plans) -> None:
         """Answer every missing row on one route."""
         may_join = True
         while missing := progress.missing():
@@ -120,7 +122,7 @@ class Executor:
 
     async def _fly(
         self,
-        call: Call,
+        call: Call[EmbedRequest],
         candidate: Candidate,
         part: Part,
         flight: Flight | None,
@@ -143,7 +145,7 @@ class Executor:
             raise error or InternalError("An outcome without vectors and without error.")
         progress.fill(part.rows, vectors, outcome.tokens, outcome.truncated, outcome.is_estimated)
 
-    async def _attempts(self, call: Call, candidate: Candidate, part: Part, plans: Plans) -> Outcome:
+    async def _attempts(self, call: Call[EmbedRequest], candidate: Candidate, part: Part, plans: Plans) -> Outcome:
         """The outcome of a part after as many attempts as its errors and the deadline allow; charged to the call."""
         attempt = 0
         while True:
@@ -170,7 +172,7 @@ class Executor:
                 return outcome
             await asyncio.sleep(wait_s)
 
-    async def _ask(self, call: Call, candidate: Candidate, part: Part, plans: Plans) -> Outcome:
+    async def _ask(self, call: Call[EmbedRequest], candidate: Candidate, part: Part, plans: Plans) -> Outcome:
         asker, gatherer = self._askers_of(candidate)
         if gatherer is None or call.request.options:
             return await asker(part.batch, call.deadline_s)
@@ -195,7 +197,7 @@ class Executor:
         return random.uniform(0, self._settings.retry_wait_s * 2 ** (attempt - 1))  # noqa: S311 - jitter, no secret
 
 
-async def _cover(call: Call) -> None:
+async def _cover(call: Call[EmbedRequest]) -> None:
     """Have as much held as the request can still come to cost: what was billed in vain comes on top.
 
     Raises BudgetExhausted, or InternalError if the ledger cannot be read.
@@ -239,7 +241,7 @@ def _raise_first(outcomes: Sequence[BaseException | None]) -> None:
         raise faults[0]
 
 
-def _charge(call: Call, candidate: Candidate, outcome: Outcome) -> None:
+def _charge(call: Call[EmbedRequest], candidate: Candidate, outcome: Outcome) -> None:
     """Add what the provider bills to the call, right or wrong its answer."""
     call.upstream_s += outcome.upstream_s
     if not outcome.billed:

@@ -1,63 +1,120 @@
-"""One embeddings request, top to bottom. The order of the stages is here and nowhere else.
+"""One request, top to bottom: embeddings, chat, rerank. The order of the stages is here and nowhere else.
 
 Work that has begun runs to its end as an owned task, even when the caller leaves, and is accounted for.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from msgspec import Struct
 
 from embedgate import metrics
 from embedgate.core.access import Caller, Rate
 from embedgate.core.errors import GatewayError, InternalError, Overloaded
-from embedgate.core.types import Call, EmbedRequest, EmbedResult, LedgerEntry, Origin, Served, Timing
+from embedgate.core.types import (
+    Answered,
+    AnyRequest,
+    Call,
+    Candidate,
+    EmbedRequest,
+    EmbedResult,
+    LedgerEntry,
+    Model,
+    Origin,
+    Served,
+    Timing,
+    Weighed,
+)
 from embedgate.engine.account import Accountant
 from embedgate.engine.admit import Admission
 from embedgate.engine.authenticate import Authenticator
-from embedgate.engine.execute import Executor
 from embedgate.engine.grant import Grant
-from embedgate.engine.plan import Planner
-from embedgate.engine.resolve import Resolver
-from embedgate.engine.validate import Validator
-
-ReadRequest = Callable[[], Awaitable[EmbedRequest]]
-"""Reads the body and translates it: called once the caller is known, so that strangers send no megabytes."""
 
 T = TypeVar("T")
+RequestT = TypeVar("RequestT", bound=AnyRequest)
+WeighedT = TypeVar("WeighedT", bound=AnyRequest, contravariant=True)
+AnsweredT = TypeVar("AnsweredT", bound=Answered)
+
+Read = Callable[[], Awaitable[RequestT]]
+"""Reads the body and translates it: called once the caller is known, so that strangers send no megabytes."""
+
+
+class Scale(Protocol[WeighedT]):
+    """Weighs one sort of request."""
+
+    async def __call__(self, request: WeighedT, candidates: Sequence[Candidate], *, matters: bool) -> list[Weighed]:
+        """What the request can come to at each candidate. matters: whether a rough bound is not enough."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stages(Generic[RequestT, AnsweredT]):
+    """The stages that differ from one sort of request to the other."""
+
+    validate: Callable[[RequestT], Awaitable[Model]]
+    resolve: Callable[[RequestT, Model], tuple[Candidate, ...]]
+    weigh: Scale[RequestT]
+    execute: Callable[[Call[RequestT], Sequence[Candidate]], Awaitable[AnsweredT]]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What can be asked for, with the models and providers of one moment."""
+
+    embedding: Stages[EmbedRequest, Served]
+
+
+class Done(Struct, Generic[AnsweredT], frozen=True):
+    """A request that was answered, and is in the ledger."""
+
+    answered: AnsweredT
+    entry: LedgerEntry
+    timing: Timing
+    rate: Rate | None
 
 
 class Pipeline:
-    """authenticate, read, validate, resolve, admit, plan, execute, account."""
+    """authenticate, read, validate, resolve, admit, execute, account."""
 
     def __init__(
         self,
         authenticate: Authenticator,
-        validate: Validator,
-        resolve: Resolver,
-        execute: Executor,
+        work: Work,
         admit: Admission,
-        planner: Planner,
         account: Accountant,
         request_timeout_s: float,
     ) -> None:
         """request_timeout_s: from the first byte of a request to its answer."""
         self._authenticate = authenticate
-        self._validate = validate
-        self._resolve = resolve
+        self._work = work
         self._admit = admit
-        self._planner = planner
-        self._execute = execute
         self._account = account
         self._request_timeout_s = request_timeout_s
         self.running = Running()
 
-    def reroute(self, validate: Validator, resolve: Resolver, execute: Executor) -> None:
+    def reroute(self, work: Work) -> None:
         """Serve what comes from now on with other models and providers; what is in progress keeps what it has."""
-        self._validate, self._resolve, self._execute = validate, resolve, execute
+        self._work = work
 
-    async def embed(self, origin: Origin, read: ReadRequest) -> EmbedResult:
-        """Serve one request. Raises a GatewayError."""
+    async def embed(self, origin: Origin, read: Read[EmbedRequest]) -> EmbedResult:
+        """Serve one embeddings request. Raises a GatewayError."""
+        call = await self._begin(origin, read)
+        return _result(await self.running.to_the_end(self._serve(call, self._work.embedding)))
+
+    async def embed_as(self, request_id: str, caller: Caller, request: EmbedRequest) -> EmbedResult:
+        """Serve a request of this process's own operator, who needs no key. Raises a GatewayError."""
+        call = self._call(Origin(request_id, "openai", None), caller, request, time.monotonic(), 0.0)
+        return _result(await self.running.to_the_end(self._serve(call, self._work.embedding)))
+
+    async def identify(self, secret: str | None) -> Caller:
+        """Who asks, for routes that serve no model. Raises an AccessError."""
+        return await self._authenticate(secret)
+
+    async def _begin(self, origin: Origin, read: Read[RequestT]) -> Call[RequestT]:
+        """Find out who asks, and for what."""
         started_s = time.monotonic()
         caller = await self._authenticate(origin.secret)
         authenticate_s = time.monotonic() - started_s
@@ -66,21 +123,12 @@ class Pipeline:
         except GatewayError as error:
             error.rate = self._admit.rate(caller)
             raise
-        return await self._begin(origin, caller, request, started_s, authenticate_s)
+        return self._call(origin, caller, request, started_s, authenticate_s)
 
-    async def embed_as(self, request_id: str, caller: Caller, request: EmbedRequest) -> EmbedResult:
-        """Serve a request of this process's own operator, who needs no key. Raises a GatewayError."""
-        return await self._begin(Origin(request_id, "openai", None), caller, request, time.monotonic(), 0.0)
-
-    async def _begin(
-        self,
-        origin: Origin,
-        caller: Caller,
-        request: EmbedRequest,
-        started_s: float,
-        authenticate_s: float,
-    ) -> EmbedResult:
-        call = Call(
+    def _call(
+        self, origin: Origin, caller: Caller, request: RequestT, started_s: float, authenticate_s: float
+    ) -> Call[RequestT]:
+        return Call(
             request_id=origin.request_id,
             dialect=origin.dialect,
             ip_address=origin.ip_address,
@@ -90,25 +138,20 @@ class Pipeline:
             authenticate_s=authenticate_s,
             deadline_s=started_s + self._request_timeout_s,
         )
-        return await self.running.to_the_end(self._serve(call))
 
-    async def identify(self, secret: str | None) -> Caller:
-        """Who asks, for routes that serve no vectors. Raises an AccessError."""
-        return await self._authenticate(secret)
-
-    async def _serve(self, call: Call) -> EmbedResult:
+    async def _serve(self, call: Call[RequestT], stages: Stages[RequestT, AnsweredT]) -> Done[AnsweredT]:
         grant: Grant | None = None
-        served: Served | None = None
+        answered: AnsweredT | None = None
         entry: LedgerEntry | None = None
         metrics.request_began()
-        validate, resolve, execute = self._validate, self._resolve, self._execute  # of one and the same catalogue
         try:
             begun_s = time.monotonic()
-            model = await validate(call.request)
-            candidates = resolve(call.request, model)
-            grant = await self._admit(call, candidates)
+            model = await stages.validate(call.request)
+            candidates = stages.resolve(call.request, model)
+            matters = self._admit.depends_on_weight(call.caller)
+            grant = await self._admit(call, await stages.weigh(call.request, candidates, matters=matters))
             call.admit_s = time.monotonic() - begun_s
-            served = await execute(call, grant.candidates, self._planner)
+            answered = await stages.execute(call, grant.candidates)
         except GatewayError as error:
             call.error = error
             error.rate = self._admit.rate(call.caller)
@@ -117,18 +160,22 @@ class Pipeline:
             call.error = InternalError("The gateway failed; its log has the details.")
             raise call.error from error
         finally:
-            entry = await self._account(call, grant, served)
-        if entry is None or served is None:
+            entry = await self._account(call, grant, answered)
+        if entry is None or answered is None:
             raise InternalError("An answered request left no entry.")
-        return _result(call, served, entry, self._admit.rate(call.caller))
+        return Done(answered, entry, _timing(call), self._admit.rate(call.caller))
 
 
-def _result(call: Call, served: Served, entry: LedgerEntry, rate: Rate | None) -> EmbedResult:
-    timing = Timing(
+def _timing(call: Call[Any]) -> Timing:
+    return Timing(
         total_ms=(time.monotonic() - call.started_s) * 1000,
         authenticate_ms=call.authenticate_s * 1000,
         upstream_ms=call.upstream_s * 1000,
     )
+
+
+def _result(done: Done[Served]) -> EmbedResult:
+    served, entry = done.answered, done.entry
     return EmbedResult(
         model=entry.model,
         provider=entry.provider,
@@ -136,8 +183,8 @@ def _result(call: Call, served: Served, entry: LedgerEntry, rate: Rate | None) -
         usage=served.usage,
         cost_picodollars=entry.cost_picodollars,
         truncated=served.truncated,
-        timing=timing,
-        rate=rate,
+        timing=done.timing,
+        rate=done.rate,
     )
 
 

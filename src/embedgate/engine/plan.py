@@ -39,7 +39,7 @@ class Planner:
         self._cache = cache
         self._scope = scope
 
-    async def enter(self, call: Call, candidate: Candidate, progress: Progress) -> None:
+    async def enter(self, call: Call[EmbedRequest], candidate: Candidate, progress: Progress) -> None:
         """Go on with a candidate: look up what the cache knows of its space, unless that has been done.
 
         A large request leaves the event loop to others in between.
@@ -68,7 +68,9 @@ class Planner:
         if cache is not None:
             metrics.looked_up(hits, len(keys) - hits)
 
-    async def remember(self, call: Call, candidate: Candidate, keys: Sequence[bytes], outcome: Outcome) -> None:
+    async def remember(
+        self, call: Call[EmbedRequest], candidate: Candidate, keys: Sequence[bytes], outcome: Outcome
+    ) -> None:
         """Put a checked answer into the cache, if the request allows it and the vectors are whole.
 
         A large answer leaves the event loop to others in between.
@@ -89,7 +91,7 @@ class Planner:
                 ]
             )
 
-    def signature(self, call: Call, part: Part) -> Hashable:
+    def signature(self, call: Call[EmbedRequest], part: Part) -> Hashable:
         """What must be equal for the inputs of different callers to share one provider call."""
         batch = part.batch
         scope = self._owner(call.caller)
@@ -127,7 +129,7 @@ class Planner:
         is_kept = self._cache is not None and request.cache != "no-store" and not request.options
         return is_kept and candidate.model.is_matryoshka and candidate.model.cuts_exactly
 
-    def _key_parts(self, call: Call, candidate: Candidate, dim: int | None) -> tuple[str, ...]:
+    def _key_parts(self, call: Call[EmbedRequest], candidate: Candidate, dim: int | None) -> tuple[str, ...]:
         """What goes into the key of each input beside itself: everything that changes its vector, and whose it is."""
         request, route = call.request, candidate.route
         is_typed = bool(route.input_types or route.query_prefix or route.document_prefix)

@@ -1,7 +1,7 @@
 """What goes back over the socket: status, headers, and the body whole or in pieces."""
 
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from msgspec import Struct
 
@@ -14,8 +14,9 @@ from embedgate.core.errors import (
     UpstreamError,
 )
 from embedgate.core.money import usd_text
+from embedgate.core.quantise import QUANTISERS
 from embedgate.core.types import EmbedResult
-from embedgate.core.vectors import to_base64, to_json
+from embedgate.core.vectors import Vectors, to_base64, to_json
 
 Headers = list[tuple[bytes, bytes]]
 JSON = (b"content-type", b"application/json")
@@ -38,9 +39,8 @@ class Answer(Struct, frozen=True):
 
 def vector_pieces(result: EmbedResult, encoding_format: str, head: bytes, tail: bytes) -> Iterator[bytes]:
     """`head`, the data items of an embeddings list in the OpenAI format, `tail`: joined to pieces of PIECE_BYTES."""
-    is_base64 = encoding_format == "base64"
-    encode = to_base64 if is_base64 else to_json
-    quote = b'"' if is_base64 else b""
+    encode = _encoder(encoding_format)
+    quote = b'"' if encoding_format == "base64" else b""
     parts = [head]
     size = 0
     for index, vector in enumerate(result.vectors):
@@ -53,6 +53,14 @@ def vector_pieces(result: EmbedResult, encoding_format: str, head: bytes, tail: 
             parts, size = [], 0
     parts.append(tail)
     yield b"".join(parts)
+
+
+def _encoder(encoding_format: str) -> Callable[[Vectors], bytes]:
+    """Writes one vector, without quotes."""
+    if encoding_format == "base64":
+        return to_base64
+    quantise = QUANTISERS.get(encoding_format)
+    return to_json if quantise is None else lambda vector: to_json(quantise(vector))
 
 
 def result_headers(result: EmbedResult) -> Headers:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from embedgate.core.errors import InvalidInput, MalformedRequest, MissingFields, UnsupportedOption
+from embedgate.core.quantise import Quantisation
 from embedgate.core.types import CacheUse, EmbedRequest, Input, InputType, TokenIds, Truncate
 
 T = TypeVar("T")
@@ -21,7 +22,8 @@ _texts = msgspec.json.Decoder(tuple[str, ...])
 _token_ids = msgspec.json.Decoder(tuple[_TokenId, ...])
 _token_lists = msgspec.json.Decoder(tuple[tuple[_TokenId, ...], ...])
 
-ENCODING_FORMATS: tuple[Literal["float", "base64"], ...] = ("float", "base64")
+EncodingFormat = Literal["float", "base64", "int8", "uint8", "binary", "ubinary"]
+ENCODING_FORMATS: tuple[EncodingFormat, ...] = ("float", "base64", "int8", "uint8", "binary", "ubinary")
 CACHE_USES: tuple[CacheUse, ...] = ("store", "no-store")
 INPUT_TYPES: tuple[InputType, ...] = ("query", "document")
 TRUNCATES: tuple[Truncate, ...] = ("none", "start", "end")
@@ -34,7 +36,7 @@ class Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
     model: str
     input: str | tuple[str, ...]
-    encoding_format: Literal["float", "base64"] | None = None
+    encoding_format: EncodingFormat | None = None
     dimensions: int | None = None
     input_type: InputType | None = None
     truncate: Truncate | None = None
@@ -48,6 +50,7 @@ class Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
     def request(self, model: str, provider: str | None) -> tuple[EmbedRequest, str]:
         """The request, and the encoding format asked for. model, provider: as the dialect understands them."""
+        encoding_format = self.encoding_format or "float"
         request = EmbedRequest(
             model=model,
             inputs=self.inputs(),
@@ -57,8 +60,14 @@ class Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
             user=self.user,
             provider=provider,
             cache=self.cache or "store",
+            quantisation=quantisation_of(encoding_format),
         )
-        return request, self.encoding_format or "float"
+        return request, encoding_format
+
+
+def quantisation_of(encoding_format: EncodingFormat) -> Quantisation | None:
+    """What vectors are rounded to for an encoding format; None where they stay as they are."""
+    return None if encoding_format in ("float", "base64") else encoding_format
 
 
 _plain = msgspec.json.Decoder(Plain)

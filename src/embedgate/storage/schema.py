@@ -6,7 +6,7 @@ a new migration and a new `REVISION`.
 
 import sqlalchemy as sa
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration, which this program reads and writes."""
 
 metadata = sa.MetaData(
@@ -193,6 +193,8 @@ ledger = sa.Table(
     sa.Column("project_id", sa.String(64)),
     sa.Column("authenticate_ms", sa.Double, nullable=False, server_default="0"),
     sa.Column("admit_ms", sa.Double, nullable=False, server_default="0"),
+    sa.Column("action", sa.String(16), nullable=False, server_default="embedding"),
+    sa.Column("output_tokens", sa.BigInteger, nullable=False, server_default="0"),
     sa.Index(None, "at_ms"),
     sa.Index(None, "user_id", "at_ms"),
     sa.Index(None, "key_id", "at_ms"),

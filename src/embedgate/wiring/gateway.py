@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from embedgate import telemetry
 from embedgate.administration import Actor, Administration, open_stores
@@ -13,7 +14,7 @@ from embedgate.core.access import Caller, Rules
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import ConfigError, DependencyMissing, ProviderKeyMissing
 from embedgate.core.ports import Embedder, Provider, VectorCache
-from embedgate.core.types import CacheStats, EmbedRequest, EmbedResult, Input, InputType, Model
+from embedgate.core.types import CacheStats, EmbedRequest, EmbedResult, Input, InputType, Model, Served
 from embedgate.core.vectors import Vectors
 from embedgate.engine.account import Accountant
 from embedgate.engine.admit import Admission
@@ -21,11 +22,13 @@ from embedgate.engine.authenticate import Authenticator
 from embedgate.engine.budgets import Budgets
 from embedgate.engine.compare import Verdict
 from embedgate.engine.execute import Executor
+from embedgate.engine.find_model import ModelFinder
 from embedgate.engine.limits import Limits
-from embedgate.engine.pipeline import Pipeline
+from embedgate.engine.pipeline import Pipeline, Stages, Work
 from embedgate.engine.plan import Planner
 from embedgate.engine.resolve import Resolver
 from embedgate.engine.validate import Validator
+from embedgate.engine.weigh import EmbeddingScale
 from embedgate.inference.counters import KnownTokenizers
 from embedgate.policy.decider import CedarDecider
 from embedgate.providers import fake, hosts
@@ -64,14 +67,13 @@ class Gateway:
             self.limits,
             self.budgets,
             storage.ledger,
-            self._tokenizers,
             settings.access.is_emergency,
         )
+        self._planner = Planner(self._tokenizers, storage.cache, settings.cache.scope)
         self.pipeline = Pipeline(
             Authenticator(storage.keys, settings.keys.prefix),
-            *self._stages(),
+            self._work(),
             self._admission,
-            Planner(self._tokenizers, storage.cache, settings.cache.scope),
             Accountant(storage.ledger, charges_reuse=settings.cache.reuse_costs == "full"),
             settings.server.request_timeout_s,
         )
@@ -184,7 +186,7 @@ class Gateway:
         old = self._providers
         self._providers = self._open_providers(decided, old)
         self._decided, self._stored = decided, stored
-        self.pipeline.reroute(*self._stages())
+        self.pipeline.reroute(self._work())
         for name, provider in old.items():
             if self._providers.get(name) is not provider:
                 task = asyncio.get_running_loop().create_task(self._retire(provider))
@@ -213,19 +215,26 @@ class Gateway:
             providers[FAKE] = old.get(FAKE) or fake.FakeProvider()
         return providers
 
-    def _stages(self) -> tuple[Validator, Resolver, Executor]:
-        """The stages that depend on which models and providers there are."""
+    def _work(self) -> Work:
+        """What depends on which models and providers there are."""
         decided, settings = self._decided, self.settings
-        default_model = decided.default_model(settings.local.default_model)
-        return (
-            Validator(decided.catalog, settings.limits, self._tokenizers, decided.switched_on, default_model),
-            Resolver(
-                decided.catalog,
-                decided.switched_on,
-                decided.explain_off,
-                refuses_unpriced=settings.catalog.unpriced == "refuse",
-            ),
-            Executor(self._providers, self._tokenizers, settings.upstream, decided.gathering(), decided.space_of),
+        find = ModelFinder(decided.catalog, decided.switched_on, decided.default_model(settings.local.default_model))
+        resolve = Resolver(
+            decided.catalog,
+            decided.switched_on,
+            decided.explain_off,
+            refuses_unpriced=settings.catalog.unpriced == "refuse",
+        )
+        return Work(embedding=self._embedding(find, resolve))
+
+    def _embedding(self, find: ModelFinder, resolve: Resolver) -> Stages[EmbedRequest, Served]:
+        decided, settings = self._decided, self.settings
+        execute = Executor(self._providers, self._tokenizers, settings.upstream, decided.gathering(), decided.space_of)
+        return Stages(
+            validate=Validator(find, settings.limits, self._tokenizers),
+            resolve=resolve,
+            weigh=EmbeddingScale(self._tokenizers),
+            execute=partial(execute, plans=self._planner),
         )
 
 

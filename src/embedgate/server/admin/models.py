@@ -14,7 +14,7 @@ from embedgate.server.admin.wire import Listed, ListQuery, Usd, pick, sorts
 class ModelQuery(ListQuery):
     """Which models."""
 
-    action: Literal["embedding", "chat"] | None = None
+    action: Literal["embedding", "chat", "rerank"] | None = None
     provider: Annotated[str | None, Meta(description="One that serves it, on or off.")] = None
     is_on: Annotated[bool | None, Meta(description="Whether a provider that serves it is on.")] = None
     sort: Annotated[str, sorts("id", "action", "space", "max_input_tokens")] = ""
@@ -46,7 +46,7 @@ class CatalogModel(Struct, frozen=True):
     """A model."""
 
     id: str
-    action: Literal["embedding", "chat"]
+    action: Literal["embedding", "chat", "rerank"]
     status: str
     note: str | None
     space: Annotated[str | None, Meta(description="Vectors of one space can be compared.")]

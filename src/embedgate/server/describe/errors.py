@@ -66,6 +66,10 @@ def _of_requests(settings: Settings, model: Model) -> tuple[GatewayError, ...]:
         errors.NotAnEmbeddingModel(
             f"Model gpt-4o does not support embedding action. Use {model.id} instead.", param="model"
         ),
+        errors.WrongAction(
+            f"Model {model.id} does not support completion action. See GET /v1/models for models that do.",
+            param="model",
+        ),
         errors.UnknownModel(
             f"The model 'no/such' does not exist here. Use {model.id}, or see GET /v1/models.", param="model"
         ),

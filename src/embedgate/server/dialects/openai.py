@@ -13,7 +13,7 @@ from embedgate.core.access import Rate
 from embedgate.core.errors import GatewayError, InternalError, MissingFields, UnsupportedOption
 from embedgate.core.types import EmbedRequest, EmbedResult, Routing
 from embedgate.server.answer import JSON, Answer, Headers, error_headers, result_headers, vector_pieces
-from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields, plain
+from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields, plain, quantisation_of
 
 NAME: Literal["openai"] = "openai"
 SplitName = Callable[[str], tuple[str, str | None]]
@@ -76,6 +76,7 @@ def _read_each(body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
         cache=fields.choice("cache", CACHE_USES) or "store",
         allow_space_change=fields.flag("allow_space_change") or False,
         options=fields.rest(),
+        quantisation=quantisation_of(encoding_format),
     )
     return request, encoding_format
 

@@ -39,11 +39,12 @@ from embedgate.core.errors import (
     UnknownModel,
     UnknownProvider,
     UpstreamError,
+    WrongAction,
 )
 from embedgate.core.money import usd_text
 from embedgate.core.types import EmbedRequest, EmbedResult
 from embedgate.server.answer import JSON, Answer, Headers, error_headers, result_headers, vector_pieces
-from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields, plain
+from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields, plain, quantisation_of
 
 NAME: Literal["ziri"] = "ziri"
 SplitName = Callable[[str], tuple[str, str | None]]
@@ -63,6 +64,7 @@ TABLE: tuple[tuple[type[GatewayError], int, str], ...] = (
     (Overloaded, 503, "QUEUE_FULL"),
     (MissingFields, 400, "MISSING_FIELDS"),
     (NotAnEmbeddingModel, 400, "ACTION_NOT_SUPPORTED"),
+    (WrongAction, 400, "ACTION_NOT_SUPPORTED"),
     (UnknownModel, 400, "MODEL_NOT_SUPPORTED"),
     (ModelNotAtProvider, 400, "MODEL_NOT_SUPPORTED"),
     (UnknownProvider, 404, "PROVIDER_NOT_FOUND"),
@@ -116,6 +118,7 @@ def _read_each(body: bytes) -> tuple[EmbedRequest, str]:
         provider=provider,
         cache=fields.choice("cache", CACHE_USES) or "store",
         options=fields.rest(),
+        quantisation=quantisation_of(encoding_format),
     )
     return request, encoding_format
 

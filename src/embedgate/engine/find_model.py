@@ -1,0 +1,66 @@
+"""The model that a request names, or why there is none: with the name that was meant, where it can be guessed."""
+
+from collections.abc import Collection
+
+from embedgate.catalog import Catalog
+from embedgate.core.errors import ModelNotAtProvider, NotAnEmbeddingModel, UnknownModel, UnknownProvider, WrongAction
+from embedgate.core.types import Action, Model
+
+_VERBS: dict[Action, str] = {"embedding": "embedding", "chat": "completion", "rerank": "rerank"}
+
+
+class ModelFinder:
+    """Knows the catalogue, and which providers are on."""
+
+    def __init__(self, catalog: Catalog, switched_on: Collection[str], default_model: str) -> None:
+        """switched_on: providers that can be called. default_model: an embedding model, named when nothing fits."""
+        self._catalog = catalog
+        self._switched_on = switched_on
+        self._default_model = default_model
+
+    def __call__(self, name: str, provider: str | None, action: Action) -> Model:
+        """The model of that name, made for `action`. provider: the only one that may serve it; then `name` may be its.
+
+        Raises UnknownProvider, ModelNotAtProvider, UnknownModel, NotAnEmbeddingModel or WrongAction.
+        """
+        if provider and provider not in self._catalog.providers():
+            raise UnknownProvider(f"There is no provider {provider[:100]!r} here.", param="provider")
+        model = self._catalog.at_provider(provider, name) if provider else self._catalog.find(name)
+        if model is None and provider and self._catalog.find(name):
+            raise ModelNotAtProvider(f"Model {name[:200]} is not served by {provider}.", param="model")
+        if model is None:
+            raise UnknownModel(self._explain_unknown(name), param="model")
+        if model.action != action:
+            error = NotAnEmbeddingModel if action == "embedding" else WrongAction
+            suggestion = self._suggest(model, provider, action)
+            advice = f"Use {suggestion} instead." if suggestion else "See GET /v1/models for models that do."
+            raise error(f"Model {name} does not support {_VERBS[action]} action. {advice}", param="model")
+        return model
+
+    def _suggest(self, model: Model, provider: str | None, action: Action) -> str | None:
+        """The cheapest model near the one asked for: of the provider that was named, else one that is on."""
+        wanted = {provider} if provider else set(self._switched_on)
+        near = [
+            (route.price.picodollars_per_token, other)
+            for other in self._catalog.models()
+            for route in other.routes
+            if other.action == action
+            and route.provider in wanted
+            and route.price
+            and (provider or other.author == model.author)
+        ]
+        if not near:
+            return self._default_model if action == "embedding" else None
+        _, cheapest = min(near, key=lambda pair: pair[0])
+        return cheapest.name if provider else cheapest.id
+
+    def _explain_unknown(self, name: str) -> str:
+        ambiguous = self._catalog.ambiguous(name)
+        if ambiguous:
+            return f"The model name {name!r} fits several models: {', '.join(ambiguous[:5])}. Use one of these ids."
+        replacement = self._catalog.retired(name)
+        if replacement:
+            return f"The model {name!r} was shut down by its provider. Use {replacement} instead."
+        close = self._catalog.close_matches(name)
+        hint = f"Did you mean {' or '.join(close)}?" if close else f"Use {self._default_model}, or see GET /v1/models."
+        return f"The model {name[:200]!r} does not exist here. {hint}"
