@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 _LEXEME = re.compile(
     r"""
-    (?P<blank>(?:\s+|//[^\n\r]*)+)
+    (?P<blank>(?:[^\S\x1c-\x1f]+|//[^\n\r]*)+)  # what Python calls blank and Unicode does not, Cedar does not either
   | "(?:\\.|[^"\\])*"
   | [A-Za-z_][A-Za-z0-9_]*
   | [0-9]+
