@@ -45,18 +45,21 @@ docs: $(STAMP)  ## Write the reference pages anew from the code
 bench: $(STAMP)  ## Measure the gateway (PEERS=litellm,portkey for these too; ARGS=--help)
 	@$(BIN)/python -m bench $(if $(PEERS),--peers $(PEERS)) $(if $(ENGINES),--engines $(ENGINES)) $(ARGS)
 
-lock: $(TOOLS)/bin/uv  ## Resolve the dependencies into requirements.lock (ARGS=--upgrade for newer versions)
+lock: $(TOOLS)/bin/uv  ## Resolve the dependencies into the lock files (ARGS=--upgrade for newer versions)
 	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \
 	    --no-annotate --no-emit-index-url --no-header $(ARGS) --no-emit-package sentence-transformers --no-emit-package torch --output-file requirements.lock
+	$(UV) pip compile tests/sdk/python/requirements.in --excludes tests/sdk/python/excludes.txt \
+	    --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --no-header $(ARGS) \
+	    --output-file tests/sdk/python/requirements.lock
 
 clean:  ## Remove the environment and every cache of this checkout
 	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
-# The OpenAI SDK for Node, which the tests try against the gateway; without npm those tests say so and skip.
+# The SDKs for Node, which the tests try against the gateway; without npm those tests say so and skip.
 $(NODE_STAMP): tests/sdk/node/package.json tests/sdk/node/package-lock.json
 	@if command -v npm >/dev/null; then \
 	    npm ci --silent --no-audit --no-fund --prefix tests/sdk/node && touch $@ \
-	    || echo "npm could not install the OpenAI SDK for Node; its tests will be skipped" >&2; fi
+	    || echo "npm could not install the SDKs for Node; their tests will be skipped" >&2; fi
 
 $(TOOLS)/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "embedgate needs Python 3.11 or later, found %s; set PYTHON=..." % sys.version.split()[0])'

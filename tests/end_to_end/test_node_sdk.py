@@ -2,10 +2,7 @@
 
 import base64
 import json
-import os
-import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,23 +11,17 @@ import pytest
 from rs_bpe.bpe import openai as bpe
 
 from running import RunningGateway
+from sdk_programs import NODE_FOLDER, node_with
 
-NODE_FOLDER = Path(__file__).parents[1] / "sdk" / "node"
 TEXTS = ["The cat sat on the mat.", "Ein Satz, der länger ist.", "短い文"]
 
 
 @pytest.fixture(scope="module")
 def answers(served: RunningGateway) -> dict[str, Any]:
     """What the SDK got."""
-    node = shutil.which("node")
-    if node is None or not (NODE_FOLDER / "node_modules" / "openai").is_dir():
-        reason = "node, or its packages in tests/sdk/node, are not here: install node and npm, then `make test`"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
     tokens = json.dumps(bpe.cl100k_base().encode(TEXTS[0]))
     command = [
-        node,
+        node_with("openai"),
         "check.mjs",
         f"{served.url}/v1",
         served.key,
