@@ -1,6 +1,6 @@
 """The catalogue: the facts that come with the package, how names are found, and files of the operator."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,8 +41,8 @@ def test_every_compiled_entry_is_a_route(catalog: Catalog) -> None:
     assert embedding_routes.count("vllm") == embedding_routes.count("tei") == 27
     assert len(embedding_routes) - embedding_routes.count("vllm") == HOSTED_EMBEDDING_ENTRIES
     assert len(catalog.embedding_models()) == 77
-    assert len(catalog.models()) - len(catalog.embedding_models()) == 28
-    assert len(catalog.providers()) == 32
+    assert Counter(model.action for model in catalog.models()) == {"embedding": 77, "chat": 31, "rerank": 18}
+    assert len(catalog.providers()) == 34
 
 
 def test_every_route_is_found_by_each_of_its_names(catalog: Catalog) -> None:
@@ -53,6 +53,51 @@ def test_every_route_is_found_by_each_of_its_names(catalog: Catalog) -> None:
         for route in model.routes:
             for name in (route.upstream_model, model.id, model.name):
                 assert catalog.at_provider(route.provider, name) is model
+
+
+@pytest.mark.parametrize(
+    ("provider", "upstream_model", "model_id", "max_input_tokens", "per_token", "per_search"),
+    [
+        ("cohere", "rerank-v4.0-pro", "cohere/rerank-v4.0-pro", 32_768, 0, 2_500_000_000),
+        ("cohere", "rerank-v3.5", "cohere/rerank-v3.5", 4096, 0, 2_000_000_000),
+        ("voyage", "rerank-2.5-lite", "voyage/rerank-2.5-lite", 32_000, 20_000, None),
+        ("tei", "BAAI/bge-reranker-v2-m3", "BAAI/bge-reranker-v2-m3", 8192, 0, None),
+    ],
+)
+def test_models_that_order_documents_are_priced_by_the_token_or_by_the_search(
+    catalog: Catalog,
+    provider: str,
+    upstream_model: str,
+    model_id: str,
+    max_input_tokens: int,
+    per_token: int,
+    per_search: int | None,
+) -> None:
+    model = catalog.at_provider(provider, upstream_model)
+    assert model is catalog.find(model_id)
+    assert model is not None
+    assert (model.action, model.space, model.dims, model.max_input_tokens) == ("rerank", None, None, max_input_tokens)
+    price = route_of(model, provider).price
+    assert price is not None
+    assert (price.picodollars_per_token, price.picodollars_per_search) == (per_token, per_search)
+
+
+def test_a_price_by_the_search_can_be_put_over_ours(file: Path) -> None:
+    file.write_text(
+        """
+        [[model]]
+        id = "cohere/rerank-v3.5"
+        [[model.route]]
+        provider = "cohere"
+        usd_per_thousand_searches = "1.5"
+        """
+    )
+    price = route_of(Catalog.load(file).find("cohere/rerank-v3.5"), "cohere").price
+    assert price is not None
+    assert price.picodollars_per_search == 1_500_000_000
+    file.write_text(file.read_text().replace("1.5", "0.0000000001"))
+    with pytest.raises(ConfigError, match="dollars per thousand searches is finer than 0.000000001"):
+        Catalog.load(file)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +249,9 @@ def test_a_misspelt_name_has_close_matches(catalog: Catalog) -> None:
     assert catalog.close_matches("text-embeding-3-smal")[0] == "openai/text-embedding-3-small"
     assert catalog.close_matches("baai/bge_m3") == ["BAAI/bge-m3"]
     assert catalog.close_matches("q" * 100_000) == []
+    assert catalog.close_matches("rerank-v35") == catalog.close_matches("rerank-v35", "rerank")
+    assert catalog.close_matches("rerank-v35")[0] == "cohere/rerank-v3.5"
+    assert catalog.close_matches("rerank-v35", "embedding") == []
 
 
 def test_a_file_overrides_what_it_gives_and_keeps_the_rest(catalog: Catalog, file: Path) -> None:

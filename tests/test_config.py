@@ -78,6 +78,14 @@ def test_provider_keys_come_from_the_environment_or_a_file(tmp_path: Path) -> No
     assert "sk-from-env" not in repr(config.load(environment={"OPENAI_API_KEY": "sk-from-env"}))
 
 
+@pytest.mark.parametrize("pause_s", ["0", "60", "86400"])
+def test_checks_of_vectors_are_off_or_seldom(pause_s: str) -> None:
+    assert config.load(environment={"EMBEDGATE_UPSTREAM__VERIFY_EVERY_S": pause_s})
+    for costly in ("5", "-1", "nan"):
+        with pytest.raises(ConfigError, match="must be 0, for no checks, or at least 60"):
+            config.load(environment={"EMBEDGATE_UPSTREAM__VERIFY_EVERY_S": costly})
+
+
 def test_every_setting_has_a_sentence() -> None:
     infos = list(fields())
     assert len(infos) > 20

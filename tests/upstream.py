@@ -102,6 +102,10 @@ class Seen:
         return content
 
 
+AnswerTo = Callable[[Seen], Answer]
+"""How a call is answered that came so."""
+
+
 class Upstream:
     """The running server. Made by `running_upstream`."""
 
@@ -115,7 +119,7 @@ class Upstream:
         self.vector_of: VectorOf = fake.vector
         self.connections = 0
         self.open_connections = 0
-        self._usual = Answer()
+        self._usual: Answer | AnswerTo = Answer()
         self._script: deque[Answer] = deque()
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
@@ -131,8 +135,8 @@ class Upstream:
         """Answer the next calls so, one each; after them as usual."""
         self._script.extend(answers)
 
-    def usually(self, answer: Answer) -> None:
-        """Answer so whatever is not scripted."""
+    def usually(self, answer: Answer | AnswerTo) -> None:
+        """Answer so whatever is not scripted, or as a function of the request says, which the server's thread calls."""
         self._usual = answer
 
     def reset(self) -> None:
@@ -183,16 +187,18 @@ class Upstream:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int) -> None:
         while True:
-            seen = await _request(reader, connection)
+            seen = await read_request(reader, connection)
             self.requests.append(seen)
             answer = self._script.popleft() if self._script else self._usual
+            if not isinstance(answer, Answer):
+                answer = answer(seen)
             if answer.gate is not None:
                 await asyncio.to_thread(answer.gate.wait, 30)
             await asyncio.sleep(answer.delay_s)
             if answer.ending == "drop":
                 return
             if answer.ending == "reset":
-                _reset(writer)
+                reset_connection(writer)
                 return
             head, body = self._response(seen, answer)
             if _is_billed(seen, answer):
@@ -202,7 +208,7 @@ class Upstream:
             await writer.drain()
             if answer.ending == "half":
                 # Half of a body of a few bytes may still be in the kernel when the reset overtakes it, which is fine.
-                _reset(writer)
+                reset_connection(writer)
             if answer.ending != "keep":
                 return
 
@@ -252,7 +258,8 @@ def running_upstream() -> Iterator[Upstream]:
         thread.join()
 
 
-async def _request(reader: asyncio.StreamReader, connection: int) -> Seen:
+async def read_request(reader: asyncio.StreamReader, connection: int) -> Seen:
+    """The next request of a connection. Raises IncompleteReadError when there is none."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.strip().split("\r\n")
     method, path, _ = first.split(" ")
@@ -273,7 +280,7 @@ def _is_billed(seen: Seen, answer: Answer) -> bool:
     return has_vectors and answer.ending in ("keep", "close")
 
 
-def _reset(writer: asyncio.StreamWriter) -> None:
+def reset_connection(writer: asyncio.StreamWriter) -> None:
     """End a connection with RST instead of FIN."""
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

@@ -204,8 +204,16 @@ def _models() -> Iterator[str]:
     for author, group in groupby(models, key=lambda model: model.author):
         yield f"## {author}"
         yield _table(columns, [row for model in group for row in _model_rows(model, supported)])
-    yield "## Chat models\n\nKnown so that a request for vectors is refused by name, with a model that makes them."
-    yield _code(sorted(model.id for model in catalog.models() if model.action == "chat"))
+    yield (
+        "## Order documents\n\nFor [`POST /v1/rerank`](../rerank.md). Tokens are those of a document and the query "
+        "together; a price is per million tokens, unless it says that it is per thousand searches."
+    )
+    yield _table(("Model", "Tokens", "Provider", "$", "Remarks"), _rerank_rows(catalog, supported))
+    yield (
+        "## Chat\n\nFor `POST /v1/chat/completions`. Tokens are the most that go in, and the most that come out. A "
+        "price is of input; those of input that the provider has kept, and of output, are named."
+    )
+    yield _table(("Model", "Tokens", "Provider", "$ per million", "Remarks"), _chat_rows(catalog, supported))
     yield "## Shut down\n\nA request for one of these is answered with the name of what to use now."
     yield _table(("Model", "Since", "Use"), _retired_rows())
 
@@ -216,8 +224,23 @@ def _local_rows() -> Iterator[tuple[str, ...]]:
         yield f"`local/{model.name}`", size, tokens, "local", "0", f"space `{model.space}`"
 
 
+def _rerank_rows(catalog: Catalog, supported: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    models = [model for model in catalog.models() if model.action == "rerank"]
+    for model in sorted(models, key=lambda model: model.id.casefold()):
+        for name, _, *cells in _model_rows(model, supported):
+            yield name, *cells
+
+
+def _chat_rows(catalog: Catalog, supported: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    models = [model for model in catalog.models() if model.action == "chat"]
+    for model in sorted(models, key=lambda model: model.id.casefold()):
+        for name, _, tokens, *cells in _model_rows(model, supported):
+            out = f", {model.max_output_tokens:,} out" if name and model.max_output_tokens else ""
+            yield name, tokens + out, *cells
+
+
 def _model_rows(model: Model, supported: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    space = f"space `{model.space}`" if model.space != model.id else ""
+    space = f"space `{model.space}`" if model.space not in (None, model.id) else ""
     status = model.status if model.status != "active" else ""
     cells, remarks = [f"`{model.id}`", _size(model.dims), f"{model.max_input_tokens:,}"], [status, space, model.note]
     for route in model.routes:
@@ -236,7 +259,19 @@ def _size(dims: DimRange | None) -> str:
 def _price(route: Route) -> str:
     if route.price is None:
         return ""
-    return f"{(Decimal(route.price.picodollars_per_token) / 1_000_000).normalize():f}"
+    if route.price.picodollars_per_search:
+        return f"{(Decimal(route.price.picodollars_per_search) / 1_000_000_000).normalize():f} per 1,000 searches"
+    price = route.price
+    named = (
+        ("", price.picodollars_per_token),
+        ("cached ", price.cached_input_picodollars_per_token),
+        ("out ", price.output_picodollars_per_token),
+    )
+    return ", ".join(f"{name}{_per_million(amount)}" for name, amount in named if amount is not None)
+
+
+def _per_million(picodollars_per_token: int) -> str:
+    return f"{(Decimal(picodollars_per_token) / 1_000_000).normalize():f}"
 
 
 def _retired_rows() -> list[tuple[str, ...]]:
@@ -306,12 +341,16 @@ def _providers() -> Iterator[str]:
         "can be changed there: see [use a provider](../use-a-provider.md)."
     )
     table = hosts.load()
-    columns = ("Provider", "Address", "Key", "One call takes", "Calls at once", "Takes", "Remarks")
+    columns = ("Provider", "Address", "Key", "One call takes", "Calls at once", "Takes", "Chat", "Remarks")
     yield _table(columns, [_host_row(name, host) for name, host in table.items()])
     yield (
         f"`{GENERIC}` stands for a provider of your own name that speaks the OpenAI format. `local` runs models in "
         f"the process and needs no address and no key. `fake` gives vectors without meaning, for tests and dry runs, "
         f"as the model `{fake.MODEL_ID}`; it is off until `providers.fake.enabled` is true."
+    )
+    yield (
+        "*One call takes* is about embeddings. *Chat* is the path of [chat completions](../use-a-provider.md#chat) "
+        "behind the address; without one a provider has none."
     )
     known = Catalog.builtin().providers() - table.keys()
     yield f"In the catalogue, for their prices and names, but not supported by this version: {_code(sorted(known))}."
@@ -327,6 +366,7 @@ def _host_row(name: str, host: Host) -> tuple[str, ...]:
         ("`user`", host.accepts_user),
         ("unknown fields", host.accepts_unknown_options),
         *((f'`truncate` "{side}"', side in host.truncate) for side in ("start", "end")),
+        ("documents to order", hosts.vendor(host).rerank is not None),
     )
     return (
         f"`{name}`",
@@ -335,6 +375,7 @@ def _host_row(name: str, host: Host) -> tuple[str, ...]:
         ", ".join(f"{n:,} {unit}" for n, unit in per_call if n is not None),
         str(limits.max_parallel),
         ", ".join(what for what, is_taken in takes if is_taken),
+        f"`{host.chat.path}`" if host.chat else "",
         host.note,
     )
 

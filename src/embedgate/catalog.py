@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from embedgate.core.errors import ConfigError
-from embedgate.core.money import price_from_usd_per_million
+from embedgate.core.money import price_from_usd_per_million, price_from_usd_per_thousand
 from embedgate.core.types import Action, BatchLimits, Confidence, DimRange, Model, ParamValue, Price, Route
 
 _Table = dict[str, Any]
@@ -30,7 +30,7 @@ _ProviderName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 _Tokenizer = Annotated[str, msgspec.Meta(pattern=r"^(tiktoken:\S+|hf:\S+|local|unknown)$")]
 
 _NO_DIMS = DimRange(0, 0, 0)
-"""For the routes of chat models, which make no vectors."""
+"""For the routes of models that make no vectors."""
 _LONGEST_NAME = 100
 """Nobody who mistypes a name writes a longer one; comparing a huge one with every id would be slow."""
 
@@ -119,12 +119,16 @@ class Catalog:
                 return replacement
         return None
 
-    def close_matches(self, name: str) -> list[str]:
-        """Up to three ids of embedding models that look like `name`, the closest first. For messages: it is slow."""
+    def close_matches(self, name: str, action: Action | None = None) -> list[str]:
+        """Up to three ids that look like `name`, the closest first. For messages: it is slow.
+
+        action: of the models; None for all.
+        """
         ids = {}
-        for model in self.embedding_models():
-            ids[model.name.casefold()] = model.id
-            ids[model.id.casefold()] = model.id
+        for model in self.models():
+            if action in (None, model.action):
+                ids[model.name.casefold()] = model.id
+                ids[model.id.casefold()] = model.id
         close = difflib.get_close_matches(name[:_LONGEST_NAME].casefold(), ids, n=6, cutoff=0.7)
         return list(dict.fromkeys(ids[key] for key in close))[:3]
 
@@ -161,6 +165,10 @@ def _at_providers(models: Iterable[Model]) -> dict[str, _Names]:
 
 class _PicodollarsPerToken(int):
     """A price: written in dollars per million tokens, read as picodollars per token."""
+
+
+class _PicodollarsPerSearch(int):
+    """A price: written in dollars per thousand searches, read as picodollars per search."""
 
 
 class _DimsRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -230,6 +238,7 @@ class _RouteRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     usd_per_million_input_tokens: _PicodollarsPerToken | None = None
     usd_per_million_cached_input_tokens: _PicodollarsPerToken | None = None
     usd_per_million_output_tokens: _PicodollarsPerToken | None = None
+    usd_per_thousand_searches: _PicodollarsPerSearch | None = None
     price_as_of: str | None = None
     price_source: str | None = None
     confidence: Confidence = "confirmed"
@@ -334,10 +343,13 @@ def _mistakes_in(table: _Table, row_type: type[_Row]) -> Iterator[str]:
             yield f"{name} is missing"
 
 
-def _read_price(_: type, value: Any) -> _PicodollarsPerToken:
-    """The checker's way to read the one type that it does not know. Its ValueError is reported with its place."""
+def _read_price(kind: type, value: Any) -> int:
+    """The checker's way to read the two types that it does not know. Its ValueError is reported with its place."""
     try:
-        return _PicodollarsPerToken(price_from_usd_per_million(msgspec.convert(value, Decimal)))
+        amount = msgspec.convert(value, Decimal)
+        if kind is _PicodollarsPerSearch:
+            return _PicodollarsPerSearch(price_from_usd_per_thousand(amount))
+        return _PicodollarsPerToken(price_from_usd_per_million(amount))
     except ConfigError as error:
         raise ValueError(str(error)) from error
 
@@ -349,7 +361,7 @@ def _model(tables: _ModelTables, mistakes: list[str]) -> Model | None:
     route_rows = [
         _checked(table, _RouteRow, f"{place} at {provider}", mistakes) for provider, table in tables.routes.items()
     ]
-    is_embedding = tables.fields.get("action") != "chat"
+    is_embedding = tables.fields.get("action", "embedding") == "embedding"
     if is_embedding and "dims" not in tables.fields:
         mistakes.append(f"{place}: dims is missing")
     if not route_rows:
@@ -406,16 +418,17 @@ def _route(row: _RouteRow, model: _ModelRow, dims: DimRange) -> Route:
 
 
 def _price(row: _RouteRow) -> Price | None:
-    of_input = row.usd_per_million_input_tokens
+    of_input, of_search = row.usd_per_million_input_tokens, row.usd_per_thousand_searches
     of_output, of_cached = row.usd_per_million_output_tokens, row.usd_per_million_cached_input_tokens
-    if of_input is None:
+    if of_input is None and of_search is None:
         return None
     return Price(
-        picodollars_per_token=int(of_input),
+        picodollars_per_token=int(of_input or 0),
         as_of=row.price_as_of,
         source=row.price_source,
         output_picodollars_per_token=None if of_output is None else int(of_output),
         cached_input_picodollars_per_token=None if of_cached is None else int(of_cached),
+        picodollars_per_search=None if of_search is None else int(of_search),
     )
 
 

@@ -7,7 +7,7 @@ Prometheus conventions: base units, `_total` for counters.
 
 import bisect
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -75,6 +75,12 @@ _calls = _Counter("provider_calls", "Calls to providers, by how they ended.", "p
 _call_s = _Histogram("provider_call_seconds", "Seconds of a provider call.", "provider", _LATENCY_S)
 _call_inputs = _Histogram("provider_call_inputs", "Inputs of a provider call.", "provider", _SIZES)
 _bad_answers = _Counter("bad_answers", "Answers of providers that were wrong and so not used.", "provider")
+_hedges = _Counter("hedged_calls", "Calls that a second route was asked beside, by whether its answer counted.", "result")
+_works: dict[tuple[str, str], bool] = {}
+_drifted: dict[tuple[str, str], bool] = {}
+_account_blocks = _Counter("account_blocks", "Times that an account of a provider was left out.", "account", "reason")
+_limit_refusals = _Counter("limit_refusals", "Calls that an account's limits left no room for in time.", "account")
+_account_waiting: defaultdict[str, int] = defaultdict(int)
 _running = {"now": 0}
 
 
@@ -124,6 +130,37 @@ def provider_call(provider: str, outcome: str, n_inputs: int, spent_s: float) ->
         _bad_answers.values[provider,] += 1
 
 
+def hedged(is_won: bool) -> None:
+    """A second route was asked because the first took long. is_won: whether its answer was the one to count."""
+    _hedges.values["won" if is_won else "lost",] += 1
+
+
+def route_works(model: str, provider: str, *, works: bool) -> None:
+    """Whether requests go to a route of the catalogue, or to others because it fails."""
+    _works[model, provider] = works
+
+
+def routes_checked(drifted: Mapping[tuple[str, str], bool]) -> None:
+    """Whether routes give the vectors that they should, by model and provider: those that were checked last."""
+    _drifted.clear()
+    _drifted.update(drifted)
+
+
+def account_blocked(account: str, reason: str) -> None:
+    """An account of a provider is left out for a while. reason: `limit` or `key`."""
+    _account_blocks.values[account, reason] += 1
+
+
+def account_waits(account: str, change: int) -> None:
+    """So many more calls wait for room at an account, or fewer."""
+    _account_waiting[account] += change
+
+
+def limit_refused(account: str) -> None:
+    """A call found no room at an account in time."""
+    _limit_refusals.values[account,] += 1
+
+
 class _Now(Collector):
     """Everything as it is at this moment."""
 
@@ -131,13 +168,26 @@ class _Now(Collector):
         self._cache = cache
 
     def collect(self) -> Iterator[Metric]:
-        counters = (_requests, _inputs, _tokens, _looked_up, _joined, _calls, _bad_answers)
+        counters = (_requests, _inputs, _tokens, _looked_up, _joined, _calls, _bad_answers, _hedges)
         histograms = (_request_s, _stage_s, _call_s, _call_inputs)
-        for counted in (*counters, *histograms):
+        for counted in (*counters, _account_blocks, _limit_refusals, *histograms):
             yield counted.family()
         yield GaugeMetricFamily("embedgate_requests_running", "Requests in progress.", value=_running["now"])
+        waiting = GaugeMetricFamily("embedgate_account_waiting", "Calls that wait for room.", labels=["account"])
+        for account, n in list(_account_waiting.items()):
+            waiting.add_metric([account], n)
+        yield waiting
+        yield _of_routes("embedgate_route_works", "1 where requests go to a route.", _works)
+        yield _of_routes("embedgate_route_drift", "1 where a route gives other vectors than it should.", _drifted)
         if self._cache is not None:
             yield from _cache_families(self._cache)
+
+
+def _of_routes(name: str, text: str, values: Mapping[tuple[str, str], bool]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=["model", "provider"])
+    for place, value in list(values.items()):
+        family.add_metric(place, value)
+    return family
 
 
 def _cache_families(cache: CacheStats) -> Iterator[Metric]:

@@ -8,12 +8,13 @@ import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import platformdirs
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 MIN_CACHE_DISK_BYTES = 16_000_000
+MIN_VERIFY_PAUSE_S = 60
 
 
 def _check_network(text: str) -> str:
@@ -25,6 +26,15 @@ Network = Annotated[str, AfterValidator(_check_network)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
+_Item = TypeVar("_Item")
+
+
+def _listed(value: object) -> object:
+    """One value alone is a list of one."""
+    return (value,) if isinstance(value, (str, Path)) else value
+
+
+Listed = Annotated[tuple[_Item, ...], BeforeValidator(_listed)]
 
 
 class _Section(BaseModel):
@@ -50,6 +60,11 @@ class ServerSettings(_Section):
         300.0,
         description="Seconds from the start of a request to its answer. Too small fails long batches on slow "
         "providers with 504.",
+    )
+    chat_timeout_s: Seconds = Field(
+        600.0,
+        description="Seconds from the start of a chat completion to the end of its answer. A stream that is not "
+        "complete by then is cut off, with an error as its last event.",
     )
     trusted_proxies: tuple[Network, ...] = Field(
         (),
@@ -79,6 +94,11 @@ class ServerSettings(_Section):
     unread_timeout_s: Seconds = Field(
         60.0, description="Seconds that a caller may read nothing of an answer before its connection is closed."
     )
+    max_unsent_bytes: Positive = Field(
+        65_536,
+        description="Bytes of a streamed chat that wait for a caller who reads slowly. When there are more, the "
+        "provider is read as slowly.",
+    )
 
 
 class KeySettings(_Section):
@@ -95,21 +115,86 @@ class KeySettings(_Section):
     )
 
 
-class UpstreamSettings(_Section):
-    """Calls to providers."""
+def _check_pause(pause_s: float) -> float:
+    if pause_s != 0 and not pause_s >= MIN_VERIFY_PAUSE_S:  # nor is NaN
+        raise ValueError(f"must be 0, for no checks, or at least {MIN_VERIFY_PAUSE_S}")
+    return pause_s
 
+
+class UpstreamSettings(_Section):
+    """Calls to providers: which route first, how long, how often, and when one is left alone."""
+
+    order: Literal["list", "weight", "latency", "price", "throughput"] = Field(
+        "list",
+        description="Which route of a model is tried first: as in the catalogue, drawn by `providers.<name>.weight`, "
+        "the quickest, the cheapest, or that with most tokens in a second. A request may ask for another order.",
+    )
     max_retries: Annotated[int, Field(ge=0, le=10)] = Field(
         2,
-        description="Further attempts at one provider call that failed in a way that may pass. 0 turns them off; "
-        "many delay the next route.",
+        description="Further attempts at one provider call that failed in a way that may pass, where no other route is "
+        "left. 0 turns them off; many delay the error.",
     )
     retry_wait_s: Seconds = Field(
         0.5, description="Longest wait before the first further attempt; doubled for each one after, with jitter."
+    )
+    max_wait_s: Seconds = Field(
+        10.0,
+        description="Longest wait of a request for a provider that asks for one, and before a further attempt. What "
+        "takes longer is refused, or goes to the next route.",
+    )
+    retry_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.2, description="Further attempts that each call of a route earns. Many can overload a provider that fails."
+    )
+    retry_reserve: Annotated[int, Field(ge=0)] = Field(
+        30, description="Further attempts of a route in ten to twenty seconds that need not be earned."
+    )
+    attempt_timeout_s: Seconds = Field(
+        60.0,
+        description="Seconds that one call may take, its wait for a free place included, where another route can be "
+        "tried. The last route has as long as the request.",
+    )
+    hedge: bool = Field(
+        False,
+        description="true asks the next route, too, when a call takes longer than 95 of 100 do there; the first good "
+        "answer counts. Quicker in bad moments, and up to `retry_share` dearer.",
+    )
+    circuit_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.25,
+        description="Share of a route's last 20 calls, three at least, that fail before its circuit opens: others are "
+        "asked instead, until probes succeed.",
+    )
+    circuit_failures: Positive = Field(
+        5,
+        description="Calls in a row that fail before a route refuses requests that have no other, if "
+        "`upstream.circuit_patience_s` have passed, too.",
+    )
+    circuit_patience_s: Annotated[float, Field(ge=0)] = Field(
+        10.0, description="Seconds without one good answer before a route refuses requests that have no other."
+    )
+    circuit_wait_s: Seconds = Field(
+        1.0, description="Seconds until a route whose circuit is open is probed; doubled each time that this fails."
+    )
+    circuit_max_wait_s: Seconds = Field(
+        60.0, description="Longest time until a probe. Where a provider refuses our key, the time until the first."
     )
     max_waiting: Positive = Field(
         10_000,
         description="Requests that may wait for one model while its calls are at their cap, where callers are "
         "batched together. More get 503.",
+    )
+    max_limit_wait_s: Annotated[float, Field(ge=0, le=60)] = Field(
+        2.0,
+        description="Longest wait of a call for room within the limits of a provider's account. What takes longer goes "
+        "to another key or the next route. 0 turns it off.",
+    )
+    max_limit_waiting: Positive = Field(
+        1_000, description="Calls that may wait so at once, for each key of a provider. More go on at once."
+    )
+    verify_every_s: Annotated[float, AfterValidator(_check_pause)] = Field(
+        0.0,
+        description="Seconds between checks whether every embedding route still gives the vectors that it should: the "
+        "first at the start, in the background. Each costs money, some 600 tokens of each route, in the ledger under "
+        "`operator`. 0 turns it off, else at least 60; 86,400 is once a day.",
     )
 
 
@@ -194,10 +279,16 @@ class AccessSettings(_Section):
 
 
 class LimitSettings(_Section):
-    """What one embeddings request may carry, whatever the provider behind takes."""
+    """What one request may carry, whatever the provider behind takes."""
 
     max_inputs: Positive = Field(2048, description="Inputs per request.")
     max_tokens: Positive = Field(300_000, description="Tokens per request, all inputs together.")
+    max_documents: Positive = Field(1_000, description="Documents per request to order them.")
+    max_chat_output_tokens: Positive = Field(
+        16_384,
+        description="Tokens that a choice of a chat completion is taken to have at most, where neither the request nor "
+        "the catalogue says. Their price is held until the true one is known.",
+    )
 
 
 class LocalModelSettings(_Section):
@@ -258,9 +349,31 @@ class ProviderSettings(_Section):
         None, description="The row of the provider table that this entry follows; its own name if absent."
     )
     base_url: str | None = Field(None, description="Address of its API, up to and without `/embeddings`.")
-    api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
-    api_key_file: Path | None = Field(None, description="File that holds the key and nothing else.")
-    max_parallel: Positive | None = Field(None, description="Calls in flight at once.")
+    api_key_env: Listed[str] = Field(
+        (), description="Environment variable that holds the key. A list of several for a provider with several keys."
+    )
+    api_key_file: Listed[Path] = Field(
+        (), description="File that holds the key and nothing else, or a list of such files."
+    )
+    max_parallel: Positive | None = Field(None, description="Calls in flight at once, with all keys together.")
+    weight: Annotated[int, Field(ge=0)] = Field(
+        1,
+        description="Share of requests, beside the weights of the model's other providers, where `upstream.order` is "
+        "`weight`. 0 gets only what no other can serve.",
+    )
+    requests_per_minute: Positive | None = Field(
+        None,
+        description="Requests that one key may make in a minute, with all models together. If absent: as the provider "
+        "says in its answers, for each model.",
+    )
+    tokens_per_minute: Positive | None = Field(
+        None, description="Tokens of one key in a minute. If absent: as the provider says, for each model."
+    )
+    precision: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,31}$")] | None = Field(
+        None,
+        description="Of the weights that run there: `f32`, `f16`, `bf16`, or a word for how they are rounded, such as "
+        "`fp8`, `int8` or `q4_k_m`. Only vectors of one precision are kept together. If absent: as in the table.",
+    )
     batching: bool | None = Field(
         None,
         description="Whether inputs of different requests may share a call while the provider is at max_parallel. "

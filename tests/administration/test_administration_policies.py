@@ -102,6 +102,15 @@ def test_a_dry_run_says_what_each_provider_would_be_permitted_and_why(
     assert not policies.dry_run(Trial(key=key_id, model="gpt-4o")).is_permitted
 
 
+def test_a_dry_run_of_a_model_that_orders_documents_asks_of_that_and_counts_searches(
+    administration: Administration, key_id: str
+) -> None:
+    run = administration.policies.dry_run(Trial(key_id, "cohere/rerank-v3.5", n_inputs=101, tokens=10_000))
+    (tried,) = run.tried
+    assert (tried.question.action, tried.question.dim) == ("rerank", 0)
+    assert tried.question.cost_picodollars == 2 * 2_000_000_000
+
+
 def test_a_dry_run_asks_what_a_true_request_would_ask(
     administration: Administration,
     key_id: str,

@@ -73,8 +73,8 @@ def test_a_report_is_grouped_by_what_there_is_and_once(administration: Administr
 def test_reports_and_entries_are_written_as_csv_and_json(administration: Administration, used: dict[str, str]) -> None:
     usage, of_ann = administration.usage, UsageFilter(user="ann")
     lines = b"".join(usage.export("csv", ["day", "model"], of_ann)).decode().splitlines()
-    assert lines[0] == "day,model,requests,items,tokens,reused_tokens,cost_usd,errors"
-    assert lines[1:] == [f"1970-01-0{n},{MODEL},1,1,10,0,0.0000002,0" for n in (1, 2)]
+    assert lines[0] == "day,model,requests,items,tokens,reused_tokens,cost_usd,errors,output_tokens"
+    assert lines[1:] == [f"1970-01-0{n},{MODEL},1,1,10,0,0.0000002,0,0" for n in (1, 2)]
     rows = json.loads(b"".join(usage.export_entries("json", of_ann)))
     assert [row["request_id"] for row in rows] == ["a", "b"]
     assert b"".join(usage.export_entries("csv")).count(b"\n") == 4

@@ -28,6 +28,16 @@ def test_all_models_come_with_how_to_switch_them_on(program: Program) -> None:
     assert known <= {model["id"] for model in everything}
 
 
+def test_models_that_order_documents_are_listed_with_the_price_of_their_searches(program: Program) -> None:
+    ended = program("models", "list", "--all", "--action", "rerank")
+    rows = {line.split()[0]: line for line in ended.text.splitlines()[1:] if line}
+    assert "2.5 per 1,000 searches" in rows["cohere/rerank-v4.0-pro"]
+    assert "openai/text-embedding-3-small" not in rows
+    model = json.loads(program("models", "show", "rerank-v4.0-pro", "--json").text)
+    assert (model["action"], model["dims"]) == ("rerank", None)
+    assert model["providers"][0]["usd_per_thousand_searches"] == "2.5"
+
+
 def test_a_provider_that_does_not_exist_is_refused(program: Program) -> None:
     ended = program("models", "list", "--provider", "opnai")
     assert ended.code == 1

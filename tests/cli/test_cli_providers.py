@@ -95,3 +95,25 @@ def test_keys_are_sealed_with_the_master_key_of_the_settings(
     monkeypatch.setenv("MASTER", "cd" * 32)
     ended = program("models", "list")
     assert (ended.code, "cannot be opened" in ended.errors) == (3, True)
+
+
+def test_keys_and_limits_of_the_settings_are_listed(
+    program: Program, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRST", KEY)
+    monkeypatch.setenv("SECOND", f"{KEY}0")
+    (folder / "embedgate.toml").write_text(
+        "[providers.local]\nenabled = false\n[providers.fake]\nenabled = true\n"
+        '[providers.openai]\napi_key_env = ["FIRST", "SECOND"]\nmax_parallel = 5\ntokens_per_minute = 1000\n',
+        encoding="utf-8",
+    )
+    found = listed(program)["openai"]
+    assert (found["keys"], found["max_parallel"]) == (2, 5)
+    assert (found["requests_per_minute"], found["tokens_per_minute"]) == (None, 1000)
+    assert listed(program)["fake"]["keys"] == 0
+    shown = json.loads(program("config", "show", "--json").text)
+    assert {"provider": "openai", "is_set": True, "source": "FIRST and SECOND"} in shown["provider_keys"]
+    assert ("providers.openai.api_key_env", ["FIRST", "SECOND"]) in [(s["path"], s["value"]) for s in shown["settings"]]
+    assert "FIRST, SECOND" in program("config", "show").text
+    monkeypatch.delenv("SECOND")
+    assert "api_key_env names SECOND, which is not set" in program("config", "check").errors

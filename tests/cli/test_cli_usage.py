@@ -38,8 +38,8 @@ def ledger(alice: str, add_entries: AddEntries) -> None:
 @pytest.mark.usefixtures("ledger")
 def test_usage_is_added_up_by_what_is_asked_for(program: Program) -> None:
     header, only = program("usage").text.splitlines()
-    assert header.split() == ["requests", "inputs", "tokens", "reused", "$", "errors"]
-    assert only.split() == ["3", "6", "3,000", "1,500", "0.00006", "1"]
+    assert header.split() == ["requests", "inputs", "tokens", "reused", "output", "$", "errors"]
+    assert only.split() == ["3", "6", "3,000", "1,500", "0", "0.00006", "1"]
     lines = program("usage", "--by", "day,model").text.splitlines()
     assert [line.split()[:3] for line in lines[1:]] == [
         ["2026-11-20", "openai/text-embedding-3-small", "1"],
@@ -47,6 +47,17 @@ def test_usage_is_added_up_by_what_is_asked_for(program: Program) -> None:
         ["2026-11-21", "openai/text-embedding-3-small", "1"],
         ["total", "3", "6"],
     ]
+
+
+def test_what_chat_models_wrote_is_told_apart(program: Program, add_entries: AddEntries) -> None:
+    add_entries({"action": "completion", "output_tokens": 1234}, {})
+    lines = program("usage", "--by", "action").text.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["completion", "embedding", "total"]
+    assert [line.split()[5] for line in lines[1:]] == ["1,234", "0", "1,234"]
+    (chat,) = [line for line in program("usage", "entries").text.splitlines() if "completion" in line]
+    assert "1,234" in chat.split()
+    rows = json.loads(program("usage", "entries", "--json").text)
+    assert [(row["action"], row["output_tokens"]) for row in rows] == [("completion", 1234), ("embedding", 0)]
 
 
 @pytest.mark.usefixtures("ledger")
@@ -87,7 +98,7 @@ def test_a_duration_reaches_back_from_now(program: Program, add_entries: AddEntr
 @pytest.mark.usefixtures("ledger")
 def test_entries_are_listed_the_newest_first(program: Program, alice: str) -> None:
     lines = program("usage", "entries", "--limit", "2").text.splitlines()
-    assert lines[0].split()[:5] == ["at", "request", "key", "model", "provider"]
+    assert lines[0].split()[:6] == ["at", "request", "key", "model", "provider", "action"]
     assert lines[1].startswith("2026-11-21T22:00:00Z")
     assert lines[-1] == "2 of 3 entries; --limit shows more, --csv all"
     rows = json.loads(program("usage", "entries", "--user", "alice", "--json").text)

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedgate.core.errors import ConfigError
-from embedgate.core.money import cost_picodollars, price_from_usd_per_million, to_usd, usd_text
+from embedgate.core.money import (
+    cost_picodollars,
+    price_from_usd_per_million,
+    price_from_usd_per_thousand,
+    to_usd,
+    usd_text,
+)
 
 
 def test_two_hundred_millionths_of_a_cent_per_token_does_not_round() -> None:
@@ -34,3 +40,11 @@ def test_displayed_dollars_read_back_exactly_and_never_use_an_exponent(amount: i
 def test_prices_that_cannot_be_exact_are_refused(bad: str) -> None:
     with pytest.raises(ConfigError):
         price_from_usd_per_million(Decimal(bad))
+
+
+def test_the_price_of_a_search_is_exact_and_refused_where_it_cannot_be() -> None:
+    assert price_from_usd_per_thousand(Decimal("2.5")) == 2_500_000_000
+    assert usd_text(price_from_usd_per_thousand(Decimal("0.000000001"))) == "0.000000000001"
+    for bad in ("-1", "NaN", "0.0000000001"):
+        with pytest.raises(ConfigError):
+            price_from_usd_per_thousand(Decimal(bad))

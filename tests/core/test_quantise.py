@@ -32,7 +32,8 @@ def cosine(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> floa
 @given(unit_vectors())
 def test_int8_is_the_component_in_steps_of_a_127th(vectors: Vectors) -> None:
     found = to_int8(vectors)
-    assert (found.dtype, found.shape) == (np.int8, vectors.shape)
+    assert found.dtype == np.int8
+    assert found.shape == vectors.shape
     # Python's own rounding takes a half to the even neighbour, too.
     assert found.tolist() == [[round(np.float32(127) * component) for component in row] for row in vectors]
     assert np.abs(found / 127 - vectors).max() <= 1 / 254 + 1e-6
@@ -64,7 +65,8 @@ def test_a_vector_that_is_a_little_too_long_does_not_wrap_around() -> None:
 @given(unit_vectors())
 def test_binary_has_one_bit_for_each_sign_the_first_in_the_highest(vectors: Vectors) -> None:
     packed, moved = to_ubinary(vectors), to_binary(vectors)
-    assert (packed.dtype, moved.dtype) == (np.uint8, np.int8)
+    assert packed.dtype == np.uint8
+    assert moved.dtype == np.int8
     assert packed.shape == moved.shape == (len(vectors), vectors.shape[1] // 8)
     for row, bits in zip(vectors, packed, strict=True):
         spelled = "".join("1" if component > 0 else "0" for component in row)

@@ -61,6 +61,10 @@ class Administrator:
         """What the ledger has of a key."""
         return tuple(self._reports.every_entry(LedgerFilter(key_id=key.id)))
 
+    def every_entry(self) -> Sequence[LedgerEntry]:
+        """What the ledger has."""
+        return tuple(self._reports.every_entry(LedgerFilter()))
+
     def spent(self, key: KeyRecord) -> int:
         """What they cost."""
         return sum(entry.cost_picodollars for entry in self.entries(key))

@@ -3,10 +3,11 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 from msgspec import structs
@@ -16,7 +17,8 @@ from embedgate.core.access import AuditEvent, Decision, KeyRecord, Question, Rul
 from embedgate.core.clock import utc_now
 from embedgate.core.errors import InvalidInput
 from embedgate.core.keys import digest
-from embedgate.core.ports import TokenCounter, TokenDecoder, Tokenizers, VectorCache
+from embedgate.core.ports import ChatProvider, Reranker, TokenCounter, TokenDecoder, Tokenizers, VectorCache
+from embedgate.core.rerank import RerankResult
 from embedgate.core.types import (
     Batch,
     BatchLimits,
@@ -31,6 +33,7 @@ from embedgate.core.types import (
     Origin,
     Price,
     ProviderReply,
+    RerankRequest,
     Route,
 )
 from embedgate.core.vectors import Vectors, normalise
@@ -38,12 +41,18 @@ from embedgate.engine.account import Accountant
 from embedgate.engine.admit import Admission
 from embedgate.engine.authenticate import Authenticator
 from embedgate.engine.budgets import Budgets
+from embedgate.engine.chat import ChatValidator, Completer
+from embedgate.engine.chat_weight import ChatScale
 from embedgate.engine.execute import Executor
 from embedgate.engine.find_model import ModelFinder
 from embedgate.engine.limits import Limits
+from embedgate.engine.order import RouteOrder
 from embedgate.engine.pipeline import Pipeline, Stages, Work
 from embedgate.engine.plan import Planner, Scope
+from embedgate.engine.rerank import Ranker, RerankValidator
+from embedgate.engine.rerank_weight import RerankScale
 from embedgate.engine.resolve import Resolver
+from embedgate.engine.route_state import RouteStates
 from embedgate.engine.validate import Validator
 from embedgate.engine.weigh import EmbeddingScale
 from embedgate.settings import LimitSettings, UpstreamSettings
@@ -260,8 +269,13 @@ class Bench:
         now: Callable[[], datetime] = utc_now,
         clock: Callable[[], float] = time.monotonic,
         request_timeout_s: float = 10,
+        chatting: Mapping[str, ChatProvider] = MappingProxyType({}),
+        rerankers: Mapping[str, Reranker] = MappingProxyType({}),
     ) -> None:
-        """memory: the ledger of an earlier bench, after a restart. now: dates entries. clock: of the limits."""
+        """memory: the ledger of an earlier bench, after a restart. now: dates entries. clock: of the limits.
+
+        chatting, rerankers: providers of chat models, and of those that order documents, by name.
+        """
         self.memory = memory or Memory()
         self.providers = providers
         catalog = Catalog(models)
@@ -275,21 +289,36 @@ class Bench:
             return found.space if found else None
 
         self.admission = Admission(self.policies, self.limits, self.budgets, self.memory, now=now)
-        execute = Executor(providers, tokenizers, upstream, gathering or {}, space_of)
+        self.states = RouteStates(upstream)
+        execute = Executor(providers, tokenizers, upstream, gathering or {}, space_of, self.states)
+        switched_on = providers.keys() | chatting.keys() | rerankers.keys()
+        find = ModelFinder(catalog, switched_on, models[0].id)
+        order = RouteOrder(self.states, upstream.order)
+        resolve = Resolver(catalog, switched_on, lambda name: f"switch {name} on", refuses_unpriced, order=order)
         embedding = Stages(
-            validate=Validator(
-                ModelFinder(catalog, providers.keys(), models[0].id), limits or LimitSettings(), tokenizers
-            ),
-            resolve=Resolver(catalog, providers.keys(), lambda name: f"switch {name} on", refuses_unpriced),
+            validate=Validator(find, limits or LimitSettings(), tokenizers),
+            resolve=resolve,
             weigh=EmbeddingScale(tokenizers),
             execute=partial(execute, plans=Planner(tokenizers, cache, scope)),
         )
+        complete = Completer(chatting, self.states, upstream, max_answer_bytes=10_000)
+        scale = ChatScale(tokenizers, max_output_tokens=1_000)
         self.pipeline = Pipeline(
             authenticate=Authenticator(self.memory, "eg"),
-            work=Work(embedding=embedding),
+            work=Work(
+                embedding=embedding,
+                chat=lambda out: Stages(ChatValidator(find), resolve, scale, partial(complete, out=out)),
+                rerank=Stages(
+                    validate=RerankValidator(find, limits or LimitSettings()),
+                    resolve=resolve,
+                    weigh=RerankScale(tokenizers),
+                    execute=Ranker(rerankers, RouteStates(upstream), upstream, tokenizers),
+                ),
+            ),
             admit=self.admission,
             account=Accountant(self.memory, charges_reuse=charges_reuse, now_ms=lambda: int(now().timestamp() * 1000)),
             request_timeout_s=request_timeout_s,
+            chat_timeout_s=request_timeout_s,
         )
         self._requests = 0
 
@@ -301,3 +330,12 @@ class Bench:
             return request
 
         return await self.pipeline.embed(Origin(f"req_{self._requests}", "openai", secret), read)
+
+    async def rerank(self, request: RerankRequest, secret: str | None = SECRET) -> RerankResult:
+        """Order documents."""
+        self._requests += 1
+
+        async def read() -> RerankRequest:
+            return request
+
+        return await self.pipeline.rerank(Origin(f"req_{self._requests}", "openai", secret), read)

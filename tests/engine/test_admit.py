@@ -25,13 +25,14 @@ from embedgate.core.errors import (
     UpstreamFailed,
 )
 from embedgate.core.ports import TokenCounter
-from embedgate.core.types import Batch, EmbedRequest, EmbedResult, Input, Model, Origin, ProviderReply, Route
+from embedgate.core.types import Batch, Candidate, EmbedRequest, EmbedResult, Input, Model, Origin, ProviderReply, Route
 from embedgate.settings import UpstreamSettings
 
 PRICE = 7
 KEY, USER, PROJECT = Subject("key", "key_1"), Subject("user", "user_1"), Subject("project", "project_1")
 CALLER = Caller("user_1", "u", "key_1", project_id="project_1", subjects=(KEY, USER, PROJECT))
-PATIENT = UpstreamSettings(max_retries=10, retry_wait_s=1e-6)
+CHAT = replace(model("a", name="acme/talker"), action="chat", space=None, dims=None)
+PATIENT = UpstreamSettings(max_retries=10, retry_wait_s=1e-6, retry_reserve=1_000)
 
 
 def request(*inputs: Input, **changes: object) -> EmbedRequest:
@@ -387,6 +388,26 @@ async def test_policies_are_told_what_they_read() -> None:
     assert [question.daily_spend_picodollars for question in policies.questions] == [0, 14, 28]
     last = policies.questions[-1]
     assert (last.tokens, last.cost_picodollars, last.n_inputs, last.requests_per_minute) == (2, 14, 1, 9)
+
+
+async def test_looking_at_what_is_permitted_leaves_no_trace() -> None:
+    callers = crowd(Rules(limits=(LimitRule(USER, requests_per_minute=1),), budgets=(day_budget(0),)))
+    policies = Reading()
+    policies.forbidden = {"b"}
+    bench = callers.bench
+    bench.admission.follow(policies)
+    candidates = [Candidate(each, route) for each in (model("a", "b", "c"), CHAT) for route in each.routes] * 20
+    usable = await bench.admission.usable(CALLER, candidates, "192.0.2.7")
+    assert usable == [candidate for candidate in candidates if candidate.route.provider != "b"]
+    first = policies.questions[0]
+    assert (first.action, first.n_inputs, first.tokens, first.dim, first.input_type) == ("embedding", 1, 1, 8, "none")
+    assert (first.cost_picodollars, first.requests_per_minute, first.ip_address) == (PRICE, 1, "192.0.2.7")
+    assert policies.questions[-1].action == "completion"
+    assert bench.memory.events == []
+    rate = bench.admission.rate(CALLER)
+    assert rate is not None
+    assert rate.remaining_requests == 1
+    assert await callers.held() == [0]
 
 
 # Waiting for the ledger.

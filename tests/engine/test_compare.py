@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from embedgate.core.vectors import Vectors, normalise
+from embedgate.engine import compare
 from embedgate.engine.compare import Sample, Verdict, judge, probes
 
 ASKED = probes(512)
@@ -141,3 +142,11 @@ def test_nothing_is_said_of_a_route_alone() -> None:
 def test_short_models_are_not_asked_for_the_long_text() -> None:
     assert "long" in [probe.kind for probe in probes(256)]
     assert "long" not in [probe.kind for probe in probes(255)]
+
+
+def test_a_route_is_measured_by_its_own_past() -> None:
+    again = changed(lambda vectors: off(vectors, 2e-4))
+    assert compare.changed(RIGHT, again, ASKED) == ""
+    assert compare.changed(RIGHT, changed(lambda vectors: random_vectors(7)), ASKED).startswith("another model")
+    shorter = changed(lambda vectors: random_vectors(1, 256))
+    assert compare.changed(RIGHT, shorter, ASKED).startswith("vectors of 256 instead of 384")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from chat_upstream import ChatUpstream, running_chat_upstream
 from rank_file import write_rank_file
 from running import RunningGateway, clean_environment, gateway
 
@@ -16,8 +17,16 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
-    with gateway(tmp_path_factory.mktemp("examples")) as found:
+def chat_host() -> Iterator[ChatUpstream]:
+    """The far side of the chat model."""
+    with running_chat_upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, chat_host: ChatUpstream) -> Iterator[RunningGateway]:
+    settings = f'[providers.openai]\nbase_url = "{chat_host.base_url}"\n'
+    with gateway(tmp_path_factory.mktemp("examples"), settings, {"OPENAI_API_KEY": "sk-upstream"}) as found:
         yield found
 
 
@@ -47,6 +56,17 @@ def test_semantic_search_finds_the_sentence_on_fallback(running: RunningGateway)
     assert question == "What happens when a model goes down?"
     assert best.endswith("If a provider stops responding, traffic is switched to a backup automatically.")
     assert len(others) == 5
+
+
+def test_rag_lets_the_chat_model_read_the_two_nearest_texts(running: RunningGateway, chat_host: ChatUpstream) -> None:
+    chat_host.reply_to = lambda messages: f"I have read: {messages[-1]['content']}"
+    question, *answer = run_example("rag.py", running)
+    read = chat_host.requests[-1].json["messages"][-1]["content"]
+    assert "\n".join(answer) == f"I have read: {read}"
+    assert question in read
+    context = read.partition("Context:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(context) == 2
+    assert context[0] == "If a provider stops responding, traffic is switched to a backup automatically."
 
 
 def test_classification_needs_described_labels(running: RunningGateway) -> None:

@@ -50,6 +50,11 @@ def test_every_action_is_in_the_schema(action: str) -> None:
     assert find_mistakes(record(f'permit (principal, action == Action::"{action}", resource);').text) == []
 
 
+def test_the_schema_has_no_other_action() -> None:
+    (names,) = re.findall(r"^action (.*) appliesTo", SCHEMA, re.MULTILINE)
+    assert tuple(names.split(", ")) == ACTIONS
+
+
 @pytest.mark.parametrize("entity_type", ENTITY_TYPES)
 def test_every_entity_type_is_in_the_schema(entity_type: str) -> None:
     text = f'permit (principal, action, resource) when {{ [{entity_type}::"a"].contains({entity_type}::"b") }};'

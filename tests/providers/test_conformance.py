@@ -111,7 +111,7 @@ def without(body: Any, path: tuple[str | int, ...]) -> Any:
 
 
 def test_every_provider_has_recorded_answers() -> None:
-    assert {case.provider for case in CASES} == TABLE.keys()
+    assert {case.provider for case in CASES} == {name for name, host in TABLE.items() if host.embeds}
 
 
 @every_case

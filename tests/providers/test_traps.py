@@ -29,7 +29,7 @@ from recorded_replies import DIM, TABLE, TEXTS, VECTORS, Recorded, filled, load
 
 CATALOG = Catalog.builtin()
 CASES = load()
-FORMAT = {name: host for name, host in TABLE.items() if host.module == "openai"}
+FORMAT = {name: host for name, host in TABLE.items() if host.module == "openai" and host.embeds}
 
 
 def routes(provider: str | None = None) -> list[tuple[Model, Route]]:

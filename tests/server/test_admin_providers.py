@@ -81,6 +81,11 @@ async def test_models_are_listed_with_routes_and_the_prices_in_force(api: Api) -
     (model,) = (await api("GET", "/api/models?provider=fake"))["items"]
     assert model["routes"][0]["usd_per_million_tokens"] == "0.02"
     assert {model["action"] for model in (await api("GET", "/api/models?action=chat"))["items"]} == {"chat"}
+    (cohere,) = (await api("GET", "/api/models?action=rerank&provider=cohere&limit=1&sort=id"))["items"]
+    assert (cohere["id"], cohere["routes"][0]["usd_per_thousand_searches"]) == (
+        "cohere/rerank-multilingual-v3.0",
+        "2.0",
+    )
 
 
 async def test_the_cache_is_shown_and_cleared(api: Api, user_api: Api) -> None:

@@ -44,7 +44,7 @@ ENTRY = LedgerEntry(
     total_ms=1.25,
     upstream_ms=0.5,
 )
-USAGE = [UsageRow(("2026-01-01", None), 1, 2, 3, 4, 10**18, 0), UsageRow(("2026-01-02", "@p"), 1, 2, 3, 4, 1, 1)]
+USAGE = [UsageRow(("2026-01-01", None), 1, 2, 3, 4, 10**18, 0), UsageRow(("2026-01-02", "@p"), 1, 2, 3, 4, 1, 1, 7)]
 
 
 def as_csv(table: Table) -> list[list[str]]:
@@ -79,9 +79,9 @@ def test_entries_are_written_with_every_field() -> None:
 
 def test_usage_is_written_under_its_dimensions() -> None:
     assert as_csv(usage_table(("day", "project"), USAGE)) == [
-        ["day", "project", "requests", "items", "tokens", "reused_tokens", "cost_usd", "errors"],
-        ["2026-01-01", "", "1", "2", "3", "4", "1000000", "0"],
-        ["2026-01-02", "'@p", "1", "2", "3", "4", "0.000000000001", "1"],
+        ["day", "project", "requests", "items", "tokens", "reused_tokens", "cost_usd", "errors", "output_tokens"],
+        ["2026-01-01", "", "1", "2", "3", "4", "1000000", "0", "0"],
+        ["2026-01-02", "'@p", "1", "2", "3", "4", "0.000000000001", "1", "7"],
     ]
     assert [row["project"] for row in as_json(usage_table(("day", "project"), USAGE))] == [None, "@p"]
 

@@ -49,7 +49,7 @@ ENTRY = LedgerEntry(
     upstream_ms=0.5,
 )
 DIMENSIONS: tuple[Dimension, ...] = (
-    "day", "week", "month", "model", "upstream_model", "provider", "user", "project", "key",
+    "day", "week", "month", "model", "upstream_model", "provider", "user", "project", "key", "action",
 )  # fmt: skip
 
 ENTRIES = st.builds(
@@ -68,6 +68,8 @@ ENTRIES = st.builds(
     reused_tokens=st.integers(0, 10**15),
     cost_picodollars=st.integers(0, 2**63 - 1),
     outcome=st.sampled_from(["ok", "upstream_error"]),
+    action=st.sampled_from(["embedding", "completion"]),
+    output_tokens=st.integers(0, 10**15),
 )
 FILTERS = st.builds(
     LedgerFilter,
@@ -99,7 +101,7 @@ def label(entry: LedgerEntry, dimension: Dimension) -> str | None:
             return f"{at:%G-W%V}"
         case "month":
             return f"{at:%Y-%m}"
-        case "model" | "upstream_model" | "provider":
+        case "model" | "upstream_model" | "provider" | "action":
             return str(getattr(entry, dimension))
         case _:
             value: str | None = getattr(entry, f"{dimension}_id")
@@ -129,6 +131,7 @@ def slow_usage(entries: Sequence[LedgerEntry], by: Sequence[Dimension]) -> list[
             sum(entry.reused_tokens for entry in groups[group]),
             sum(entry.cost_picodollars for entry in groups[group]),
             sum(entry.outcome != "ok" for entry in groups[group]),
+            sum(entry.output_tokens for entry in groups[group]),
         )
         for group in sorted(groups, key=lambda group: [name or "" for name in group])
     ]
@@ -147,6 +150,11 @@ def test_reports_equal_sums_made_by_hand(
     page = reports.entries(filter_by, PageQuery(limit=500))
     assert list(page.items) == sorted(meant, key=lambda entry: (-entry.at_ms, -int(entry.request_id[1:])))
     assert page.total == len(meant)
+    for entry in written:
+        assert reports.entry(entry.request_id) == entry
+        assert reports.entry(entry.request_id, entry.user_id) == entry
+        assert reports.entry(entry.request_id, "user_c") is None
+    assert reports.entry("absent") is None
 
 
 def test_an_empty_ledger_adds_up_to_nothing(database: Database) -> None:

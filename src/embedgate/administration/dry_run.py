@@ -4,6 +4,7 @@ The question is put together as for a true request. Limits and budgets are not a
 """
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -12,16 +13,17 @@ from embedgate.administration.keys import find_key, state_of
 from embedgate.administration.models import find_model
 from embedgate.administration.stores import Stores
 from embedgate.catalog import Catalog
-from embedgate.core.access import EVERY, Decision, KeyRecord, Question, Rules, Subject, caller_of
+from embedgate.core.access import EVERY, Decision, KeyRecord, PolicyAction, Question, Rules, Subject, caller_of
 from embedgate.core.clock import ms_of
 from embedgate.core.errors import InvalidDimension, InvalidInput
-from embedgate.core.money import cost_picodollars
-from embedgate.core.types import Model, Route
+from embedgate.core.types import Action, Model, Route
+from embedgate.engine.rerank_weight import DOCUMENTS_PER_SEARCH, rerank_cost_picodollars
 from embedgate.policy.decider import CedarDecider
 from embedgate.storage.fields import check_number
 from embedgate.storage.key_rows import KeyState
 
 _MAX_TOKENS = 10**12
+_ACTIONS: Mapping[Action, PolicyAction] = {"embedding": "embedding", "chat": "completion", "rerank": "rerank"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +90,10 @@ def _question(
     trial: Trial, key: KeyRecord, model: Model, route: Route, at: datetime, spends: tuple[int, int], rules: Rules
 ) -> Question:
     daily, monthly = spends
+    searches = -(-trial.n_inputs // DOCUMENTS_PER_SEARCH)  # costs something only where documents are ordered for it
     return Question(
         caller=caller_of(key),
-        action="embedding" if model.action == "embedding" else "completion",
+        action=_ACTIONS[model.action],
         model=model.id,
         model_name=model.name,
         provider=route.provider,
@@ -102,7 +105,7 @@ def _question(
         tokens=trial.tokens,
         dim=trial.dim or route.dims.default,
         input_type=trial.input_type,
-        cost_picodollars=cost_picodollars(trial.tokens, route.price.picodollars_per_token) if route.price else 0,
+        cost_picodollars=rerank_cost_picodollars(trial.tokens, searches, route.price),
         daily_spend_picodollars=daily,
         monthly_spend_picodollars=monthly,
         requests_per_minute=_requests_per_minute(rules, key.user_id),

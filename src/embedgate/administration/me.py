@@ -10,7 +10,7 @@ from embedgate.administration.keys import Keys, NewKey
 from embedgate.administration.logins import Logins
 from embedgate.administration.stores import Stores
 from embedgate.administration.trail import Trail
-from embedgate.administration.usage import UsageReport, dimensions_of
+from embedgate.administration.usage import UsageReport, dimensions_of, entry_of_request
 from embedgate.core.access import KeyRecord, UserRecord
 from embedgate.core.pages import FIRST_PAGE, Page, PageQuery
 from embedgate.core.types import LedgerEntry
@@ -62,6 +62,10 @@ class Me:
     def entries(self, filter_by: LedgerFilter = EVERY_ENTRY, query: PageQuery = FIRST_PAGE) -> Page[LedgerEntry]:
         """A page of the user's ledger entries, newest first. filter_by: by ids; its user is always this one."""
         return self._stores.reports.entries(self._own(filter_by), query)
+
+    def entry(self, request_id: str) -> LedgerEntry:
+        """The ledger entry of one request of the user. Raises UnknownEntity if it left none, or is another's."""
+        return entry_of_request(self._stores, request_id, self._user_id)
 
     def _own(self, filter_by: LedgerFilter) -> LedgerFilter:
         return replace(filter_by, user_id=self._user_id)

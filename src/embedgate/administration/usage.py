@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from embedgate.administration.stores import Stores
 from embedgate.catalog import Catalog
-from embedgate.core.errors import InvalidInput
+from embedgate.core.errors import InvalidInput, UnknownEntity
 from embedgate.core.pages import FIRST_PAGE, Page, PageQuery
 from embedgate.core.types import LedgerEntry
 from embedgate.storage.export import (
@@ -82,6 +82,10 @@ class Usage:
         """A page of the ledger, newest first unless sorted otherwise. Raises InvalidInput for an unfit page."""
         return self._stores.reports.entries(self._resolved(filter_by), query)
 
+    def entry(self, request_id: str) -> LedgerEntry:
+        """The entry of one request, whoever made it. Raises UnknownEntity if it left none."""
+        return entry_of_request(self._stores, request_id)
+
     def export_entries(self, form: Form, filter_by: UsageFilter = ALL_USAGE) -> Iterator[bytes]:
         """All the entries, the oldest first, as CSV or as a JSON array; they are read while the pieces are taken."""
         return written(entry_table(self._stores.reports.every_entry(self._resolved(filter_by))), form)
@@ -139,6 +143,18 @@ def dimensions_of(names: Sequence[str]) -> tuple[Dimension, ...]:
     if len(set(names)) < len(names):
         raise InvalidInput(f"Usage is grouped twice by the same: {', '.join(names)}. Name each once.", param="by")
     return tuple(known[name] for name in names)
+
+
+def entry_of_request(stores: Stores, request_id: str, user_id: str | None = None) -> LedgerEntry:
+    """The entry of one request. user_id: whose it must be, None for anybody's. Raises UnknownEntity."""
+    entry = stores.reports.entry(request_id, user_id)
+    if entry is None:
+        raise UnknownEntity(
+            f"The ledger has no request {request_id[:100]!r} of yours. It has those that were answered, and those that "
+            "failed after a provider was paid; their id is in the header x-request-id.",
+            param="id",
+        )
+    return entry
 
 
 def written(table: Table, form: Form) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ Only `verify` calls a provider.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Look at the models.")
 
 _TOKENS_PER_PRICE = 1_000_000
+_SEARCHES_PER_PRICE = 1_000
+_MAKES = {"embedding": "vectors", "chat": "chat; no vectors", "rerank": "an order of documents; no vectors"}
 
 
 @app.command("list")
@@ -30,17 +32,20 @@ def list_models(
     context: typer.Context,
     show_all: Annotated[bool, typer.Option("--all", help="Also models whose providers are all off.")] = False,
     provider: Annotated[str | None, typer.Option(metavar="NAME", help="Only models at this provider.")] = None,
+    action: Annotated[Literal["embedding", "chat", "rerank"], typer.Option(help="What they are for.")] = "embedding",
     as_json: options.AsJson = False,
     config_file: options.ConfigFile = None,
 ) -> None:
-    """List the embedding models that can be used. Prices are in dollars per million tokens."""
+    """List the models that can be used. Prices are in dollars per million tokens, unless they say otherwise."""
     decided = _decide(context, config_file)
     if provider is not None and provider not in decided.catalog.providers():
         raise UnknownProvider(f"There is no provider {provider!r}: {', '.join(sorted(decided.catalog.providers()))}.")
     found = [
         model
-        for model in decided.catalog.embedding_models()
-        if (show_all or _is_on(model, decided)) and (provider is None or _is_at(model, provider))
+        for model in decided.catalog.models()
+        if model.action == action
+        and (show_all or _is_on(model, decided))
+        and (provider is None or _is_at(model, provider))
     ]
     if as_json:
         print_json([_as_json(model, decided) for model in found])
@@ -183,9 +188,11 @@ def _route_row(route: "Route", decided: "Decided") -> tuple[str, ...]:
 
 
 def _price_text(price: "Price | None") -> str:
-    """Dollars per million input tokens, or that it is free or not known."""
+    """Dollars per million input tokens or per thousand searches; or that it is free or not known."""
     if price is None:
         return "?"
+    if price.picodollars_per_search:
+        return f"{_usd_of_searches(price)} per 1,000 searches"
     return _usd(price) if price.picodollars_per_token else "free"
 
 
@@ -193,10 +200,16 @@ def _usd(price: "Price") -> str:
     return usd_text(price.picodollars_per_token * _TOKENS_PER_PRICE)
 
 
+def _usd_of_searches(price: "Price | None") -> str | None:
+    if price is None or price.picodollars_per_search is None:
+        return None
+    return usd_text(price.picodollars_per_search * _SEARCHES_PER_PRICE)
+
+
 def _facts(model: "Model") -> list[tuple[str, str]]:
     return [
         ("id", model.id),
-        ("makes", "vectors" if model.action == "embedding" else "chat; no vectors"),
+        ("makes", _MAKES[model.action]),
         ("vector space", model.space or ""),
         ("size", f"{model.dims.default} of {model.dims.describe()}" if model.dims else ""),
         ("can be shortened", "yes" if model.is_matryoshka else ""),
@@ -237,5 +250,6 @@ def _route_as_json(route: "Route", decided: "Decided") -> dict[str, Any]:
         "upstream_model": route.upstream_model,
         "max_input_tokens": route.max_input_tokens,
         "usd_per_million_tokens": _usd(route.price) if route.price else None,
+        "usd_per_thousand_searches": _usd_of_searches(route.price),
         "price_as_of": route.price.as_of if route.price else None,
     }

@@ -39,10 +39,13 @@ class _Shown:
     name: str
     is_on: bool | None
     is_stored: bool
+    keys: int | None
     key_hint: str
     base_url: str | None
     host: str | None
     max_parallel: int | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
     batching: bool | None
 
 
@@ -63,13 +66,15 @@ def list_providers(
             each.name,
             "?" if each.is_on is None else "on" if each.is_on else "off",
             "stored" if each.is_stored else "settings",
+            count(each.keys),
             f"...{each.key_hint}" if each.key_hint else "",
             each.base_url or "",
             count(each.max_parallel),
         )
         for each in shown
     ]
-    print_table(("provider", "state", "from", "stored key", "address", "at once"), rows, right=("at once",))
+    columns = ("provider", "state", "from", "keys", "stored key", "address", "at once")
+    print_table(columns, rows, right=("keys", "at once"))
 
 
 @app.command("set")
@@ -191,10 +196,13 @@ def _shown(records: "Sequence[ProviderRecord]", decided: "Decided | None") -> "I
             name=name,
             is_on=None if decided is None else name in on,
             is_stored=name in stored,
+            keys=decided.n_keys(name) if decided else None,
             key_hint=record.key_hint,
             base_url=in_use.endpoint.base_url if in_use else record.base_url,
             host=record.host,
-            max_parallel=in_use.endpoint.max_parallel if in_use else record.max_parallel,
+            max_parallel=in_use.max_parallel if in_use else record.max_parallel,
+            requests_per_minute=in_use.requests_per_minute if in_use else None,
+            tokens_per_minute=in_use.tokens_per_minute if in_use else None,
             batching=record.batching,
         )
 

@@ -100,27 +100,31 @@ def _at(section: Any, path: str) -> Any:
 
 def _plain(value: Any) -> Any:
     """A value as JSON knows it: paths become texts."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
     return value if value is None or isinstance(value, (bool, int, float, str, list, Mapping)) else str(value)
 
 
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     return "" if value is None else str(value)
 
 
 def _provider_keys(loaded: "Loaded") -> Iterator[_ProviderKey]:
-    """The providers that need a key or are given one. Raises ConfigError if a file of one cannot be read."""
+    """The providers that need a key or are given one. Raises ConfigError if keys of one are missing or unreadable."""
     from embedgate.providers import hosts
+    from embedgate.settings import ProviderSettings
+    from embedgate.wiring.provider_keys import find_keys
 
     rows = hosts.load()
     entries = loaded.settings.providers
     for name in dict.fromkeys((*rows, *entries)):
-        entry = entries.get(name)
-        row = rows.get((entry.host if entry else None) or name)
-        variables = (entry.api_key_env,) if entry and entry.api_key_env else row.key_variables if row else ()
-        file = entry.api_key_file if entry else None
-        if not variables and file is None:
-            continue
-        found = [loaded.secrets.provider_key(variable, file) for variable in variables or (None,)]
-        yield _ProviderKey(name, any(found), str(file) if file else " or ".join(variables))
+        entry = entries.get(name) or ProviderSettings()
+        row = rows.get(entry.host or name) or rows[hosts.GENERIC]
+        named = " and ".join(map(str, (*entry.api_key_file, *entry.api_key_env)))
+        source = named or " or ".join(row.key_variables)
+        if source:
+            yield _ProviderKey(name, bool(find_keys(name, entry, row, loaded.secrets)), source)

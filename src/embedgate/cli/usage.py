@@ -35,7 +35,9 @@ Key = Annotated[str | None, typer.Option(metavar="ID", help="Only of this key (k
 Model = Annotated[str | None, typer.Option(metavar="ID", help="Only of this model.")]
 Provider = Annotated[str | None, typer.Option(metavar="NAME", help="Only at this provider.")]
 
-_SUMS = ("requests", "inputs", "tokens", "reused", "$", "errors")
+_SUMS = ("requests", "inputs", "tokens", "reused", "output", "$", "errors")
+_ENTRY_FACTS = ("at", "request", "key", "model", "provider", "action")
+_ENTRY_COUNTS = ("inputs", "tokens", "reused", "output", "$")
 _COMPARED = ("ledger tokens", "billed tokens", "difference", "ledger $", "billed $", "difference $")
 _NAMED = ("user", "project", "key")
 _DEFAULT_ENTRIES = 50
@@ -48,8 +50,8 @@ def show_usage(
         str,
         typer.Option(
             metavar="DIMENSIONS",
-            help="One or several of day, week, month, model, upstream_model, provider, user, project and key, with "
-            "commas between them.",
+            help="One or several of day, week, month, model, upstream_model, provider, user, project, key and "
+            "action, with commas between them.",
         ),
     ] = "",
     since_ms: Since = None,
@@ -65,8 +67,8 @@ def show_usage(
 ) -> None:
     """Add up requests, tokens and dollars from the ledger, by any of several dimensions.
 
-    Reused tokens are those that came from the cache or from another request's call. Errors are requests that did not
-    end well. CSV and JSON have ids where the table has names.
+    Reused tokens are those that came from the cache or from another request's call, output tokens those that a chat
+    model wrote. Errors are requests that did not end well. CSV and JSON have ids where the table has names.
     """
     if context.invoked_subcommand is not None:
         _refuse_options_in_front(context)
@@ -112,9 +114,8 @@ def show_entries(
             print_pieces(opened.usage.export_entries(form, filter_by))
             return
         page = opened.usage.entries(filter_by, PageQuery(limit=limit or _DEFAULT_ENTRIES, search=search))
-    columns = ("at", "request", "key", "model", "provider", "inputs", "tokens", "reused", "$", "outcome", "ms")
     rows = [_entry_row(entry) for entry in page.items]
-    print_table(columns, rows, right=("inputs", "tokens", "reused", "$", "ms"))
+    print_table((*_ENTRY_FACTS, *_ENTRY_COUNTS, "outcome", "ms"), rows, right=(*_ENTRY_COUNTS, "ms"))
     if page.total > len(page.items):
         typer.echo(f"\n{len(page.items):,} of {page.total:,} entries; --limit shows more, --csv all")
 
@@ -205,7 +206,7 @@ def _labels(report: "UsageReport", row: "UsageRow") -> list[str]:
 
 
 def _sums(row: "UsageRow") -> tuple[str, ...]:
-    counts = (row.requests, row.items, row.tokens, row.reused_tokens)
+    counts = (row.requests, row.items, row.tokens, row.reused_tokens, row.output_tokens)
     return (*map(count, counts), usd_text(row.cost_picodollars), count(row.errors))
 
 
@@ -220,6 +221,7 @@ def _total(report: "UsageReport") -> "UsageRow":
         reused_tokens=sum(row.reused_tokens for row in report.rows),
         cost_picodollars=sum(row.cost_picodollars for row in report.rows),
         errors=sum(row.errors for row in report.rows),
+        output_tokens=sum(row.output_tokens for row in report.rows),
     )
 
 
@@ -230,9 +232,11 @@ def _entry_row(entry: "LedgerEntry") -> tuple[str, ...]:
         entry.key_id,
         entry.model,
         entry.provider,
+        entry.action,
         count(entry.items),
         count(entry.tokens),
         count(entry.reused_tokens),
+        count(entry.output_tokens),
         usd_text(entry.cost_picodollars),
         entry.outcome,
         f"{entry.total_ms:.0f}",

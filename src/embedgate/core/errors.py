@@ -5,13 +5,13 @@
         InvalidInput  InputTooLong  TooManyTokens  InvalidDimension  UnsupportedOption
         MalformedRequest  MissingFields  UnknownModel  UnknownProvider  ModelNotAtProvider
         ProviderKeyMissing  NotAnEmbeddingModel  WrongAction  BodyTooLarge  BodyTooSlow
-        UnknownEntity  Conflict  InvalidPolicy  NotFound  MethodNotAllowed  NotImplementedYet
+        UnknownEntity  Conflict  InvalidPolicy  NotFound  MethodNotAllowed
       AccessError                    rights and limits
         MissingKey  MalformedKey  UnknownKey  RevokedKey  InvalidCredentials  NotPermitted
-        RateLimited  BudgetExhausted  Overloaded
+        RateLimited  BudgetExhausted  Overloaded  CallerLeft
       UpstreamError                  the far side of a provider call
         UpstreamRejected  UpstreamBusy  UpstreamFailed  UpstreamTimeout  UpstreamGarbled
-        UpstreamDenied  UpstreamTooLarge
+        UpstreamDenied  UpstreamTooLarge  UpstreamLimited
       InternalError                  our own fault; only an id leaves the process
         DependencyMissing
       GatewayRefused                 another gateway's answer, raised by the client
@@ -221,13 +221,6 @@ class MethodNotAllowed(RequestError):
         self.allowed = tuple(allowed)
 
 
-class NotImplementedYet(RequestError):
-    """A documented route that this version does not serve."""
-
-    code = "not_implemented"
-    status = 501
-
-
 class AccessError(GatewayError):
     """Rights and limits."""
 
@@ -300,6 +293,13 @@ class Overloaded(AccessError):
     status = 503
 
 
+class CallerLeft(AccessError):
+    """The caller closed the connection before the answer was complete. For the ledger: nobody is left to be told."""
+
+    code = "cancelled"
+    status = 499
+
+
 class UpstreamError(GatewayError):
     """The far side of a provider call."""
 
@@ -324,6 +324,10 @@ class UpstreamBusy(UpstreamError):
     """The provider limits us or is overloaded."""
 
     may_retry = True
+
+
+class UpstreamLimited(UpstreamBusy):
+    """The limits of our account leave no room for the call: the provider was not asked, and may be well."""
 
 
 class UpstreamFailed(UpstreamError):

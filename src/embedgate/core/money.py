@@ -9,7 +9,8 @@ from decimal import Decimal
 from embedgate.core.errors import ConfigError
 
 PICODOLLARS_PER_DOLLAR = 1_000_000_000_000
-_PICODOLLARS_PER_TOKEN_AT_ONE_DOLLAR_PER_MILLION = 1_000_000
+_PER_TOKEN_AT_ONE_DOLLAR_PER_MILLION = 1_000_000
+_PER_SEARCH_AT_ONE_DOLLAR_PER_THOUSAND = 1_000_000_000
 
 
 def price_from_usd_per_million(usd_per_million_tokens: Decimal) -> int:
@@ -17,13 +18,24 @@ def price_from_usd_per_million(usd_per_million_tokens: Decimal) -> int:
 
     Raises ConfigError if the price is negative, not finite, or finer than one picodollar per token.
     """
-    if not usd_per_million_tokens.is_finite() or usd_per_million_tokens < 0:
-        raise ConfigError([f"price {usd_per_million_tokens} is not a number of dollars from 0 upward"])
-    exact = usd_per_million_tokens * _PICODOLLARS_PER_TOKEN_AT_ONE_DOLLAR_PER_MILLION
+    return _exact(usd_per_million_tokens, "million tokens", _PER_TOKEN_AT_ONE_DOLLAR_PER_MILLION)
+
+
+def price_from_usd_per_thousand(usd_per_thousand_searches: Decimal) -> int:
+    """Picodollars per search of a list price in dollars per thousand searches.
+
+    Raises ConfigError if the price is negative, not finite, or finer than one picodollar per search.
+    """
+    return _exact(usd_per_thousand_searches, "thousand searches", _PER_SEARCH_AT_ONE_DOLLAR_PER_THOUSAND)
+
+
+def _exact(usd: Decimal, unit: str, picodollars: int) -> int:
+    """picodollars: what one dollar per unit comes to."""
+    if not usd.is_finite() or usd < 0:
+        raise ConfigError([f"price {usd} is not a number of dollars from 0 upward"])
+    exact = usd * picodollars
     if exact != exact.to_integral_value():
-        raise ConfigError(
-            [f"price {usd_per_million_tokens} dollars per million tokens is finer than 0.000001; round it"]
-        )
+        raise ConfigError([f"price {usd} dollars per {unit} is finer than {1 / Decimal(picodollars):f}; round it"])
     return int(exact)
 
 

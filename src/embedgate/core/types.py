@@ -20,6 +20,7 @@ InputType = Literal["query", "document"]
 Truncate = Literal["none", "start", "end"]
 Action = Literal["embedding", "chat", "rerank"]
 Dialect = Literal["openai", "ziri"]
+OrderBy = Literal["list", "weight", "latency", "price", "throughput"]
 CacheUse = Literal["store", "no-store"]
 Confidence = Literal["confirmed", "partial", "third-party", "unconfirmed"]
 ParamValue = str | int | float | bool
@@ -33,7 +34,8 @@ NO_OPTIONS: Mapping[str, bytes] = MappingProxyType({})
 class Price:
     """What one input token costs. `as_of` is the date of the price list, `source` names it.
 
-    The other two prices are of chat models: per token that comes out, and per input token read from a cache.
+    Two of the other prices are of chat models: per token that comes out, and per input token read from a cache. One is
+    of models that order documents: per search, where a host bills so, beside what tokens cost there or in its place.
     """
 
     picodollars_per_token: int
@@ -41,6 +43,7 @@ class Price:
     source: str | None = None
     output_picodollars_per_token: int | None = None
     cached_input_picodollars_per_token: int | None = None
+    picodollars_per_search: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,8 @@ class Route:
     `query_input_type` and `document_input_type` out of its `input_types` (empty where it knows none). A dot in a field
     name is a level of nesting. `required_params` go into every call, `truncate_params` into those that want over-long
     inputs treated so; where there are any, no other cut is possible. `promises_unit_length` says that this host is
-    known to answer with vectors of length 1. `confidence` is how sure names and sizes are.
+    known to answer with vectors of length 1. `confidence` is how sure names and sizes are. `weight` is the share of
+    requests that it gets where routes are drawn; 0 only what no other can serve.
     """
 
     provider: str
@@ -119,6 +123,7 @@ class Route:
     promises_unit_length: bool = False
     confidence: Confidence = "confirmed"
     precision: str = "f32"
+    weight: int = 1
 
     def can_truncate(self, truncate: Truncate) -> bool:
         """Whether over-long inputs can be treated so here."""
@@ -163,10 +168,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """How one request wants its routes ordered: by a list of providers, or by price."""
+    """How one request wants its routes ordered: by a list of providers, or by what they are like."""
 
     order: tuple[str, ...] = ()
-    by_price: bool = False
+    by: OrderBy | None = None
 
 
 class Origin(Struct, frozen=True, gc=False):
@@ -252,9 +257,10 @@ class EmbedRequest(Struct, frozen=True, gc=False):
 class ChatRequest(Struct, frozen=True):
     """One chat completion. What the caller wrote travels on as it is: `fields` are raw JSON by name.
 
-    They leave out the model and what steers the gateway. `text_bytes` is the length of all that the model will read,
-    which bounds its tokens. `max_output_tokens` is what the caller allows for each of `n_choices`; None if it names
-    nothing. `is_stream` asks for server-sent events, `wants_usage` for the event that counts tokens.
+    They leave out the model and what steers the gateway. `text_bytes` is the length of all text that the model will
+    read, which bounds its tokens; `n_media` are the pictures, sounds and files beside it. `max_output_tokens` is what
+    the caller allows for each of `n_choices`; None if it names nothing. `is_stream` asks for server-sent events,
+    `wants_usage` for the event that counts tokens.
     """
 
     action: ClassVar[PolicyAction] = "completion"
@@ -272,6 +278,7 @@ class ChatRequest(Struct, frozen=True):
     provider: str | None = None
     routing: Routing | None = None
     fallback_model: str | None = None
+    n_media: int = 0
 
 
 class RerankRequest(Struct, frozen=True):
@@ -375,13 +382,14 @@ class Candidate(Struct, frozen=True, gc=False):
 class Weighed(Struct, frozen=True, gc=False):
     """A candidate, and the most that the request can come to there. `dim` is the size of the vectors, 0 without any.
 
-    `tokens` are those that limits count.
+    `tokens` are those that go in. Limits count them and `output_tokens`, those that the caller asks to come out.
     """
 
     candidate: Candidate
     tokens: int
     cost_picodollars: int
     dim: int = 0
+    output_tokens: int = 0
 
 
 class Answered(Protocol):

@@ -4,7 +4,8 @@ Owns what a request was let in with, from here to its ledger entry. Knows the or
 refusal counts nowhere, and nobody's money is held for one who has to wait.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,13 +13,31 @@ from embedgate.core.access import AuditEvent, Caller, Decision, Question, Rate
 from embedgate.core.clock import ms_of, utc_now
 from embedgate.core.errors import GatewayError, NotPermitted
 from embedgate.core.ports import AuditTrail, PolicyDecider
-from embedgate.core.types import Call, Model, Weighed
+from embedgate.core.types import (
+    Action,
+    AnyRequest,
+    Call,
+    Candidate,
+    ChatRequest,
+    EmbedRequest,
+    Model,
+    RerankRequest,
+    Weighed,
+)
 from embedgate.engine.budgets import Budgets, Hold
 from embedgate.engine.grant import Grant
 from embedgate.engine.limits import Admitted, Limits
 
 _SPENDS = frozenset({"principal.current_daily_spend", "principal.current_monthly_spend"})
 _WEIGHTS = frozenset({"context.input_tokens", "context.estimated_cost"})
+_LEAST: Mapping[Action, AnyRequest] = {
+    "embedding": EmbedRequest("", ("",)),
+    "chat": ChatRequest("", {}, n_items=1, text_bytes=0),
+    "rerank": RerankRequest("", "", ("",)),
+}
+"""The least that a model can be asked for: one item, no option."""
+_DECISIONS_PER_TURN = 10
+"""Up to two milliseconds of work; then the event loop has its turn."""
 
 
 class Admission:
@@ -61,7 +80,7 @@ class Admission:
         model = weighed[0].candidate.model
         permitted, decision = await self._permitted(call, weighed)
         try:
-            tokens = max(each.tokens for each in permitted)
+            tokens = max(each.tokens + each.output_tokens for each in permitted)
             place = await self._limits.enter(call.caller.subjects, tokens, call.deadline_s)
             hold = await self._hold(call, permitted, place)
         except GatewayError as error:
@@ -74,15 +93,39 @@ class Admission:
         """Where a caller stands with its limits; None if it has none."""
         return self._limits.rate(caller.subjects)
 
+    async def usable(self, caller: Caller, candidates: Sequence[Candidate], ip_address: str = "") -> list[Candidate]:
+        """Those that the policies permit to the caller for the least request: one item of one token, without options.
+
+        Counts in no limit and leaves no event. Raises InternalError if spends matter and the ledger cannot be read.
+        """
+        day, month = await self._spends(caller)
+        now, decide = self._now(), self._decider.decide
+        calls = {
+            action: Call("", "openai", caller, request, 0.0, 0.0, 0.0, ip_address) for action, request in _LEAST.items()
+        }
+        found = []
+        for position, candidate in enumerate(candidates):
+            if position % _DECISIONS_PER_TURN == 0:
+                await asyncio.sleep(0)
+            route = candidate.route
+            weighed = Weighed(candidate, 1, route.price.picodollars_per_token if route.price else 0, route.dims.default)
+            if decide(self._question(calls[candidate.model.action], weighed, now, day, month)).is_permitted:
+                found.append(candidate)
+        return found
+
+    async def _spends(self, caller: Caller) -> tuple[int, int]:
+        """What the caller's key has spent today and this month, if any policy reads it."""
+        if not self._reads_spends or not caller.subjects:  # the operator of the gateway has none
+            return 0, 0
+        spends = await self._budgets.spends(caller.subjects[0])
+        return spends.day_picodollars, spends.month_picodollars
+
     async def _permitted(self, call: Call[Any], weighed: Sequence[Weighed]) -> tuple[list[Weighed], Decision]:
         """The candidates that the policies permit, and why the first of them is.
 
         Raises NotPermitted if none is.
         """
-        day = month = 0
-        if self._reads_spends and call.caller.subjects:  # the operator of the gateway has none
-            spends = await self._budgets.spends(call.caller.subjects[0])
-            day, month = spends.day_picodollars, spends.month_picodollars
+        day, month = await self._spends(call.caller)
         now = self._now()
         decisions = [self._decider.decide(self._question(call, each, now, day, month)) for each in weighed]
         permitted = [each for each, decision in zip(weighed, decisions, strict=True) if decision.is_permitted]

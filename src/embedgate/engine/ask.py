@@ -25,6 +25,7 @@ from embedgate.core.ports import Provider, Tokenizers
 from embedgate.core.types import Batch, Candidate, Input, ProviderReply
 from embedgate.core.vectors import Vectors
 from embedgate.engine.check import SpaceOf, checked
+from embedgate.engine.route_state import RouteState
 from embedgate.engine.tokens import count_aside, split
 
 
@@ -32,7 +33,8 @@ class Outcome(Struct, frozen=True):
     """What one batch came to: vectors (n, d) float32, or an error.
 
     `tokens` are those of each input and add up to `billed`, unless an answer that was billed was wrong. `truncated`
-    holds positions in the batch. `upstream_s` is the time spent at the provider.
+    holds positions in the batch. `upstream_s` is the time spent at the provider. `is_spent`: the error has outlasted
+    all attempts there.
     """
 
     vectors: Vectors | None = None
@@ -42,6 +44,7 @@ class Outcome(Struct, frozen=True):
     billed: int = 0
     upstream_s: float = 0.0
     error: GatewayError | None = None
+    is_spent: bool = False
 
     def part(self, start: int, end: int) -> "Outcome":
         """The outcome of the inputs from `start` to `end`: their share of what was billed, an error of their own."""
@@ -74,9 +77,12 @@ def merged(first: Outcome, second: Outcome) -> Outcome:
 class Asker:
     """Calls one route of one model."""
 
-    def __init__(self, candidate: Candidate, provider: Provider, tokenizers: Tokenizers, space_of: SpaceOf) -> None:
-        """provider: the one of the candidate's route."""
+    def __init__(
+        self, candidate: Candidate, provider: Provider, tokenizers: Tokenizers, space_of: SpaceOf, state: RouteState
+    ) -> None:
+        """provider: the one of the candidate's route. state: of that route; told how each call went."""
         self._space_of = space_of
+        self._state = state
         self._candidate = candidate
         self._provider = provider
         self._tokenizers = tokenizers
@@ -107,6 +113,7 @@ class Asker:
             spent_s = time.monotonic() - started_s
             word = "bad_answer" if isinstance(error, UpstreamGarbled) else error.code
             metrics.provider_call(route.provider, word, len(batch.inputs), spent_s)
+            self._state.failed(error, spent_s)
             return await self._failed(batch.inputs, error, spent_s)
         spent_s = time.monotonic() - started_s
         tokens, is_estimated = await self._tokens(batch.inputs, reply)
@@ -114,9 +121,12 @@ class Asker:
             vectors = checked(reply, batch, self._candidate.model, route, self._space_of)
         except UpstreamGarbled as error:
             metrics.provider_call(route.provider, "bad_answer", len(batch.inputs), spent_s)
+            self._state.failed(error, spent_s)
             return Outcome(None, tokens, is_estimated, billed=sum(tokens), upstream_s=spent_s, error=error)
         metrics.provider_call(route.provider, "ok", len(batch.inputs), spent_s)
-        return Outcome(vectors, tokens, is_estimated, reply.truncated, sum(tokens), spent_s)
+        billed = sum(tokens)
+        self._state.succeeded(spent_s, billed)
+        return Outcome(vectors, tokens, is_estimated, reply.truncated, billed, spent_s)
 
     async def _failed(self, inputs: Sequence[Input], error: GatewayError, spent_s: float) -> Outcome:
         """The outcome of a call that gave no vectors, but may be on the bill all the same."""

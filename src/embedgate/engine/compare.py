@@ -119,6 +119,11 @@ def judge(samples: Sequence[Sample], asked: Sequence[Probe]) -> list[Verdict]:
     ]
 
 
+def changed(first: Sample, now: Sample, asked: Sequence[Probe]) -> str:
+    """How a route's vectors differ from those that it once gave, beyond what no computation repeats; empty if not."""
+    return _verdict(now, first, asked).explanation
+
+
 def _reference(samples: Sequence[Sample]) -> tuple[Sample, str]:
     """The sample to measure the others by, and why."""
     own = next((sample for sample in samples if sample.is_own), None)

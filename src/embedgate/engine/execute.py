@@ -1,25 +1,28 @@
 """Runs a request on its routes: joined with what is in flight, in parallel parts, with retries, then the next route.
 
 What a part has cost is added to the call the moment it returns, so that a request that fails half way is charged
-for the half that happened.
+for the half that happened. Which route comes next, and when, is asked of `attempts`.
 """
 
 import asyncio
-import random
-import time
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol
 
-from embedgate import metrics, telemetry
+from msgspec.structs import replace
+
+from embedgate import metrics
 from embedgate.core.errors import AccessError, GatewayError, InternalError, InvalidInput, UpstreamError
-from embedgate.core.money import cost_picodollars
 from embedgate.core.ports import Provider, Tokenizers
-from embedgate.core.types import Call, Candidate, EmbedRequest, Part, Served, Spend
+from embedgate.core.types import Batch, Call, Candidate, EmbedRequest, Part, Served
 from embedgate.engine.ask import Asker, Outcome, for_another
+from embedgate.engine.attempts import Journey, Probe, Visit
+from embedgate.engine.charge import charge, cover
 from embedgate.engine.check import SpaceOf
 from embedgate.engine.flights import Flight, Flights, Seat
 from embedgate.engine.gather import Gatherer, Work
+from embedgate.engine.hedge import Hedger
 from embedgate.engine.progress import Progress
+from embedgate.engine.route_state import RouteStates
 from embedgate.settings import UpstreamSettings
 
 _Place = tuple[str, str]
@@ -58,15 +61,23 @@ class Executor:
         settings: UpstreamSettings,
         gathering: Mapping[str, int],
         space_of: SpaceOf,
+        states: RouteStates,
+        probe: Probe | None = None,
     ) -> None:
-        """providers: by name, every one that is on. gathering: calls at once of those that batch across callers."""
+        """providers: by name, every one that is on. gathering: calls at once of those that batch across callers.
+
+        states: of all routes, older than this object. probe: None where requests have to find out what works again.
+        """
         self._space_of = space_of
         self._providers = providers
         self._tokenizers = tokenizers
         self._settings = settings
         self._gathering = gathering
+        self._states = states
+        self._probe = probe
         self._askers: dict[_Place, tuple[Asker, Gatherer | None]] = {}
         self._flights: dict[_Place, Flights] = {}
+        self._hedge = Hedger(self._ask_route, tokenizers)
 
     async def __call__(self, call: Call[EmbedRequest], candidates: Sequence[Candidate], plans: Plans) -> Served:
         """Vectors for every input, from the first candidate that gives them.
@@ -76,41 +87,46 @@ class Executor:
         not pay for another one.
         """
         progress = Progress(len(call.request.inputs), call.request.dim)
-        tried: list[str] = []
-        for position, candidate in enumerate(candidates):
-            await plans.enter(call, candidate, progress)
-            await _cover(call)  # also for what is found instead of asked for: that may cost as much
+        journey = Journey(call, candidates, self._states, self._settings, self._probe)
+        entered = keyed = journey.first  # what is known of it is looked up also if it may not be asked now
+        await plans.enter(call, entered, progress)
+        await cover(call)  # also for what is found instead of asked for: that may cost as much
+        if not progress.missing():
+            return progress.served(entered)
+        while (visit := await journey.next()) is not None:
+            if visit.candidate is not entered:
+                entered, keys = visit.candidate, progress.keys
+                await plans.enter(call, entered, progress)
+                keyed = keyed if progress.keys is keys else entered
+                await cover(call)
+            visit.is_kept = entered.route.precision == keyed.route.precision
             try:
-                await self._run(call, candidate, progress, plans)
-                return progress.served(candidate)
+                await self._run(call, visit, progress, plans)
             except UpstreamError as error:
-                tried.append(f"{candidate.route.provider}: {error.message}")
-                if error.may_reroute and position < len(candidates) - 1:
-                    continue
-                if len(tried) == 1:
-                    raise
-                message = f"No route could serve {call.request.model}. Tried {'; '.join(tried)}"
-                raise type(error)(message, retry_after_s=error.retry_after_s) from error
-        raise AssertionError("resolve gives at least one candidate")
+                journey.leave(visit, error)
+            else:
+                journey.arrived()
+                return progress.served(visit.answered_by)
+        raise journey.failure()
 
-    async def _run(self, call: Call[EmbedRequest], candidate: Candidate, progress: Progress, plans: Plans) -> None:
+    async def _run(self, call: Call[EmbedRequest], visit: Visit, progress: Progress, plans: Plans) -> None:
         """Answer every missing row on one route."""
         may_join = True
         while missing := progress.missing():
             keys = progress.keys if may_join else None
-            flights = self._flights_of(candidate)
+            flights = self._flights_of(visit.candidate)
             own = _first_of_each(missing, keys, flights)
-            parts = plans.cut(call.request, own, candidate) if own else []
+            parts = plans.cut(call.request, own, visit.candidate) if own else []
             aloft = [(part, flights.depart([keys[row] for row in part.rows]) if keys else None) for part in parts]
             # Whatever is on the board by now is in flight: another request's, or the same text earlier in this one.
             mine = set(own)
             joined = [(row, flights.seat(keys[row])) for row in missing if row not in mine] if keys else []
-            journeys = [self._fly(call, candidate, part, flight, progress, plans) for part, flight in aloft]
-            journeys += [_arrive(row, seat, progress) for row, seat in joined if seat]
-            if len(journeys) == 1:
-                await journeys[0]
+            travels = [self._fly(call, visit, part, flight, progress, plans) for part, flight in aloft]
+            travels += [_arrive(row, seat, visit, progress) for row, seat in joined if seat]
+            if len(travels) == 1:
+                await travels[0]
             else:
-                _raise_first(await asyncio.gather(*journeys, return_exceptions=True))
+                _raise_first(await asyncio.gather(*travels, return_exceptions=True))
             may_join = False  # a row whose joined flight failed for another's mistake is now asked for on its own
 
     def _flights_of(self, candidate: Candidate) -> Flights:
@@ -123,7 +139,7 @@ class Executor:
     async def _fly(
         self,
         call: Call[EmbedRequest],
-        candidate: Candidate,
+        visit: Visit,
         part: Part,
         flight: Flight | None,
         progress: Progress,
@@ -132,9 +148,9 @@ class Executor:
         """One part to its end: ask, retry, put its vectors where they belong, and tell who waits for them."""
         outcome = Outcome(error=InternalError("The gateway stopped before the provider answered."))
         try:
-            outcome = await self._attempts(call, candidate, part, plans)
-            if progress.keys is not None:
-                await plans.remember(call, candidate, [progress.keys[row] for row in part.rows], outcome)
+            outcome = await self._attempts(call, visit, part, plans)
+            if progress.keys is not None and visit.is_kept:
+                await plans.remember(call, visit.candidate, [progress.keys[row] for row in part.rows], outcome)
         finally:  # what has landed is no longer joined, so it must be in the cache by then
             if flight is not None:
                 flight.land(outcome)
@@ -145,65 +161,49 @@ class Executor:
             raise error or InternalError("An outcome without vectors and without error.")
         progress.fill(part.rows, vectors, outcome.tokens, outcome.truncated, outcome.is_estimated)
 
-    async def _attempts(self, call: Call[EmbedRequest], candidate: Candidate, part: Part, plans: Plans) -> Outcome:
-        """The outcome of a part after as many attempts as its errors and the deadline allow; charged to the call."""
+    async def _attempts(self, call: Call[EmbedRequest], visit: Visit, part: Part, plans: Plans) -> Outcome:
+        """The outcome of a part after as many attempts as make sense at this route; charged to the call."""
         attempt = 0
         while True:
             try:
-                await _cover(call)
+                await cover(call)
             except GatewayError as refusal:
                 return Outcome(error=refusal)
-            outcome = await self._ask(call, candidate, part, plans)
-            _charge(call, candidate, outcome)
-            error = outcome.error
-            if not isinstance(error, UpstreamError):
-                return outcome
+            candidate, outcome = await self._ask(call, visit, part, plans)
+            charge(call, candidate, outcome)
             attempt += 1
-            wait_s = self._wait_s(error, attempt)
-            telemetry.UPSTREAM_FAULT.emit(
-                request_id=call.request_id,
-                provider=candidate.route.provider,
-                code=error.code,
-                attempt=attempt,
-                detail=error.message,
-            )
-            has_time = time.monotonic() + wait_s < call.deadline_s
-            if not error.may_retry or attempt > self._settings.max_retries or not has_time:
+            if not isinstance(outcome.error, UpstreamError):
+                visit.answered_by = candidate
                 return outcome
-            await asyncio.sleep(wait_s)
+            error = visit.told(outcome.error)
+            if not await visit.again(error, attempt):
+                return replace(outcome, error=error, is_spent=visit.is_spent)
 
-    async def _ask(self, call: Call[EmbedRequest], candidate: Candidate, part: Part, plans: Plans) -> Outcome:
+    async def _ask(self, call: Call[EmbedRequest], visit: Visit, part: Part, plans: Plans) -> tuple[Candidate, Outcome]:
+        candidate = visit.candidate
         asker, gatherer = self._askers_of(candidate)
-        if gatherer is None or call.request.options:
-            return await asker(part.batch, call.deadline_s)
-        return await gatherer(Work(part.batch, plans.signature(call, part), call.deadline_s))
+        deadline_s = visit.until_s()
+        if gatherer is not None and not call.request.options:
+            return candidate, await gatherer(Work(part.batch, plans.signature(call, part), deadline_s))
+        if self._settings.hedge and visit.others() and (after_s := visit.state.p95_s) is not None:
+            return await self._hedge(call, visit, part, plans.cut, after_s)
+        return candidate, await asker(part.batch, deadline_s)
+
+    async def _ask_route(self, candidate: Candidate, batch: Batch, deadline_s: float) -> Outcome:
+        return await self._askers_of(candidate)[0](batch, deadline_s)
 
     def _askers_of(self, candidate: Candidate) -> tuple[Asker, Gatherer | None]:
         place = (candidate.model.id, candidate.route.provider)
         found = self._askers.get(place)
         if found is None:
             provider = candidate.route.provider
-            asker = Asker(candidate, self._providers[provider], self._tokenizers, self._space_of)
+            state = self._states.of(candidate)
+            asker = Asker(candidate, self._providers[provider], self._tokenizers, self._space_of, state)
             n = self._gathering.get(provider)
             limits = candidate.route.limits
             gatherer = Gatherer(asker, limits, n, self._settings.max_waiting) if n else None
             found = self._askers[place] = (asker, gatherer)
         return found
-
-    def _wait_s(self, error: UpstreamError, attempt: int) -> float:
-        """The provider's own hint, else exponential back-off with full jitter."""
-        if error.retry_after_s is not None:
-            return error.retry_after_s
-        return random.uniform(0, self._settings.retry_wait_s * 2 ** (attempt - 1))  # noqa: S311 - jitter, no secret
-
-
-async def _cover(call: Call[EmbedRequest]) -> None:
-    """Have as much held as the request can still come to cost: what was billed in vain comes on top.
-
-    Raises BudgetExhausted, or InternalError if the ledger cannot be read.
-    """
-    if call.wasted_picodollars and call.hold is not None:
-        await call.hold.cover(call.held_picodollars + call.wasted_picodollars)
 
 
 def _first_of_each(rows: Sequence[int], keys: Sequence[bytes] | None, flights: Flights) -> list[int]:
@@ -217,9 +217,9 @@ def _first_of_each(rows: Sequence[int], keys: Sequence[bytes] | None, flights: F
     return list(first.values())
 
 
-async def _arrive(row: int, seat: Seat, progress: Progress) -> None:
+async def _arrive(row: int, seat: Seat, visit: Visit, progress: Progress) -> None:
     """Take the vector of a row from the flight it travels with. A fault of another row there leaves ours missing."""
-    outcome, vector = await seat.arrival()
+    outcome, vector = await seat.arrival(visit.until_s())
     error = outcome.error
     if vector is not None:
         progress.reuse(row, vector, outcome.tokens[seat.position], seat.position in outcome.truncated)
@@ -230,6 +230,7 @@ async def _arrive(row: int, seat: Seat, progress: Progress) -> None:
     elif isinstance(error, AccessError):
         return  # the other's budget does not pay for a further attempt; ours may
     elif error is not None:
+        visit.is_spent |= outcome.is_spent
         raise for_another(error)
 
 
@@ -239,21 +240,3 @@ def _raise_first(outcomes: Sequence[BaseException | None]) -> None:
     faults.sort(key=lambda fault: isinstance(fault, UpstreamError))
     if faults:
         raise faults[0]
-
-
-def _charge(call: Call[EmbedRequest], candidate: Candidate, outcome: Outcome) -> None:
-    """Add what the provider bills to the call, right or wrong its answer."""
-    call.upstream_s += outcome.upstream_s
-    if not outcome.billed:
-        return
-    route = candidate.route
-    spend = next((spend for spend in call.spends if spend.candidate is candidate), None)
-    if spend is None:
-        spend = Spend(candidate)
-        call.spends.append(spend)
-    cost = cost_picodollars(outcome.billed, route.price.picodollars_per_token if route.price else 0)
-    spend.tokens += outcome.billed
-    spend.tokens_estimated |= outcome.is_estimated
-    spend.cost_picodollars += cost
-    if outcome.error is not None:
-        call.wasted_picodollars += cost

@@ -29,7 +29,7 @@ class ModelFinder:
         if model is None and provider and self._catalog.find(name):
             raise ModelNotAtProvider(f"Model {name[:200]} is not served by {provider}.", param="model")
         if model is None:
-            raise UnknownModel(self._explain_unknown(name), param="model")
+            raise UnknownModel(self._explain_unknown(name, action), param="model")
         if model.action != action:
             error = NotAnEmbeddingModel if action == "embedding" else WrongAction
             suggestion = self._suggest(model, provider, action)
@@ -54,13 +54,14 @@ class ModelFinder:
         _, cheapest = min(near, key=lambda pair: pair[0])
         return cheapest.name if provider else cheapest.id
 
-    def _explain_unknown(self, name: str) -> str:
+    def _explain_unknown(self, name: str, action: Action) -> str:
         ambiguous = self._catalog.ambiguous(name)
         if ambiguous:
             return f"The model name {name!r} fits several models: {', '.join(ambiguous[:5])}. Use one of these ids."
         replacement = self._catalog.retired(name)
         if replacement:
             return f"The model {name!r} was shut down by its provider. Use {replacement} instead."
-        close = self._catalog.close_matches(name)
-        hint = f"Did you mean {' or '.join(close)}?" if close else f"Use {self._default_model}, or see GET /v1/models."
+        close = self._catalog.close_matches(name, action)
+        usual = f"Use {self._default_model}, or see" if action == "embedding" else "See"
+        hint = f"Did you mean {' or '.join(close)}?" if close else f"{usual} GET /v1/models."
         return f"The model {name[:200]!r} does not exist here. {hint}"

@@ -5,10 +5,12 @@ waiter as an error of its own.
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 from msgspec import Struct
 
+from embedgate.core.errors import UpstreamTimeout
 from embedgate.core.vectors import Vectors
 from embedgate.engine.ask import Outcome
 
@@ -19,9 +21,17 @@ class Seat(Struct, frozen=True):
     flight: "Flight"
     position: int
 
-    async def arrival(self) -> tuple[Outcome, Vectors | None]:
-        """The outcome of the flight, and this seat's vector (d,); None if the flight failed."""
-        outcome = await asyncio.shield(self.flight.outcome)
+    async def arrival(self, until_s: float) -> tuple[Outcome, Vectors | None]:
+        """The outcome of the flight, and this seat's vector (d,); None if the flight failed.
+
+        until_s: on the monotonic clock. Raises UpstreamTimeout if it has not landed by then.
+        """
+        flying = self.flight.outcome
+        if not flying.done():
+            await asyncio.wait([flying], timeout=max(0.0, until_s - time.monotonic()))
+            if not flying.done():
+                raise UpstreamTimeout("Another request's call with the same text took too long")
+        outcome = flying.result()
         return outcome, None if outcome.vectors is None else outcome.vectors[self.position]
 
 

@@ -5,7 +5,7 @@ Work that has begun runs to its end as an owned task, even when the caller leave
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -13,17 +13,21 @@ from msgspec import Struct
 
 from embedgate import metrics
 from embedgate.core.access import Caller, Rate
+from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import GatewayError, InternalError, Overloaded
+from embedgate.core.rerank import RerankResult
 from embedgate.core.types import (
     Answered,
     AnyRequest,
     Call,
     Candidate,
+    ChatRequest,
     EmbedRequest,
     EmbedResult,
     LedgerEntry,
     Model,
     Origin,
+    RerankRequest,
     Served,
     Timing,
     Weighed,
@@ -31,7 +35,10 @@ from embedgate.core.types import (
 from embedgate.engine.account import Accountant
 from embedgate.engine.admit import Admission
 from embedgate.engine.authenticate import Authenticator
+from embedgate.engine.chat import ChatServed
 from embedgate.engine.grant import Grant
+from embedgate.engine.hand_over import HandOver
+from embedgate.engine.rerank import Ranked
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=AnyRequest)
@@ -62,9 +69,11 @@ class Stages(Generic[RequestT, AnsweredT]):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What can be asked for, with the models and providers of one moment."""
+    """What can be asked for, with the models and providers of one moment. `chat`: by where the pieces of a stream go."""
 
     embedding: Stages[EmbedRequest, Served]
+    chat: Callable[[HandOver | None], Stages[ChatRequest, ChatServed]]
+    rerank: Stages[RerankRequest, Ranked]
 
 
 class Done(Struct, Generic[AnsweredT], frozen=True):
@@ -86,13 +95,15 @@ class Pipeline:
         admit: Admission,
         account: Accountant,
         request_timeout_s: float,
+        chat_timeout_s: float,
     ) -> None:
-        """request_timeout_s: from the first byte of a request to its answer."""
+        """request_timeout_s: from the first byte of a request to its answer. chat_timeout_s: to the end of a stream."""
         self._authenticate = authenticate
         self._work = work
         self._admit = admit
         self._account = account
         self._request_timeout_s = request_timeout_s
+        self._chat_timeout_s = chat_timeout_s
         self.running = Running()
 
     def reroute(self, work: Work) -> None:
@@ -101,19 +112,47 @@ class Pipeline:
 
     async def embed(self, origin: Origin, read: Read[EmbedRequest]) -> EmbedResult:
         """Serve one embeddings request. Raises a GatewayError."""
-        call = await self._begin(origin, read)
+        call = await self._begin(origin, read, self._request_timeout_s)
         return _result(await self.running.to_the_end(self._serve(call, self._work.embedding)))
+
+    async def chat(self, origin: Origin, read: Read[ChatRequest], out: HandOver) -> ChatResult | ChatStream:
+        """Serve one completion: whole, or as a stream once it has begun. Raises a GatewayError.
+
+        out: through which a stream goes, and which ends it when the caller leaves.
+        """
+        call = await self._begin(origin, read, self._chat_timeout_s)
+        if not call.request.is_stream:
+            return _completion(await self.running.to_the_end(self._serve(call, self._work.chat(None))))
+        serving = self.running.start(self._serve(call, self._work.chat(out)))
+        serving.add_done_callback(lambda _: out.end())
+        begun = await out.beginning()
+        if begun is None:
+            await self.running.outcome(serving)
+            raise InternalError("A stream ended without a beginning.")
+        return ChatStream(
+            model=begun.candidate.model.id,
+            provider=begun.candidate.route.provider,
+            content_type=begun.content_type,
+            pieces=self._pieces(serving, out),
+            rate=self._admit.rate(call.caller),
+        )
+
+    async def rerank(self, origin: Origin, read: Read[RerankRequest]) -> RerankResult:
+        """Put the documents of one request in order. Raises a GatewayError."""
+        call = await self._begin(origin, read, self._request_timeout_s)
+        return _ranking(await self.running.to_the_end(self._serve(call, self._work.rerank)))
 
     async def embed_as(self, request_id: str, caller: Caller, request: EmbedRequest) -> EmbedResult:
         """Serve a request of this process's own operator, who needs no key. Raises a GatewayError."""
-        call = self._call(Origin(request_id, "openai", None), caller, request, time.monotonic(), 0.0)
+        origin = Origin(request_id, "openai", None)
+        call = self._call(origin, caller, request, time.monotonic(), 0.0, self._request_timeout_s)
         return _result(await self.running.to_the_end(self._serve(call, self._work.embedding)))
 
     async def identify(self, secret: str | None) -> Caller:
         """Who asks, for routes that serve no model. Raises an AccessError."""
         return await self._authenticate(secret)
 
-    async def _begin(self, origin: Origin, read: Read[RequestT]) -> Call[RequestT]:
+    async def _begin(self, origin: Origin, read: Read[RequestT], timeout_s: float) -> Call[RequestT]:
         """Find out who asks, and for what."""
         started_s = time.monotonic()
         caller = await self._authenticate(origin.secret)
@@ -123,10 +162,11 @@ class Pipeline:
         except GatewayError as error:
             error.rate = self._admit.rate(caller)
             raise
-        return self._call(origin, caller, request, started_s, authenticate_s)
+        return self._call(origin, caller, request, started_s, authenticate_s, timeout_s)
 
+    @staticmethod
     def _call(
-        self, origin: Origin, caller: Caller, request: RequestT, started_s: float, authenticate_s: float
+        origin: Origin, caller: Caller, request: RequestT, started_s: float, authenticate_s: float, timeout_s: float
     ) -> Call[RequestT]:
         return Call(
             request_id=origin.request_id,
@@ -136,7 +176,7 @@ class Pipeline:
             request=request,
             started_s=started_s,
             authenticate_s=authenticate_s,
-            deadline_s=started_s + self._request_timeout_s,
+            deadline_s=started_s + timeout_s,
         )
 
     async def _serve(self, call: Call[RequestT], stages: Stages[RequestT, AnsweredT]) -> Done[AnsweredT]:
@@ -156,6 +196,9 @@ class Pipeline:
             call.error = error
             error.rate = self._admit.rate(call.caller)
             raise
+        except asyncio.CancelledError:
+            call.error = _shutting_down()
+            raise
         except Exception as error:
             call.error = InternalError("The gateway failed; its log has the details.")
             raise call.error from error
@@ -164,6 +207,16 @@ class Pipeline:
         if entry is None or answered is None:
             raise InternalError("An answered request left no entry.")
         return Done(answered, entry, _timing(call), self._admit.rate(call.caller))
+
+    async def _pieces(self, serving: asyncio.Task[Done[ChatServed]], out: HandOver) -> AsyncIterator[bytes]:
+        """What is handed over; at the end, which is known when the entry is in the ledger, the last word."""
+        try:
+            while piece := await out.take():
+                yield piece
+            done = await self.running.outcome(serving)
+            yield done.answered.body
+        finally:
+            out.leave()
 
 
 def _timing(call: Call[Any]) -> Timing:
@@ -188,6 +241,40 @@ def _result(done: Done[Served]) -> EmbedResult:
     )
 
 
+def _completion(done: Done[ChatServed]) -> ChatResult:
+    served, entry = done.answered, done.entry
+    return ChatResult(
+        model=entry.model,
+        provider=entry.provider,
+        content_type=served.content_type,
+        body=served.body,
+        usage=served.usage,
+        cached_tokens=served.cached_tokens,
+        cost_picodollars=entry.cost_picodollars,
+        timing=done.timing,
+        rate=done.rate,
+    )
+
+
+def _ranking(done: Done[Ranked]) -> RerankResult:
+    ranked, entry = done.answered, done.entry
+    return RerankResult(
+        model=entry.model,
+        provider=entry.provider,
+        scores=ranked.scores,
+        usage=ranked.usage,
+        searches=ranked.searches,
+        cost_picodollars=entry.cost_picodollars,
+        timing=done.timing,
+        rate=done.rate,
+        documents=ranked.documents,
+    )
+
+
+def _shutting_down() -> Overloaded:
+    return Overloaded("The gateway is shutting down. Try again in a moment.", retry_after_s=1)
+
+
 class Running:
     """Owns the tasks of requests in progress."""
 
@@ -198,17 +285,26 @@ class Running:
         """Requests in progress."""
         return len(self._tasks)
 
-    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` in a task that outlives a caller who leaves. Returns or raises what it does."""
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run `work` in a task that outlives a caller who leaves."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
+
+    @staticmethod
+    async def outcome(task: asyncio.Task[T]) -> T:
+        """What a started task returns or raises, once it ends."""
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled():  # by `drain`: it was not the caller who left
-                raise Overloaded("The gateway is shutting down. Try again in a moment.", retry_after_s=1) from None
+                raise _shutting_down() from None
             raise
+
+    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Start `work`; return or raise what it does."""
+        return await self.outcome(self.start(work))
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -19,7 +19,7 @@ import cedarpy
 from embedgate.core.access import Question
 
 ENTITY_TYPES = ("Resource", "Role", "User", "UserKey")
-ACTIONS = ("completion", "embedding", "fine_tuning", "image_generation", "moderation")
+ACTIONS = ("completion", "embedding", "fine_tuning", "image_generation", "moderation", "rerank")
 
 NO_REQUEST_LIMIT = 2**53 - 1
 """`limit_requests_per_minute` of a user without a limit: huge, and still far from the end of Cedar's whole numbers."""

@@ -9,11 +9,22 @@ import msgspec
 
 from embedgate.core.types import Batch, BatchLimits, ProviderReply, Route
 from embedgate.providers.hosts import Host
-from embedgate.transport import HttpCall, HttpProvider, HttpReply, classify, decode, encode, read_embeddings, wishes
+from embedgate.transport import (
+    Chat,
+    HttpCall,
+    HttpProvider,
+    HttpReply,
+    classify,
+    decode,
+    encode,
+    read_embeddings,
+    wishes,
+)
 
 HOST = Host(
     note="Set base_url to https://api.cloudflare.com/client/v4/accounts/<account>. Sends no token counts.",
     key_variables=("CLOUDFLARE_API_TOKEN", "CLOUDFLARE_API_KEY"),
+    chat=Chat("/ai/v1/chat/completions"),
     limits=BatchLimits(max_inputs=100, max_parallel=16),
 )
 

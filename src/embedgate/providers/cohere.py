@@ -1,13 +1,26 @@
-"""Cohere's embed API, version 2: translation only. Texts; its images and mixed inputs are not offered.
+"""Cohere's embed and rerank APIs, version 2: translation only. Texts; its images and mixed inputs are not offered.
 
-The type of the inputs is required there. Texts of no type are embedded as documents.
+The type of the inputs is required there. Texts of no type are embedded as documents. Documents to be ordered are cut
+there at 4,096 tokens unless another number is given; a query at 2,048 tokens, whatever is given.
 """
 
 import msgspec
 
-from embedgate.core.types import Batch, BatchLimits, ProviderReply, Route
+from embedgate.core.errors import InvalidInput
+from embedgate.core.types import Batch, BatchLimits, ProviderReply, RerankReply, RerankRequest, Route
 from embedgate.providers.hosts import Host
-from embedgate.transport import HttpCall, HttpProvider, HttpReply, classify, decode, encode, read_embeddings, wishes
+from embedgate.transport import (
+    Chat,
+    HttpCall,
+    HttpProvider,
+    HttpReply,
+    HttpReranker,
+    classify,
+    decode,
+    encode,
+    read_embeddings,
+    wishes,
+)
 
 HOST = Host(
     note="Puts the text of the input's type before it; without a type from the caller it counts as a document.",
@@ -18,8 +31,13 @@ HOST = Host(
     dim_field="output_dimension",
     extra={"input_type": "search_document"},
     truncate={"none": {"truncate": "NONE"}, "start": {"truncate": "START"}, "end": {"truncate": "END"}},
+    chat=Chat("/compatibility/v1/chat/completions"),
     limits=BatchLimits(max_inputs=96, max_tokens=128_000, max_parallel=16),
 )
+
+
+_MAX_QUERY_TOKENS = 2048
+_USUAL_DOCUMENT_TOKENS = 4096
 
 
 class _ByType(msgspec.Struct):
@@ -29,6 +47,7 @@ class _ByType(msgspec.Struct):
 
 class _Billed(msgspec.Struct):
     input_tokens: float | None = None
+    search_units: float | None = None
 
 
 class _Meta(msgspec.Struct):
@@ -42,12 +61,25 @@ class _Body(msgspec.Struct):
     meta: _Meta | None = None
 
 
+class _Result(msgspec.Struct, gc=False):
+    index: int
+    relevance_score: float
+
+
+class _Ranked(msgspec.Struct):
+    """The same of an order of documents."""
+
+    results: list[_Result]
+    meta: _Meta | None = None
+
+
 _BODY = msgspec.json.Decoder(_Body)
+_RANKED = msgspec.json.Decoder(_Ranked)
 
 
 def provider(_host: Host) -> HttpProvider:
     """The vendor module."""
-    return HttpProvider(build, parse, classify)
+    return HttpProvider(build, parse, classify, rerank=HttpReranker(build_rerank, parse_rerank))
 
 
 def build(batch: Batch, route: Route) -> HttpCall:
@@ -67,5 +99,43 @@ def parse(reply: HttpReply, batch: Batch, _route: Route) -> ProviderReply:
     """
     body = decode(reply, _BODY)
     rows = body.embeddings.base64 or body.embeddings.float or []
-    billed = body.meta.billed_units.input_tokens if body.meta and body.meta.billed_units else None
-    return read_embeddings(reply, batch, rows, tokens=None if billed is None else int(billed))
+    return read_embeddings(reply, batch, rows, tokens=_whole(_billed(body.meta).input_tokens))
+
+
+def build_rerank(request: RerankRequest, route: Route) -> HttpCall:
+    """One call for one request. Raises InvalidInput for a query that might be cut: no token is shorter than a byte."""
+    query_bytes = len(request.query.encode())
+    if query_bytes > _MAX_QUERY_TOKENS:
+        raise InvalidInput(
+            f"query has {query_bytes} bytes; Cohere cuts it at {_MAX_QUERY_TOKENS} tokens without a word, so at most "
+            "that many bytes are sent there. Shorten it.",
+            param="query",
+        )
+    body: dict[str, object] = {
+        "model": route.upstream_model,
+        "query": request.query,
+        "documents": request.documents,
+    }
+    longest_bytes = max(len(document.encode()) for document in request.documents)
+    if longest_bytes > _USUAL_DOCUMENT_TOKENS:
+        body["max_tokens_per_doc"] = longest_bytes  # so none is cut: what is too long for the model is read in pieces
+    return HttpCall("POST", "/v2/rerank", encode(body))
+
+
+def parse_rerank(reply: HttpReply, _request: RerankRequest, _route: Route) -> RerankReply:
+    """The scores as they stand there, and what was billed: searches or tokens. Raises UpstreamGarbled."""
+    body = decode(reply, _RANKED)
+    billed = _billed(body.meta)
+    return RerankReply(
+        tuple((result.index, result.relevance_score) for result in body.results),
+        tokens=_whole(billed.input_tokens),
+        searches=_whole(billed.search_units),
+    )
+
+
+def _billed(meta: _Meta | None) -> _Billed:
+    return meta.billed_units if meta and meta.billed_units else _Billed()
+
+
+def _whole(count: float | None) -> int | None:
+    return None if count is None else int(count)

@@ -7,7 +7,17 @@ import msgspec
 
 from embedgate.core.types import Batch, BatchLimits, ProviderReply, Route
 from embedgate.providers.hosts import Host
-from embedgate.transport import HttpCall, HttpProvider, HttpReply, classify, decode, encode, read_embeddings, wishes
+from embedgate.transport import (
+    Chat,
+    HttpCall,
+    HttpProvider,
+    HttpReply,
+    classify,
+    decode,
+    encode,
+    read_embeddings,
+    wishes,
+)
 
 HOST = Host(
     note="Its own API at Singapore; keys belong to one region, so set base_url, without a path, for another.",
@@ -15,6 +25,7 @@ HOST = Host(
     key_variables=("DASHSCOPE_API_KEY",),
     accepts_dim=True,
     dim_field="parameters.dimension",
+    chat=Chat("/compatible-mode/v1/chat/completions", asks_usage=True),
     limits=BatchLimits(max_inputs=10, max_parallel=8),
 )
 

@@ -9,7 +9,17 @@ import msgspec
 
 from embedgate.core.types import Batch, BatchLimits, ProviderReply, Route
 from embedgate.providers.hosts import Host
-from embedgate.transport import HttpCall, HttpProvider, HttpReply, classify, decode, encode, read_embeddings, wishes
+from embedgate.transport import (
+    Chat,
+    HttpCall,
+    HttpProvider,
+    HttpReply,
+    classify,
+    decode,
+    encode,
+    read_embeddings,
+    wishes,
+)
 
 HOST = Host(
     note="Says how long to wait when it limits us. Some models want the task in the text, which is put there.",
@@ -18,6 +28,7 @@ HOST = Host(
     key_header="x-goog-api-key",
     key_prefix="",
     accepts_dim=True,
+    chat=Chat("/openai/chat/completions", key_header="authorization", key_prefix="Bearer ", asks_usage=True),
     limits=BatchLimits(max_inputs=100, max_bytes=3_000_000, max_parallel=8),
 )
 

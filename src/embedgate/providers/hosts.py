@@ -17,7 +17,7 @@ import msgspec
 
 import embedgate.providers
 from embedgate.core.types import BatchLimits, ParamValue, Route, Truncate
-from embedgate.transport import HttpProvider
+from embedgate.transport import Chat, HttpProvider, HttpReranker
 
 GENERIC = "generic"
 """The row for a provider that is in the settings only."""
@@ -44,6 +44,9 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sends_usage: bool = True
     extra: Mapping[str, ParamValue] = {}
     truncate: Mapping[Truncate, Mapping[str, ParamValue]] = {}
+    rerank: Mapping[str, ParamValue] | None = None
+    chat: Chat | None = None
+    embeds: bool = True
     precision: str = "f32"
     limits: BatchLimits = BatchLimits()
     module: str = "openai"
@@ -93,6 +96,15 @@ class _Vendor(Protocol):
         ...
 
 
+class _Ranking(Protocol):
+    """The module of Jina's form of ranking, which hosts of several vendors speak."""
+
+    @staticmethod
+    def reranker(params: Mapping[str, ParamValue]) -> HttpReranker:
+        """Its two functions, for a host that wants these fields in every call."""
+        ...
+
+
 def load() -> Mapping[str, Host]:
     """The table by provider name, `generic` included. Reads the file at each call."""
     text = importlib.resources.files(__package__).joinpath("hosts.toml").read_text(encoding="utf-8")
@@ -102,7 +114,12 @@ def load() -> Mapping[str, Host]:
 
 def vendor(host: Host) -> HttpProvider:
     """The translation that a host needs. Raises DependencyMissing if it stands on an extra that is not installed."""
-    return cast(_Vendor, importlib.import_module(f"{__package__}.{host.module}")).provider(host)
+    provider = cast(_Vendor, importlib.import_module(f"{__package__}.{host.module}")).provider(host)
+    provider = replace(provider, chat=host.chat)
+    if host.rerank is None:
+        return provider
+    ranking = cast(_Ranking, importlib.import_module(f"{__package__}.ranking"))
+    return replace(provider, rerank=ranking.reranker(host.rerank))
 
 
 def _native() -> Iterator[tuple[str, Host]]:

@@ -7,7 +7,17 @@ import msgspec
 
 from embedgate.core.types import Batch, BatchLimits, ProviderReply, Route
 from embedgate.providers.hosts import Host
-from embedgate.transport import HttpCall, HttpProvider, HttpReply, classify, decode, encode, read_embeddings, wishes
+from embedgate.transport import (
+    Chat,
+    HttpCall,
+    HttpProvider,
+    HttpReply,
+    classify,
+    decode,
+    encode,
+    read_embeddings,
+    wishes,
+)
 
 HOST = Host(
     note="Its own API, so base_url has no /v1. The first call loads the model and may take long.",
@@ -16,6 +26,7 @@ HOST = Host(
     key_required=False,
     accepts_dim=True,
     truncate={"none": {"truncate": False}, "end": {"truncate": True}},
+    chat=Chat("/v1/chat/completions", asks_usage=True),
     precision="gguf",
     limits=BatchLimits(max_inputs=256, max_parallel=4),
 )

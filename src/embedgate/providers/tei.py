@@ -1,14 +1,25 @@
 """Text Embeddings Inference, its own API: translation only.
 
 Its OpenAI endpoint cuts over-long inputs without a word unless the server was started otherwise; this one can be told
-not to. Vectors come as decimals, tokens in a header. The server has one model, whatever the name in the call.
+not to. Vectors come as decimals, tokens in a header. The server has one model, whatever the name in the call: it
+embeds, or it orders documents.
 """
 
 import msgspec
 
-from embedgate.core.types import Batch, BatchLimits, ProviderReply, Route
+from embedgate.core.types import Batch, BatchLimits, ProviderReply, RerankReply, RerankRequest, Route
 from embedgate.providers.hosts import Host
-from embedgate.transport import HttpCall, HttpProvider, HttpReply, classify, decode, encode, read_embeddings, wishes
+from embedgate.transport import (
+    HttpCall,
+    HttpProvider,
+    HttpReply,
+    HttpReranker,
+    classify,
+    decode,
+    encode,
+    read_embeddings,
+    wishes,
+)
 
 HOST = Host(
     note="Its own API, so base_url has no /v1. Takes 32 inputs and 2 MB per call unless started otherwise.",
@@ -28,9 +39,17 @@ HOST = Host(
 _ROWS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
+class _Rank(msgspec.Struct, gc=False):
+    index: int
+    score: float
+
+
+_RANKS = msgspec.json.Decoder(list[_Rank])
+
+
 def provider(_host: Host) -> HttpProvider:
     """The vendor module."""
-    return HttpProvider(build, parse, classify)
+    return HttpProvider(build, parse, classify, rerank=HttpReranker(build_rerank, parse_rerank))
 
 
 def build(batch: Batch, route: Route) -> HttpCall:
@@ -40,6 +59,27 @@ def build(batch: Batch, route: Route) -> HttpCall:
 
 def parse(reply: HttpReply, batch: Batch, _route: Route) -> ProviderReply:
     """Vectors (n, dim) float32 in the order of `batch.inputs`, and the usage. Raises UpstreamGarbled."""
-    counted = reply.headers.get("x-compute-tokens", "")
     rows = decode(reply, _ROWS)
-    return read_embeddings(reply, batch, rows, tokens=int(counted) if counted.isdecimal() else None)
+    return read_embeddings(reply, batch, rows, tokens=_tokens(reply))
+
+
+def build_rerank(request: RerankRequest, _route: Route) -> HttpCall:
+    """One call for one request. Scores are asked for between 0 and 1."""
+    body = {
+        "query": request.query,
+        "texts": request.documents,
+        "raw_scores": False,
+        "return_text": False,
+        "truncate": False,
+    }
+    return HttpCall("POST", "/rerank", encode(body))
+
+
+def parse_rerank(reply: HttpReply, _request: RerankRequest, _route: Route) -> RerankReply:
+    """The scores as they stand there, and the usage. Raises UpstreamGarbled."""
+    return RerankReply(tuple((rank.index, rank.score) for rank in decode(reply, _RANKS)), tokens=_tokens(reply))
+
+
+def _tokens(reply: HttpReply) -> int | None:
+    counted = reply.headers.get("x-compute-tokens", "")
+    return int(counted) if counted.isdecimal() else None

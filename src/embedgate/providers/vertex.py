@@ -10,7 +10,17 @@ import msgspec
 
 from embedgate.core.types import Batch, BatchLimits, ProviderReply, Route
 from embedgate.providers.hosts import Host
-from embedgate.transport import HttpCall, HttpProvider, HttpReply, classify, decode, encode, read_embeddings, wishes
+from embedgate.transport import (
+    Chat,
+    HttpCall,
+    HttpProvider,
+    HttpReply,
+    classify,
+    decode,
+    encode,
+    read_embeddings,
+    wishes,
+)
 
 HOST = Host(
     note="Set base_url to https://<region>-aiplatform.googleapis.com/v1/projects/<project>/locations/<region>. The key "
@@ -18,6 +28,7 @@ HOST = Host(
     key_variables=("VERTEX_ACCESS_TOKEN",),
     accepts_dim=True,
     truncate={"none": {"autoTruncate": False}, "end": {"autoTruncate": True}},
+    chat=Chat("/endpoints/openapi/chat/completions", model_prefix="google/", asks_usage=True),
     limits=BatchLimits(max_inputs=1, max_tokens=20_000, max_parallel=8),
 )
 

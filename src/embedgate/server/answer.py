@@ -5,21 +5,23 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 from msgspec import Struct
 
+from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import (
     AccessError,
     GatewayError,
     InternalError,
     MethodNotAllowed,
-    NotImplementedYet,
     UpstreamError,
 )
 from embedgate.core.money import usd_text
 from embedgate.core.quantise import QUANTISERS
+from embedgate.core.rerank import RerankResult
 from embedgate.core.types import EmbedResult
 from embedgate.core.vectors import Vectors, to_base64, to_json
 
 Headers = list[tuple[bytes, bytes]]
 JSON = (b"content-type", b"application/json")
+EVENT_STREAM = b"text/event-stream"
 PIECE_BYTES = 128 * 1024
 """Size of one piece of a large body: encoding it holds the event loop for about a millisecond at most."""
 
@@ -64,6 +66,14 @@ def _encoder(encoding_format: str) -> Callable[[Vectors], bytes]:
 
 
 def result_headers(result: EmbedResult) -> Headers:
+    """What a served embeddings request cost, who served it, and which of its inputs were cut."""
+    found = cost_headers(result)
+    if result.truncated:
+        found.append((b"x-embedgate-truncated", ",".join(map(str, result.truncated)).encode()))
+    return found
+
+
+def cost_headers(result: EmbedResult | RerankResult) -> Headers:
     """What a served request cost, and who served it."""
     found: Headers = [
         (b"x-embedgate-cost-usd", usd_text(result.cost_picodollars).encode()),
@@ -72,9 +82,28 @@ def result_headers(result: EmbedResult) -> Headers:
     ]
     if result.usage.is_estimated:
         found.append((b"x-embedgate-usage", b"estimated"))
-    if result.truncated:
-        found.append((b"x-embedgate-truncated", ",".join(map(str, result.truncated)).encode()))
     return found
+
+
+def chat_answer(completion: ChatResult | ChatStream, others: Headers) -> Answer:
+    """What a provider sent, as it sent it. others: the headers that every answer of the dialect carries."""
+    found: Headers = [
+        (b"content-type", completion.content_type.encode("latin-1", "replace")),
+        *(header for header in others if header != JSON),
+        (b"cache-control", b"no-store"),
+        (b"x-embedgate-provider", completion.provider.encode()),
+        (b"x-embedgate-model", completion.model.encode()),
+    ]
+    if isinstance(completion, ChatStream):
+        # A proxy that collects an answer before it sends any of it would defeat the stream; nginx asks this header.
+        return Answer(200, [*found, (b"x-accel-buffering", b"no")], b"", stream=completion.pieces)
+    found += [
+        (b"x-embedgate-cost-usd", usd_text(completion.cost_picodollars).encode()),
+        (b"x-embedgate-cached-tokens", b"%d" % completion.cached_tokens),
+    ]
+    if completion.usage.is_estimated:
+        found.append((b"x-embedgate-usage", b"estimated"))
+    return Answer(200, found, completion.body)
 
 
 def error_headers(error: GatewayError) -> Headers:
@@ -84,6 +113,6 @@ def error_headers(error: GatewayError) -> Headers:
         found.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
     if isinstance(error, MethodNotAllowed):
         found.append((b"allow", ", ".join(error.allowed).encode()))
-    if isinstance(error, (InternalError, UpstreamError, NotImplementedYet)) and not error.may_retry:
+    if isinstance(error, (InternalError, UpstreamError)) and not error.may_retry:
         found.append((b"x-should-retry", b"false"))
     return found

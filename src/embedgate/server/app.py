@@ -9,14 +9,18 @@ from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
 from embedgate import telemetry
-from embedgate.core.errors import GatewayError, MethodNotAllowed, NotFound, NotImplementedYet
-from embedgate.core.types import EmbedRequest, EmbedResult, Origin
+from embedgate.core.chat import ChatResult, ChatStream
+from embedgate.core.errors import GatewayError, MethodNotAllowed, NotFound
+from embedgate.core.types import ChatRequest, EmbedRequest, EmbedResult, Origin, RerankRequest
+from embedgate.engine.hand_over import HandOver
 from embedgate.server.address import CallerAddress
 from embedgate.server.admin.serve import AdminApi
 from embedgate.server.admin.table import TABLE
 from embedgate.server.answer import Answer
 from embedgate.server.describe import Description
 from embedgate.server.dialects import openai, ziri
+from embedgate.server.generation import Generations
+from embedgate.server.models import Models
 from embedgate.server.operations import Operations
 from embedgate.server.respond import Body, Receive, Request, Responder, Send, Serve
 from embedgate.wiring import Gateway
@@ -47,6 +51,14 @@ class Dialect(Protocol):
         """The answer to a request that was served."""
         ...
 
+    def read_chat(self, body: bytes, split_name: SplitName) -> ChatRequest:
+        """The chat completion in a body."""
+        ...
+
+    def write_chat(self, completion: ChatResult | ChatStream, request_id: str) -> Answer:
+        """The answer to one that was served, or has begun."""
+        ...
+
     def write_error(self, error: GatewayError, request_id: str) -> Answer:
         """The answer to one that was not."""
         ...
@@ -75,7 +87,7 @@ class Application:
         self._gateway = gateway
         self._respond = Responder(server.max_body_bytes, server.body_timeout_s)
         self._address = CallerAddress(server.trusted_proxies)
-        self._operations = Operations(gateway)
+        self._models = Models(gateway, self._address)
         self._admin = AdminApi(gateway, TABLE, self._address.of)
         self.routes = self._table()
 
@@ -89,12 +101,14 @@ class Application:
 
     async def drain(self, timeout_s: float) -> None:
         """Let requests in progress end, at most that long; then cut them."""
+        await self._gateway.drift.aclose()
         cut = await self._gateway.pipeline.running.drain(timeout_s)
         if cut:
             telemetry.REQUESTS_CUT.emit(requests=cut)
 
     def _table(self) -> dict[str, tuple[Dialect, dict[str, Serve]]]:
-        operations, description = self._operations, Description(self._gateway)
+        operations, description = Operations(self._gateway), Description(self._gateway)
+        generations = Generations(self._gateway)
         table: dict[str, tuple[Dialect, dict[str, Serve]]] = {
             "/": (openai, {"GET": description.page}),
             "/docs": (openai, {"GET": description.page}),
@@ -103,12 +117,15 @@ class Application:
             "/healthz": (openai, {"GET": operations.health}),
             "/readyz": (openai, {"GET": operations.readiness}),
             "/api/embeddings": (ziri, {"POST": partial(self._embed, ziri)}),
-            "/api/chat/completions": (ziri, {"POST": partial(self._no_chat, ziri)}),
+            "/api/chat/completions": (ziri, {"POST": partial(self._chat, ziri)}),
         }
         for prefix in ("/v1", "/api/v1"):
             table[f"{prefix}/embeddings"] = (openai, {"POST": partial(self._embed, openai)})
-            table[f"{prefix}/chat/completions"] = (openai, {"POST": partial(self._no_chat, openai)})
-            table[f"{prefix}/models"] = (openai, {"GET": operations.models})
+            table[f"{prefix}/chat/completions"] = (openai, {"POST": partial(self._chat, openai)})
+            table[f"{prefix}/rerank"] = (openai, {"POST": self._rerank})
+            table[f"{prefix}/models"] = (openai, {"GET": self._models.list})
+            table[f"{prefix}/generation"] = (openai, {"GET": generations.show})
+        table["/v2/rerank"] = table["/v1/rerank"]  # where Cohere's own client looks for it
         return table
 
     def _route(self, method: str, path: str, raw_path: bytes | None) -> tuple[Dialect, Serve]:
@@ -134,17 +151,34 @@ class Application:
         head, found, name = path.partition("/v1/models/")
         if not found or head not in ("", "/api"):
             return None
-        return openai, {"GET": partial(self._operations.model, name)}
+        return openai, {"GET": partial(self._models.show, name)}
 
     async def _embed(self, dialect: Dialect, request: Request) -> Answer:
         exchange = _Exchange(dialect, request.body, self._gateway.catalog.parse_model_name)
-        origin = Origin(request.id, dialect.NAME, dialect.secret(request.headers), self._address.of(request))
-        result = await self._gateway.pipeline.embed(origin, exchange.read)
+        result = await self._gateway.pipeline.embed(self._origin(dialect, request), exchange.read)
         return dialect.write(result, exchange.encoding_format, request.id)
 
-    async def _no_chat(self, dialect: Dialect, request: Request) -> Answer:
-        await self._gateway.pipeline.identify(dialect.secret(request.headers))
-        raise NotImplementedYet("Chat completions are not served by this version; embeddings are.")
+    async def _chat(self, dialect: Dialect, request: Request) -> Answer:
+        out = HandOver(self._gateway.settings.server.max_unsent_bytes)
+
+        async def read() -> ChatRequest:
+            asked = dialect.read_chat(await request.body.read(), self._gateway.catalog.parse_model_name)
+            if asked.is_stream:  # else the answer is complete at once, or nearly, and its true cost is worth having
+                request.body.watch(out.leave)
+            return asked
+
+        completion = await self._gateway.pipeline.chat(self._origin(dialect, request), read, out)
+        return dialect.write_chat(completion, request.id)
+
+    async def _rerank(self, request: Request) -> Answer:
+        async def read() -> RerankRequest:
+            return openai.read_rerank(await request.body.read(), self._gateway.catalog.parse_model_name)
+
+        result = await self._gateway.pipeline.rerank(self._origin(openai, request), read)
+        return openai.write_rerank(result, request.id)
+
+    def _origin(self, dialect: Dialect, request: Request) -> Origin:
+        return Origin(request.id, dialect.NAME, dialect.secret(request.headers), self._address.of(request))
 
 
 async def _refuse(error: GatewayError, _request: Request) -> Answer:

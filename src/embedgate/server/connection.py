@@ -15,7 +15,8 @@ from http import HTTPStatus
 from typing import Literal
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from embedgate import telemetry
@@ -77,6 +78,8 @@ class Connection(HttpToolsProtocol):
         self._deadline_s = math.inf
         """When the next head, or the end of a body that nobody reads, must be here; none while a request is served."""
         self._unread_deadline_s = math.inf
+        self._served: RequestResponseCycle | None = None
+        """The request that is being served, or was last."""
         self._chunk_bytes = 0
         self._overhead_bytes = 0
         """Of the message that is arriving, what came after the bytes that it began with and is not its body."""
@@ -97,8 +100,11 @@ class Connection(HttpToolsProtocol):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Make room."""
+        """Make room, and tell whoever serves it."""
         super().connection_lost(exc)
+        if self._served is not None:  # uvicorn tells the newest request only, which may be one that waits behind it
+            self._served.disconnected = True
+            self._served.message_event.set()
         if self._is_admitted:
             self._gate.admitted -= 1
         else:
@@ -135,6 +141,10 @@ class Connection(HttpToolsProtocol):
         self._deadline_s = math.inf
         # The parser gives the fields after a chunked body as headers, too. They are not: none has passed a check.
         self.headers = []
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""

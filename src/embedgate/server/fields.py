@@ -67,7 +67,11 @@ class Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 def quantisation_of(encoding_format: EncodingFormat) -> Quantisation | None:
     """What vectors are rounded to for an encoding format; None where they stay as they are."""
-    return None if encoding_format in ("float", "base64") else encoding_format
+    match encoding_format:
+        case "float" | "base64":
+            return None
+        case quantisation:
+            return quantisation
 
 
 _plain = msgspec.json.Decoder(Plain)
@@ -99,7 +103,13 @@ class Fields:
 
         kind: a type that msgspec decodes, strictly. expected: that type in words. Raises MalformedRequest.
         """
-        raw = self._left.pop(name, None)
+        value = self.peek(name, kind, expected)
+        self._left.pop(name, None)
+        return value
+
+    def peek(self, name: str, kind: type[T], expected: str) -> T | None:
+        """The same, of a field that is left where it is."""
+        raw = self._left.get(name)
         if raw is None:
             return None
         try:

@@ -4,19 +4,22 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from embedgate import telemetry
-from embedgate.core.errors import BodyTooLarge, BodyTooSlow, GatewayError, InternalError
-from embedgate.server.answer import Answer
+from embedgate.core.errors import BodyTooLarge, BodyTooSlow, CallerLeft, GatewayError, InternalError
+from embedgate.server.answer import EVENT_STREAM, Answer
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Serve = Callable[["Request"], Awaitable[Answer]]
 """Serves one request: gives an answer or raises a GatewayError."""
+
+_ENDS_OF_EVENT = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
 class WritesErrors(Protocol):
@@ -32,7 +35,7 @@ class CallerGone(Exception):
 
 
 class Body:
-    """The body of one request, read when someone asks for it, within a size and a time."""
+    """The body of one request, read when someone asks for it, within a size and a time; after it, the caller's end."""
 
     def __init__(self, receive: Receive, headers: Mapping[bytes, bytes], max_bytes: int, timeout_s: float) -> None:
         """max_bytes, timeout_s: the bounds; a declared length over the bound is refused without reading."""
@@ -41,6 +44,7 @@ class Body:
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._advice = "Send fewer inputs per request, or raise server.max_body_bytes."
+        self._watch: asyncio.Task[None] | None = None
 
     async def read(self, max_bytes: int | None = None) -> bytes:
         """The whole body. max_bytes: a closer bound than the one of all bodies.
@@ -65,6 +69,21 @@ class Body:
             if size > self._max_bytes:
                 raise self._too_large(size)
         return b"".join(parts)
+
+    def watch(self, gone: Callable[[], None]) -> None:
+        """Call `gone` when the caller closes the connection. Only once the body is read; until `unwatch`."""
+        self._watch = asyncio.get_running_loop().create_task(self._until_gone(gone))
+
+    async def unwatch(self) -> None:
+        """Watch no more: the answer is complete."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
+
+    async def _until_gone(self, gone: Callable[[], None]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        gone()
 
     async def _chunk(self, deadline_s: float) -> tuple[bytes, bool]:
         try:
@@ -131,29 +150,35 @@ class Responder:
             body=Body(receive, headers, self._max_body_bytes, self._body_timeout_s),
             peer=client[0] if client else "",
         )
+        refuse = partial(_refusal, dialect, request_id)
         try:
-            answer = await serve(request)
-        except GatewayError as error:
-            if isinstance(error, InternalError):
-                _report(error, request_id)
-            answer = dialect.write_error(error, request_id)
-        except CallerGone:
-            return
-        except Exception as error:  # noqa: BLE001 - the edge of the process: nothing may leave it unanswered
-            _report(error, request_id)
-            answer = dialect.write_error(InternalError("unexpected"), request_id)
-        await send_answer(send, answer)
+            try:
+                answer = await serve(request)
+            except (CallerGone, CallerLeft):
+                return
+            except Exception as error:  # noqa: BLE001 - the edge of the process: nothing may leave it unanswered
+                answer = refuse(error)
+            await send_answer(send, answer, refuse)
+        finally:
+            await request.body.unwatch()
 
 
-def _report(error: Exception, request_id: str) -> None:
-    cause = error.__cause__ or error
-    telemetry.INTERNAL_FAULT.emit_fault(cause, request_id=request_id)
+def _refusal(dialect: WritesErrors, request_id: str, error: Exception) -> Answer:
+    """What a fault is answered with. Ours are logged, and of those the caller learns nothing."""
+    if isinstance(error, GatewayError) and not isinstance(error, InternalError):
+        return dialect.write_error(error, request_id)
+    telemetry.INTERNAL_FAULT.emit_fault(error.__cause__ or error, request_id=request_id)
+    ours = error if isinstance(error, InternalError) else InternalError("unexpected")
+    return dialect.write_error(ours, request_id)
 
 
-async def send_answer(send: Send, answer: Answer) -> None:
-    """Write an answer, large bodies piece by piece so that other requests get their turn between."""
+async def send_answer(send: Send, answer: Answer, refuse: Callable[[Exception], Answer]) -> None:
+    """Write an answer, large bodies piece by piece so that other requests get their turn between.
+
+    refuse: what a fault is answered with; that of a stream of events is its last one.
+    """
     if answer.stream is not None:
-        await _send_stream(send, answer, answer.stream)
+        await _send_stream(send, answer, answer.stream, refuse)
         return
     following = next(answer.pieces, None) if answer.pieces else None
     headers = answer.headers
@@ -171,8 +196,25 @@ async def send_answer(send: Send, answer: Answer) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _send_stream(send: Send, answer: Answer, stream: AsyncIterator[bytes]) -> None:
+async def _send_stream(
+    send: Send, answer: Answer, stream: AsyncIterator[bytes], refuse: Callable[[Exception], Answer]
+) -> None:
     await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-    async for piece in stream:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    end = b""
+    try:
+        async for piece in stream:
+            end = piece
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    except CallerLeft:
+        return
+    except Exception as error:
+        if not any(name == b"content-type" and value.startswith(EVENT_STREAM) for name, value in answer.headers):
+            raise  # which closes the connection: the only sign that such an answer is not whole
+        await send({"type": "http.response.body", "body": _last_event(end, refuse(error)), "more_body": True})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _last_event(before: bytes, refusal: Answer) -> bytes:
+    """A refusal as an event. before: what was sent last; an event that was cut off in it is ended first."""
+    lead = b"" if not before or before.endswith(_ENDS_OF_EVENT) else b"\n\n"
+    return b"%sdata: %s\n\n" % (lead, refusal.body)

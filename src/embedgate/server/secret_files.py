@@ -24,9 +24,11 @@ def warn_of_readable(settings: Settings) -> None:
 
 
 def _files(settings: Settings) -> Iterator[Path]:
-    named = [entry.api_key_file for entry in settings.providers.values()]
-    named.append(settings.server.tls_key_file or settings.server.tls_cert_file)
-    yield from (path.expanduser() for path in named if path is not None)
+    named = [path for entry in settings.providers.values() for path in entry.api_key_file]
+    tls_key_file = settings.server.tls_key_file or settings.server.tls_cert_file
+    if tls_key_file is not None:
+        named.append(tls_key_file)
+    yield from (path.expanduser() for path in named)
     data_dir = settings.storage.data_dir.expanduser()
     yield from (data_dir / name for name in _IN_DATA_DIR)
 

@@ -26,7 +26,7 @@ _ENTRY_COLUMNS = tuple(
     {"at_ms": "at", "price_picodollars": "price_usd", "cost_picodollars": "cost_usd"}.get(name, name)
     for name in _ENTRY_FIELDS
 )
-_USAGE_COLUMNS = ("requests", "items", "tokens", "reused_tokens", "cost_usd", "errors")
+_USAGE_COLUMNS = ("requests", "items", "tokens", "reused_tokens", "cost_usd", "errors", "output_tokens")
 _COMPARED_COLUMNS = (
     "ledger_tokens",
     "billed_tokens",
@@ -83,7 +83,8 @@ def json_pieces(table: Table) -> Iterator[bytes]:
 
 def _usage_cells(row: UsageRow) -> tuple[Cell, ...]:
     cost = to_usd(row.cost_picodollars)
-    return (*row.group, row.requests, row.items, row.tokens, row.reused_tokens, cost, row.errors)
+    counts = (row.requests, row.items, row.tokens, row.reused_tokens)
+    return (*row.group, *counts, cost, row.errors, row.output_tokens)
 
 
 def _entry_cells(entry: LedgerEntry) -> tuple[Cell, ...]:

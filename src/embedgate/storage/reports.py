@@ -22,7 +22,7 @@ from embedgate.storage.narrowing import narrowed
 from embedgate.storage.paging import Listing, read_page
 from embedgate.storage.schema import ledger
 
-Dimension = Literal["day", "week", "month", "model", "upstream_model", "provider", "user", "project", "key"]
+Dimension = Literal["day", "week", "month", "model", "upstream_model", "provider", "user", "project", "key", "action"]
 
 _ENTRY_COLUMNS = tuple(ledger.c[field.name] for field in dataclasses.fields(LedgerEntry))
 _SUBJECTS: dict[SubjectKind, sa.Column[Any]] = {
@@ -70,7 +70,8 @@ EVERY_ENTRY = LedgerFilter()
 class UsageRow:
     """The sums of one group of entries. `group` has a text for each dimension; None where entries have no project.
 
-    A day is `2026-11-21`, a week `2026-W47`, a month `2026-11`. `errors` are requests that did not end well.
+    A day is `2026-11-21`, a week `2026-W47`, a month `2026-11`. `errors` are requests that did not end well. `tokens`
+    are of input; chat models have `output_tokens` beside them.
     """
 
     group: tuple[str | None, ...]
@@ -80,6 +81,7 @@ class UsageRow:
     reused_tokens: int
     cost_picodollars: int
     errors: int
+    output_tokens: int = 0
 
 
 class SqlReports:
@@ -127,6 +129,15 @@ class SqlReports:
         with self._database.read() as connection:
             found, total = read_page(connection, rows, _LISTING, newest_first)
         return Page(tuple(LedgerEntry(**row._mapping) for row in found), total)
+
+    def entry(self, request_id: str, user_id: str | None = None) -> LedgerEntry | None:
+        """The entry of one request; None if it left none, or if a user is named and it is another's."""
+        query = sa.select(*_ENTRY_COLUMNS).where(ledger.c.request_id == request_id)
+        if user_id is not None:
+            query = query.where(ledger.c.user_id == user_id)
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else LedgerEntry(**row._mapping)
 
     def every_entry(self, filter_by: LedgerFilter = EVERY_ENTRY) -> Iterator[LedgerEntry]:
         """All the entries in the order in which they were written, in bounded memory and without a long transaction."""
@@ -199,6 +210,7 @@ _DIMENSIONS: dict[Dimension, _Grouping] = {
     "user": _Grouping(ledger.c.user_id),
     "project": _Grouping(ledger.c.project_id),
     "key": _Grouping(ledger.c.key_id),
+    "action": _Grouping(ledger.c.action),
 }
 
 
@@ -206,12 +218,19 @@ def _sums() -> list[sa.ColumnElement[Any]]:
     """The columns of a UsageRow; the cost as two."""
     counted = [sa.func.sum(ledger.c[name]) for name in ("items", "tokens", "reused_tokens")]
     errors = sa.func.sum(sa.case((ledger.c.outcome != "ok", 1), else_=0))
-    return [sa.func.count(), *counted, *_exact_sum(ledger.c.cost_picodollars), errors]
+    return [
+        sa.func.count(),
+        *counted,
+        *_exact_sum(ledger.c.cost_picodollars),
+        errors,
+        sa.func.sum(ledger.c.output_tokens),
+    ]
 
 
 def _whole(row: Sequence[Any]) -> list[int]:
-    requests, items, tokens, reused_tokens, high, low, errors = row
-    return [int(n or 0) for n in (requests, items, tokens, reused_tokens, _joined(high, low), errors)]
+    requests, items, tokens, reused_tokens, high, low, errors, output_tokens = row
+    cost = _joined(high, low)
+    return [int(n or 0) for n in (requests, items, tokens, reused_tokens, cost, errors, output_tokens)]
 
 
 def _exact_sum(column: sa.Column[Any]) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]:

@@ -3,15 +3,19 @@
 from embedgate.transport.bodies import decode, encode, input_type_word, put, wishes
 from embedgate.transport.driver import HttpDriver
 from embedgate.transport.faults import classify, retry_after_s
-from embedgate.transport.records import Endpoint, HttpCall, HttpProvider, HttpReply, Signer
+from embedgate.transport.places import Places
+from embedgate.transport.records import Chat, Endpoint, HttpCall, HttpProvider, HttpReply, HttpReranker, Signer
 from embedgate.transport.replies import read_embeddings, read_vector
 
 __all__ = [
+    "Chat",
     "Endpoint",
     "HttpCall",
     "HttpDriver",
     "HttpProvider",
     "HttpReply",
+    "HttpReranker",
+    "Places",
     "Signer",
     "classify",
     "decode",

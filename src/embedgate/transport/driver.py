@@ -1,52 +1,117 @@
 """Drives one vendor module: implements the Provider port over a pool of connections.
 
-Owns the places for calls in flight, the life of a call whose caller has gone, and where large answers are parsed.
-Retries, fallbacks and batches are the engine's.
+Owns the life of a call whose caller has gone, and where large answers are parsed. Retries, fallbacks, batches and
+limits of rate are the engine's; what answers say of such limits is passed on.
 """
 
 import asyncio
-import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import TypeVar
 
-from embedgate.core.errors import InternalError, UpstreamTimeout
-from embedgate.core.types import Batch, ProviderReply, Route
+from msgspec import Struct
+
+from embedgate.core.errors import InternalError, UpstreamRejected
+from embedgate.core.hints import Observe, ignore
+from embedgate.core.types import Batch, ChatRequest, Input, ProviderReply, RerankReply, RerankRequest, Route
 from embedgate.settings import TransportSettings
+from embedgate.transport.chat import AskedChat, IncomingChat, begin_chat
+from embedgate.transport.chat_call import asks_usage, build_chat, texts_of
+from embedgate.transport.places import Places
 from embedgate.transport.pool import Answer, Pool
+from embedgate.transport.rate_headers import read_hints
 from embedgate.transport.records import Endpoint, HttpCall, HttpProvider, HttpReply
+
+T = TypeVar("T")
 
 LARGE_REPLY_BYTES = 500_000
 """From here on a reply is parsed on the worker: so many bytes of floats take 2 ms, long for the event loop."""
 
 
-class HttpDriver:
-    """One provider, ready to be called."""
+class _Exchange(Struct, frozen=True):
+    """One call to be made: `sent` are the inputs in it, `observe` is told what the answer says of limits of rate."""
 
-    def __init__(self, provider: HttpProvider, endpoint: Endpoint, settings: TransportSettings) -> None:
-        """Opens no connection. Call `aclose` at the end. Raises DependencyMissing."""
+    call: HttpCall
+    sent: Sequence[Input]
+    deadline_s: float
+    observe: Observe
+
+
+class HttpDriver:
+    """One provider with one credential, ready to be called."""
+
+    def __init__(
+        self, provider: HttpProvider, endpoint: Endpoint, settings: TransportSettings, places: Places | None = None
+    ) -> None:
+        """Opens no connection. Call `aclose` at the end. Raises DependencyMissing.
+
+        places: those of the provider, where several drivers share them; the endpoint's own number if absent.
+        """
         self._provider = provider
         self._endpoint = endpoint
+        self._settings = settings
         self._sign = provider.signer(endpoint) if provider.signer else None
         self._pool = Pool(replace(endpoint, key=None) if self._sign else endpoint, settings)
-        self._places = asyncio.Semaphore(endpoint.max_parallel)
+        self._places = places or Places(endpoint.max_parallel)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"parse-{endpoint.provider}")
         self._is_closed = False
 
-    async def embed(self, batch: Batch, route: Route, deadline_s: float) -> ProviderReply:
+    async def embed(self, batch: Batch, route: Route, deadline_s: float, observe: Observe = ignore) -> ProviderReply:
         """Embed one batch. deadline_s: on the monotonic clock; waiting for a free place counts.
 
+        observe: told what the answer, good or bad, says of limits of rate.
         A caller that is cancelled ends the call and its connection. Requests are not, when their callers leave: the
         pipeline runs them to their end.
         Raises UpstreamError as the vendor module names it, or InternalError after `aclose`.
         """
-        if self._is_closed:
-            raise InternalError(f"provider {self._endpoint.provider} was called after it was closed")
+        self._check_open()
         call = self._provider.build(batch, route)
-        await self._take_place(deadline_s)
+        exchange = _Exchange(call, batch.inputs, deadline_s, observe)
+        return await self._ask(exchange, lambda reply: self._provider.parse(reply, batch, route))
+
+    async def rerank(
+        self, request: RerankRequest, route: Route, deadline_s: float, observe: Observe = ignore
+    ) -> RerankReply:
+        """Score the documents of one request. deadline_s, observe, and who leaves: as in `embed`.
+
+        Raises UpstreamError or InvalidInput as the vendor module names it, or InternalError after `aclose`.
+        """
+        self._check_open()
+        vendor = self._provider.rerank
+        if vendor is None:
+            raise UpstreamRejected(f"{self._endpoint.provider} is not known to order documents")
+        call = vendor.build(request, route)
+        exchange = _Exchange(call, (request.query, *request.documents), deadline_s, observe)
+        return await self._ask(exchange, lambda reply: vendor.parse(reply, request, route))
+
+    async def chat(
+        self, request: ChatRequest, route: Route, deadline_s: float, observe: Observe = ignore
+    ) -> IncomingChat:
+        """Begin one completion; it has its place until it is closed. deadline_s: of the whole answer.
+
+        Who leaves before the provider answers at all leaves a call that is closed as soon as it does.
+        Raises UpstreamError, or InternalError after `aclose`.
+        """
+        self._check_open()
+        form = self._provider.chat
+        if form is None:
+            raise UpstreamRejected(f"{self._endpoint.provider} is not known to complete chats")
+        asked = AskedChat(
+            self._endpoint.provider,
+            asks_usage(request, form),
+            lambda: self._secrets(texts_of(request)),
+            self._settings.max_reply_bytes,
+            observe,
+        )
+        call = self._signed(build_chat(request, route, form))
+        await self._places.take(self._endpoint.provider, deadline_s)
         try:
-            return await self._exchange(call, batch, route, deadline_s)
-        finally:
+            incoming = await self._pool.open(call, deadline_s)
+        except BaseException:
             self._places.release()
+            raise
+        return await begin_chat(incoming, asked, self._places.release)
 
     async def aclose(self) -> None:
         """Let calls in flight and those that wait for a place end, then free connections and thread."""
@@ -54,43 +119,45 @@ class HttpDriver:
             return
         self._is_closed = True
         try:
-            # Places are given in the order of asking, so holding all of them means that everyone before is done.
-            for _ in range(self._endpoint.max_parallel):
-                await self._places.acquire()
+            await self._places.emptied()
         finally:
             await self._pool.close()
             self._worker.shutdown(wait=False)
 
-    async def _take_place(self, deadline_s: float) -> None:
-        if not self._places.locked():
-            await self._places.acquire()
-            return
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise InternalError(f"provider {self._endpoint.provider} was called after it was closed")
+
+    async def _ask(self, exchange: _Exchange, parse: Callable[[HttpReply], T]) -> T:
+        """What a good answer says. The place is left once it is read: until then `aclose` waits."""
+        await self._places.take(self._endpoint.provider, exchange.deadline_s)
         try:
-            async with asyncio.timeout(deadline_s - time.monotonic()):
-                await self._places.acquire()
-        except TimeoutError:
-            raise UpstreamTimeout(
-                f"All {self._endpoint.max_parallel} places for calls to {self._endpoint.provider} were taken for "
-                "the request's time (max_parallel)"
-            ) from None
+            answer = await self._send(exchange)
+            if answer.size_bytes < LARGE_REPLY_BYTES:
+                return parse(self._reply(answer))
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._worker, lambda: parse(self._reply(answer)))
+        finally:
+            self._places.release()
 
-    async def _exchange(self, call: HttpCall, batch: Batch, route: Route, deadline_s: float) -> ProviderReply:
-        if self._sign is not None:
-            call = replace(call, headers={**call.headers, **self._sign(call)})
-        answer = await self._pool.send(call, deadline_s)
+    async def _send(self, exchange: _Exchange) -> Answer:
+        answer = await self._pool.send(self._signed(exchange.call), exchange.deadline_s)
+        exchange.observe(read_hints(answer.headers))
         if not answer.is_success:
-            raise self._provider.fault(self._failed(answer, batch))
-        if answer.size_bytes < LARGE_REPLY_BYTES:
-            return self._parsed(answer, batch, route)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._worker, self._parsed, answer, batch, route)
+            raise self._provider.fault(self._failed(answer, exchange.sent))
+        return answer
 
-    def _parsed(self, answer: Answer, batch: Batch, route: Route) -> ProviderReply:
-        reply = HttpReply(self._endpoint.provider, answer.status, answer.headers, answer.body())
-        return self._provider.parse(reply, batch, route)
+    def _signed(self, call: HttpCall) -> HttpCall:
+        return call if self._sign is None else replace(call, headers={**call.headers, **self._sign(call)})
 
-    def _failed(self, answer: Answer, batch: Batch) -> HttpReply:
-        texts = tuple(item for item in batch.inputs if isinstance(item, str))
+    def _reply(self, answer: Answer) -> HttpReply:
+        return HttpReply(self._endpoint.provider, answer.status, answer.headers, answer.body())
+
+    def _failed(self, answer: Answer, sent: Sequence[Input]) -> HttpReply:
+        return replace(self._reply(answer), secrets=self._secrets(sent))
+
+    def _secrets(self, sent: Sequence[Input]) -> tuple[str, ...]:
+        texts = tuple(item for item in sent if isinstance(item, str))
         # What signs calls is a key of several parts.
         key = tuple(self._endpoint.key.split(":")) if self._endpoint.key else ()
-        return HttpReply(self._endpoint.provider, answer.status, answer.headers, answer.body(), key + texts)
+        return key + texts

@@ -25,11 +25,23 @@ from embedgate.core.errors import (
 )
 from embedgate.transport.records import HttpReply
 
-_NO_MONEY = frozenset({"insufficient_quota", "billing_hard_limit_reached", "arrearage", "insufficient_credits"})
+_NO_MONEY = frozenset(
+    {
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "arrearage",
+        "insufficient_credits",
+        "exceeded_current_quota_error",
+    }
+)
+_NO_MONEY_WORDS = re.compile(r"credit balance is too low", re.IGNORECASE)
+"""Anthropic says it with a 400."""
 _BAD_KEY = frozenset({"invalid_api_key", "invalidapikey", "incorrect_api_key", "authentication_error"})
-_BAD_KEY_WORDS = re.compile(r"api key (?:not valid|expired)", re.IGNORECASE)
-"""Google says it with a 400."""
+_BAD_KEY_WORDS = re.compile(r"api key (?:not valid|expired)|incorrect api key", re.IGNORECASE)
+"""Google and xAI say it with a 400."""
 _THROTTLED = ("throttling", "rate_limit", "ratelimit")
+_FAILED_STATUS = re.compile(r"[45]\d\d", re.ASCII)
+_CALLERS_FAULT = re.compile(r"invalid|bad_request|not_found|unsupported|content_filter", re.IGNORECASE)
 _DENIED = frozenset({401, 402, 403})
 _BUSY = frozenset({424, 429, 498, 503, 529})
 """424 is TEI's failing backend and 498 Cohere's overload; both pass by themselves."""
@@ -37,7 +49,8 @@ _TRANSIENT = frozenset({408, 409})
 _MAY_MEAN_TOO_LONG = frozenset({400, 413, 422, 500})
 _TOO_LONG = re.compile(
     r"context[ _]length|context_size|context window|too large to process|exceeds? the context"
-    r"|(?:maximum|max) (?:allowed )?(?:input length|token size|sequence length|model length|number of tokens)"
+    r"|(?:maximum|max) (?:allowed )?(?:(?:input|prompt|sequence|model) length|token size|number of tokens)"
+    r"|model token limit|range of input length"
     r"|must have less than \d+ tokens|(?:input|prompt|text|sequence)\S* (?:is|are) too (?:long|large)"
     r"|longer than the (?:model|maximum)|too many input tokens",
     re.IGNORECASE,
@@ -67,8 +80,22 @@ class Said:
 
 def classify(reply: HttpReply) -> UpstreamError:
     """The error that a reply outside 2xx stands for: whether to try again follows from its class."""
+    return _error(reply, read(reply.body), reply.status)
+
+
+def classify_late(reply: HttpReply) -> UpstreamError:
+    """The error that stands in the body of a 2xx reply: what went wrong once the head had been sent.
+
+    Some hosts say there which status they would have sent, as a number in the place of the code.
+    """
     said = read(reply.body)
-    fault, what = _judge(reply.status, said)
+    if _FAILED_STATUS.fullmatch(said.code):
+        return _error(reply, said, int(said.code))
+    return _error(reply, said, 400 if _CALLERS_FAULT.search(f"{said.code} {said.type}") else 500)
+
+
+def _error(reply: HttpReply, said: Said, status: int) -> UpstreamError:
+    fault, what = _judge(status, said)
     words = reply.quote(said.message)
     message = f"{reply.provider} {what} (status {reply.status})" + (f": {words}" if words else "")
     if not fault.may_retry:
@@ -79,9 +106,9 @@ def classify(reply: HttpReply) -> UpstreamError:
 
 def _judge(status: int, said: Said) -> tuple[type[UpstreamError], str]:
     names = {said.code.lower(), said.type.lower()}
-    if status == 402 or names & _NO_MONEY:
-        return UpstreamDenied, "says that our account has no money left"
     words = f"{said.code} {said.type} {said.message}"
+    if status == 402 or names & _NO_MONEY or _NO_MONEY_WORDS.search(words):
+        return UpstreamDenied, "says that our account has no money left"
     if status in _DENIED or names & _BAD_KEY or _BAD_KEY_WORDS.search(words):
         return UpstreamDenied, "refused our key"
     if status == 413 or (status in _MAY_MEAN_TOO_LARGE and _TOO_LARGE.search(words)):

@@ -1,19 +1,28 @@
 """Connections to one provider, and one call over one of them. Knows HTTP, nothing of embeddings.
 
-The library is pyreqwest (Rust); its exceptions and clients do not leave this module. Two facts about it that the code
-relies on: a time limit of a call ends it and closes its connection, but cancelling the task that waits for it
-does neither (0.15), so every call has a time limit, and `driver` never cancels one.
+The library is pyreqwest (Rust); its exceptions and clients do not leave this module. Facts about it (0.15) that the
+code relies on:
+
+- A time limit of a call ends it and closes its connection. Cancelling the task that waits for its head does neither:
+  the connection is closed as soon as the head comes. So every call has a time limit.
+- A streamed request waits for the first 64 KiB of its answer, unless its buffer is 0.
+- Leaving a streamed request closes its connection at once, but waits for ever while someone reads: reads are cancelled
+  first.
 """
 
+import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 from pyreqwest import exceptions
 from pyreqwest.bytes import Bytes
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.http import HeaderMap
-from pyreqwest.response import Response
+from pyreqwest.request import RequestBuilder, StreamRequest
+from pyreqwest.response import Response, ResponseBodyReader
 
 from embedgate.core.errors import InternalError, UpstreamError, UpstreamFailed, UpstreamGarbled, UpstreamTimeout
 from embedgate.core.version import VERSION
@@ -24,6 +33,9 @@ MAX_FAULT_BYTES = 65_536
 """Of a failed call this much is read, enough for any message; the rest and the connection are let go."""
 _SENDING_FAILED = "client error (SendRequest)"
 _CLOCK_SLACK_S = 0.05
+_CLOSED = "The answer was closed before its end"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,57 @@ class Answer:
         return b"".join(self.chunks)
 
 
+class Incoming:
+    """A reply whose head is here and whose body is still coming. For one reader; `aclose` must follow."""
+
+    def __init__(
+        self, request: StreamRequest, response: Response, fault: Callable[[exceptions.RequestError], UpstreamError]
+    ) -> None:
+        """request: entered. fault: what an error of the library means."""
+        self.status = response.status
+        self.headers = _texts(response.headers)
+        self._request = request
+        self._reader = response.body_reader
+        self._fault = fault
+        self._reading: asyncio.Task[bytes | None] | None = None
+        self._is_closed = False
+
+    @property
+    def is_success(self) -> bool:
+        """Whether it is a 2xx."""
+        return 200 <= self.status < 300
+
+    async def read(self) -> bytes | None:
+        """The next bytes, decompressed, as they come off the wire; None at the end.
+
+        Raises UpstreamTimeout, or UpstreamFailed if the body breaks off or somebody closes it meanwhile.
+        """
+        if self._is_closed:
+            raise UpstreamFailed(_CLOSED)
+        self._reading = asyncio.ensure_future(_next_chunk(self._reader))
+        try:
+            return await self._reading
+        except exceptions.RequestError as error:
+            raise self._fault(error) from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise UpstreamFailed(_CLOSED) from None  # it was not the reader who was cancelled
+
+    async def aclose(self) -> None:
+        """Close the connection if the end has not come, whoever is reading; keep it for another call if it has."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            if self._reading is not None:
+                self._reading.cancel()
+                await asyncio.gather(self._reading, return_exceptions=True)
+        finally:
+            await self._request.__aexit__(None, None, None)
+
+
 class Pool:
     """Kept connections to one address. Follows no redirects: the key must not go along."""
 
@@ -62,18 +125,14 @@ class Pool:
         Raises UpstreamTimeout, UpstreamFailed if the way to the provider broke, UpstreamGarbled if the answer is
         larger than the settings allow.
         """
-        if self._kept is None:
-            raise InternalError(f"the connections to {self._endpoint.provider} are closed")
-        try:
-            try:
-                return await self._attempt(self._kept, call, deadline_s)
-            except exceptions.NetworkError as error:
-                if not _was_closed_unanswered(error):
-                    raise
-            # Every kept connection may be stale by now, so this one comes from a client that keeps none.
-            return await self._attempt(self._client(max_idle=0), call, deadline_s)
-        except exceptions.RequestError as error:
-            raise self._fault(error, deadline_s) from error
+        return await self._sent(self._exchanged, call, deadline_s)
+
+    async def open(self, call: HttpCall, deadline_s: float) -> Incoming:
+        """Send one call and return once the head of its answer is here. Otherwise as `send`.
+
+        deadline_s: of the whole answer. Who is cancelled before the head comes leaves a call that lasts until then.
+        """
+        return await self._sent(self._opened, call, deadline_s)
 
     async def close(self) -> None:
         """Fail calls in flight and drop all connections."""
@@ -97,7 +156,32 @@ class Pool:
         )
         return builder.build() if self._endpoint.may_use_proxy else builder.no_proxy().build()
 
-    async def _attempt(self, client: Client, call: HttpCall, deadline_s: float) -> Answer:
+    async def _sent(
+        self, attempt: Callable[[Client, HttpCall, float], Awaitable[T]], call: HttpCall, deadline_s: float
+    ) -> T:
+        if self._kept is None:
+            raise InternalError(f"the connections to {self._endpoint.provider} are closed")
+        try:
+            try:
+                return await attempt(self._kept, call, deadline_s)
+            except exceptions.NetworkError as error:
+                if not _was_closed_unanswered(error):
+                    raise
+            # Every kept connection may be stale by now, so this one comes from a client that keeps none.
+            return await attempt(self._client(max_idle=0), call, deadline_s)
+        except exceptions.RequestError as error:
+            raise self._fault(error, deadline_s) from error
+
+    async def _exchanged(self, client: Client, call: HttpCall, deadline_s: float) -> Answer:
+        async with self._request(client, call, deadline_s).build_streamed() as response:
+            return await self._read(response)
+
+    async def _opened(self, client: Client, call: HttpCall, deadline_s: float) -> Incoming:
+        request = self._request(client, call, deadline_s).streamed_read_buffer_limit(0).build_streamed()
+        response = await request.__aenter__()
+        return Incoming(request, response, lambda error: self._fault(error, deadline_s))
+
+    def _request(self, client: Client, call: HttpCall, deadline_s: float) -> RequestBuilder:
         remaining_s = deadline_s - time.monotonic()
         if remaining_s <= 0:
             raise UpstreamTimeout(f"{self._endpoint.provider} could not be asked within the request's time")
@@ -111,9 +195,9 @@ class Pool:
         if call.headers:
             request = request.headers(call.headers)
         if endpoint.key is not None:
-            request = request.header(endpoint.key_header, endpoint.key_prefix + endpoint.key, is_sensitive=True)
-        async with request.build_streamed() as response:
-            return await self._read(response)
+            prefix = endpoint.key_prefix if call.key_prefix is None else call.key_prefix
+            request = request.header(call.key_header or endpoint.key_header, prefix + endpoint.key, is_sensitive=True)
+        return request
 
     async def _read(self, response: Response) -> Answer:
         status, headers = response.status, _texts(response.headers)
@@ -145,6 +229,11 @@ class Pool:
         if isinstance(error, exceptions.ConnectError) and not _was_closed_unanswered(error):
             return UpstreamFailed(f"{provider} cannot be reached: {detail}")
         return UpstreamFailed(f"The connection to {provider} broke: {detail}")
+
+
+async def _next_chunk(reader: ResponseBodyReader) -> bytes | None:
+    chunk = await reader.read_chunk()
+    return None if chunk is None else bytes(chunk)
 
 
 def _was_closed_unanswered(error: exceptions.RequestError) -> bool:

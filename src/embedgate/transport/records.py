@@ -6,8 +6,10 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from embedgate.core.errors import ConfigError, GatewayError
-from embedgate.core.types import Batch, ProviderReply, Route
+from embedgate.core.types import Batch, ProviderReply, RerankReply, RerankRequest, Route
 from embedgate.transport.redact import quote
 
 _KEY = re.compile(r"[!-~]+")
@@ -16,12 +18,17 @@ _KEY = re.compile(r"[!-~]+")
 
 @dataclass(frozen=True, slots=True)
 class HttpCall:
-    """One call, without credentials. `path` follows the base URL; `body` is JSON."""
+    """One call, without credentials. `path` follows the base URL; `body` is JSON.
+
+    `key_header` and `key_prefix` say where the key goes in this call, if not where the endpoint says.
+    """
 
     method: str
     path: str
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+    key_header: str | None = None
+    key_prefix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +94,44 @@ Signer = Callable[[HttpCall], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
+class HttpReranker:
+    """How a vendor is asked to order documents, as two pure functions.
+
+    `build` makes the call of one request; raises InvalidInput for what the vendor would not read to its end. `parse`
+    reads a 2xx reply: the scores as they stand there, not yet checked; raises UpstreamGarbled.
+    """
+
+    build: Callable[[RerankRequest, Route], HttpCall]
+    parse: Callable[[HttpReply, RerankRequest, Route], RerankReply]
+
+
+class Chat(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a host is asked to complete chats, in OpenAI's form. What the fields mean is at the top of `hosts.toml`."""
+
+    path: str = "/chat/completions"
+    key_header: str | None = None
+    key_prefix: str | None = None
+    model_prefix: str = ""
+    asks_usage: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class HttpProvider:
     """A vendor as three pure functions. None of them sees a credential, a socket or a clock.
 
     `build` makes the call of one batch. `parse` reads a 2xx reply: vectors in the order of the batch's inputs;
     raises UpstreamGarbled. `fault` names what any other reply means; retries follow from the class of the error.
     `signer` is for vendors that want calls signed: from an endpoint it makes what signs them, or None if the key goes
-    into its header there; raises DependencyMissing.
+    into its header there; raises DependencyMissing. `rerank` is there for vendors that order documents, `chat` for
+    those that complete chats.
     """
 
     build: Callable[[Batch, Route], HttpCall]
     parse: Callable[[HttpReply, Batch, Route], ProviderReply]
     fault: Callable[[HttpReply], GatewayError]
     signer: Callable[[Endpoint], Signer | None] | None = None
+    rerank: HttpReranker | None = None
+    chat: Chat | None = None
 
 
 def _url_mistakes(base_url: str) -> list[str]:

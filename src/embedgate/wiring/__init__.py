@@ -2,10 +2,14 @@
 
 from embedgate.wiring.administration import decide_as_stored, open_administration
 from embedgate.wiring.gateway import Gateway, open_embedder, open_gateway, open_vector_cache, verify_models
+from embedgate.wiring.offer import OfferedModel, OfferedRoute, RouteCondition
 from embedgate.wiring.verify import comparable, same_vectors
 
 __all__ = [
     "Gateway",
+    "OfferedModel",
+    "OfferedRoute",
+    "RouteCondition",
     "comparable",
     "decide_as_stored",
     "open_administration",

@@ -16,6 +16,7 @@ from embedgate.providers import fake, hosts
 from embedgate.providers.hosts import GENERIC, Host
 from embedgate.settings import ProviderSettings, Settings
 from embedgate.transport import Endpoint
+from embedgate.wiring.provider_keys import find_keys
 
 LOCAL = "local"
 FAKE = "fake"
@@ -25,10 +26,30 @@ LOCAL_CALLS = 2
 
 @dataclass(frozen=True, slots=True)
 class HostInUse:
-    """A provider over HTTP that is switched on."""
+    """A provider over HTTP that is switched on: an endpoint for each of its keys, and what one key may do in a minute.
+
+    None: as the provider says. There is at least one endpoint; they differ in key, and may in address.
+    """
 
     host: Host
-    endpoint: Endpoint
+    endpoints: tuple[Endpoint, ...]
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The first one."""
+        return self.endpoints[0]
+
+    @property
+    def n_keys(self) -> int:
+        """How many keys it has; none for servers that take none."""
+        return sum(endpoint.key is not None for endpoint in self.endpoints)
+
+    @property
+    def max_parallel(self) -> int:
+        """Calls in flight at once, with all keys together."""
+        return self.host.limits.max_parallel
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +77,28 @@ class Decided:
 
     def usable_models(self) -> list[Model]:
         """Embedding models with a route that is switched on, and only those routes."""
-        usable = []
-        for model in self.catalog.embedding_models():
+        return [model for model in self.served_models() if model.action == "embedding"]
+
+    def served_models(self) -> list[Model]:
+        """Models of every sort with a route that is switched on, and only those routes."""
+        served = []
+        for model in self.catalog.models():
             routes = tuple(route for route in model.routes if route.provider in self.switched_on)
             if routes:
-                usable.append(replace(model, routes=routes))
-        return usable
+                served.append(replace(model, routes=routes))
+        return served
 
     def gathering(self) -> dict[str, int]:
         """The providers that batch across callers, and how many such calls each makes at once."""
-        found = {name: in_use.endpoint.max_parallel for name, in_use in self.hosts.items()}
+        found = {name: in_use.max_parallel for name, in_use in self.hosts.items()}
         found[LOCAL] = LOCAL_CALLS
         wanted = {name: entry.batching for name, entry in self.entries.items() if entry.batching is not None}
         return {name: n for name, n in found.items() if wanted.get(name, name == LOCAL)}
+
+    def n_keys(self, provider: str) -> int:
+        """How many keys of a provider are in use."""
+        in_use = self.hosts.get(provider)
+        return in_use.n_keys if in_use else 0
 
     def known_providers(self) -> frozenset[str]:
         """Every provider that there is, on or off."""
@@ -120,7 +150,7 @@ def decide(loaded: Loaded, stored: Stored = NOTHING_STORED, local_models: LocalM
         catalog = catalog.with_models(fake.models())
         switched_on.add(FAKE)
     catalog = catalog.with_models(
-        replace(model, routes=_priced(model.id, _adapted(model.routes, entries, in_use), stored.prices))
+        replace(model, routes=_priced(model.id, _adapted(model, entries, in_use), stored.prices))
         for model in catalog.models()
     )
     return Decided(catalog, local_models, in_use, frozenset(switched_on), rows, entries)
@@ -147,7 +177,16 @@ def _priced(model_id: str, routes: Sequence[Route], prices: Sequence[PriceRule])
 
 def _with_price(route: Route, rule: PriceRule) -> Route:
     as_of = datetime.fromtimestamp(rule.from_ms / 1000, UTC).date().isoformat()
-    return replace(route, price=Price(rule.picodollars_per_token, as_of, "set by an administrator"))
+    # What a token costs that comes out, or was read before, stays what the catalogue says; a search is input.
+    listed = route.price or Price(0)
+    price = replace(
+        listed,
+        picodollars_per_token=rule.picodollars_per_token,
+        picodollars_per_search=None,
+        as_of=as_of,
+        source="set by an administrator",
+    )
+    return replace(route, price=price)
 
 
 def _is_enabled(entry: ProviderSettings | None, *, default: bool) -> bool:
@@ -182,45 +221,57 @@ def _host_in_use(
     if row is None and entry_or_empty.host:
         known = ", ".join(sorted(rows))
         raise ConfigError([f"providers.{name}.host is {entry_or_empty.host!r}; it can be one of {known}"])
-    row = row or rows[GENERIC]
-    key = stored_key or _key(entry_or_empty, row, loaded)
-    base_url = entry_or_empty.base_url or row.address(key)
+    if entry_or_empty.enabled is False:
+        return None
+    row = _declared(row or rows[GENERIC], entry_or_empty)
+    keys = (stored_key,) if stored_key else find_keys(name, entry_or_empty, row, loaded.secrets)
+    first_key = keys[0] if keys else None
+    base_url = entry_or_empty.base_url or row.address(first_key)
     # A key alone switches nothing on whose address only its owner knows: the variable may be there for other programs.
     has_place = entry is not None or base_url is not None
-    is_on = _is_enabled(entry, default=key is not None and has_place if row.key_required else entry is not None)
+    is_on = _is_enabled(entry, default=bool(keys) and has_place if row.key_required else entry is not None)
     if not is_on:
         return None
     if base_url is None:
         raise ConfigError([f"providers.{name}: base_url is missing; its address is yours to give"])
-    if key is None and row.key_required:
+    if not keys and row.key_required:
         variables = " or ".join(row.key_variables) or "api_key_env"
         raise ConfigError([f"providers.{name} is enabled and has no key; set {variables} or api_key_file"])
-    if entry_or_empty.max_parallel is not None:
-        row = _with_max_parallel(row, entry_or_empty.max_parallel)
-    endpoint = Endpoint(name, base_url, key, row.key_header, row.key_prefix, row.limits.max_parallel)
-    return HostInUse(row, endpoint)
+    endpoints = tuple(
+        Endpoint(
+            name if n == 1 else f"{name}#{n}",
+            entry_or_empty.base_url or row.address(key) or base_url,
+            key,
+            row.key_header,
+            row.key_prefix,
+            row.limits.max_parallel,
+        )
+        for n, key in enumerate(keys or (None,), 1)
+    )
+    return HostInUse(row, endpoints, entry_or_empty.requests_per_minute, entry_or_empty.tokens_per_minute)
 
 
-def _key(entry: ProviderSettings, row: Host, loaded: Loaded) -> str | None:
-    variables = (entry.api_key_env,) if entry.api_key_env else row.key_variables
-    keys = (loaded.secrets.provider_key(variable, entry.api_key_file) for variable in variables or (None,))
-    return next((key for key in keys if key), None)
-
-
-def _with_max_parallel(row: Host, max_parallel: int) -> Host:
-    return msgspec.structs.replace(row, limits=replace(row.limits, max_parallel=max_parallel))
+def _declared(row: Host, entry: ProviderSettings) -> Host:
+    """The row with what the settings say of this server of its kind."""
+    if entry.max_parallel is not None:
+        row = msgspec.structs.replace(row, limits=replace(row.limits, max_parallel=entry.max_parallel))
+    return row if entry.precision is None else msgspec.structs.replace(row, precision=entry.precision)
 
 
 def _adapted(
-    routes: Sequence[Route], entries: Mapping[str, ProviderSettings], in_use: Mapping[str, HostInUse]
+    model: Model, entries: Mapping[str, ProviderSettings], in_use: Mapping[str, HostInUse]
 ) -> tuple[Route, ...]:
-    """Routes with what their hosts take, and a copy for each provider of the settings that follows another's row."""
+    """Routes with what their hosts take, and a copy for each provider of the settings that follows another's row.
+
+    Routes of chat models stay as they are: all that rows change in routes is about embeddings.
+    """
     adapted = []
-    for route in routes:
+    for route in model.routes:
         names = [route.provider]
         names += [name for name, entry in entries.items() if entry.host == route.provider and name != route.provider]
         for name in names:
             host = in_use.get(name)
-            copy = route if name == route.provider else replace(route, provider=name)
-            adapted.append(host.host.adapt(copy) if host else copy)
+            weight = entries[name].weight if name in entries else 1
+            copy = replace(route, provider=name, weight=weight)
+            adapted.append(host.host.adapt(copy) if host and model.action != "chat" else copy)
     return tuple(adapted)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from embedgate import telemetry
@@ -14,31 +14,52 @@ from embedgate.core.access import Caller, Rules
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import ConfigError, DependencyMissing, ProviderKeyMissing
 from embedgate.core.ports import Embedder, Provider, VectorCache
-from embedgate.core.types import CacheStats, EmbedRequest, EmbedResult, Input, InputType, Model, Served
+from embedgate.core.types import (
+    CacheStats,
+    ChatRequest,
+    EmbedRequest,
+    EmbedResult,
+    Input,
+    InputType,
+    Model,
+    RerankRequest,
+    Served,
+)
 from embedgate.core.vectors import Vectors
 from embedgate.engine.account import Accountant
+from embedgate.engine.accounts import Accounts
 from embedgate.engine.admit import Admission
 from embedgate.engine.authenticate import Authenticator
 from embedgate.engine.budgets import Budgets
+from embedgate.engine.chat import ChatServed, ChatValidator, Completer
+from embedgate.engine.chat_weight import ChatScale
 from embedgate.engine.compare import Verdict
 from embedgate.engine.execute import Executor
 from embedgate.engine.find_model import ModelFinder
+from embedgate.engine.hand_over import HandOver
 from embedgate.engine.limits import Limits
+from embedgate.engine.order import RouteOrder
 from embedgate.engine.pipeline import Pipeline, Stages, Work
 from embedgate.engine.plan import Planner
+from embedgate.engine.probe import Prober
+from embedgate.engine.rerank import Ranked, Ranker, RerankValidator
+from embedgate.engine.rerank_weight import RerankScale
 from embedgate.engine.resolve import Resolver
+from embedgate.engine.route_state import RouteStates
 from embedgate.engine.validate import Validator
 from embedgate.engine.weigh import EmbeddingScale
 from embedgate.inference.counters import KnownTokenizers
 from embedgate.policy.decider import CedarDecider
-from embedgate.providers import fake, hosts
+from embedgate.providers import fake
 from embedgate.providers.local import LocalProvider
 from embedgate.storage.cache import open_cache
 from embedgate.storage.database import Database
-from embedgate.transport import HttpDriver
+from embedgate.wiring.accounts import open_accounts
 from embedgate.wiring.decide import FAKE, LOCAL, Decided, decide
+from embedgate.wiring.drift import DriftWatch
 from embedgate.wiring.faults import fault_finder
 from embedgate.wiring.following import Following
+from embedgate.wiring.offer import Offer, OfferedModel
 from embedgate.wiring.storage import Storage, master_key, open_storage
 from embedgate.wiring.verify import same_vectors, verify
 
@@ -69,6 +90,8 @@ class Gateway:
             storage.ledger,
             settings.access.is_emergency,
         )
+        self._route_states = RouteStates(settings.upstream)
+        self._probe = Prober(self._embed_as_operator)
         self._planner = Planner(self._tokenizers, storage.cache, settings.cache.scope)
         self.pipeline = Pipeline(
             Authenticator(storage.keys, settings.keys.prefix),
@@ -76,6 +99,14 @@ class Gateway:
             self._admission,
             Accountant(storage.ledger, charges_reuse=settings.cache.reuse_costs == "full"),
             settings.server.request_timeout_s,
+            settings.server.chat_timeout_s,
+        )
+        self.drift = DriftWatch(self.usable_models, self._embed_as_operator, settings.upstream.verify_every_s)
+        self._offer = Offer(
+            self._admission,
+            self._route_states,
+            self.drift,
+            refuses_unpriced=settings.catalog.unpriced == "refuse",
         )
         self._stores = open_stores(storage.database, storage.data_dir, settings.keys.prefix, master_key(loaded))
         self._following = Following(storage.rules, rules, self._apply)
@@ -100,6 +131,10 @@ class Gateway:
         """Every provider that there is: in the catalogue, in our table, in the settings, or added at run time."""
         return self._decided.known_providers()
 
+    def n_keys(self, provider: str) -> int:
+        """How many keys of a provider are in use."""
+        return self._decided.n_keys(provider)
+
     def explain_off(self, provider: str) -> str:
         """How to switch a provider on, for messages."""
         return self._decided.explain_off(provider)
@@ -115,6 +150,14 @@ class Gateway:
     def usable_models(self) -> list[Model]:
         """Embedding models with a route that is switched on, and only those routes."""
         return self._decided.usable_models()
+
+    async def offer(self, caller: Caller, ip_address: str, model_id: str | None = None) -> list[OfferedModel]:
+        """The models that a caller may use now, with their routes; the one of that id alone, if it is given.
+
+        Raises InternalError if policies read what was spent, and the ledger cannot be read.
+        """
+        models = [model for model in self._decided.served_models() if model_id in (None, model.id)]
+        return await self._offer(models, caller, ip_address)
 
     def cache_stats(self) -> CacheStats | None:
         """What the vector cache holds and has done; None without one."""
@@ -168,7 +211,9 @@ class Gateway:
 
         A provider call that nobody waits for any more gets a moment to end, then its connection is closed.
         """
+        await self.drift.aclose()
         await self._following.aclose()
+        await self._probe.aclose()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 await asyncio.gather(*(provider.aclose() for provider in self._providers.values()), *self._retired)
@@ -189,6 +234,7 @@ class Gateway:
         self.pipeline.reroute(self._work())
         for name, provider in old.items():
             if self._providers.get(name) is not provider:
+                self._route_states.forget(name)
                 task = asyncio.get_running_loop().create_task(self._retire(provider))
                 self._retired.add(task)
                 task.add_done_callback(self._retired.discard)
@@ -206,7 +252,7 @@ class Gateway:
                 providers[name] = old[name]
                 continue
             try:
-                providers[name] = HttpDriver(hosts.vendor(in_use.host), in_use.endpoint, self.settings.transport)
+                providers[name] = open_accounts(in_use, self.settings, self._tokenizers)
             except DependencyMissing as error:
                 raise ConfigError([f"providers.{name}: {error.message}"]) from error
         if LOCAL in decided.switched_on:
@@ -224,17 +270,50 @@ class Gateway:
             decided.switched_on,
             decided.explain_off,
             refuses_unpriced=settings.catalog.unpriced == "refuse",
+            order=RouteOrder(self._route_states, settings.upstream.order),
         )
-        return Work(embedding=self._embedding(find, resolve))
+        return Work(
+            embedding=self._embedding(find, resolve),
+            chat=self._chat(find, resolve),
+            rerank=self._rerank(find, resolve),
+        )
 
     def _embedding(self, find: ModelFinder, resolve: Resolver) -> Stages[EmbedRequest, Served]:
         decided, settings = self._decided, self.settings
-        execute = Executor(self._providers, self._tokenizers, settings.upstream, decided.gathering(), decided.space_of)
+        execute = Executor(
+            self._providers,
+            self._tokenizers,
+            settings.upstream,
+            decided.gathering(),
+            decided.space_of,
+            self._route_states,
+            self._probe,
+        )
         return Stages(
             validate=Validator(find, settings.limits, self._tokenizers),
             resolve=resolve,
             weigh=EmbeddingScale(self._tokenizers),
             execute=partial(execute, plans=self._planner),
+        )
+
+    def _chat(
+        self, find: ModelFinder, resolve: Resolver
+    ) -> Callable[[HandOver | None], Stages[ChatRequest, ChatServed]]:
+        settings = self.settings
+        providers = {name: driver for name, driver in self._providers.items() if isinstance(driver, Accounts)}
+        complete = Completer(providers, self._route_states, settings.upstream, settings.transport.max_reply_bytes)
+        validate = ChatValidator(find)
+        weigh = ChatScale(self._tokenizers, settings.limits.max_chat_output_tokens)
+        return lambda out: Stages(validate, resolve, weigh, partial(complete, out=out))
+
+    def _rerank(self, find: ModelFinder, resolve: Resolver) -> Stages[RerankRequest, Ranked]:
+        settings = self.settings
+        rerankers = {name: provider for name, provider in self._providers.items() if isinstance(provider, Accounts)}
+        return Stages(
+            validate=RerankValidator(find, settings.limits),
+            resolve=resolve,
+            weigh=RerankScale(self._tokenizers),
+            execute=Ranker(rerankers, self._route_states, settings.upstream, self._tokenizers),
         )
 
 
@@ -266,10 +345,13 @@ async def open_gateway(loaded: Loaded, *, is_server: bool = False) -> Gateway:
                 ["no provider is on: install embedgate[minilm] for the embedded model, or set a provider's key"]
             )
         await _load_default_model(decided.default_model(loaded.settings.local.default_model), decided)
-        return Gateway(loaded, storage, rules, decided)
+        gateway = Gateway(loaded, storage, rules, decided)
     except BaseException:
         storage.close()
         raise
+    if is_server:
+        gateway.drift.start()
+    return gateway
 
 
 async def _load_default_model(name: str, decided: Decided) -> None:

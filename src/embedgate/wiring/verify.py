@@ -29,27 +29,37 @@ def same_vectors(model: Model, usable: Sequence[Model]) -> list[Candidate]:
     return [Candidate(other, route) for other in (*own, *twins) for route in other.routes]
 
 
-def comparable(usable: Sequence[Model]) -> list[Model]:
-    """The models that have something to be compared with, each set of routes once."""
-    found: list[Model] = []
+def route_sets(usable: Sequence[Model]) -> list[tuple[Model, list[Candidate]]]:
+    """Each set of routes that must give the same vectors, once, under one of its models. It may be a single route."""
+    found: list[tuple[Model, list[Candidate]]] = []
     seen: set[tuple[str, str]] = set()
     for model in sorted(usable, key=_is_local):  # a hosted model and its local twin are told under the hosted one
         own = {(model.id, route.provider) for route in model.routes}
-        candidates = same_vectors(model, usable)
-        if len(candidates) > 1 and not own <= seen:
-            found.append(model)
+        if not own <= seen:
+            candidates = same_vectors(model, usable)
+            found.append((model, candidates))
             seen |= {(candidate.model.id, candidate.route.provider) for candidate in candidates}
     return found
+
+
+def comparable(usable: Sequence[Model]) -> list[Model]:
+    """The models that have something to be compared with, each set of routes once."""
+    return [model for model, candidates in route_sets(usable) if len(candidates) > 1]
 
 
 async def verify(candidates: Sequence[Candidate], embed: Embed) -> list[Verdict]:
     """One verdict for each candidate, in order; `failed`, with the provider's words, for those that do not answer."""
     if not candidates:
         return []
-    asked = probes(min(candidate.route.max_input_tokens for candidate in candidates))
-    answers = await asyncio.gather(*(_sample(candidate, asked, embed) for candidate in candidates))
+    asked, answers = await ask_routes(candidates, embed)
     judged = iter(judge([answer for answer in answers if isinstance(answer, Sample)], asked))
     return [next(judged) if isinstance(answer, Sample) else answer for answer in answers]
+
+
+async def ask_routes(candidates: Sequence[Candidate], embed: Embed) -> tuple[tuple[Probe, ...], list[Sample | Verdict]]:
+    """The texts, and what each candidate makes of them, in order; a verdict `failed` for those that do not answer."""
+    asked = probes(min(candidate.route.max_input_tokens for candidate in candidates))
+    return asked, await asyncio.gather(*(_sample(candidate, asked, embed) for candidate in candidates))
 
 
 async def _sample(candidate: Candidate, asked: Sequence[Probe], embed: Embed) -> Sample | Verdict:

@@ -6,7 +6,7 @@ from msgspec import Meta, Struct
 
 from embedgate.core.types import DimRange, Model
 from embedgate.core.types import Route as ModelRoute
-from embedgate.server.admin.prices import price_text
+from embedgate.server.admin.prices import price_text, search_price_text
 from embedgate.server.admin.route import Asked, Route
 from embedgate.server.admin.wire import Listed, ListQuery, Usd, pick, sorts
 
@@ -36,6 +36,7 @@ class RouteOfModel(Struct, frozen=True):
     is_on: bool
     upstream_model: Annotated[str, Meta(description="What the provider calls it.")]
     usd_per_million_tokens: Annotated[Usd | None, Meta(description="null: no price is known.")]
+    usd_per_thousand_searches: Annotated[Usd | None, Meta(description="null: nothing is billed by the search.")]
     price_as_of: str | None
     price_source: str | None
     max_input_tokens: int
@@ -97,6 +98,7 @@ def _route(route: ModelRoute, switched_on: frozenset[str]) -> RouteOfModel:
         is_on=route.provider in switched_on,
         upstream_model=route.upstream_model,
         usd_per_million_tokens=price_text(price.picodollars_per_token) if price else None,
+        usd_per_thousand_searches=search_price_text(price.picodollars_per_search) if price else None,
         price_as_of=price.as_of if price else None,
         price_source=price.source if price else None,
         max_input_tokens=route.max_input_tokens,

@@ -31,6 +31,7 @@ class Provider(Struct, frozen=True):
     base_url: str | None
     max_parallel: int | None
     batching: bool | None
+    keys: Annotated[int, Meta(description="How many keys of it are in use, stored or not.")]
     key_hint: Annotated[str, Meta(description="The last four characters of its stored key, if it is a long one.")]
     updated_at: Moment | None
 
@@ -164,6 +165,7 @@ def _provider(gateway: Gateway, name: str, stored: Mapping[str, ProviderRecord])
         base_url=fields.base_url,
         max_parallel=fields.max_parallel,
         batching=fields.batching,
+        keys=gateway.n_keys(name),
         key_hint=fields.key_hint,
         updated_at=None if record is None else moment(record.updated_at_ms),
     )

@@ -5,11 +5,9 @@ Owns no route.
 
 import asyncio
 import inspect
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -18,6 +16,7 @@ from embedgate.server.admin.follow import follow
 from embedgate.server.admin.route import PATH_TYPES, Asked, File, Route, Table
 from embedgate.server.answer import JSON, PIECE_BYTES, Answer, Headers
 from embedgate.server.dialects import openai, ziri
+from embedgate.server.query import query_fields, read_query
 from embedgate.server.respond import Request, Serve
 from embedgate.storage.sessions import ACCESS_PREFIX
 from embedgate.wiring import Gateway
@@ -90,19 +89,11 @@ class AdminApi:
 
 
 def _query(route: Route, raw: bytes) -> Any:
-    try:
-        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")
-    except (UnicodeDecodeError, ValueError) as error:
-        raise MalformedRequest("The query is not URL-encoded UTF-8.", param="query") from error
-    given = dict(pairs)
-    if len(given) < len(pairs):
-        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise MalformedRequest(f"The query has {twice[:100]!r} more than once.", param=twice[:100])
-    if route.query is None:
-        if given:
-            raise MalformedRequest(f"This route takes no {min(given)[:100]!r} in its query.", param=min(given)[:100])
-        return None
-    return _converted(given, route.query, "query")
+    if route.query is not None:
+        return read_query(raw, route.query)
+    if given := query_fields(raw):
+        raise MalformedRequest(f"This route takes no {min(given)[:100]!r} in its query.", param=min(given)[:100])
+    return None
 
 
 def _body(route: Route, raw: bytes) -> Any:

@@ -30,7 +30,7 @@ By = Annotated[
     str,
     Meta(
         description="What to group by, with commas between: day, week, month, model, upstream_model, provider, user, "
-        "project, key. Absent: one sum of all."
+        "project, key, action. Absent: one sum of all."
     ),
 ]
 
@@ -62,7 +62,9 @@ class OwnUsageQuery(Narrowed):
     """What to sum up, and how."""
 
     by: By = ""
-    sort: Annotated[str, sorts("requests", "items", "tokens", "reused_tokens", "cost_usd", "errors")] = ""
+    sort: Annotated[
+        str, sorts("requests", "items", "tokens", "reused_tokens", "cost_usd", "errors", "output_tokens")
+    ] = ""
 
     @property
     def dimensions(self) -> list[str]:
@@ -103,6 +105,7 @@ class UsageSum(Struct, frozen=True):
     reused_tokens: Annotated[int, Meta(description="Of these, tokens that were not computed for these requests.")]
     cost_usd: Usd
     errors: Annotated[int, Meta(description="Requests that did not end well.")]
+    output_tokens: Annotated[int, Meta(description="Tokens that chat models wrote; `tokens` are of input.")]
 
 
 class Entry(Struct, frozen=True):
@@ -131,6 +134,8 @@ class Entry(Struct, frozen=True):
     upstream_ms: float
     authenticate_ms: float
     admit_ms: float
+    action: Annotated[str, Meta(description="What was asked for: embedding, completion or rerank.")]
+    output_tokens: Annotated[int, Meta(description="Tokens that a chat model wrote.")]
 
 
 class Bill(Struct, forbid_unknown_fields=True):
@@ -185,6 +190,7 @@ def sums_of(report: UsageReport, query: ListQuery) -> Listed:
                 reused_tokens=row.reused_tokens,
                 cost_usd=usd_text(row.cost_picodollars),
                 errors=row.errors,
+                output_tokens=row.output_tokens,
             )
         )
     return pick(sums, query)

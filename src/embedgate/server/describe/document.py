@@ -3,30 +3,34 @@
 Owns the operations. What embeddings answers and errors look like is asked of the dialects, limits of the settings.
 """
 
-import numpy as np
 import orjson
-from msgspec.structs import replace
 
 from embedgate.core.errors import (
     DependencyMissing,
     GatewayError,
+    InputTooLong,
     InternalError,
+    InvalidDimension,
     MalformedKey,
+    MalformedRequest,
     MethodNotAllowed,
+    MissingFields,
     MissingKey,
+    NotAnEmbeddingModel,
     NotFound,
-    NotImplementedYet,
     Overloaded,
     RevokedKey,
+    TooManyTokens,
+    UnknownEntity,
     UnknownKey,
     UnknownModel,
 )
-from embedgate.core.money import cost_picodollars
-from embedgate.core.types import EmbedResult, Model, Timing, Usage
+from embedgate.core.types import Model
 from embedgate.core.version import VERSION
 from embedgate.server.admin.table import TABLE
 from embedgate.server.answer import Answer
 from embedgate.server.describe.administration import admin_paths, admin_schemas, admin_tag
+from embedgate.server.describe.chat import chat_responses
 from embedgate.server.describe.errors import (
     REQUEST_ID,
     DialectErrors,
@@ -35,16 +39,32 @@ from embedgate.server.describe.errors import (
     header_names,
     header_references,
 )
+from embedgate.server.describe.examples import (
+    generation_example,
+    listed_example,
+    ranking_example,
+    sample_result,
+    with_every_header,
+)
 from embedgate.server.describe.schemas import components
+from embedgate.server.describe.structs import query_parameters
 from embedgate.server.dialects import openai, ziri
+from embedgate.server.generation import GenerationQuery
+from embedgate.server.models import ModelsQuery
 from embedgate.settings import Settings
 
 _KEY_ERRORS = (MissingKey, MalformedKey, UnknownKey, RevokedKey, Overloaded, InternalError)
 """What every route that asks for a key can answer."""
-_NOT_OF_EMBEDDINGS = (NotFound, MethodNotAllowed, NotImplementedYet)
+_NOT_OF_EMBEDDINGS = (NotFound, MethodNotAllowed)
+_NOT_OF_RANKINGS = (InputTooLong, TooManyTokens, InvalidDimension, NotAnEmbeddingModel)
 _ONLY_OF_EMBEDDINGS = (DependencyMissing,)
+_SHOWN_FORMATS = ("float", "base64", "int8")
 _HEADERS = [name.decode() for name, _ in openai.headers(REQUEST_ID)]
 """What answers carry that no dialect writes."""
+_ABOUT_CHAT = (
+    "Answers with what the provider sends, byte for byte, streamed if asked to. What the answer may cost is held, and "
+    "what it did cost is in the ledger before it ends. Whoever leaves a stream ends it, and pays for what had come."
+)
 _SECURITY: dict[str, list[Json]] = {
     "OpenAI": [{"bearer": []}, {"apiKey": []}],
     "ZIRI": [{"apiKey": []}],
@@ -72,6 +92,7 @@ def document(settings: Settings, model: Model) -> Json:
         "paths": {
             **main,
             **{f"/api{path}": _aliases(path, item) for path, item in main.items()},
+            "/v2/rerank": _aliases("/v1/rerank", main["/v1/rerank"], "OfCohere"),
             **_ziri_paths(model, ziri_errors),
             **admin_paths(TABLE, ziri_errors),
             **_operation_paths(openai_errors),
@@ -100,9 +121,9 @@ def _tags(openai_errors: DialectErrors, ziri_errors: DialectErrors) -> list[Json
 
 
 def _openai_paths(model: Model, errors: DialectErrors) -> dict[str, dict[str, Json]]:
-    result = _sample_result(model)
-    answers = {form: openai.write(result, form, REQUEST_ID) for form in ("float", "base64")}
-    listed = _listed(model)
+    result = sample_result(model)
+    answers = {form: openai.write(result, form, REQUEST_ID) for form in _SHOWN_FORMATS}
+    listed = listed_example(model)
     return {
         "/v1/embeddings": {
             "post": _operation(
@@ -111,22 +132,25 @@ def _openai_paths(model: Model, errors: DialectErrors) -> dict[str, dict[str, Js
                 "Embed texts",
                 "Answers with one vector for each input, in the order of the request.",
                 {
-                    "200": _vectors("EmbeddingList", answers, openai.write(_with_every_header(result), "float", "")),
+                    "200": _vectors("EmbeddingList", answers, openai.write(with_every_header(result), "float", "")),
                     **errors.responses(GatewayError, without=_NOT_OF_EMBEDDINGS),
                 },
                 request="EmbeddingsRequest",
             )
         },
+        "/v1/rerank": {"post": _rerank(errors)},
         "/v1/models": {
             "get": _operation(
                 "listModels",
                 "OpenAI",
                 "List the models",
-                "Those that you can use now: their provider is switched on.",
+                "Those that you can use now: a provider of theirs is on, and the policies permit it to your key. Other "
+                "fields of the query are ignored.",
                 {
-                    "200": _answer("The models.", "ModelList", {"object": "list", "data": [listed]}),
-                    **_with_key(errors),
+                    "200": _answer("The models.", "ListedModels", {"object": "list", "data": [listed]}),
+                    **_with_key(errors, MalformedRequest),
                 },
+                parameters=[*query_parameters(ModelsQuery)],
             )
         },
         "/v1/models/{id}": {
@@ -134,18 +158,66 @@ def _openai_paths(model: Model, errors: DialectErrors) -> dict[str, dict[str, Js
                 "showModel",
                 "OpenAI",
                 "Show one model",
-                "Its sizes, its space and where it is served.",
-                {"200": _answer("The model.", "Model", listed), **_with_key(errors, UnknownModel)},
+                "What it can do, what it costs, where it is served, and how its routes are doing.",
+                {"200": _answer("The model.", "ListedModel", listed), **_with_key(errors, UnknownModel)},
                 parameters=[_model_parameter(model)],
             )
         },
-        "/v1/chat/completions": {"post": _no_chat("createChatCompletion", "OpenAI", errors)},
+        "/v1/generation": {
+            "get": _operation(
+                "showGeneration",
+                "OpenAI",
+                "Show what a request cost",
+                "And who served it: from the ledger, at once. You see requests of your own, an administrator all. What "
+                "was refused before a provider was paid is not in the ledger.",
+                {
+                    "200": _answer("The request.", "Generation", generation_example(result, model)),
+                    **_with_key(errors, MissingFields, MalformedRequest, UnknownEntity),
+                },
+                parameters=[_generation_parameter()],
+            )
+        },
+        "/v1/chat/completions": {
+            "post": _operation(
+                "createChatCompletion",
+                "OpenAI",
+                "Chat",
+                _ABOUT_CHAT,
+                chat_responses(openai.write_chat, "ChatCompletion", errors),
+                request="ChatRequest",
+            )
+        },
     }
 
 
+def _rerank(errors: DialectErrors) -> Json:
+    answer = openai.write_rerank(ranking_example(), REQUEST_ID)
+    return _operation(
+        "createRanking",
+        "OpenAI",
+        "Put documents in order",
+        "Answers with the documents that answer the query best, by their position in the request. The bodies are those "
+        "of Cohere's and Jina's APIs.",
+        {
+            "200": {
+                "description": "The order.",
+                "headers": header_references(header_names(answer)),
+                "content": {
+                    "application/json": {
+                        "schema": {"$ref": "#/components/schemas/Ranking"},
+                        "example": _body(answer),
+                    }
+                },
+            },
+            **errors.responses(GatewayError, without=(*_NOT_OF_EMBEDDINGS, *_NOT_OF_RANKINGS)),
+        },
+        request="RerankRequest",
+    )
+
+
 def _ziri_paths(model: Model, errors: DialectErrors) -> dict[str, dict[str, Json]]:
-    result = _sample_result(model)
-    answers = {form: ziri.write(result, form, REQUEST_ID) for form in ("float", "base64")}
+    result = sample_result(model)
+    answers = {form: ziri.write(result, form, REQUEST_ID) for form in _SHOWN_FORMATS}
     return {
         "/api/embeddings": {
             "post": _operation(
@@ -154,13 +226,22 @@ def _ziri_paths(model: Model, errors: DialectErrors) -> dict[str, dict[str, Json
                 "Embed texts at a provider",
                 "Answers with one vector for each input, in the order of the request, and with what it cost.",
                 {
-                    "200": _vectors("ZiriEmbeddingList", answers, ziri.write(_with_every_header(result), "float", "")),
+                    "200": _vectors("ZiriEmbeddingList", answers, ziri.write(with_every_header(result), "float", "")),
                     **errors.responses(GatewayError, without=_NOT_OF_EMBEDDINGS),
                 },
                 request="ZiriEmbeddingsRequest",
             )
         },
-        "/api/chat/completions": {"post": _no_chat("createZiriChatCompletion", "ZIRI", errors)},
+        "/api/chat/completions": {
+            "post": _operation(
+                "createZiriChatCompletion",
+                "ZIRI",
+                "Chat at a provider",
+                _ABOUT_CHAT,
+                chat_responses(ziri.write_chat, "ZiriChatCompletion", errors),
+                request="ZiriChatRequest",
+            )
+        },
     }
 
 
@@ -226,16 +307,6 @@ def _with_key(errors: DialectErrors, *more: type[GatewayError]) -> dict[str, Jso
     return errors.responses(*_KEY_ERRORS, *more, without=_ONLY_OF_EMBEDDINGS)
 
 
-def _no_chat(operation_id: str, tag: str, errors: DialectErrors) -> Json:
-    return _operation(
-        operation_id,
-        tag,
-        "Chat",
-        "Not served by this version: a known key is answered with 501.",
-        {**errors.responses(NotImplementedYet), **_with_key(errors)},
-    )
-
-
 def _operation(
     operation_id: str,
     tag: str,
@@ -261,10 +332,10 @@ def _operation(
     return {**operation, "responses": responses}
 
 
-def _aliases(path: str, item: dict[str, Json]) -> dict[str, Json]:
-    """The same operations at another path."""
+def _aliases(path: str, item: dict[str, Json], suffix: str = "Alias") -> dict[str, Json]:
+    """The same operations at another path. suffix: what makes their ids others."""
     return {
-        method: {**operation, "operationId": f"{operation['operationId']}Alias", "x-embedgate-alias-of": path}
+        method: {**operation, "operationId": f"{operation['operationId']}{suffix}", "x-embedgate-alias-of": path}
         for method, operation in item.items()
     }
 
@@ -278,6 +349,11 @@ def _model_parameter(model: Model) -> Json:
         "schema": {"type": "string", "minLength": 1},
         "example": model.id,
     }
+
+
+def _generation_parameter() -> Json:
+    (parameter,) = query_parameters(GenerationQuery)
+    return {**parameter, "required": True, "example": REQUEST_ID}
 
 
 def _answer(description: str, schema: str, example: object) -> Json:
@@ -323,38 +399,3 @@ def _vectors(schema: str, examples: dict[str, Answer], with_every_header: Answer
 
 def _body(answer: Answer) -> object:
     return orjson.loads(b"".join([answer.body, *(answer.pieces or ())]))
-
-
-def _sample_result(model: Model) -> EmbedResult:
-    """What the model might answer to EXAMPLE_INPUT."""
-    route, tokens = model.routes[0], 18
-    price = route.price.picodollars_per_token if route.price else 0
-    return EmbedResult(
-        model=model.id,
-        provider=route.provider,
-        vectors=np.array([[-0.0421, 0.0837, 0.0155, -0.0612], [0.0274, -0.0193, 0.0568, 0.0406]], dtype=np.float32),
-        usage=Usage(tokens),
-        cost_picodollars=cost_picodollars(tokens, price),
-        truncated=(),
-        timing=Timing(total_ms=6.214, authenticate_ms=0.031, upstream_ms=5.402),
-    )
-
-
-def _with_every_header(result: EmbedResult) -> EmbedResult:
-    """The result with everything that makes a dialect add a header."""
-    return replace(result, usage=replace(result.usage, is_estimated=True), truncated=(0,))
-
-
-def _listed(model: Model) -> Json:
-    """The model as the list of models has it."""
-    return {
-        "id": model.id,
-        "object": "model",
-        "created": 1_767_225_600,
-        "owned_by": model.author,
-        "context_length": model.max_input_tokens,
-        "dimensions": model.dims.default if model.dims else None,
-        "matryoshka": model.is_matryoshka,
-        "space": model.space,
-        "providers": [route.provider for route in model.routes],
-    }

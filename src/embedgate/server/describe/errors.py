@@ -14,6 +14,7 @@ from embedgate.core.access import PolicyMistake
 from embedgate.core.errors import GatewayError
 from embedgate.core.types import Model
 from embedgate.server.answer import Answer
+from embedgate.server.fields import ENCODING_FORMATS
 from embedgate.settings import Settings
 
 Json = dict[str, object]
@@ -62,7 +63,9 @@ def _of_requests(settings: Settings, model: Model) -> tuple[GatewayError, ...]:
             f"dimensions is 0; {model.id} makes vectors of {sizes}. Leave dimensions out for its own size.",
             param="dimensions",
         ),
-        errors.UnsupportedOption("encoding_format is 'hex'; it can be float or base64.", param="encoding_format"),
+        errors.UnsupportedOption(
+            f"encoding_format is 'hex'; it can be {' or '.join(ENCODING_FORMATS)}.", param="encoding_format"
+        ),
         errors.NotAnEmbeddingModel(
             f"Model gpt-4o does not support embedding action. Use {model.id} instead.", param="model"
         ),
@@ -93,7 +96,6 @@ def _of_requests(settings: Settings, model: Model) -> tuple[GatewayError, ...]:
         errors.InvalidPolicy([PolicyMistake("unexpected end of input", 3, 1)]),
         errors.NotFound("There is no route /v2/embeddings. /docs lists those there are."),
         errors.MethodNotAllowed("/v1/embeddings takes POST, not GET.", allowed=("POST",)),
-        errors.NotImplementedYet("Chat completions are not served by this version; embeddings are."),
     )
 
 
@@ -104,6 +106,9 @@ def _of_upstream() -> tuple[GatewayError, ...]:
         errors.UpstreamTooLarge("openai takes fewer tokens in one call than this input has."),
         errors.UpstreamDenied("openai refused the credential of this gateway."),
         errors.UpstreamBusy("openai limits the rate of calls.", retry_after_s=5),
+        errors.UpstreamLimited(
+            "The limits of the account openai leave no room for this call for 5 s.", retry_after_s=5
+        ),
         errors.UpstreamFailed("openai could not be reached."),
         errors.UpstreamTimeout("openai did not answer within the time of the request."),
         errors.UpstreamGarbled("openai for openai/text-embedding-3-small: 1 vectors came back for 2 inputs"),

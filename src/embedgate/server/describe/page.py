@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from embedgate.server.describe.reading import Document, MediaType, Operation, Response, Schema, Tag, read
 from embedgate.server.describe.style import STYLE
@@ -169,6 +169,9 @@ class _Page:
         operation, path = place.operation, place.path
         for parameter in operation.parameters:
             path = path.replace(f"{{{parameter.name}}}", quote(str(parameter.example)))
+        asked = {each.name: each.example for each in operation.parameters if each.place == "query" and each.required}
+        if asked:
+            path += f"?{urlencode(asked)}"
         words = [f'curl "$GATEWAY{path}"']
         if operation.security:
             words += [f'-H "{_KEY_HEADERS[name]}"' for name in operation.security[0]]

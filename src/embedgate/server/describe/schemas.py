@@ -1,11 +1,18 @@
 """The parts of the description that operations share: schemas of bodies, response headers, security schemes."""
 
 from embedgate.core.types import Model
+from embedgate.server.describe.chat import chat_schemas
 from embedgate.server.describe.errors import DialectErrors, Json
+from embedgate.server.describe.structs import struct_schemas
 from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES
+from embedgate.server.generation import Generation
+from embedgate.server.models import ListedModels
+from embedgate.server.rerank_body import Ranking
 from embedgate.settings import LimitSettings, Settings
 
 EXAMPLE_INPUT = ["A cat sat on the mat.", "A dog ran through the park."]
+EXAMPLE_QUERY = "Where do cats sit?"
+EXAMPLE_DOCUMENTS = ["A dog ran through the park.", "A cat sat on the mat."]
 _TOKEN_ID: Json = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
 _TOKENS: Json = {"type": "integer", "minimum": 0}
 _MILLISECONDS: Json = {"type": "number", "minimum": 0}
@@ -35,14 +42,19 @@ def components(
         "schemas": {
             "EmbeddingsRequest": _openai_request(model),
             "ZiriEmbeddingsRequest": _ziri_request(model),
+            "RerankRequest": _rerank_request(settings.limits),
             "Input": _input(settings.limits),
             "EmbeddingList": _embedding_list(_text("Id of the model that made the vectors.")),
             "ZiriEmbeddingList": _ziri_embedding_list(),
             "Embedding": _embedding(),
             "Usage": _usage(),
-            "Model": _model(),
-            "ModelList": _object(
-                object=_constant("list"), data=_list({"$ref": "#/components/schemas/Model"}, "Models you can use now.")
+            **struct_schemas([ListedModels, Generation, Ranking]),
+            **chat_schemas(
+                _steering("A model to ask when no provider of the first one could answer: any chat model."),
+                _meta(
+                    {**_TOKENS, "description": "Tokens that the model wrote."},
+                    "Of the input, tokens that the provider had read before, and bills for less.",
+                ),
             ),
             "Health": _object(status=_constant("ok")),
             "Ready": _object(status=_constant("ready")),
@@ -101,7 +113,10 @@ def _shared_options() -> Json:
             "type": ["string", "null"],
             "enum": [*ENCODING_FORMATS, None],
             "default": "float",
-            "description": "`float` for lists of numbers, `base64` for the bytes of little-endian float32.",
+            "description": "`float` for lists of numbers, `base64` for the bytes of little-endian float32. The others "
+            "are rounded here, for models compared at unit length: `int8` is each number times 127, `uint8` that plus "
+            "128; `ubinary` has a bit for each sign, eight to a number from 0 to 255, the first the highest, and "
+            "`binary` is that minus 128.",
         },
         "input_type": {
             "type": ["string", "null"],
@@ -141,12 +156,10 @@ def _openai_request(model: Model) -> Json:
             ),
             "input": {"$ref": "#/components/schemas/Input"},
             **_shared_options(),
-            "provider": {
-                "type": ["object", "null"],
-                "additionalProperties": False,
-                "description": "Steers this one request.",
-                "properties": {"routing": _routing(), "fallback": _fallback()},
-            },
+            "provider": _steering(
+                "A model to ask when no provider of the first one could answer. It must make vectors of the same "
+                "space, unless `allow_space_change` is true."
+            ),
             "allow_space_change": {
                 "type": ["boolean", "null"],
                 "default": False,
@@ -160,6 +173,63 @@ def _openai_request(model: Model) -> Json:
     }
 
 
+def _rerank_request(limits: LimitSettings) -> Json:
+    text: Json = {"type": "string", "minLength": 1}
+    document: Json = {"oneOf": [text, {**_object(text=text), "additionalProperties": False}]}
+    asked: Json = {
+        "query": _text("What the documents shall answer.", minLength=1),
+        "documents": _list(document, "What is to be put in order.", minItems=1, maxItems=limits.max_documents),
+    }
+    wanted: Json = {
+        "top_n": {
+            "type": ["integer", "null"],
+            "minimum": 1,
+            "description": "How many documents to answer with, the best first; all if absent.",
+        },
+        "return_documents": {
+            "type": ["boolean", "null"],
+            "default": False,
+            "description": "Whether the answer shall repeat the documents.",
+        },
+    }
+    return {
+        "type": "object",
+        "required": ["model"],
+        "properties": {
+            "model": _text("Id of a model that orders documents, as in other requests.", minLength=1),
+            **asked,
+            **wanted,
+            "input": {**_object(**asked), "additionalProperties": False, "description": "Another place for both."},
+            "parameters": {
+                "type": ["object", "null"],
+                "properties": wanted,
+                "additionalProperties": False,
+                "description": "Another place for what is wanted.",
+            },
+            "user": {"type": ["string", "null"], "description": "Whom you serve: kept in the ledger beside your key."},
+            "provider": _steering(
+                "A model to ask when no provider of the first one could answer. Its scores are other ones: do not "
+                "compare them with a fixed number."
+            ),
+        },
+        "oneOf": [{"required": ["query", "documents"]}, {"required": ["input"]}],
+        "additionalProperties": False,
+        "description": "An optional field that is null counts as absent. Fields that are not listed are refused by "
+        "name. Nothing is cut: what a model cannot read to its end is refused.",
+        "examples": [{"model": "cohere/rerank-v4.0-fast", "query": EXAMPLE_QUERY, "documents": EXAMPLE_DOCUMENTS}],
+    }
+
+
+def _steering(fallback: str) -> Json:
+    """fallback: what that field does, in words."""
+    return {
+        "type": ["object", "null"],
+        "additionalProperties": False,
+        "description": "Steers this one request.",
+        "properties": {"routing": _routing(), "fallback": {"type": ["string", "null"], "description": fallback}},
+    }
+
+
 def _routing() -> Json:
     return {
         "type": ["object", "null"],
@@ -170,25 +240,18 @@ def _routing() -> Json:
             "type": {
                 "type": "string",
                 "enum": ["order", "priority"],
-                "description": "`order` follows `providers`; `priority` takes the cheapest provider first.",
+                "description": "`order` follows `providers`; `priority` the best by `primary_factor`.",
             },
             "providers": _list({"type": "string"}, "Names of providers, best first; for `order`."),
             "primary_factor": {
                 "type": ["string", "null"],
-                "enum": ["price", None],
-                "description": "For `priority`: what counts.",
+                "enum": ["latency", "price", "throughput", "weight", None],
+                "description": "For `priority`: what counts. `price` if absent; `latency` and `throughput` are those "
+                "of the last calls; `weight` draws by the weights of the settings.",
             },
         },
         "if": {"properties": {"type": {"const": "order"}}},
         "then": {"required": ["providers"], "properties": {"providers": {"minItems": 1}}},
-    }
-
-
-def _fallback() -> Json:
-    return {
-        "type": ["string", "null"],
-        "description": "A model to ask when no provider of the first one could answer. It must make vectors of the "
-        "same space, unless `allow_space_change` is true.",
     }
 
 
@@ -223,11 +286,20 @@ def _embedding_list(model: Json, **more: object) -> Json:
 
 
 def _ziri_embedding_list() -> Json:
+    meta = _meta(
+        {**_TOKENS, "const": 0, "description": "Embeddings have none."},
+        "Of the input, tokens that cost nothing: see `x-embedgate-cached-tokens`.",
+    )
+    return _embedding_list(_text("Bare name of the model that made the vectors."), _meta=meta)
+
+
+def _meta(output_tokens: Json, cached_tokens: str) -> Json:
+    """cached_tokens: what they are, in words."""
     cost = _object(
         actual={**_DOLLARS, "description": "Cost in dollars."},
-        inputTokens={**_TOKENS, "description": "Tokens of all inputs."},
-        outputTokens={**_TOKENS, "const": 0, "description": "Embeddings have none."},
-        cachedTokens={**_TOKENS, "description": "Of these, tokens that cost nothing: see `x-embedgate-cached-tokens`."},
+        inputTokens={**_TOKENS, "description": "Tokens of the input."},
+        outputTokens=output_tokens,
+        cachedTokens={**_TOKENS, "description": cached_tokens},
         totalCost={**_DOLLARS, "description": "The same as `actual`."},
     )
     timing = _object(
@@ -236,17 +308,14 @@ def _ziri_embedding_list() -> Json:
         llmMs={**_MILLISECONDS, "description": "At the provider, all its calls together."},
     )
     meta = _object(requestId=_text("The id in `x-request-id`."), cost=cost, timing=timing)
-    return _embedding_list(
-        _text("Bare name of the model that made the vectors."),
-        _meta={**meta, "description": "What the request cost and how long it took."},
-    )
+    return {**meta, "description": "What the request cost and how long it took."}
 
 
 def _embedding() -> Json:
     vector: Json = {
         "description": "The vector, in the `encoding_format` asked for.",
         "oneOf": [
-            {"type": "array", "items": {"type": "number"}, "minItems": 1},
+            {"type": "array", "items": {"type": "number"}, "minItems": 1, "description": "Whole numbers, if rounded."},
             {"type": "string", "contentEncoding": "base64", "minLength": 1},
         ],
     }
@@ -258,24 +327,6 @@ def _usage() -> Json:
     return _object(
         prompt_tokens={**_TOKENS, "description": "Tokens of all inputs, kept or embedded now."},
         total_tokens={**_TOKENS, "description": "The same: embeddings have no output tokens."},
-    )
-
-
-def _model() -> Json:
-    return _object(
-        id=_text("What to send as `model`."),
-        object=_constant("model"),
-        created={"type": "integer", "description": "A fixed time, since the real one is not known. Unix seconds."},
-        owned_by=_text("Who made the model."),
-        context_length={"type": "integer", "minimum": 0, "description": "Tokens per input."},
-        dimensions={
-            "type": ["integer", "null"],
-            "minimum": 1,
-            "description": "Length of its vectors, unless shortened.",
-        },
-        matryoshka={"type": "boolean", "description": "Whether its vectors can be shortened with `dimensions`."},
-        space=_text("Name of its vector space: vectors of one space can be compared.", type=["string", "null"]),
-        providers=_list({"type": "string"}, "Where it is served, in the order in which they are tried."),
     )
 
 
@@ -317,12 +368,19 @@ def _headers() -> Json:
         "x-ratelimit-limit": _header("Requests allowed per minute; `Infinity` without a limit.", count),
         "x-ratelimit-remaining": _header("Requests left in this minute.", count),
         "x-ratelimit-reset": _header("When the number is full again, in unix seconds.", r"^\d+$"),
-        "x-embedgate-cost-usd": _header("What the request cost, in dollars, exactly.", r"^\d+\.\d+$"),
+        "x-embedgate-cost-usd": _header(
+            "What the request cost, in dollars, exactly. A stream has none: it begins before that is known.",
+            r"^\d+\.\d+$",
+            False,
+        ),
         "x-embedgate-cached-tokens": _header(
             "Tokens that are in the usage and not in the cost: of texts whose vectors were kept, or came with a call "
-            "for another request.",
+            "for another request. Of a chat: those that the provider had read before, and bills for less.",
             r"^\d+$",
+            False,
         ),
+        "x-embedgate-model": _header("Id of the model that answered a chat.", r"^[^/:\s]+/[^:\s]+$"),
+        "x-accel-buffering": _header("With a stream: proxies shall pass it on as it comes.", r"^no$", False),
         "x-embedgate-provider": _header("The provider that served the request.", r"^[a-z0-9][a-z0-9._-]*$"),
         "x-embedgate-usage": _header("There when no one could count the tokens exactly.", r"^estimated$", False),
         "x-embedgate-truncated": _header(

@@ -1,5 +1,6 @@
-"""The OpenAI embeddings API on the wire: `POST /v1/embeddings`, and the same under `/api/v1`.
+"""The OpenAI API on the wire: `POST /v1/embeddings`, `POST /v1/chat/completions`, and the same under `/api/v1`.
 
+`POST /v1/rerank` is there, too, which OpenAI has not: its bodies are Cohere's and Jina's, all else is as in the others.
 Owns the translation of its JSON and its error table. Decides nothing about a request.
 """
 
@@ -10,10 +11,14 @@ import msgspec
 import orjson
 
 from embedgate.core.access import Rate
-from embedgate.core.errors import GatewayError, InternalError, MissingFields, UnsupportedOption
-from embedgate.core.types import EmbedRequest, EmbedResult, Routing
-from embedgate.server.answer import JSON, Answer, Headers, error_headers, result_headers, vector_pieces
+from embedgate.core.chat import ChatResult, ChatStream
+from embedgate.core.errors import GatewayError, InternalError, MissingFields
+from embedgate.core.rerank import RerankResult
+from embedgate.core.types import ChatRequest, EmbedRequest, EmbedResult, RerankRequest, Routing
+from embedgate.server.answer import JSON, Answer, Headers, chat_answer, error_headers, result_headers, vector_pieces
+from embedgate.server.chat_body import chat_request, open_chat
 from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields, plain, quantisation_of
+from embedgate.server.rerank_body import rerank_answer, rerank_request
 
 NAME: Literal["openai"] = "openai"
 SplitName = Callable[[str], tuple[str, str | None]]
@@ -61,7 +66,7 @@ def _read_each(body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
     fields.required(("model",), "model is required: the id of an embedding model, see GET /v1/models.")
     fields.required(("input",), "input is required: a text or a list of texts.")
     model, provider = split_name(fields.text("model") or "")
-    steering = fields.take("provider", _ProviderField, "an object with routing or fallback")
+    steering = _steering(fields)
     encoding_format = fields.choice("encoding_format", ENCODING_FORMATS) or "float"
     request = EmbedRequest(
         model=model,
@@ -81,15 +86,46 @@ def _read_each(body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
     return request, encoding_format
 
 
+def read_chat(body: bytes, split_name: SplitName) -> ChatRequest:
+    """The chat completion in a body.
+
+    split_name: takes `author/name:provider` apart. Raises a RequestError naming the field at fault.
+    """
+    fields = open_chat(body)
+    fields.required(("model",), "model is required: the id of a chat model.")
+    fields.required(("messages",), "messages is required: a list of messages, each with a role and a content.")
+    model, provider = split_name(fields.text("model") or "")
+    steering = _steering(fields)
+    fallback_model = steering.fallback if steering else None
+    return chat_request(fields, model, provider, _routing(steering), fallback_model)
+
+
+def read_rerank(body: bytes, split_name: SplitName) -> RerankRequest:
+    """The rerank request in a body.
+
+    split_name: takes `author/name:provider` apart. Raises a RequestError naming the field at fault.
+    """
+    fields = Fields(body)
+    fields.required(("model",), "model is required: the id of a model that orders documents.")
+    model, provider = split_name(fields.text("model") or "")
+    steering = _steering(fields)
+    fallback_model = steering.fallback if steering else None
+    return rerank_request(fields, model, provider, _routing(steering), fallback_model)
+
+
 class _RoutingField(msgspec.Struct, forbid_unknown_fields=True):
     type: Literal["order", "priority"]
     providers: list[str] = []
-    primary_factor: Literal["latency", "price", "throughput"] | None = None
+    primary_factor: Literal["latency", "price", "throughput", "weight"] | None = None
 
 
 class _ProviderField(msgspec.Struct, forbid_unknown_fields=True):
     routing: _RoutingField | None = None
     fallback: str | None = None
+
+
+def _steering(fields: Fields) -> _ProviderField | None:
+    return fields.take("provider", _ProviderField, "an object with routing or fallback")
 
 
 def _routing(steering: _ProviderField | None) -> Routing | None:
@@ -100,12 +136,7 @@ def _routing(steering: _ProviderField | None) -> Routing | None:
         if not routing.providers:
             raise MissingFields("provider.routing of type 'order' needs providers.", param="provider.routing.providers")
         return Routing(order=tuple(routing.providers))
-    if routing.primary_factor not in (None, "price"):
-        raise UnsupportedOption(
-            f"provider.routing.primary_factor {routing.primary_factor!r} is not measured here; it can be 'price'.",
-            param="provider.routing.primary_factor",
-        )
-    return Routing(by_price=True)
+    return Routing(by=routing.primary_factor or "price")
 
 
 def write(result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
@@ -118,6 +149,16 @@ def write(result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
     )
     pieces = vector_pieces(result, encoding_format, head, tail)
     return Answer(200, [*headers(request_id, result.rate), *result_headers(result)], next(pieces), pieces)
+
+
+def write_chat(completion: ChatResult | ChatStream, request_id: str) -> Answer:
+    """The answer to a chat completion: what the provider sent."""
+    return chat_answer(completion, headers(request_id, completion.rate))
+
+
+def write_rerank(result: RerankResult, request_id: str) -> Answer:
+    """The answer to a rerank request that was served."""
+    return rerank_answer(result, request_id, headers(request_id, result.rate))
 
 
 def headers(request_id: str, rate: Rate | None = None) -> Headers:

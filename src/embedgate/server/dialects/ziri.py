@@ -1,4 +1,4 @@
-"""The ZIRI embeddings API on the wire: `POST /api/embeddings` with X-API-Key, flat errors with codes, `_meta`.
+"""The ZIRI API on the wire: `POST /api/embeddings` and `/api/chat/completions`, X-API-Key, flat errors, `_meta`.
 
 Owns the translation of its JSON and its error table. Decides nothing about a request.
 """
@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import orjson
+from msgspec.structs import replace
 
 from embedgate.core.access import Rate
+from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import (
     BodyTooLarge,
     BodyTooSlow,
@@ -27,7 +29,6 @@ from embedgate.core.errors import (
     ModelNotAtProvider,
     NotAnEmbeddingModel,
     NotFound,
-    NotImplementedYet,
     NotPermitted,
     Overloaded,
     ProviderKeyMissing,
@@ -42,8 +43,9 @@ from embedgate.core.errors import (
     WrongAction,
 )
 from embedgate.core.money import usd_text
-from embedgate.core.types import EmbedRequest, EmbedResult
-from embedgate.server.answer import JSON, Answer, Headers, error_headers, result_headers, vector_pieces
+from embedgate.core.types import ChatRequest, EmbedRequest, EmbedResult
+from embedgate.server.answer import JSON, Answer, Headers, chat_answer, error_headers, result_headers, vector_pieces
+from embedgate.server.chat_body import chat_request, open_chat
 from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields, plain, quantisation_of
 
 NAME: Literal["ziri"] = "ziri"
@@ -51,6 +53,7 @@ SplitName = Callable[[str], tuple[str, str | None]]
 WINDOW_S = 60
 _MISSING_KEY = "API key required. Include X-API-Key header."
 _MISSING_FIELDS = "provider, model, and input are required"
+_MISSING_CHAT_FIELDS = "provider, model, and messages are required"
 
 TABLE: tuple[tuple[type[GatewayError], int, str], ...] = (
     (MissingKey, 400, "API_KEY_REQUIRED"),
@@ -75,7 +78,6 @@ TABLE: tuple[tuple[type[GatewayError], int, str], ...] = (
     (MethodNotAllowed, 405, "METHOD_NOT_ALLOWED"),
     (BodyTooSlow, 408, "INVALID_REQUEST"),
     (BodyTooLarge, 413, "INVALID_REQUEST"),
-    (NotImplementedYet, 501, "NOT_IMPLEMENTED"),
     (InvalidPolicy, 400, "INVALID_POLICY"),
     (RequestError, 400, "INVALID_REQUEST"),
     (UpstreamError, 502, "LLM_PROVIDER_ERROR"),
@@ -125,20 +127,8 @@ def _read_each(body: bytes) -> tuple[EmbedRequest, str]:
 
 def write(result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
     """The answer to a request that was served: the OpenAI body with the bare model name, and `_meta`."""
-    tokens, cost = result.usage.tokens, usd_text(result.cost_picodollars)
-    meta = (
-        b'{"requestId":%s,"cost":{"actual":%s,"inputTokens":%d,"outputTokens":0,"cachedTokens":%d,"totalCost":%s},'
-        b'"timing":{"totalMs":%.3f,"authMs":%.3f,"llmMs":%.3f}}'
-    ) % (
-        orjson.dumps(request_id),
-        cost.encode(),
-        tokens,
-        result.usage.reused_tokens,
-        cost.encode(),
-        result.timing.total_ms,
-        result.timing.authenticate_ms,
-        result.timing.upstream_ms,
-    )
+    tokens = result.usage.tokens
+    meta = _meta(request_id, result, result.usage.reused_tokens)
     tail = b'],"model":%s,"usage":{"prompt_tokens":%d,"total_tokens":%d},"_meta":%s}' % (
         orjson.dumps(result.model.partition("/")[2]),
         tokens,
@@ -147,6 +137,49 @@ def write(result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
     )
     pieces = vector_pieces(result, encoding_format, b'{"object":"list","data":[', tail)
     return Answer(200, [*headers(request_id, result.rate), *result_headers(result)], next(pieces), pieces)
+
+
+def read_chat(body: bytes, _split_name: SplitName) -> ChatRequest:
+    """The chat completion in a body. Raises a RequestError naming the field at fault."""
+    fields = open_chat(body)
+    fields.required(("provider", "model", "messages"), _MISSING_CHAT_FIELDS)
+    provider, model = fields.text("provider"), fields.text("model")
+    if not provider or not model:
+        raise MissingFields(_MISSING_CHAT_FIELDS)
+    return chat_request(fields, model, provider)
+
+
+def write_chat(completion: ChatResult | ChatStream, request_id: str) -> Answer:
+    """The answer to a chat completion: what the provider sent, and `_meta` at the end of an object that is whole."""
+    answer = chat_answer(completion, headers(request_id, completion.rate))
+    if isinstance(completion, ChatStream):
+        return answer
+    body = completion.body.rstrip()
+    if not body.startswith(b"{") or not body.endswith(b"}"):
+        return answer
+    inside = body[:-1].rstrip()
+    comma = b"" if inside.endswith(b"{") else b","
+    meta = _meta(request_id, completion, completion.cached_tokens)
+    return replace(answer, body=b'%s%s"_meta":%s}' % (inside, comma, meta))
+
+
+def _meta(request_id: str, result: EmbedResult | ChatResult, cached_tokens: int) -> bytes:
+    """What the request cost and how long it took, as JSON. cached_tokens: of the input, those that cost less."""
+    cost = usd_text(result.cost_picodollars).encode()
+    return (
+        b'{"requestId":%s,"cost":{"actual":%s,"inputTokens":%d,"outputTokens":%d,"cachedTokens":%d,"totalCost":%s},'
+        b'"timing":{"totalMs":%.3f,"authMs":%.3f,"llmMs":%.3f}}'
+    ) % (
+        orjson.dumps(request_id),
+        cost,
+        result.usage.tokens,
+        result.usage.output_tokens,
+        cached_tokens,
+        cost,
+        result.timing.total_ms,
+        result.timing.authenticate_ms,
+        result.timing.upstream_ms,
+    )
 
 
 def headers(request_id: str, rate: Rate | None = None) -> Headers:

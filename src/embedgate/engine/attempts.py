@@ -1,0 +1,309 @@
+"""Where a request goes next when a route fails, how long it waits before, and what it says when nothing is left.
+
+It goes from route to route without waiting, those that work first. Only where no other is left does it wait and repeat
+a call, as often as the settings, the route's budget of further attempts and the deadline allow; then it comes back to
+routes that it left for a fault that may have passed.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from embedgate import telemetry
+from embedgate.core.errors import (
+    GatewayError,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamLimited,
+    UpstreamRejected,
+    UpstreamTimeout,
+)
+from embedgate.core.types import Call, Candidate
+from embedgate.engine.route_state import RouteState, RouteStates
+from embedgate.settings import UpstreamSettings
+
+T = TypeVar("T")
+_SLACK_S = 0.1
+"""A call that ends so long before the request's own time was ended by that."""
+Probe = Callable[[Candidate], bool]
+"""Begins to find out, aside, if a route works again. False: it cannot, so a request has to."""
+
+
+async def on_routes(
+    call: Call[Any],
+    candidates: Sequence[Candidate],
+    states: RouteStates,
+    settings: UpstreamSettings,
+    ask: Callable[[Candidate], Awaitable[T]],
+) -> tuple[Candidate, T]:
+    """The answer of the first candidate that gives one, for requests that one call serves whole.
+
+    candidates: at least one, best first. ask: makes one call, with a deadline of its own.
+    Raises what the last route failed with, saying what was tried; any other error of `ask` as it is.
+    """
+    journey = Journey(call, candidates, states, settings)
+    while (visit := await journey.next()) is not None:
+        attempt = 0
+        while True:
+            attempt += 1
+            began_s = time.monotonic()
+            try:
+                answer = await ask(visit.candidate)
+            except GatewayError as error:
+                visit.state.failed(error, time.monotonic() - began_s)
+                if not isinstance(error, UpstreamError):
+                    raise
+                fault = error
+            else:
+                visit.state.succeeded(time.monotonic() - began_s)
+                journey.arrived()
+                return visit.candidate, answer
+            if not await visit.again(fault, attempt):
+                break
+        journey.leave(visit, fault)
+    raise journey.failure()
+
+
+class Visit:
+    """One request at one route, with what is repeated there.
+
+    `is_spent` says that nothing more is to be got there, `answered_by` who answered: another route, if that was asked
+    beside and was quicker. `is_kept`: answers may be kept under the keys that the request has now.
+    """
+
+    __slots__ = ("_journey", "_made", "answered_by", "attempts", "candidate", "is_kept", "is_spent", "state")
+
+    def __init__(self, journey: "Journey", candidate: Candidate, state: RouteState, made: int) -> None:
+        """made: attempts at this route before. Use `Journey.next`."""
+        self._journey = journey
+        self._made = made
+        self.attempts = made
+        self.candidate = self.answered_by = candidate
+        self.state = state
+        self.is_spent = made > 0
+        self.is_kept = True
+
+    def until_s(self) -> float:
+        """When one attempt has had its time: earlier than the request, where that can still go elsewhere."""
+        journey = self._journey
+        deadline_s = journey.call.deadline_s
+        if journey.goes_on() or not self.state.is_well:
+            return min(deadline_s, time.monotonic() + journey.settings.attempt_timeout_s)
+        return deadline_s
+
+    def others(self) -> list[tuple[Candidate, RouteState]]:
+        """The routes that work and were not tried, best first."""
+        return self._journey.others()
+
+    def told(self, error: UpstreamError) -> UpstreamError:
+        """The fault of one attempt, in words that fit: not every timeout is the end of the request's time."""
+        if isinstance(error, UpstreamTimeout) and self._journey.may_pass(error):
+            limit_s = self._journey.settings.attempt_timeout_s
+            name = self.candidate.route.provider
+            return UpstreamTimeout(f"{name} gave no answer within {limit_s:g} s (upstream.attempt_timeout_s)")
+        return error
+
+    async def again(self, error: UpstreamError, attempt: int) -> bool:
+        """Whether the same call is to be made here once more. Returns when it is time for it.
+
+        attempt: how often it was made in this visit.
+        """
+        journey = self._journey
+        settings = journey.settings
+        made = self._made + attempt
+        self.attempts = max(self.attempts, made)
+        if not isinstance(error, UpstreamLimited):
+            telemetry.UPSTREAM_FAULT.emit(
+                request_id=journey.call.request_id,
+                provider=self.candidate.route.provider,
+                code=error.code,
+                attempt=made,
+                detail=error.message,
+            )
+        if journey.goes_on() or not journey.may_pass(error):
+            return False
+        self.is_spent = True
+        wait_s = _wait_s(error, made, settings)
+        if made > settings.max_retries or not journey.can_wait(wait_s) or not self.state.may_retry():
+            return False
+        await asyncio.sleep(wait_s)
+        return await journey.admitted(self.state)
+
+
+class Journey:
+    """The routes that one request may still take, and what happened on those that it took."""
+
+    __slots__ = ("_later", "_left", "_refused", "_states", "_tried", "_waited_s", "call", "settings")
+
+    def __init__(
+        self,
+        call: Call[Any],
+        candidates: Sequence[Candidate],
+        states: RouteStates,
+        settings: UpstreamSettings,
+        probe: Probe | None = None,
+    ) -> None:
+        """candidates: at least one, best first. probe: None where requests themselves have to find out what works."""
+        self.call = call
+        self.settings = settings
+        self._states = states
+        self._left = in_order(candidates, states, probe)
+        self._later: list[Visit] = []
+        self._refused: list[tuple[Candidate, UpstreamError]] = []
+        self._tried: list[tuple[Visit, UpstreamError]] = []
+        self._waited_s = 0.0
+
+    @property
+    def first(self) -> Candidate:
+        """The route to begin with, called or not."""
+        return self._left[0]
+
+    async def next(self) -> Visit | None:
+        """The route to go on with, after the wait for it if nothing else is left. None: nothing is."""
+        while True:
+            while self._left:
+                candidate = self._left.pop(0)
+                state = self._states.of(candidate)
+                if state.is_well:
+                    return Visit(self, candidate, state, 0)
+                refusal = state.refusal()
+                if refusal is None:
+                    if state.is_due:
+                        state.lease()
+                    return Visit(self, candidate, state, 0)
+                self._refused.append((candidate, refusal))
+            while self._later:
+                if (visit := await self._come_back()) is not None:
+                    return visit
+            if not await self._outlast_refusal():
+                return None
+
+    def leave(self, visit: Visit, error: UpstreamError) -> None:
+        """A visit has ended without an answer."""
+        self._tried = [(other, fault) for other, fault in self._tried if other.candidate is not visit.candidate]
+        self._tried.append((visit, error))
+        if not visit.is_spent and self.may_pass(error):
+            self._later.append(visit)
+
+    def arrived(self) -> None:
+        """A route gave the answer: those that had refused the call as wrong were wrong themselves."""
+        for visit, error in self._tried:
+            if isinstance(error, UpstreamRejected):
+                visit.state.disproved(error)
+
+    def failure(self) -> UpstreamError:
+        """What to raise when nothing is left: the last fault, with what was tried and what was not."""
+        waits_s = [
+            error.retry_after_s for _, error in (*self._tried, *self._refused) if error.retry_after_s is not None
+        ]
+        told = [self._name(visit.candidate) + _tried_text(visit, error) for visit, error in self._tried]
+        told += [f"{self._name(candidate)}not asked, {error.message}" for candidate, error in self._refused]
+        last = self._tried[-1][1] if self._tried else self._refused[0][1]
+        if len(told) > 1:
+            message = f"No route could serve {self.call.request.model[:200]}. Tried {'; '.join(told)}"
+        elif self._tried:
+            message = _tried_text(*self._tried[0])
+        else:
+            return last
+        return type(last)(message, retry_after_s=min(waits_s, default=None))
+
+    def goes_on(self) -> bool:
+        """Whether there is another route that works and was not tried."""
+        return bool(self._left) and bool(self.others())
+
+    def others(self) -> list[tuple[Candidate, RouteState]]:
+        """Those routes, best first."""
+        states = [(candidate, self._states.of(candidate)) for candidate in self._left]
+        return [(candidate, state) for candidate, state in states if state.is_well]
+
+    def may_pass(self, error: UpstreamError) -> bool:
+        """Whether the same call may succeed at the same route a little later."""
+        return error.may_retry or (isinstance(error, UpstreamTimeout) and self.has_time(_SLACK_S))
+
+    def has_time(self, wait_s: float) -> bool:
+        """Whether the request's time is not over after such a wait."""
+        return time.monotonic() + wait_s < self.call.deadline_s
+
+    def can_wait(self, wait_s: float) -> bool:
+        """Whether a wait is within what the settings and the request's time allow."""
+        return wait_s <= self.settings.max_wait_s and self.has_time(wait_s)
+
+    async def admitted(self, state: RouteState) -> bool:
+        """Whether a route may be called; returns after the wait that its provider asks for, if that is short enough."""
+        while (refusal := state.refusal()) is not None:
+            wait_s = _with_jitter(refusal.retry_after_s or 0.0, self.settings)
+            if not isinstance(refusal, UpstreamBusy) or not self.can_wait(self._waited_s + wait_s):
+                return False
+            self._waited_s += wait_s
+            await asyncio.sleep(wait_s)
+        return True
+
+    async def _come_back(self) -> Visit | None:
+        """To a route that was left for another one, after a wait, to repeat the call there."""
+        before = self._later.pop(0)
+        state = before.state
+        made = max(1, before.attempts)
+        error = next(error for visit, error in self._tried if visit is before)
+        wait_s = _wait_s(error, made, self.settings)
+        if made > self.settings.max_retries or not self.can_wait(wait_s) or not state.may_retry():
+            return None
+        await asyncio.sleep(wait_s)
+        if not await self.admitted(state):
+            return None
+        return Visit(self, before.candidate, state, made)
+
+    async def _outlast_refusal(self) -> bool:
+        """Wait for the first of the providers that asked us to. Whether one can be asked now."""
+        busy = [refused for refused in self._refused if isinstance(refused[1], UpstreamBusy)]
+        if not busy:
+            return False
+        soonest = min(busy, key=lambda refused: refused[1].retry_after_s or 0.0)
+        if not await self.admitted(self._states.of(soonest[0])):
+            return False
+        self._refused.remove(soonest)
+        self._left.append(soonest[0])
+        return True
+
+    def _name(self, candidate: Candidate) -> str:
+        model = candidate.model
+        is_fallback = model.id == self.call.request.fallback_model
+        return f"{model.id} at {candidate.route.provider}: " if is_fallback else f"{candidate.route.provider}: "
+
+
+def in_order(candidates: Sequence[Candidate], states: RouteStates, probe: Probe | None) -> list[Candidate]:
+    """Candidates as they are to be tried: of each model those that work first, their order kept.
+
+    Where others work, one that may work again is probed aside; without a probe it keeps its place: the request is one.
+    """
+    well = [states.of(candidate).is_well for candidate in candidates]
+    if all(well):
+        return list(candidates)
+    ranked: list[tuple[int, Candidate]] = []
+    rank = 0
+    for position, candidate in enumerate(candidates):
+        if position and candidate.model is not candidates[position - 1].model:
+            rank += 2
+        is_first = well[position]
+        if not is_first and any(well) and states.of(candidate).is_due:
+            is_first = probe is None or not probe(candidate)
+        ranked.append((rank if is_first else rank + 1, candidate))
+    return [candidate for _, candidate in sorted(ranked, key=lambda each: each[0])]
+
+
+def _wait_s(error: UpstreamError, attempt: int, settings: UpstreamSettings) -> float:
+    """Seconds until a further attempt: what the provider asks for, else exponential back-off with full jitter."""
+    if error.retry_after_s is not None:
+        return _with_jitter(error.retry_after_s, settings)
+    longest_s = min(settings.retry_wait_s * 2 ** (attempt - 1), settings.max_wait_s)
+    return random.uniform(0, longest_s)  # noqa: S311 - jitter, no secret
+
+
+def _with_jitter(wait_s: float, settings: UpstreamSettings) -> float:
+    """A little more than asked for, so that those who wait for one moment do not all come in it."""
+    return wait_s + random.uniform(0, min(wait_s / 10, settings.retry_wait_s))  # noqa: S311 - jitter, no secret
+
+
+def _tried_text(visit: Visit, error: UpstreamError) -> str:
+    return f"{error.message} ({visit.attempts} attempts)" if visit.attempts > 1 else error.message

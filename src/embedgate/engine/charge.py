@@ -1,0 +1,39 @@
+"""What provider calls cost the request that they were made for: added when they end, covered before they begin."""
+
+from typing import Any
+
+from embedgate.core.money import cost_picodollars
+from embedgate.core.types import Call, Candidate, EmbedRequest, Spend
+from embedgate.engine.ask import Outcome
+
+
+async def cover(call: Call[Any]) -> None:
+    """Have as much held as the request can still come to cost: what was billed in vain comes on top.
+
+    Raises BudgetExhausted, or InternalError if the ledger cannot be read.
+    """
+    if call.wasted_picodollars and call.hold is not None:
+        await call.hold.cover(call.held_picodollars + call.wasted_picodollars)
+
+
+def charge(call: Call[EmbedRequest], candidate: Candidate, outcome: Outcome) -> None:
+    """Add what the provider bills to the call, right or wrong its answer."""
+    call.upstream_s += outcome.upstream_s
+    if not outcome.billed:
+        return
+    spend = next((spend for spend in call.spends if spend.candidate is candidate), None)
+    if spend is None:
+        spend = Spend(candidate)
+        call.spends.append(spend)
+    cost = cost_at(candidate, outcome.billed)
+    spend.tokens += outcome.billed
+    spend.tokens_estimated |= outcome.is_estimated
+    spend.cost_picodollars += cost
+    if outcome.error is not None:
+        call.wasted_picodollars += cost
+
+
+def cost_at(candidate: Candidate, tokens: int) -> int:
+    """Picodollars for tokens at a candidate; 0 where no price is known."""
+    price = candidate.route.price
+    return cost_picodollars(tokens, price.picodollars_per_token) if price else 0

@@ -1,0 +1,148 @@
+"""Asks a second route when the first takes longer than it usually does. The first good answer counts.
+
+The other call is given up, and paid for by our own count: its provider may well bill it. So the money for both is held
+before, and every second call comes out of the budget of further attempts of its route.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from embedgate import metrics
+from embedgate.core.errors import GatewayError, InvalidInput, UpstreamError, UpstreamTimeout
+from embedgate.core.ports import Tokenizers
+from embedgate.core.types import Batch, Call, Candidate, EmbedRequest, Part
+from embedgate.engine.ask import Outcome
+from embedgate.engine.attempts import Visit
+from embedgate.engine.charge import charge, cost_at, cover
+from embedgate.engine.tokens import count_aside
+
+Ask = Callable[[Candidate, Batch, float], Awaitable[Outcome]]
+"""One call to a candidate's route: batch, and deadline on the monotonic clock."""
+Cut = Callable[[EmbedRequest, Sequence[int], Candidate], list[Part]]
+"""Cuts rows of a request into parts for a candidate's route."""
+
+
+class _Runner(Struct, frozen=True):
+    """One of two calls for the same inputs."""
+
+    candidate: Candidate
+    batch: Batch
+    began_s: float
+    task: "asyncio.Future[Outcome]"
+
+
+class Hedger:
+    """Makes one call, and beside it a second one where that may help."""
+
+    def __init__(self, ask: Ask, tokenizers: Tokenizers) -> None:
+        """tokenizers: to count what a call that is given up may cost."""
+        self._ask = ask
+        self._tokenizers = tokenizers
+
+    async def __call__(
+        self, call: Call[EmbedRequest], visit: Visit, part: Part, cut: Cut, after_s: float
+    ) -> tuple[Candidate, Outcome]:
+        """The outcome of a part, and who gave it. What the other call costs is charged already.
+
+        after_s: how long the first one has the field for itself.
+        """
+        first = self._start(visit.candidate, part.batch, visit.until_s())
+        runners = [first]
+        try:
+            await asyncio.wait([first.task], timeout=after_s)
+            second = None if first.task.done() else await self._second(call, visit, part, cut)
+            if second is None:
+                return first.candidate, await first.task
+            candidate, batch, cost_picodollars = second
+            try:
+                if not first.task.done():
+                    runners.append(self._start(candidate, batch, visit.until_s()))
+                winner = await _winner(runners)
+            finally:
+                call.wasted_picodollars -= cost_picodollars
+            for runner in runners:
+                if runner is not winner:
+                    await self._give_up(call, visit, runner)
+                    metrics.hedged(is_won=winner is not first)
+            return winner.candidate, winner.task.result()
+        finally:
+            await _end(runners)
+
+    def _start(self, candidate: Candidate, batch: Batch, deadline_s: float) -> _Runner:
+        task = asyncio.ensure_future(self._ask(candidate, batch, deadline_s))
+        return _Runner(candidate, batch, time.monotonic(), task)
+
+    async def _second(
+        self, call: Call[EmbedRequest], visit: Visit, part: Part, cut: Cut
+    ) -> tuple[Candidate, Batch, int] | None:
+        """Who can be asked beside, for what, and how much more that may cost, which is held; None if nobody can."""
+        for candidate, state in visit.others():
+            if not _are_alike(visit.candidate, candidate):
+                continue
+            try:
+                parts = cut(call.request, part.rows, candidate)
+            except InvalidInput:
+                continue
+            if len(parts) > 1 or parts[0].batch.expected_dim != part.batch.expected_dim or not state.may_retry():
+                continue
+            batch = parts[0].batch
+            # Either of the two may be given up, and either may be the dearer one.
+            costs = [await self._cost(visit.candidate, part.batch), await self._cost(candidate, batch)]
+            call.wasted_picodollars += max(costs)
+            try:
+                await cover(call)
+            except GatewayError:
+                call.wasted_picodollars -= max(costs)
+                return None
+            return candidate, batch, max(costs)
+        return None
+
+    async def _cost(self, candidate: Candidate, batch: Batch) -> int:
+        counted = await count_aside(batch.inputs, candidate.route, self._tokenizers)
+        return cost_at(candidate, counted.total)
+
+    async def _give_up(self, call: Call[EmbedRequest], visit: Visit, runner: _Runner) -> None:
+        """End a call whose answer is not needed any more, and charge for it."""
+        late = UpstreamTimeout(f"{runner.candidate.route.provider} was slower than another route")
+        if runner.task.done():
+            outcome = runner.task.result()
+            charge(call, runner.candidate, replace(outcome, vectors=None, error=outcome.error or late))
+            return
+        await _end([runner])
+        spent_s = time.monotonic() - runner.began_s
+        metrics.provider_call(runner.candidate.route.provider, "given_up", len(runner.batch.inputs), spent_s)
+        if runner.candidate is visit.candidate:
+            visit.state.outrun(spent_s)
+        tokens = (await count_aside(runner.batch.inputs, runner.candidate.route, self._tokenizers)).each
+        outcome = Outcome(None, tokens, is_estimated=True, billed=sum(tokens), upstream_s=spent_s, error=late)
+        charge(call, runner.candidate, outcome)
+
+
+def _are_alike(one: Candidate, other: Candidate) -> bool:
+    """Whether two routes give vectors that may stand beside each other, and are kept under the same keys."""
+    is_known = one.model.space is not None or one.model.id == other.model.id
+    return is_known and one.model.space == other.model.space and one.route.precision == other.route.precision
+
+
+async def _winner(runners: Sequence[_Runner]) -> _Runner:
+    """The one whose outcome counts: with vectors, or a fault of the caller's own. If both failed, the first."""
+    pending = {runner.task for runner in runners}
+    while pending:
+        _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for runner in runners:
+            if runner.task.done() and not isinstance(runner.task.result().error, UpstreamError):
+                return runner
+    return runners[0]
+
+
+async def _end(runners: Sequence[_Runner]) -> None:
+    """Leave no call behind."""
+    left = [runner.task for runner in runners if not runner.task.done()]
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left)

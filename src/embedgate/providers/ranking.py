@@ -1,0 +1,54 @@
+"""Ordering documents as Jina's API does it, and all that copies it (Voyage, vLLM): translation only.
+
+No sockets, retries, clocks or logging. What a host wants beside the query and the documents is in its row. All scores
+are asked for, so that the answer can be checked; cutting it to the best few costs nothing and is done by the engine.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import msgspec
+
+from embedgate.core.types import ParamValue, RerankReply, RerankRequest, Route
+from embedgate.transport import HttpCall, HttpReply, HttpReranker, decode, encode
+
+
+class _Result(msgspec.Struct, gc=False):
+    index: int
+    relevance_score: float
+
+
+class _Usage(msgspec.Struct, gc=False):
+    total_tokens: int | None = None
+
+
+class _Body(msgspec.Struct):
+    """The fields of a reply that we read; everything else is skipped. Voyage calls the results `data`."""
+
+    results: list[_Result] | None = None
+    data: list[_Result] | None = None
+    usage: _Usage | None = None
+
+
+_BODY = msgspec.json.Decoder(_Body)
+
+
+def reranker(params: Mapping[str, ParamValue]) -> HttpReranker:
+    """The two functions of one host. params: fields of every call."""
+    return HttpReranker(partial(build, params=params), parse)
+
+
+def build(request: RerankRequest, route: Route, *, params: Mapping[str, ParamValue]) -> HttpCall:
+    """One call for one request."""
+    wanted = {"model": route.upstream_model, "query": request.query, "documents": request.documents}
+    return HttpCall("POST", "/rerank", encode({**params, **wanted}))
+
+
+def parse(reply: HttpReply, _request: RerankRequest, _route: Route) -> RerankReply:
+    """The scores as they stand there, and the usage. Raises UpstreamGarbled."""
+    body = decode(reply, _BODY)
+    results = body.results if body.results is not None else body.data or []
+    return RerankReply(
+        tuple((result.index, result.relevance_score) for result in results),
+        tokens=body.usage.total_tokens if body.usage else None,
+    )

@@ -1,0 +1,85 @@
+"""What the answers in the description look like: a request that might have been, and a model that is there."""
+
+import msgspec
+import numpy as np
+import orjson
+from msgspec.structs import replace
+
+from embedgate.core.money import cost_picodollars
+from embedgate.core.rerank import RerankResult
+from embedgate.core.types import EmbedResult, LedgerEntry, Model, Timing, Usage
+from embedgate.engine.route_state import RouteHealth
+from embedgate.server.describe.errors import REQUEST_ID
+from embedgate.server.describe.schemas import EXAMPLE_DOCUMENTS
+from embedgate.server.generation import generation_of
+from embedgate.server.models import listed_model
+from embedgate.wiring import OfferedModel, OfferedRoute
+
+_AT_MS = 1_795_253_400_000
+
+
+def sample_result(model: Model) -> EmbedResult:
+    """What the model might answer to EXAMPLE_INPUT."""
+    route, tokens = model.routes[0], 18
+    price = route.price.picodollars_per_token if route.price else 0
+    return EmbedResult(
+        model=model.id,
+        provider=route.provider,
+        vectors=np.array([[-0.0421, 0.0837, 0.0155, -0.0612], [0.0274, -0.0193, 0.0568, 0.0406]], dtype=np.float32),
+        usage=Usage(tokens),
+        cost_picodollars=cost_picodollars(tokens, price),
+        truncated=(),
+        timing=Timing(total_ms=6.214, authenticate_ms=0.031, upstream_ms=5.402),
+    )
+
+
+def with_every_header(result: EmbedResult) -> EmbedResult:
+    """The result with everything that makes a dialect add a header."""
+    return replace(result, usage=replace(result.usage, is_estimated=True), truncated=(0,))
+
+
+def ranking_example() -> RerankResult:
+    """What a model might answer about EXAMPLE_DOCUMENTS, with every field and header that there can be."""
+    return RerankResult(
+        model="cohere/rerank-v4.0-fast",
+        provider="cohere",
+        scores=((1, 0.912), (0, 0.034)),
+        usage=Usage(70, is_estimated=True),
+        searches=1,
+        cost_picodollars=2_000_000_000,
+        timing=Timing(total_ms=131.8, authenticate_ms=0.031, upstream_ms=131.2),
+        documents=tuple(EXAMPLE_DOCUMENTS),
+    )
+
+
+def listed_example(model: Model) -> object:
+    """The model as the list of models has it, where no route was called yet."""
+    routes = tuple(OfferedRoute(route, "unknown", RouteHealth()) for route in model.routes)
+    return orjson.loads(msgspec.json.encode(listed_model(OfferedModel(model, routes))))
+
+
+def generation_example(result: EmbedResult, model: Model) -> object:
+    """What is told of the request that was answered so."""
+    entry = LedgerEntry(
+        request_id=REQUEST_ID,
+        at_ms=_AT_MS,
+        dialect="openai",
+        user_id="",
+        key_id="",
+        end_user=None,
+        model=result.model,
+        space=model.space or model.id,
+        provider=result.provider,
+        upstream_model=model.routes[0].upstream_model,
+        items=len(result.vectors),
+        tokens=result.usage.tokens,
+        reused_tokens=0,
+        tokens_estimated=False,
+        price_picodollars=0,
+        price_as_of=None,
+        cost_picodollars=result.cost_picodollars,
+        outcome="ok",
+        total_ms=result.timing.total_ms,
+        upstream_ms=result.timing.upstream_ms,
+    )
+    return orjson.loads(msgspec.json.encode(generation_of(entry)))

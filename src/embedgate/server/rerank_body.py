@@ -1,0 +1,133 @@
+"""The bodies of a rerank request and of its answer, as Cohere's and Jina's APIs have them. Knows no dialect.
+
+The query and the documents may also stand in `input`, and what is wanted of them in `parameters`.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from embedgate.core.errors import MalformedRequest, MissingFields, UnsupportedOption
+from embedgate.core.rerank import RerankResult
+from embedgate.core.types import RerankRequest, Routing
+from embedgate.server.answer import Answer, Headers, cost_headers
+from embedgate.server.fields import Fields
+
+_REQUIRED = "query and documents are required: a text, and a list of texts to be put in order."
+
+
+class DocumentText(Struct, frozen=True, forbid_unknown_fields=True):
+    """A document."""
+
+    text: str
+
+
+class _Input(Struct, forbid_unknown_fields=True):
+    query: str
+    documents: tuple[str | DocumentText, ...]
+
+
+class _Parameters(Struct, forbid_unknown_fields=True):
+    top_n: int | None = None
+    return_documents: bool | None = None
+
+
+class RankedDocument(Struct, frozen=True, omit_defaults=True):
+    """One document and how well it answers the query."""
+
+    index: Annotated[int, Meta(ge=0, description="Its position in the request.")]
+    relevance_score: Annotated[float, Meta(description="How well it answers. Models score differently.")]
+    document: Annotated[DocumentText | None, Meta(description="With `return_documents`: itself.")] = None
+
+
+class RankingUsage(Struct, frozen=True):
+    """What the request weighed."""
+
+    prompt_tokens: Annotated[int, Meta(ge=0, description="Tokens of the documents, and of the query once for each.")]
+    total_tokens: Annotated[int, Meta(ge=0, description="The same: nothing is written.")]
+
+
+class BilledUnits(Struct, frozen=True):
+    """What the provider bills."""
+
+    search_units: Annotated[int, Meta(ge=0, description="Searches.")]
+
+
+class RankingMeta(Struct, frozen=True):
+    """What the provider bills in place of tokens."""
+
+    billed_units: BilledUnits
+
+
+class Ranking(Struct, frozen=True, omit_defaults=True):
+    """The documents in the order in which they answer the query, the best first."""
+
+    id: Annotated[str, Meta(description="The id in `x-request-id`.")]
+    model: Annotated[str, Meta(description="Id of the model that gave the scores.")]
+    results: Annotated[tuple[RankedDocument, ...], Meta(description="As many as `top_n` says, or all.")]
+    usage: RankingUsage
+    meta: Annotated[RankingMeta | None, Meta(description="Where the provider bills searches.")] = None
+
+
+def rerank_request(
+    fields: Fields,
+    model: str,
+    provider: str | None,
+    routing: Routing | None,
+    fallback_model: str | None,
+) -> RerankRequest:
+    """The request of a body from which the dialect has taken what is its own.
+
+    Raises a RequestError that names the field, the value seen and the value allowed.
+    """
+    given, wanted = _read(fields)
+    user = fields.text("user")
+    if unknown := fields.rest():
+        names = ", ".join(sorted(unknown)[:5])
+        raise UnsupportedOption(f"Ranking does not take: {names[:200]}. Leave it out.", param=min(unknown)[:100])
+    return RerankRequest(
+        model=model,
+        query=given.query,
+        documents=tuple(item if isinstance(item, str) else item.text for item in given.documents),
+        top_n=wanted.top_n,
+        returns_documents=wanted.return_documents or False,
+        user=user,
+        provider=provider,
+        routing=routing,
+        fallback_model=fallback_model,
+    )
+
+
+def _read(fields: Fields) -> tuple[_Input, _Parameters]:
+    """What is to be ordered, and what is wanted of it."""
+    nested = fields.take("input", _Input, "an object with query and documents")
+    parameters = fields.take("parameters", _Parameters, "an object with top_n or return_documents") or _Parameters()
+    query = fields.text("query")
+    documents = fields.take("documents", tuple[str | DocumentText, ...], "a list of texts, or of objects with a text")
+    top_n, return_documents = fields.whole("top_n"), fields.flag("return_documents")
+    if nested is not None and (query is not None or documents is not None):
+        raise MalformedRequest("query and documents are there twice: leave out input, or them.", param="input")
+    if nested is None and (query is None or documents is None):
+        raise MissingFields(_REQUIRED, param="query" if query is None else "documents")
+    wanted = _Parameters(
+        top_n=parameters.top_n if top_n is None else top_n,
+        return_documents=parameters.return_documents if return_documents is None else return_documents,
+    )
+    return nested or _Input(query or "", documents or ()), wanted
+
+
+def rerank_answer(result: RerankResult, request_id: str, others: Headers) -> Answer:
+    """The answer to a request that was served. others: the headers that every answer of the dialect carries."""
+    texts = result.documents
+    body = Ranking(
+        id=request_id,
+        model=result.model,
+        results=tuple(
+            RankedDocument(position, score, DocumentText(texts[position]) if texts else None)
+            for position, score in result.scores
+        ),
+        usage=RankingUsage(result.usage.tokens, result.usage.tokens),
+        meta=None if result.searches is None else RankingMeta(BilledUnits(result.searches)),
+    )
+    return Answer(200, [*others, *cost_headers(result)], msgspec.json.encode(body))

@@ -1,0 +1,159 @@
+"""A chat completion on its way from a provider: begun, passed on piece by piece, and closed.
+
+What the provider sends is handed on byte by byte; only the count that the gateway has asked for itself is taken out. An
+answer counts as begun when its first event is here, or all of it where it is not streamed: a failure before that can be
+told from an answer, and asked for elsewhere. Which call is made and what its JSON says is for the modules beside this.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from embedgate.core.errors import UpstreamGarbled
+from embedgate.core.hints import Observe
+from embedgate.core.types import ChatUsage
+from embedgate.transport.chat_events import MAX_EVENT_BYTES, EventReader
+from embedgate.transport.chat_usage import read_completion
+from embedgate.transport.faults import classify, classify_late
+from embedgate.transport.pool import MAX_FAULT_BYTES, Incoming
+from embedgate.transport.rate_headers import read_hints
+from embedgate.transport.records import HttpReply
+
+_EVENT_STREAM = "text/event-stream"
+_JSON = ("application/json", "+json")
+
+
+@dataclass(frozen=True, slots=True)
+class AskedChat:
+    """What a call was for, as far as its answer is concerned.
+
+    `provider` is its name in messages. `hides_usage`: only we have asked for the count. `secrets` tells what no message
+    may show; it is called when one is written. `max_bytes` are of an answer that is not streamed. `observe` is told
+    what the answer says of limits of rate.
+    """
+
+    provider: str
+    hides_usage: bool
+    secrets: Callable[[], tuple[str, ...]]
+    max_bytes: int
+    observe: Observe
+
+
+class IncomingChat:
+    """Implements the ChatReply port over one reply."""
+
+    def __init__(self, incoming: Incoming, on_close: Callable[[], None]) -> None:
+        """on_close: called once, when the reply is closed."""
+        self.content_type = incoming.headers.get("content-type", "")
+        self.usage: ChatUsage | None = None
+        self.output_bytes = 0
+        self._incoming = incoming
+        self._on_close: Callable[[], None] | None = on_close
+        self._head: list[bytes] = []
+        self._events: EventReader | None = None
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body in the pieces that come off the wire. To be read once.
+
+        Raises UpstreamTimeout, or UpstreamFailed if it breaks off.
+        """
+        while self._head:
+            yield self._head.pop(0)
+        if self._events is None:
+            return
+        while (chunk := await self._incoming.read()) is not None:
+            piece = self._events.feed(chunk)
+            self._count(self._events)
+            if piece:
+                yield piece
+        piece = self._events.finish()
+        self._count(self._events)
+        if piece:
+            yield piece
+
+    async def aclose(self) -> None:
+        """Close the connection if the provider is not done, also while someone reads."""
+        try:
+            await self._incoming.aclose()
+        finally:
+            on_close, self._on_close = self._on_close, None
+            if on_close is not None:
+                on_close()
+
+    async def begin(self, asked: AskedChat) -> None:
+        """Return once it is known to be an answer. Raises UpstreamError if it is none."""
+        asked.observe(read_hints(self._incoming.headers))
+        if not self._incoming.is_success:
+            raise classify(self._reply(asked, await self._read_fault()))
+        media_type = self.content_type.partition(";")[0].strip().lower()
+        if media_type == _EVENT_STREAM:
+            await self._begin_stream(asked)
+        elif media_type.endswith(_JSON):
+            await self._read_whole(asked)
+        else:
+            sent = self._reply(asked, b"").quote(media_type) or "something of no type"
+            raise UpstreamGarbled(f"{asked.provider} sent {sent} in place of a completion; check base_url")
+
+    async def _begin_stream(self, asked: AskedChat) -> None:
+        """Wait for the first event: what goes wrong before it is an error, though the status was good."""
+        self._events = events = EventReader(hides_usage=asked.hides_usage)
+        waiting_bytes = 0
+        while events.first is None and waiting_bytes <= MAX_EVENT_BYTES:
+            chunk = await self._incoming.read()
+            piece = events.finish() if chunk is None else events.feed(chunk)
+            waiting_bytes += len(piece)
+            if piece:
+                self._head.append(piece)
+            if chunk is None and events.first is None:
+                raise UpstreamGarbled(f"{asked.provider} ended its answer before the first event of it")
+        said = read_completion(events.first or b"")
+        if said is not None and said.is_error:
+            raise classify_late(self._reply(asked, events.first or b""))
+        self._count(events)
+
+    async def _read_whole(self, asked: AskedChat) -> None:
+        chunks = [chunk async for chunk in self._chunks(asked.provider, asked.max_bytes)]
+        body = b"".join(chunks)
+        said = read_completion(body)
+        if said is None:
+            raise UpstreamGarbled(f"{asked.provider} sent an answer that is not a JSON object")
+        if said.is_error:
+            raise classify_late(self._reply(asked, body))
+        self.usage, self.output_bytes = said.usage, said.written_bytes
+        self._head = chunks
+
+    async def _chunks(self, provider: str, max_bytes: int) -> AsyncIterator[bytes]:
+        size_bytes = 0
+        while (chunk := await self._incoming.read()) is not None:
+            size_bytes += len(chunk)
+            if size_bytes > max_bytes:
+                raise UpstreamGarbled(f"{provider} sent more than {max_bytes} bytes (transport.max_reply_bytes)")
+            yield chunk
+
+    async def _read_fault(self) -> bytes:
+        """The beginning of a refusal: enough for any message."""
+        body = b""
+        while len(body) <= MAX_FAULT_BYTES and (chunk := await self._incoming.read()) is not None:
+            body += chunk
+        return body
+
+    def _reply(self, asked: AskedChat, body: bytes) -> HttpReply:
+        incoming = self._incoming
+        return HttpReply(asked.provider, incoming.status, incoming.headers, body, asked.secrets())
+
+    def _count(self, events: EventReader) -> None:
+        self.usage = events.usage
+        self.output_bytes = events.written_bytes
+
+
+async def begin_chat(incoming: Incoming, asked: AskedChat, on_close: Callable[[], None]) -> IncomingChat:
+    """The answer that a reply turns out to be. on_close: called once, when it is closed.
+
+    Raises UpstreamError if it is none; the reply is then closed.
+    """
+    reply = IncomingChat(incoming, on_close)
+    try:
+        await reply.begin(asked)
+    except BaseException:
+        await reply.aclose()
+        raise
+    return reply

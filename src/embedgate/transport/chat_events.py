@@ -1,0 +1,102 @@
+"""The events of a streamed chat completion as they pass: what is counted in them, and the one that is taken out.
+
+Bytes go on unchanged, but for an event that counts tokens where the gateway has asked for it and its caller has not.
+Only then is anything held back: the end of a chunk that is not yet a whole event, up to MAX_EVENT_BYTES. A client can
+do nothing with a part of an event, so it loses no time. Memory does not grow with the stream.
+"""
+
+import re
+
+from embedgate.core.types import ChatUsage
+from embedgate.transport.chat_usage import read_completion
+
+MAX_EVENT_BYTES = 65_536
+"""A larger event is passed on unread, and counts as written by the model."""
+_END = re.compile(rb"\n\r?\n")
+"""An event ends with an empty line. Lines end with LF or CRLF."""
+_OVERLAP_BYTES = 2
+"""How much of an end may have come with the chunk before."""
+_DATA = re.compile(rb"^data: ?([^\r\n]*)", re.MULTILINE)
+_BETWEEN = re.compile(rb"(?::[^\n]*\n|\r?\n)*")
+"""Lines before an event: comments, which keep a connection alive, and empty ones."""
+_LAST_WORD = b"[DONE]"
+
+
+class EventReader:
+    """Reads one stream, chunk by chunk, and tells what to pass on.
+
+    `first` is the data of the first event that has any: None before it has come, empty if it was too large to be read.
+    `usage` is the last count, None until the stream is over: some hosts count as they go. `written_bytes` is what the
+    model has written so far.
+    """
+
+    def __init__(self, *, hides_usage: bool) -> None:
+        """hides_usage: the event that only counts tokens is taken out."""
+        self.first: bytes | None = None
+        self.usage: ChatUsage | None = None
+        self.written_bytes = 0
+        self._hides_usage = hides_usage
+        self._usage_so_far: ChatUsage | None = None
+        self._event = b""
+        """What has come of the event that is not whole yet; of one that is too large, its last bytes."""
+        self._is_too_large = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What is to be passed on now that this chunk has come; may be nothing."""
+        buffer = self._event + chunk
+        kept = []
+        start, passed = 0, len(self._event) if self._is_too_large else 0
+        for end in _END.finditer(buffer, max(0, len(self._event) - _OVERLAP_BYTES)):
+            kept.append(self._read_event(buffer[start : end.end()], passed))
+            start, passed = end.end(), 0
+        self._event = buffer[start:]
+        kept.append(self._let_go(passed))
+        return b"".join(kept) if self._hides_usage else chunk
+
+    def finish(self) -> bytes:
+        """What is left to be passed on when the stream has ended, be it in the middle of an event."""
+        event, self._event = self._event, b""
+        kept = b"" if self._is_too_large else self._read_event(event, passed=0)
+        self.usage = self._usage_so_far
+        return kept if self._hides_usage else b""
+
+    def _read_event(self, event: bytes, passed: int) -> bytes:
+        """Count what is in a whole event. Returns what is still to be passed on of it.
+
+        passed: how much of it has been passed on, because it is too large.
+        """
+        if self._is_too_large:
+            self._is_too_large = False
+            self.written_bytes += len(event) - passed
+            return event[passed:]
+        data = b"\n".join(_DATA.findall(event))
+        if not data:
+            return event
+        if self.first is None:
+            self.first = data
+        said = read_completion(data)
+        if said is not None:
+            self._usage_so_far = said.usage or self._usage_so_far
+            self.written_bytes += said.written_bytes
+        is_usage_only = said is not None and said.is_usage_only
+        if is_usage_only or data == _LAST_WORD:
+            self.usage = self._usage_so_far
+        return self._before(event) if is_usage_only and self._hides_usage else event
+
+    def _let_go(self, passed: int) -> bytes:
+        """What can be passed on of an event that is not whole: lines before it, and all of it once it is too large."""
+        event = self._event
+        if self._is_too_large or len(event) > MAX_EVENT_BYTES:
+            self._is_too_large = True
+            self._event = event[-_OVERLAP_BYTES:]
+            self.first = self.first or b""
+            self.written_bytes += len(event) - passed
+            return event[passed:]
+        before = self._before(event)
+        self._event = event[len(before) :]
+        return before
+
+    @staticmethod
+    def _before(event: bytes) -> bytes:
+        found = _BETWEEN.match(event)
+        return found.group() if found else b""

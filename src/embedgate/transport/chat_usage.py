@@ -1,0 +1,175 @@
+"""What the JSON of a chat completion says: what was used, how much was written, what went wrong. Pure.
+
+One reader for all hosts: they differ in where they put their counts, not in what else is there. Nothing that is read
+here is passed on from here.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from embedgate.core.types import ChatUsage
+
+_NULL = msgspec.Raw(b"null")
+_Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: msgspec.Raw = _NULL
+    arguments: msgspec.Raw = _NULL
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function | None = None
+
+
+class _Message(msgspec.Struct):
+    """What a model writes. Thoughts are `reasoning_content` (DeepSeek, xAI, DashScope) or `reasoning` (OpenRouter)."""
+
+    content: msgspec.Raw = _NULL
+    reasoning_content: msgspec.Raw = _NULL
+    reasoning: msgspec.Raw = _NULL
+    refusal: msgspec.Raw = _NULL
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+
+
+class _Choice(msgspec.Struct):
+    """`delta` in a stream, `message` in a whole answer. Moonshot counts here."""
+
+    delta: _Message | None = None
+    message: _Message | None = None
+    usage: msgspec.Raw = _NULL
+
+
+class _Groq(msgspec.Struct):
+    usage: msgspec.Raw = _NULL
+
+
+class _Completion(msgspec.Struct):
+    """The fields that are read of a whole answer, or of one event of a stream; everything else is skipped."""
+
+    object: msgspec.Raw = _NULL
+    error: msgspec.Raw = _NULL
+    choices: list[_Choice] | None = None
+    usage: msgspec.Raw = _NULL
+    x_groq: _Groq | None = None
+
+
+class _OddCompletion(msgspec.Struct):
+    """The same of one whose choices have another shape."""
+
+    object: msgspec.Raw = _NULL
+    error: msgspec.Raw = _NULL
+    usage: msgspec.Raw = _NULL
+
+
+class _Details(msgspec.Struct, gc=False):
+    cached_tokens: _Count | None = None
+
+
+class _Usage(msgspec.Struct):
+    """Counts. Those read from a cache are in the details, or beside the others at DeepSeek and Moonshot."""
+
+    prompt_tokens: _Count
+    completion_tokens: _Count | None = None
+    total_tokens: _Count | None = None
+    prompt_tokens_details: _Details | None = None
+    prompt_cache_hit_tokens: _Count | None = None
+    cached_tokens: _Count | None = None
+
+
+class Said(msgspec.Struct, frozen=True, gc=False):
+    """What one piece of JSON says. `written_bytes` are of text, thoughts and arguments, in UTF-8.
+
+    `is_usage_only`: it counts, and holds nothing of an answer. `is_error`: it tells of a failure.
+    """
+
+    usage: ChatUsage | None = None
+    written_bytes: int = 0
+    is_usage_only: bool = False
+    is_error: bool = False
+
+
+_COMPLETION = msgspec.json.Decoder(_Completion)
+_ODD_COMPLETION = msgspec.json.Decoder(_OddCompletion)
+_USAGE = msgspec.json.Decoder(_Usage)
+_TEXT = msgspec.json.Decoder(str)
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def read_completion(data: bytes) -> Said | None:
+    """What it says; None if it is not a JSON object. Of an unknown shape, all of it counts as written. Never raises."""
+    try:
+        completion = _COMPLETION.decode(data)
+    except msgspec.ValidationError:
+        return _read_odd(data)
+    except _NOT_JSON:
+        return None
+    choices = completion.choices or ()
+    counts = [completion.usage, *(choice.usage for choice in choices)]
+    if completion.x_groq is not None:
+        counts.append(completion.x_groq.usage)
+    usage = next((found for raw in counts if (found := _usage(raw)) is not None), None)
+    return Said(
+        usage=usage,
+        written_bytes=sum(map(_written_bytes, choices)),
+        is_usage_only=not choices and bytes(completion.usage).startswith(b"{"),
+        is_error=_is_error(completion),
+    )
+
+
+def _read_odd(data: bytes) -> Said | None:
+    try:
+        completion = _ODD_COMPLETION.decode(data)
+    except _NOT_JSON:
+        return None
+    return Said(_usage(completion.usage), len(data), is_error=_is_error(completion))
+
+
+def _is_error(completion: _Completion | _OddCompletion) -> bool:
+    error = bytes(completion.error)
+    return (error.startswith((b"{", b'"')) and len(error) > len(b"{}")) or bytes(completion.object) == b'"error"'
+
+
+def _usage(raw: msgspec.Raw) -> ChatUsage | None:
+    """The counts, if they are whole. Some hosts send a part of them first, or zeros where they have not counted."""
+    if not bytes(raw).startswith(b"{"):
+        return None
+    try:
+        usage = _USAGE.decode(raw)
+    except _NOT_JSON:
+        return None
+    if usage.completion_tokens is None and usage.total_tokens is None:
+        return None
+    # xAI and Gemini count thoughts in the total only, and bill them like the rest of the answer.
+    output_tokens = max(usage.completion_tokens or 0, (usage.total_tokens or 0) - usage.prompt_tokens)
+    if usage.prompt_tokens == 0 and output_tokens == 0:
+        return None
+    details = usage.prompt_tokens_details or _Details()
+    cached_tokens = details.cached_tokens or usage.prompt_cache_hit_tokens or usage.cached_tokens or 0
+    return ChatUsage(usage.prompt_tokens, output_tokens, min(cached_tokens, usage.prompt_tokens))
+
+
+def _written_bytes(choice: _Choice) -> int:
+    written = 0
+    for message in (choice.delta, choice.message):
+        if message is None:
+            continue
+        texts = [message.content, message.reasoning_content, message.reasoning, message.refusal]
+        functions = [call.function for call in message.tool_calls or ()] + [message.function_call]
+        for function in functions:
+            if function is not None:
+                texts += (function.name, function.arguments)
+        written += sum(map(_text_bytes, texts))
+    return written
+
+
+def _text_bytes(raw: msgspec.Raw) -> int:
+    """How long a text is in UTF-8. Of a list of parts, all of its JSON; null is nothing."""
+    text = bytes(raw)
+    if not text.startswith(b'"'):
+        return 0 if text == b"null" else len(text)
+    if b"\\" not in text:
+        return len(text) - 2
+    return len(_TEXT.decode(text).encode())

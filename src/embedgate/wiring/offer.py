@@ -1,0 +1,66 @@
+"""What a caller may use now: models with those of their routes that are on and permitted, and how these are doing.
+
+Asks no provider, and leaves no trace: neither limits nor the audit trail know that somebody looked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from embedgate.core.access import Caller
+from embedgate.core.types import Candidate, Model, Route
+from embedgate.engine.admit import Admission
+from embedgate.engine.route_state import RouteHealth, RouteStates
+from embedgate.wiring.drift import DriftWatch
+
+RouteCondition = Literal["ok", "failing", "probing", "drifted", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedRoute:
+    """A route that the caller may use. `condition` is that of its health, unless its vectors have drifted."""
+
+    route: Route
+    condition: RouteCondition
+    health: RouteHealth
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedModel:
+    """A model that the caller may use, on at least one route."""
+
+    model: Model
+    routes: tuple[OfferedRoute, ...]
+
+
+class Offer:
+    """Finds out what callers may use."""
+
+    def __init__(self, admission: Admission, states: RouteStates, drift: DriftWatch, *, refuses_unpriced: bool) -> None:
+        """refuses_unpriced: whether routes without a known price are not served."""
+        self._admission = admission
+        self._states = states
+        self._drift = drift
+        self._refuses_unpriced = refuses_unpriced
+
+    async def __call__(self, models: Sequence[Model], caller: Caller, ip_address: str) -> list[OfferedModel]:
+        """Of some models with the routes that are on, those that the policies permit the caller, in the same order.
+
+        Raises InternalError if policies read what was spent, and the ledger cannot be read.
+        """
+        candidates = [
+            Candidate(model, route)
+            for model in models
+            for route in model.routes
+            if route.price is not None or not self._refuses_unpriced
+        ]
+        found: dict[str, tuple[Model, list[OfferedRoute]]] = {}
+        for candidate in await self._admission.usable(caller, candidates, ip_address):
+            _, routes = found.setdefault(candidate.model.id, (candidate.model, []))
+            routes.append(self._route(candidate))
+        return [OfferedModel(model, tuple(routes)) for model, routes in found.values()]
+
+    def _route(self, candidate: Candidate) -> OfferedRoute:
+        health = self._states.of(candidate).health()
+        has_drifted = self._drift.is_drifted(candidate.model.id, candidate.route.provider)
+        return OfferedRoute(candidate.route, "drifted" if has_drifted else health.state, health)

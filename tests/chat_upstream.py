@@ -1,0 +1,192 @@
+"""A chat model of the OpenAI format on a loopback port, streaming or not, honest until told otherwise.
+
+    with running_chat_upstream() as upstream:
+        upstream.script_chats(Chat(events=[b'{"a":1}'], ending="reset"))
+        ...                     # the first call gets one event and a reset connection, the rest honest answers
+        upstream.requests[0].json["messages"]
+
+Honest answers say `upstream.reply_to(messages)`, word by word, and count words as tokens. `upstream.sent_bytes` is what
+has gone out of bodies; `upstream.left_at_s` is when callers closed the connection before their answer was complete.
+Embeddings are answered as by `upstream.Upstream`.
+"""
+
+import asyncio
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from upstream import Answer, Seen, Upstream, read_request, reset_connection
+
+Ending = Literal["done", "close", "reset"]
+"""done: as it should be. close, reset: the connection ends after the last event, without the end of the body."""
+
+Messages = Sequence[dict[str, Any]]
+LAST_WORD = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """How one completion is answered. `events` None is the honest answer; else the data of the events of a stream.
+
+    `repeat` times all events. The answer waits for `gate` before its head, and for `pause` after the first event.
+    `failure` is answered instead of everything else. `counts` False leaves the usage out.
+    """
+
+    events: Sequence[bytes] | None = None
+    repeat: int = 1
+    gate: threading.Event | None = None
+    pause: threading.Event | None = None
+    ending: Ending = "done"
+    failure: Answer | None = None
+    counts: bool = True
+    cached_tokens: int = 0
+
+
+class ChatUpstream(Upstream):
+    """The running server. Made by `running_chat_upstream`."""
+
+    def __init__(self) -> None:
+        """Listens at once; answers when its thread runs."""
+        super().__init__()
+        self.reply_to: Callable[[Messages], str] = lambda _messages: "Hello there , how are you ?"
+        self.sent_bytes = 0
+        self.left_at_s: list[float] = []
+        self.chats_billed: list[tuple[int, int]] = []
+        self._chats: deque[Chat] = deque()
+
+    def script_chats(self, *chats: Chat) -> None:
+        """Answer the next completions so, one each; after them honestly."""
+        self._chats.extend(chats)
+
+    def reset(self) -> None:
+        """Forget requests, bills, script and settings."""
+        super().reset()
+        self._chats.clear()
+        self.sent_bytes = 0
+        self.left_at_s.clear()
+        self.chats_billed.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int) -> None:
+        while True:
+            seen = await read_request(reader, connection)
+            self.requests.append(seen)
+            if not seen.path.endswith("/chat/completions"):
+                head, body = self._response(seen, Answer())
+                writer.write(head + body)
+                continue
+            chat = self._chats.popleft() if self._chats else Chat()
+            leaving = asyncio.ensure_future(reader.read(1))
+            speaking = asyncio.ensure_future(self._speak(seen, chat, writer))
+            try:
+                await asyncio.wait([leaving, speaking], return_when=asyncio.FIRST_COMPLETED)
+                if not speaking.done() or isinstance(speaking.exception(), ConnectionError):
+                    self.left_at_s.append(time.monotonic())
+                    return
+                if not speaking.result():
+                    return
+            finally:
+                for task in (leaving, speaking):
+                    task.cancel()
+                await asyncio.wait([leaving, speaking])
+
+    async def _speak(self, seen: Seen, chat: Chat, writer: asyncio.StreamWriter) -> bool:
+        """Answer one completion. Whether the connection can go on."""
+        if chat.gate is not None:
+            await _opened(chat.gate)
+        if chat.failure is not None:
+            head, body = self._response(seen, chat.failure)
+            if chat.failure.ending != "keep":
+                reset_connection(writer)
+                return False
+            writer.write(head + body)
+            return True
+        call = seen.json
+        words = self.reply_to(call["messages"]).split(" ")
+        usage = _usage(call["messages"], words, chat.cached_tokens)
+        self.chats_billed.append((usage["prompt_tokens"], usage["completion_tokens"]))
+        if not call.get("stream"):
+            body = _whole(call["model"], words, usage if chat.counts else None)
+            writer.write(_head("application/json", f"content-length: {len(body)}") + body)
+            await writer.drain()
+            return True
+        writer.write(_head("text/event-stream", "transfer-encoding: chunked"))
+        await self._events(chat, _honest(call, words, usage if chat.counts else None), writer)
+        if chat.ending == "reset":
+            reset_connection(writer)
+        if chat.ending == "done":
+            writer.write(b"0\r\n\r\n")
+        await writer.drain()
+        return chat.ending == "done"
+
+    async def _events(self, chat: Chat, honest: Sequence[bytes], writer: asyncio.StreamWriter) -> None:
+        bodies = [b"data: %s\n\n" % data for data in (honest if chat.events is None else chat.events)]
+        if chat.ending == "done" and chat.events is None:
+            bodies.append(LAST_WORD)
+        for position, body in enumerate(bodies * chat.repeat):
+            if position == 1 and chat.pause is not None:
+                await _opened(chat.pause)
+            writer.write(b"%x\r\n%s\r\n" % (len(body), body))
+            await writer.drain()
+            self.sent_bytes += len(body)
+
+
+@contextmanager
+def running_chat_upstream() -> Iterator[ChatUpstream]:
+    """An upstream on a thread of its own and a free port, stopped at the end."""
+    upstream = ChatUpstream()
+    thread = threading.Thread(target=upstream.run, name="chat upstream")
+    thread.start()
+    try:
+        yield upstream
+    finally:
+        upstream.stop()
+        thread.join()
+
+
+async def _opened(gate: threading.Event) -> None:
+    while not gate.is_set():
+        await asyncio.sleep(0.005)
+
+
+def _head(content_type: str, length: str) -> bytes:
+    return f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\n{length}\r\n\r\n".encode()
+
+
+def _usage(messages: Messages, words: Sequence[str], cached_tokens: int) -> dict[str, Any]:
+    read = sum(len(str(message.get("content")).split(" ")) for message in messages)
+    return {
+        "prompt_tokens": read,
+        "completion_tokens": len(words),
+        "total_tokens": read + len(words),
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
+    }
+
+
+def _whole(model: str, words: Sequence[str], usage: dict[str, Any] | None) -> bytes:
+    message = {"role": "assistant", "content": " ".join(words)}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    counted = {"usage": usage} if usage else {}
+    body = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": model, "choices": [choice]}
+    return json.dumps(body | counted, indent=1).encode()  # as some hosts write it, to see that nothing is written anew
+
+
+def _honest(call: dict[str, Any], words: Sequence[str], usage: dict[str, Any] | None) -> list[bytes]:
+    counts = bool(usage) and (call.get("stream_options") or {}).get("include_usage")
+    texts = [words[0], *(f" {word}" for word in words[1:])]
+    deltas: list[tuple[dict[str, str], str | None]] = [({"role": "assistant", "content": ""}, None)]
+    deltas += [({"content": text}, None) for text in texts]
+    deltas += [({}, "stop")]
+    base = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": call["model"]}
+    empty = {"usage": None} if counts else {}
+    events: list[dict[str, Any]] = [
+        {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}], **empty}
+        for delta, reason in deltas
+    ]
+    if counts:
+        events.append({**base, "choices": [], "usage": usage})
+    return [json.dumps(event).encode() for event in events]

@@ -1,0 +1,337 @@
+"""Documents put in order by each of the hosts that can, over sockets: the answer, the money, and what is on record."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from administrator import Administrator, administrator
+from crowd import LOCAL_OFF, wait_until
+from embedgate.core.access import BudgetRule, KeyRecord, Subject
+from embedgate.engine.rerank_weight import PAIR_TOKENS
+from running import RunningGateway, gateway
+from upstream import Answer, Upstream, error, running_upstream
+from wire import Reply, call
+
+KEYS = {"COHERE_API_KEY": "co-key-1", "VOYAGE_API_KEY": "pa-key-2", "JINA_API_KEY": "jina-key-3"}
+SETTINGS = (
+    LOCAL_OFF
+    + """
+    [providers.cohere]
+    base_url = "{root}/cohere"
+    [providers.voyage]
+    base_url = "{root}/voyage/v1"
+    [providers.jina]
+    base_url = "{root}/jina/v1"
+    [providers.tei]
+    base_url = "{root}/tei"
+    [providers.vllm]
+    base_url = "{root}/vllm/v1"
+    [upstream]
+    max_retries = 0
+"""
+)
+QUERY = "Where do cats sit?"
+DOCUMENTS = ["A dog ran.", "A cat sat on the mat.", "Katzen sitzen gern überall."]
+SCORES = {0: 0.0625, 1: 0.875, 2: 0.5}
+ORDER = [1, 2, 0]
+BYTES = sum(len(text.encode()) + 4 for text in DOCUMENTS) + 3 * (len(QUERY) + 4)
+"""What the texts weigh at most, the query with each: so much is told where nobody counts."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """One host: the model that it is asked for, its answer, and what must be made of that."""
+
+    model: str
+    provider: str
+    path: str
+    answer: Any
+    tokens: int
+    cost_picodollars: int
+    is_estimated: bool = False
+    searches: int | None = None
+
+    @property
+    def asked(self) -> str:
+        """The name that pins it."""
+        return f"{self.model}:{self.provider}"
+
+
+def results(score: str = "relevance_score") -> list[dict[str, Any]]:
+    return [{"index": index, score: value} for index, value in SCORES.items()]
+
+
+HOSTS = (
+    Host(
+        "cohere/rerank-v4.0-pro",
+        "cohere",
+        "/cohere/v2/rerank",
+        {"id": "x", "results": results(), "meta": {"billed_units": {"search_units": 1}}},
+        BYTES,
+        2_500_000_000,
+        is_estimated=True,
+        searches=1,
+    ),
+    Host(
+        "voyage/rerank-2.5",
+        "voyage",
+        "/voyage/v1/rerank",
+        {"data": results(), "usage": {"total_tokens": 31}},
+        31,
+        31 * 50_000,
+    ),
+    Host(
+        "jina/jina-reranker-v3",
+        "jina",
+        "/jina/v1/rerank",
+        {"results": results(), "usage": {"total_tokens": 44}},
+        44,
+        44 * 50_000,
+    ),
+    Host("BAAI/bge-reranker-v2-m3", "tei", "/tei/rerank", results("score"), BYTES, 0, is_estimated=True),
+    Host(
+        "BAAI/bge-reranker-v2-m3",
+        "vllm",
+        "/vllm/v1/rerank",
+        {"results": results(), "usage": {"total_tokens": 27}},
+        27,
+        0,
+    ),
+)
+COHERE, VOYAGE, _, TEI, VLLM = HOSTS
+
+
+@pytest.fixture(scope="module")
+def far_side() -> Iterator[Upstream]:
+    with running_upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, far_side: Upstream) -> Iterator[RunningGateway]:
+    settings = SETTINGS.format(root=far_side.base_url.removesuffix("/v1"))
+    with gateway(tmp_path_factory.mktemp("rerank"), settings, KEYS) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def admin(running: RunningGateway) -> Iterator[Administrator]:
+    with administrator(running.data_dir) as found:
+        yield found
+
+
+@pytest.fixture
+def hosts(far_side: Upstream) -> Upstream:
+    far_side.reset()
+    return far_side
+
+
+@pytest.fixture
+def account(admin: Administrator) -> tuple[KeyRecord, str]:
+    """A new key and its secret."""
+    return admin.new_key()
+
+
+def said(host: Host) -> Answer:
+    return Answer(200, json.dumps(host.answer).encode())
+
+
+def rerank(
+    running: RunningGateway, secret: str, asked: Mapping[str, Any] | None = None, path: str = "/v1/rerank", **more: Any
+) -> Reply:
+    body = {"query": QUERY, "documents": DOCUMENTS} if asked is None else asked
+    return call(running.url, path, {**body, **more}, {"authorization": f"Bearer {secret}"})
+
+
+@pytest.mark.parametrize("host", HOSTS, ids=[host.provider for host in HOSTS])
+def test_every_host_orders_documents_and_is_paid_exactly(
+    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[KeyRecord, str], host: Host
+) -> None:
+    key, secret = account
+    hosts.script(said(host))
+    reply = rerank(running, secret, model=host.asked, top_n=2, return_documents=True, user="customer 7")
+    assert reply.status == 200, reply.body
+    expected = {
+        "id": reply.headers["x-request-id"],
+        "model": host.model,
+        "results": [
+            {"index": index, "relevance_score": SCORES[index], "document": {"text": DOCUMENTS[index]}}
+            for index in ORDER[:2]
+        ],
+        "usage": {"prompt_tokens": host.tokens, "total_tokens": host.tokens},
+    }
+    if host.searches is not None:
+        expected["meta"] = {"billed_units": {"search_units": host.searches}}
+    assert reply.json == expected
+    assert float(reply.headers["x-embedgate-cost-usd"]) * 1e12 == host.cost_picodollars
+    assert reply.headers["x-embedgate-provider"] == host.provider
+    assert reply.headers.get("x-embedgate-usage") == ("estimated" if host.is_estimated else None)
+
+    (seen,) = hosts.requests
+    assert seen.path == host.path
+    assert b"null" not in seen.body
+    assert not {"top_n", "top_k"} & seen.json.keys()
+    assert secret not in str(seen.headers) + seen.body.decode()
+
+    (entry,) = admin.entries(key)
+    assert (entry.action, entry.model, entry.provider, entry.items) == ("rerank", host.model, host.provider, 3)
+    assert (entry.tokens, entry.tokens_estimated, entry.cost_picodollars) == (
+        host.tokens,
+        host.is_estimated,
+        host.cost_picodollars,
+    )
+    assert (entry.end_user, entry.outcome, entry.dialect) == ("customer 7", "ok", "openai")
+    assert [(event.action, event.outcome) for event in admin.decisions(key)] == [("rerank", "permit")]
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/api/v1/rerank", "/v2/rerank"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"query": QUERY, "documents": DOCUMENTS},
+        {"query": QUERY, "documents": [{"text": DOCUMENTS[0]}, *DOCUMENTS[1:]], "top_n": None},
+        {"input": {"query": QUERY, "documents": DOCUMENTS}, "parameters": {"return_documents": False}},
+    ],
+    ids=["texts", "objects", "nested"],
+)
+def test_the_known_forms_of_a_request_are_understood_at_the_known_paths(
+    running: RunningGateway, hosts: Upstream, account: tuple[KeyRecord, str], path: str, asked: Mapping[str, Any]
+) -> None:
+    hosts.script(said(VOYAGE))
+    reply = rerank(running, account[1], asked, path, model=VOYAGE.model)
+    assert reply.status == 200, reply.body
+    assert [result["index"] for result in reply.json["results"]] == ORDER
+    assert all(result.keys() == {"index", "relevance_score"} for result in reply.json["results"])
+    assert hosts.requests[-1].json["documents"] == DOCUMENTS
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code", "param", "told"),
+    [
+        ({"query": None}, 400, "missing_fields", "query", "query and documents are required"),
+        ({"documents": None}, 400, "missing_fields", "documents", "query and documents are required"),
+        ({"model": None}, 400, "missing_fields", "model", "model is required"),
+        ({"query": ""}, 400, "invalid_input", "query", "query is empty"),
+        ({"documents": []}, 400, "invalid_input", "documents", "1 to 1000 are allowed"),
+        ({"documents": ["x"] * 1001}, 400, "invalid_input", "documents", "documents has 1001 items"),
+        ({"documents": ["x", ""]}, 400, "invalid_input", "documents", "documents[1] is empty"),
+        ({"documents": ["x", {"title": "t"}]}, 400, "invalid_request", "documents", "unknown field"),
+        ({"documents": "x"}, 400, "invalid_request", "documents", "a list of texts"),
+        ({"top_n": 0}, 400, "invalid_input", "top_n", "top_n is 0"),
+        ({"top_n": "2"}, 400, "invalid_request", "top_n", "a whole number"),
+        ({"top_k": 2, "zz": 1}, 400, "unsupported_option", "top_k", "top_k, zz"),
+        ({"input": {"query": "x", "documents": ["y"]}}, 400, "invalid_request", "input", "there twice"),
+        ({"parameters": {"instruct": "x"}}, 400, "invalid_request", "parameters", "unknown field"),
+        ({"model": "openai/text-embedding-3-small"}, 400, "model_wrong_action", "model", "rerank action"),
+        ({"model": "no/such"}, 404, "model_not_found", "model", "does not exist"),
+        ({"provider": {"fallback": "openai/gpt-4o"}}, 404, "model_not_found", "provider.fallback", "fallback"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name_and_nobody_is_asked(
+    running: RunningGateway,
+    hosts: Upstream,
+    account: tuple[KeyRecord, str],
+    changes: dict[str, Any],
+    status: int,
+    code: str,
+    param: str,
+    told: str,
+) -> None:
+    asked = {"model": VOYAGE.model, "query": QUERY, "documents": DOCUMENTS, **changes}
+    reply = rerank(running, account[1], asked)
+    fault = reply.json["error"]
+    assert (reply.status, fault["code"], fault["param"]) == (status, code, param), fault
+    assert told in fault["message"]
+    assert hosts.requests == []
+
+
+def test_the_next_route_serves_what_the_first_cannot(
+    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[KeyRecord, str]
+) -> None:
+    key, secret = account
+    garbled = {"results": results()[:2], "usage": {"total_tokens": 5}}
+    hosts.script(error(422, "no"), said(VLLM))
+    reply = rerank(running, secret, model=TEI.model)
+    assert reply.headers["x-embedgate-provider"] == "vllm"
+    assert [seen.path for seen in hosts.requests] == [TEI.path, VLLM.path]
+
+    hosts.script(Answer(200, json.dumps(garbled).encode()), said(COHERE))
+    reply = rerank(running, secret, model=VOYAGE.model, provider={"fallback": COHERE.model})
+    assert (reply.status, reply.json["model"]) == (200, COHERE.model)
+    entry = next(entry for entry in admin.entries(key) if entry.provider == "cohere")
+    assert entry.cost_picodollars == 5 * 50_000 + COHERE.cost_picodollars
+
+    hosts.script(Answer(200, json.dumps(garbled).encode()))
+    reply = rerank(running, secret, model=VOYAGE.model)
+    assert (reply.status, reply.json["error"]["code"]) == (502, "upstream_error")
+    assert "2 scores came back for 3 documents" in reply.json["error"]["message"]
+
+
+def test_a_server_that_takes_few_documents_gets_them_in_parts(
+    running: RunningGateway, hosts: Upstream, account: tuple[KeyRecord, str]
+) -> None:
+    parts = [32, 32, 6]
+    tops = iter(range(70))
+    hosts.script(
+        *[
+            Answer(200, json.dumps([{"index": n, "score": next(tops) / 70} for n in range(size)]).encode())
+            for size in parts
+        ]
+    )
+    documents = [f"document {n}" for n in range(70)]
+    asked = {"query": QUERY, "documents": documents}
+    reply = rerank(running, account[1], asked, model=TEI.asked, return_documents=True)
+    sent = [seen.json["texts"] for seen in hosts.requests]
+    assert sorted(map(len, sent)) == sorted(parts)
+    assert sorted(text for texts in sent for text in texts) == sorted(documents)
+    for result in reply.json["results"]:
+        assert result["document"]["text"] == documents[result["index"]]
+    scores = [result["relevance_score"] for result in reply.json["results"]]
+    assert scores == sorted(scores, reverse=True)
+    assert len(scores) == 70
+
+
+def test_a_budget_is_never_overspent_and_a_policy_can_forbid(
+    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[KeyRecord, str]
+) -> None:
+    key, secret = account
+    held = (BYTES + 3 * PAIR_TOKENS) * 50_000
+    admin.rules.set_budget(BudgetRule(Subject("key", key.id), "total", held))
+    admin.wait_until_in_force(running)
+    hosts.usually(said(VOYAGE))
+    assert rerank(running, secret, model=VOYAGE.model).status == 200
+    refused = rerank(running, secret, model=VOYAGE.model)
+    assert (refused.status, refused.json["error"]["code"]) == (402, "insufficient_quota")
+    assert admin.spent(key) == VOYAGE.cost_picodollars
+
+    text = (
+        '@id("no-ranking") forbid (principal, action == Action::"rerank", resource) when { context.input_count > 2 };'
+    )
+    admin.policies.create("no-ranking", text)
+    admin.wait_until_in_force(running)
+    other, other_secret = admin.new_key()
+    try:
+        reply = rerank(running, other_secret, model=VOYAGE.model)
+        assert (reply.status, reply.json["error"]["code"]) == (403, "permission_denied")
+        assert "ranking with voyage/rerank-2.5 is forbidden by policy no-ranking" in reply.json["error"]["message"]
+        wait_until("the refusal is on record", lambda: [e.outcome for e in admin.decisions(other)] == ["forbid"])
+        few = {"query": QUERY, "documents": DOCUMENTS[:2]}
+        hosts.usually(Answer(200, json.dumps({"data": results()[:2], "usage": {"total_tokens": 5}}).encode()))
+        assert rerank(running, other_secret, few, model=VOYAGE.model).status == 200
+    finally:
+        admin.policies.delete("no-ranking")
+        admin.wait_until_in_force(running)
+
+
+def test_neither_query_nor_documents_are_in_the_log(
+    running: RunningGateway, hosts: Upstream, account: tuple[KeyRecord, str]
+) -> None:
+    hosts.script(error(400, f"cannot read '{DOCUMENTS[1]}' for '{QUERY}' with {KEYS['VOYAGE_API_KEY']}"))
+    reply = rerank(running, account[1], model=VOYAGE.model)
+    assert reply.status == 502
+    for secret in (*KEYS.values(), *DOCUMENTS, QUERY, account[1]):
+        assert secret not in running.log.read_text()
+        assert secret not in reply.body.decode()
