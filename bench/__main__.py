@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import local, machine, report, runner
+from bench import chat, local, machine, report, runner
 from bench.local import ENGINES
 from bench.peers import PEERS
 from bench.processes import Cores
@@ -16,6 +16,7 @@ from bench.runner import Effort
 from bench.scenarios import SCENARIOS
 
 _LOCAL = "L"
+_CHAT = "C"
 _RESULTS = Path(__file__).parent / "results"
 _CONSOLE_WIDTH = 150
 
@@ -35,6 +36,7 @@ def main() -> int:
         if scenario.id in options.scenarios:
             titles[scenario.id] = scenario.title
             rows += runner.run(scenario, options.peers, cores, effort, _say)
+    chat_result = chat.run(cores, effort, _say) if _CHAT in options.scenarios else None
     local_result = local.run(options.engines, effort, _say) if _LOCAL in options.scenarios else None
     found = report.Report(
         date=datetime.now(UTC).date().isoformat(),
@@ -44,6 +46,7 @@ def main() -> int:
         titles=titles,
         rows=tuple(rows),
         local=local_result,
+        chat=chat_result,
     )
     report.show(found, Console(width=None if sys.stdout.isatty() else _CONSOLE_WIDTH))
     output = options.output or (None if options.quick else _RESULTS)
@@ -54,7 +57,7 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    known = [*(scenario.id for scenario in SCENARIOS), _LOCAL]
+    known = [*(scenario.id for scenario in SCENARIOS), _CHAT, _LOCAL]
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the gateway, and peers beside it.")
     add = parser.add_argument
     add("--scenarios", type=_names(known), default=known, metavar="IDS", help=f"of {','.join(known)}; all by default")

@@ -7,6 +7,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from bench.chat import Chat
 from bench.local import LocalResult, LocalRow
 from bench.machine import Machine
 from bench.peers import ABOUT
@@ -21,6 +22,10 @@ _COLUMNS = (
     *("CPU µs/req", "peak MB", "idle MB", "calls/req", "of direct", "embedgate is"),
 )
 _LOCAL_COLUMNS = ("", "texts", "engine", "tokens/s", "of peak", "one text ms", "peak MB", "idle MB", "embedgate is")
+_CHAT_COLUMNS = (
+    *("", "load", "target", "calls", "direct ms", "through ms", "added ms", "added p99 ms"),
+    *("stream MB", "MB/s", "before MB", "grown MB"),
+)
 _OURS = "embedgate checks a user's key and every vector, and writes its ledger; its embedded model is off."
 _NOTES = (
     "A closed loop: every connection sends its next request when its last is answered. Figures are medians of the "
@@ -44,6 +49,7 @@ class Report(msgspec.Struct, frozen=True):
     titles: dict[str, str]
     rows: tuple[Row, ...]
     local: LocalResult | None = None
+    chat: Chat | None = None
 
 
 def show(report: Report, console: Console) -> None:
@@ -102,6 +108,14 @@ def _sections(report: Report) -> Iterable[Section]:
         peers = [ABOUT[name] for name in dict.fromkeys(row.target for row in report.rows) if name in ABOUT]
         notes = [_titles(report), *absent, *_NOTES, " ".join([_OURS, *peers]), *_load_costs(report.rows)]
         yield "Gateways", _COLUMNS, _gateway_lines(report.rows), notes
+    if report.chat is not None:
+        notes = [
+            "A streamed chat, one at a time, directly and through the gateway in turns. `added ms` is the median of what "
+            "the gateway adds to the time until the first event, `grown MB` the most that its resident memory grew in "
+            "the course of a long stream.",
+            *_absent([("embedgate", report.chat.note)]),
+        ]
+        yield "Chat", _CHAT_COLUMNS, [_chat_line(report.chat)], notes
     if report.local is not None:
         rows = report.local.rows
         notes = [
@@ -110,6 +124,24 @@ def _sections(report: Report) -> Iterable[Section]:
             *_absent((row.engine, row.note) for row in rows),
         ]
         yield "The model in the process", _LOCAL_COLUMNS, _local_lines(rows), notes
+
+
+def _chat_line(chat: Chat) -> tuple[str, ...]:
+    place = ("C", "c1", OURS)
+    if chat.note:
+        return ("C", "c1", OURS + _ABSENT_MARK, *[""] * (len(_CHAT_COLUMNS) - len(place)))
+    return (
+        *place,
+        f"{chat.calls:,}",
+        _number(chat.direct_p50_ms),
+        _number(chat.gateway_p50_ms),
+        _number(chat.added_ms),
+        _number(chat.added_p99_ms),
+        _megabytes(chat.long_bytes),
+        _number(chat.long_bytes_per_s / 1e6),
+        _megabytes(chat.before_bytes),
+        _number(chat.grown_bytes / 1e6),
+    )
 
 
 def _titles(report: Report) -> str:

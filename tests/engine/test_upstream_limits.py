@@ -6,6 +6,7 @@ import pytest
 
 from embedgate.core.errors import UpstreamLimited
 from embedgate.core.hints import Allowance, RateHints
+from embedgate.engine.upstream_gauges import SOON_S
 from embedgate.engine.upstream_limits import MAX_BLOCK_S, AccountMeter, LineLimits, Ticket
 from virtual_time import now, virtually
 
@@ -71,7 +72,7 @@ async def test_a_long_answer_is_one_request_as_of_its_beginning_and_its_tokens_c
     stream.learn(RateHints())
     await asyncio.sleep(60)
     (await account.enter(M, 20, FAR_S)).withdraw()
-    assert await refused_s(account, 21) == 60
+    assert await refused_s(account, 21) == SOON_S
     stream.end(5)
     assert account.in_flight == 0
     (await account.enter(M, 95, FAR_S)).end()
@@ -102,11 +103,30 @@ async def test_a_refusal_names_the_account_the_model_and_the_settings() -> None:
 async def test_tokens_are_counted_as_they_were_and_not_as_they_could_have_been() -> None:
     account = meter(tpm=100)
     first = await account.enter(M, 80, FAR_S)
-    assert await refused_s(account, 30) == 60
     first.end(20)
     second = await account.enter(M, 80, FAR_S)
     second.end(None)
     assert await refused_s(account, 1) == pytest.approx(60)
+
+
+@virtually
+async def test_a_call_waits_for_others_to_turn_out_smaller_than_they_might_have_been() -> None:
+    account = meter(tpm=100)
+    first = await account.enter(M, 80, FAR_S)
+    second = waiting(account, 60)
+    await asyncio.sleep(0.5)
+    assert not second.done()
+    first.end(20)
+    await asyncio.sleep(0)
+    assert second.done()
+    third = waiting(account, 90)
+    await asyncio.sleep(0)
+    assert third.done()  # 20 are used, and of the 60 in flight likely 15: that is too many
+    with pytest.raises(UpstreamLimited) as caught:
+        await third
+    assert caught.value.retry_after_s == pytest.approx(60)
+    assert await refused_s(account, 65) == SOON_S
+    assert now() == 1002.5
 
 
 @virtually
@@ -358,7 +378,7 @@ async def test_learned_tokens_count_what_the_provider_counted() -> None:
     first.end(70)  # the provider's own estimate stands: 100
     assert account.counts_tokens(M)
     second = await account.enter(M, 900, FAR_S)
-    assert await refused_s(account, 1) == pytest.approx(30)
+    assert await refused_s(account, 1) == SOON_S
     second.end(400)  # no word in this answer: its usage counts
     (await account.enter(M, 500, FAR_S)).end(0)
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from embedgate.core.errors import UpstreamLimited
 from embedgate.core.hints import Allowance, RateHints
 from embedgate.engine.limits_meter import SLOT_S
-from embedgate.engine.upstream_limits import AccountMeter, LineLimits, Ticket
+from embedgate.engine.upstream_gauges import SOON_S
+from embedgate.engine.upstream_limits import LIKELY_TOKENS, AccountMeter, LineLimits, Ticket
 from virtual_time import now, run_virtually
 
 FAR_S = 1e9
@@ -45,14 +46,22 @@ class Book:
         return len(counting), sum(one.tokens for one in counting)
 
     def room_at(self, requests: int, tokens: int, window_s: float) -> float:
-        """The first moment from now on that has room for so much."""
-        tokens = min(tokens, self.tpm)
+        """The first moment from now on that has room for so much, if nothing begins or ends."""
         moments = [now(), *(one.ended_s + window_s for one in self.made if now() < one.ended_s + window_s < math.inf)]
         for at_s in sorted(moments):
             counted = self.counted(at_s, window_s)
             if counted[0] + requests <= self.rpm and counted[1] + tokens <= self.tpm:
                 return at_s
         return now() + 60
+
+    def worth_waiting_until(self, tokens: int, ahead: Sequence[int], window_s: float) -> float:
+        """When a call behind others is told that there will be room: soon, if those before it likely use less."""
+        requests_s = self.room_at(len(ahead) + 1, 0, window_s)
+        tokens_s = self.room_at(0, sum(ahead) + tokens, window_s)
+        before = sum(ahead) + sum(one.tokens for one in self.made if one.ended_s == math.inf)
+        short = self.counted(now(), window_s)[1] + sum(ahead) + tokens - self.tpm
+        is_hopeful = 0 < short <= before * (1 - LIKELY_TOKENS)
+        return max(requests_s, min(tokens_s, now() + SOON_S) if is_hopeful else tokens_s)
 
 
 @dataclass
@@ -65,8 +74,9 @@ class Trial:
 
     async def ask(self, tokens: int) -> None:
         asked_s = now()
-        ahead = (len(self.line), sum(min(other, self.book.tpm) for other, _, _ in self.line))
-        rooms = [self.book.room_at(ahead[0] + 1, ahead[1] + min(tokens, self.book.tpm), w) for w in (60, 60 + SLOT_S)]
+        tokens = min(tokens, self.book.tpm)  # more than ever fits goes when all of it is free
+        ahead = [other for other, _, _ in self.line]
+        rooms = [self.book.worth_waiting_until(tokens, ahead, window_s) for window_s in (60, 60 + SLOT_S)]
         task = asyncio.create_task(self._enter(tokens, asked_s, len(self.line), rooms))
         entry = (tokens, asked_s, task)
         await asyncio.sleep(0)
@@ -85,15 +95,14 @@ class Trial:
                 is_too_late = rooms[1] > asked_s + MAX_WAIT_S - HAIR_S
                 assert is_too_late or n_ahead == MAX_WAITING
                 at_s = now() + refusal.retry_after_s
-                longest_s = max(rooms[1], now() + 60 * math.isinf(max(rooms)))
-                assert rooms[0] - HAIR_S <= at_s <= longest_s + HAIR_S
+                assert rooms[0] - HAIR_S <= at_s <= rooms[1] + HAIR_S
             else:
                 assert now() <= asked_s + MAX_WAIT_S + HAIR_S
             return
         assert now() <= asked_s + MAX_WAIT_S + HAIR_S
         assert self.book.room_at(1, tokens, 60) == now()
         assert self.line == [] or self.line[0][1] >= asked_s  # nobody who came earlier is left in line
-        self.book.made.append(Made(ticket, now(), min(tokens, self.book.tpm)))
+        self.book.made.append(Made(ticket, now(), tokens))
 
     async def end(self, one: Made, tokens: int) -> None:
         one.ended_s, one.tokens = now(), min(tokens, one.tokens)

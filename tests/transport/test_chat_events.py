@@ -51,6 +51,10 @@ def blocks(stream: bytes) -> Iterator[list[bytes]]:
     yield block
 
 
+def is_comment(line: bytes) -> bool:
+    return line.startswith(b":")
+
+
 def expected(stream: bytes, *, hides_usage: bool) -> Read:
     """What it must make of it."""
     result = Read()
@@ -68,8 +72,8 @@ def expected(stream: bytes, *, hides_usage: bool) -> Read:
                 result.usage = ChatUsage(usage["prompt_tokens"], usage["completion_tokens"])
             for choice in event["choices"]:
                 result.written_bytes += len(choice["delta"]["content"].encode())
-        hidden = is_count and hides_usage
-        result.passed += b"".join(takewhile(lambda line: line.startswith(b":"), block) if hidden else block)
+        kept = list(takewhile(is_comment, block)) if is_count and hides_usage else block
+        result.passed += b"".join(kept)
     return result
 
 

@@ -141,3 +141,7 @@ def test_no_text_is_an_error_and_nothing_negative_comes_out(headers: dict[str, s
         assert allowance.reset_s is None or 0 <= allowance.reset_s < 4e7
     wait_s = retry_after_s(headers)
     assert wait_s is None or wait_s >= 0
+
+
+def test_a_date_that_no_calendar_has_is_no_wait() -> None:
+    assert retry_after_s({"retry-after": "Mon, 01 Jan 99999999999 00:00:00 GMT"}) is None

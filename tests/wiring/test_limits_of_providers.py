@@ -104,14 +104,26 @@ async def test_limits_that_are_set_are_kept_with_every_key(tmp_path: Path, upstr
     assert limited.refused == {}
 
 
+async def test_tokens_are_limited_by_what_texts_weigh_and_not_by_their_bytes(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    upstream.count_tokens = lambda item: len(item) // 5
+    async with gateway(tmp_path, upstream, "tokens_per_minute = 5000\nmax_parallel = 8") as opened:
+        await asyncio.gather(*(embed(opened, "word " * 200 + str(n)) for n in range(40)))
+        assert sum(upstream.billed) == 40 * 200
+        with pytest.raises(UpstreamLimited):
+            await asyncio.gather(*(embed(opened, "word " * 900 + str(n)) for n in range(3)))
+    assert sum(upstream.billed) <= 2 * 5000
+
+
 async def test_limits_that_are_told_are_kept_and_no_caller_gets_a_429(tmp_path: Path, upstream: Upstream) -> None:
     limited = Limited(4, 0.25, tells=True)
     upstream.usually(limited)
     async with gateway(tmp_path, upstream, "max_parallel = 16") as opened:
         for n in range(2):
             await embed(opened, f"first words {n}")
-        await asyncio.gather(*(embed(opened, str(n)) for n in range(40)))
-    assert sum(limited.served.values()) == 42
+        await asyncio.gather(*(embed(opened, str(n)) for n in range(24)))
+    assert sum(limited.served.values()) == 26
     assert set(limited.served) == set(KEYS.values())
     assert limited.refused == {}
 

@@ -9,7 +9,7 @@ _KEPT = 100
 _WEIGHT = 0.1
 """Of the newest call in the averages, at least: after a change, 20 calls are enough to see it."""
 _OLD_S = 60.0
-"""What was seen so long before the newest call counts no more beside it: routes that are seldom asked have few calls."""
+"""What was seen so long before the newest call counts no more beside it: some routes are seldom asked."""
 MIN_FOR_PERCENTILES = 20
 _STALE_AFTER = 10
 """New calls until a percentile is reckoned anew: sorting costs more than all the rest."""

@@ -40,7 +40,18 @@ class RouteHealth(Struct, frozen=True):
 class RouteState:
     """One route of one model."""
 
-    __slots__ = ("_budget", "_circuit", "_clock", "_last_code", "_last_failed_at_ms", "_now_ms", "_place", "_seen")
+    __slots__ = (
+        "_budget",
+        "_circuit",
+        "_clock",
+        "_jitter",
+        "_last_code",
+        "_last_failed_at_ms",
+        "_now_ms",
+        "_place",
+        "_seen",
+        "_settings",
+    )
 
     def __init__(
         self,
@@ -52,10 +63,17 @@ class RouteState:
     ) -> None:
         """place: model and provider. Use `RouteStates.of`."""
         self._place = place
+        self._settings = settings
         self._clock = clock
+        self._jitter = jitter
         self._now_ms = now_ms
-        self._circuit = Circuit(place[1], settings, jitter)
-        self._budget = RetryBudget(settings.retry_share, settings.retry_reserve, clock())
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget what was learned."""
+        settings = self._settings
+        self._circuit = Circuit(self._place[1], settings, self._jitter)
+        self._budget = RetryBudget(settings.retry_share, settings.retry_reserve, self._clock())
         self._seen = Observations()
         self._last_code: str | None = None
         self._last_failed_at_ms: int | None = None
@@ -201,7 +219,9 @@ class RouteStates:
 
     def forget(self, provider: str) -> None:
         """Begin anew with the routes of a provider: its address or its key is another one."""
-        self._states = {place: state for place, state in self._states.items() if place[1] != provider}
+        for (_, name), state in self._states.items():
+            if name == provider:
+                state.begin_anew()
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -18,6 +18,8 @@ _MIN_WINDOW_S = 0.05
 """Calls that wait look again so often, at most, while no answer says how long a window is."""
 _PERIODS_S = (60.0, 86_400.0)
 """Limits that come back bit by bit are per minute or per day, at every vendor that has them."""
+SOON_S = 1.0
+"""When a call is told to look again that waits for others to turn out smaller than they might have been. A guess."""
 _ROUGHLY = 0.1
 _RESET_PRECISION_S = 1.0
 """Resets are told in whole seconds, by some."""
@@ -27,15 +29,16 @@ class Minute:
     """A limit that was set: at most `limit` in any 60 s, as seen from the provider's side.
 
     A call counts from its start until a minute after its end, for the provider counted it at some moment in between;
-    as a request, it ends when its answer begins. What ended within 60 ms is kept as one, so it may count 60 ms too long,
+    as a request, it ends when its answer begins. What ended within 60 ms is kept as one: it may count 60 ms too long,
     never too short.
     """
 
-    __slots__ = ("_counted", "_in_flight", "_limit", "_slots", "waiting")
+    __slots__ = ("_counted", "_in_flight", "_likely", "_limit", "_slots", "waiting")
 
-    def __init__(self, limit: int) -> None:
-        """limit: at least 1."""
+    def __init__(self, limit: int, likely: float) -> None:
+        """limit: at least 1. likely: how much of what calls may need they mostly do, at most 1."""
         self._limit = limit
+        self._likely = likely
         self._in_flight = self._counted = 0
         self._slots: deque[_Slot] = deque()
         self.waiting = 0
@@ -69,19 +72,24 @@ class Minute:
         """What the provider says does not count here."""
         return False
 
-    def ready_at(self, n: int, now: float) -> float:
-        """The first moment when `n` more fit, if nothing else begins; `now` if they do."""
+    def ready_at(self, n: int, now: float, *, is_last: bool) -> float:
+        """The first moment when `n` more fit, if nothing else begins; `now` if they do.
+
+        is_last: whether they stand behind those that wait. Where they fit if others need what is likely, it is soon.
+        """
         slots = self._slots
         while slots and slots[0].until_s <= now:
             self._counted -= slots.popleft().used
-        short = self._in_flight + self._counted + n - self._limit
+        before = self._in_flight + (self.waiting if is_last else 0)
+        short = before + self._counted + n - self._limit
         if short <= 0:
             return now
+        latest_s = now + (SOON_S if short <= before * (1 - self._likely) else WINDOW_S)
         for slot in slots:
             short -= slot.used
             if short <= 0:
-                return slot.until_s
-        return now + WINDOW_S  # at the earliest: calls in flight must end first, and then still count
+                return min(slot.until_s, latest_s)
+        return latest_s  # at the earliest: calls in flight must end first, and then still count
 
 
 @dataclass(slots=True)
@@ -106,6 +114,7 @@ class Learnt:
         "_full_at_s",
         "_in_flight",
         "_is_guess",
+        "_likely",
         "_limit",
         "_per_s",
         "_remaining",
@@ -113,7 +122,9 @@ class Learnt:
         "waiting",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, likely: float) -> None:
+        """likely: how much of what calls may need they mostly do, at most 1."""
+        self._likely = likely
         self._limit = self._remaining = math.inf
         self._per_s = 0.0
         self._span_s = _MIN_WINDOW_S
@@ -163,15 +174,20 @@ class Learnt:
         self._limit, self._remaining, self._per_s, self._is_guess = limit, remaining, per_s, False
         return True
 
-    def ready_at(self, n: int, now: float) -> float:
-        """The first moment when `n` more fit, if nothing else begins; `now` if they do."""
+    def ready_at(self, n: int, now: float, *, is_last: bool) -> float:
+        """The first moment when `n` more fit, if nothing else begins; `now` if they do.
+
+        is_last: whether they stand behind those that wait. Where they fit if others need what is likely, it is soon.
+        """
         self._catch_up(now)
-        short = n + self._in_flight - self._remaining
+        before = self._in_flight + (self.waiting if is_last else 0)
+        short = before + n - self._remaining
         if short <= 0:
             return now
+        at_s = self._full_at_s
         if self._per_s:
-            return max(now + short / self._per_s, math.nextafter(now, math.inf))
-        return self._full_at_s
+            at_s = max(now + short / self._per_s, math.nextafter(now, math.inf))
+        return min(at_s, now + SOON_S) if short <= before * (1 - self._likely) else at_s
 
     def _catch_up(self, now: float) -> None:
         """What has come back since the last look."""

@@ -20,6 +20,9 @@ from embedgate.engine.upstream_gauges import Learnt, Minute
 MAX_BLOCK_S = 3_600.0
 """A provider that wants to be left alone for longer is asked again after an hour: it may have said nonsense."""
 
+LIKELY_TOKENS = 0.25
+"""Calls are let in by a bound of one token per byte where they fit by it; most texts have four bytes per token."""
+
 Gauge = Minute | Learnt
 
 
@@ -42,12 +45,10 @@ class _Model:
 
     def ready_at(self, tokens: int, now: float, *, is_last: bool) -> float:
         """When there is room for one more call, behind those that wait if it `is_last`."""
-        ahead = (self.requests.waiting, self.tokens.waiting) if is_last else (0, 0)
         return max(
-            now,
             self.blocked_until_s,
-            self.requests.ready_at(1 + ahead[0], now),
-            self.tokens.ready_at(tokens + ahead[1], now),
+            self.requests.ready_at(1, now, is_last=is_last),
+            self.tokens.ready_at(tokens, now, is_last=is_last),
         )
 
     def line_up(self, tokens: int, n: int) -> None:
@@ -83,8 +84,8 @@ class AccountMeter:
         self.clock = clock
         self.in_flight = 0
         self._limits = line
-        self._requests = Minute(requests_per_minute) if requests_per_minute else None
-        self._tokens = Minute(tokens_per_minute) if tokens_per_minute else None
+        self._requests = Minute(requests_per_minute, 1.0) if requests_per_minute else None
+        self._tokens = Minute(tokens_per_minute, LIKELY_TOKENS) if tokens_per_minute else None
         self._models: dict[str, _Model] = {}
         self._line: dict[_Waiting, None] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -156,14 +157,15 @@ class AccountMeter:
             else:
                 held |= {model} if model.blocked_until_s > now else {model.requests, model.tokens}
                 next_at_s = min(next_at_s, at_s)
-        if self._line:
+        if next_at_s < math.inf:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(max(0.0, next_at_s - now), self.call_line)
 
     def _model(self, name: str) -> _Model:
         known = self._models.get(name)
         if known is None:
-            known = self._models[name] = _Model(name, self._requests or Learnt(), self._tokens or Learnt())
+            requests, tokens = self._requests or Learnt(1.0), self._tokens or Learnt(LIKELY_TOKENS)
+            known = self._models[name] = _Model(name, requests, tokens)
         return known
 
     def _admit(self, model: _Model, tokens: int, now: float) -> "Ticket":
@@ -219,9 +221,8 @@ class AccountMeter:
         limits = self._limits
         return UpstreamLimited(
             f"The limits of the account {self.name} leave no room for this call of {model.name} for "
-            f"{math.ceil(wait_s)} s. "
-            f"Calls wait {limits.max_wait_s:g} s for room (upstream.max_limit_wait_s), {limits.max_waiting} at once "
-            "(upstream.max_limit_waiting)",
+            f"{math.ceil(wait_s)} s. Calls wait {limits.max_wait_s:g} s for room (upstream.max_limit_wait_s), "
+            f"{limits.max_waiting} at once (upstream.max_limit_waiting)",
             retry_after_s=wait_s,
         )
 

@@ -5,6 +5,7 @@ answer counts as begun when its first event is here, or all of it where it is no
 told from an answer, and asked for elsewhere. Which call is made and what its JSON says is for the modules beside this.
 """
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ class IncomingChat:
         self.output_bytes = 0
         self._incoming = incoming
         self._on_close: Callable[[], None] | None = on_close
-        self._head: list[bytes] = []
+        self._head: deque[bytes] = deque()
         self._events: EventReader | None = None
 
     async def pieces(self) -> AsyncIterator[bytes]:
@@ -57,7 +58,7 @@ class IncomingChat:
         Raises UpstreamTimeout, or UpstreamFailed if it breaks off.
         """
         while self._head:
-            yield self._head.pop(0)
+            yield self._head.popleft()
         if self._events is None:
             return
         while (chunk := await self._incoming.read()) is not None:
@@ -111,15 +112,14 @@ class IncomingChat:
         self._count(events)
 
     async def _read_whole(self, asked: AskedChat) -> None:
-        chunks = [chunk async for chunk in self._chunks(asked.provider, asked.max_bytes)]
-        body = b"".join(chunks)
+        body = b"".join([chunk async for chunk in self._chunks(asked.provider, asked.max_bytes)])
         said = read_completion(body)
         if said is None:
             raise UpstreamGarbled(f"{asked.provider} sent an answer that is not a JSON object")
         if said.is_error:
             raise classify_late(self._reply(asked, body))
         self.usage, self.output_bytes = said.usage, said.written_bytes
-        self._head = chunks
+        self._head.append(body)
 
     async def _chunks(self, provider: str, max_bytes: int) -> AsyncIterator[bytes]:
         size_bytes = 0

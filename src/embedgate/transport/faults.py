@@ -190,7 +190,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return wait_s
     try:
         until = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 

@@ -177,17 +177,19 @@ def _openai_paths(model: Model, errors: DialectErrors) -> dict[str, dict[str, Js
                 parameters=[_generation_parameter()],
             )
         },
-        "/v1/chat/completions": {
-            "post": _operation(
-                "createChatCompletion",
-                "OpenAI",
-                "Chat",
-                _ABOUT_CHAT,
-                chat_responses(openai.write_chat, "ChatCompletion", errors),
-                request="ChatRequest",
-            )
-        },
+        "/v1/chat/completions": {"post": _chat(errors)},
     }
+
+
+def _chat(errors: DialectErrors) -> Json:
+    responses = chat_responses(openai.write_chat, "ChatCompletion", errors)
+    return _operation("createChatCompletion", "OpenAI", "Chat", _ABOUT_CHAT, responses, request="ChatRequest")
+
+
+def _ziri_chat(errors: DialectErrors) -> Json:
+    responses = chat_responses(ziri.write_chat, "ZiriChatCompletion", errors)
+    title = "Chat at a provider"
+    return _operation("createZiriChatCompletion", "ZIRI", title, _ABOUT_CHAT, responses, request="ZiriChatRequest")
 
 
 def _rerank(errors: DialectErrors) -> Json:
@@ -232,16 +234,7 @@ def _ziri_paths(model: Model, errors: DialectErrors) -> dict[str, dict[str, Json
                 request="ZiriEmbeddingsRequest",
             )
         },
-        "/api/chat/completions": {
-            "post": _operation(
-                "createZiriChatCompletion",
-                "ZIRI",
-                "Chat at a provider",
-                _ABOUT_CHAT,
-                chat_responses(ziri.write_chat, "ZiriChatCompletion", errors),
-                request="ZiriChatRequest",
-            )
-        },
+        "/api/chat/completions": {"post": _ziri_chat(errors)},
     }
 
 
