@@ -110,9 +110,9 @@ def _sections(report: Report) -> Iterable[Section]:
         yield "Gateways", _COLUMNS, _gateway_lines(report.rows), notes
     if report.chat is not None:
         notes = [
-            "A streamed chat, one at a time, directly and through the gateway in turns. `added ms` is the median of what "
-            "the gateway adds to the time until the first event, `grown MB` the most that its resident memory grew in "
-            "the course of a long stream.",
+            "A streamed chat, one at a time, directly and through the gateway. `added ms` is what the gateway adds to "
+            "the median time until the first event, `grown MB` the most that its resident memory grew in the course of "
+            "a long stream.",
             *_absent([("embedgate", report.chat.note)]),
         ]
         yield "Chat", _CHAT_COLUMNS, [_chat_line(report.chat)], notes

@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from embedgate.catalog import Catalog
-from embedgate.core.types import Batch, DimRange, Route
+from embedgate.core.models import DimRange, Route
+from embedgate.core.types import Batch
 from embedgate.core.vectors import Vectors
 from embedgate.providers import hosts
 from embedgate.providers.hosts import Host

@@ -8,7 +8,7 @@ import pytest
 
 from embedgate.catalog import Catalog
 from embedgate.core.errors import ConfigError
-from embedgate.core.types import Model, Route
+from embedgate.core.models import Model, Route
 
 HOSTED_EMBEDDING_ENTRIES = 155
 """Pairs of host and embedding model that were compiled; servers of one's own count once, TEI and vLLM together."""

@@ -80,7 +80,8 @@ def test_provider_keys_come_from_the_environment_or_a_file(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("pause_s", ["0", "60", "86400"])
 def test_checks_of_vectors_are_off_or_seldom(pause_s: str) -> None:
-    assert config.load(environment={"EMBEDGATE_UPSTREAM__VERIFY_EVERY_S": pause_s})
+    loaded = config.load(environment={"EMBEDGATE_UPSTREAM__VERIFY_EVERY_S": pause_s})
+    assert loaded.settings.upstream.verify_every_s == float(pause_s)
     for costly in ("5", "-1", "nan"):
         with pytest.raises(ConfigError, match="must be 0, for no checks, or at least 60"):
             config.load(environment={"EMBEDGATE_UPSTREAM__VERIFY_EVERY_S": costly})

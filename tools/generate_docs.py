@@ -28,7 +28,7 @@ from embedgate.catalog import Catalog
 from embedgate.cli.main import EXIT_CODES, app
 from embedgate.core import errors
 from embedgate.core.errors import AccessError, GatewayError, InternalError, RequestError, UpstreamError
-from embedgate.core.types import DimRange, Model, Route
+from embedgate.core.models import DimRange, Model, Route
 from embedgate.inference.available import available_models
 from embedgate.providers import fake, hosts
 from embedgate.providers.hosts import GENERIC, Host

@@ -17,8 +17,17 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from embedgate.core.errors import ConfigError
+from embedgate.core.models import (
+    Action,
+    BatchLimits,
+    Confidence,
+    DimRange,
+    Model,
+    ParamValue,
+    Price,
+    Route,
+)
 from embedgate.core.money import price_from_usd_per_million, price_from_usd_per_thousand
-from embedgate.core.types import Action, BatchLimits, Confidence, DimRange, Model, ParamValue, Price, Route
 
 _Table = dict[str, Any]
 _Row = TypeVar("_Row", bound="_ModelRow | _RouteRow | _RetiredRow")

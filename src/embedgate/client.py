@@ -31,7 +31,8 @@ from embedgate.core.errors import (
     UpstreamGarbled,
     UpstreamTimeout,
 )
-from embedgate.core.types import Input, InputType, Truncate
+from embedgate.core.models import Truncate
+from embedgate.core.types import Input, InputType
 from embedgate.core.vectors import Vectors, from_base64, stack
 from embedgate.core.version import VERSION
 from embedgate.transport import Endpoint, faults

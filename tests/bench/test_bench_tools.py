@@ -20,6 +20,8 @@ from bench.targets import PATH, Target, WrongAnswer, direct, running_upstream, v
 from bench.texts import MARK, Encoding, Texts, bodies
 from bench.upstream import MODEL
 
+from bench import chat
+
 CORES = Cores.all_for_everyone()
 
 
@@ -125,3 +127,14 @@ def test_a_scenario_measures_the_gateway_beside_its_upstream() -> None:
     assert ours.upstream_calls_per_request == 1
     assert (ours.cpu_us_per_request or 0) > 0
     assert (rows[1].idle_bytes or 0) > 1_000_000
+
+
+def test_the_chat_scenario_measures_the_first_token_and_the_memory_of_a_stream() -> None:
+    found = chat.run(Cores.shared_out(), Effort(0.1, 0.05, 1), lambda _: None)
+    assert found.note == ""
+    assert found.calls >= 1
+    assert 0 < found.direct_p50_ms < found.gateway_p50_ms
+    assert found.long_bytes > 1_000_000
+    assert found.before_bytes > 1_000_000
+    page = markdown(Report("2026-01-01", "bench", describe(CORES), Effort(1, 1, 1), {}, (), chat=found))
+    assert "| C | c1 | embedgate |" in page

@@ -13,7 +13,8 @@ from chat_upstream import ChatUpstream
 from crowd import LOCAL_OFF, wait_until
 from embedgate.catalog import Catalog
 from embedgate.core.access import KeyRecord
-from embedgate.core.types import LedgerEntry, Price
+from embedgate.core.models import Price
+from embedgate.core.types import LedgerEntry
 from running import RunningGateway, gateway
 from wire import raw_socket
 

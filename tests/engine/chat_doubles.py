@@ -9,8 +9,9 @@ from msgspec import structs
 from doubles import SECRET, Bench, Words
 from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import GatewayError
+from embedgate.core.models import DimRange, Model, Price, Route
 from embedgate.core.ports import TokenCounter
-from embedgate.core.types import ChatRequest, ChatUsage, DimRange, Model, Origin, Price, Route
+from embedgate.core.types import ChatRequest, ChatUsage, Origin
 from embedgate.engine.hand_over import HandOver
 from embedgate.inference.counters import ByteBound
 

@@ -17,24 +17,20 @@ from embedgate.core.access import AuditEvent, Decision, KeyRecord, Question, Rul
 from embedgate.core.clock import utc_now
 from embedgate.core.errors import InvalidInput
 from embedgate.core.keys import digest
+from embedgate.core.models import BatchLimits, DimRange, Model, Price, Route
 from embedgate.core.ports import ChatProvider, Reranker, TokenCounter, TokenDecoder, Tokenizers, VectorCache
 from embedgate.core.rerank import RerankResult
 from embedgate.core.types import (
     Batch,
-    BatchLimits,
     CachedVector,
     CacheStats,
-    DimRange,
     EmbedRequest,
     EmbedResult,
     Input,
     LedgerEntry,
-    Model,
     Origin,
-    Price,
     ProviderReply,
     RerankRequest,
-    Route,
 )
 from embedgate.core.vectors import Vectors, normalise
 from embedgate.engine.account import Accountant

@@ -32,14 +32,8 @@ from embedgate.core.errors import (
     UpstreamBusy,
     UpstreamRejected,
 )
-from embedgate.core.types import (
-    Batch,
-    EmbedRequest,
-    EmbedResult,
-    LedgerEntry,
-    ProviderReply,
-    Route,
-)
+from embedgate.core.models import Route
+from embedgate.core.types import Batch, EmbedRequest, EmbedResult, LedgerEntry, ProviderReply
 from embedgate.engine.tokens import bounds
 from embedgate.settings import UpstreamSettings
 

@@ -11,14 +11,8 @@ from doubles import Bench, DictCache, Memory, ScriptedProvider, model, weight
 from embedgate import metrics
 from embedgate.core.access import BudgetRule, Caller, Rules, Subject
 from embedgate.core.errors import BudgetExhausted, InternalError
-from embedgate.core.types import (
-    Batch,
-    EmbedRequest,
-    EmbedResult,
-    LedgerEntry,
-    ProviderReply,
-    Route,
-)
+from embedgate.core.models import Route
+from embedgate.core.types import Batch, EmbedRequest, EmbedResult, LedgerEntry, ProviderReply
 
 PRICE = 7
 KEY = Subject("key", "key_1")

@@ -21,15 +21,14 @@ from embedgate.core.errors import (
     UpstreamRejected,
 )
 from embedgate.core.hints import Allowance, Observe, RateHints
+from embedgate.core.models import DimRange, Route
 from embedgate.core.types import (
     Batch,
     ChatRequest,
     ChatUsage,
-    DimRange,
     ProviderReply,
     RerankReply,
     RerankRequest,
-    Route,
 )
 from embedgate.engine.accounts import COOL_DOWN_S, Account, Accounts
 from embedgate.engine.upstream_limits import AccountMeter, LineLimits

@@ -24,8 +24,17 @@ from embedgate.core.errors import (
     UnknownModel,
     UpstreamFailed,
 )
+from embedgate.core.models import Model, Route
 from embedgate.core.ports import TokenCounter
-from embedgate.core.types import Batch, Candidate, EmbedRequest, EmbedResult, Input, Model, Origin, ProviderReply, Route
+from embedgate.core.types import (
+    Batch,
+    Candidate,
+    EmbedRequest,
+    EmbedResult,
+    Input,
+    Origin,
+    ProviderReply,
+)
 from embedgate.settings import UpstreamSettings
 
 PRICE = 7

@@ -20,7 +20,8 @@ from embedgate.core.errors import (
     UpstreamRejected,
     UpstreamTimeout,
 )
-from embedgate.core.types import Batch, Call, Candidate, ChatRequest, EmbedRequest, ProviderReply, Route
+from embedgate.core.models import Route
+from embedgate.core.types import Batch, Call, Candidate, ChatRequest, EmbedRequest, ProviderReply
 from embedgate.engine.attempts import in_order, on_routes
 from embedgate.engine.route_state import RouteStates
 from embedgate.settings import UpstreamSettings

@@ -39,7 +39,8 @@ from embedgate.core.errors import (
     UpstreamTimeout,
     WrongAction,
 )
-from embedgate.core.types import Candidate, ChatUsage, EmbedRequest, LedgerEntry, Price
+from embedgate.core.models import Price
+from embedgate.core.types import Candidate, ChatUsage, EmbedRequest, LedgerEntry
 from embedgate.engine.chat_weight import MEDIA_TOKENS, ChatScale, chat_cost_picodollars
 from memory_ledger import turn
 

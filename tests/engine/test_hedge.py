@@ -10,7 +10,8 @@ import pytest
 from doubles import Bench, ScriptedProvider, model, vector_of
 from embedgate.core.access import BudgetRule, Caller, Rules, Subject
 from embedgate.core.errors import GatewayError, InvalidInput, UpstreamFailed
-from embedgate.core.types import Batch, Candidate, EmbedRequest, EmbedResult, Model, ProviderReply, Route
+from embedgate.core.models import Model, Route
+from embedgate.core.types import Batch, Candidate, EmbedRequest, EmbedResult, ProviderReply
 from embedgate.settings import UpstreamSettings
 
 PRICE = 7

@@ -9,15 +9,13 @@ import pytest
 from doubles import model
 from embedgate.catalog import Catalog
 from embedgate.core.errors import UnknownModel, UnsupportedOption
+from embedgate.core.models import Action, Model, Price
 from embedgate.core.types import (
-    Action,
     AnyRequest,
     Candidate,
     ChatRequest,
     EmbedRequest,
-    Model,
     OrderBy,
-    Price,
     RerankRequest,
     Routing,
 )

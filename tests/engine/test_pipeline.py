@@ -31,7 +31,8 @@ from embedgate.core.errors import (
     UpstreamGarbled,
     UpstreamRejected,
 )
-from embedgate.core.types import Batch, EmbedRequest, Input, Model, ProviderReply, Routing
+from embedgate.core.models import Model
+from embedgate.core.types import Batch, EmbedRequest, Input, ProviderReply, Routing
 from embedgate.settings import LimitSettings
 
 

@@ -21,8 +21,9 @@ from embedgate.core.errors import (
     UpstreamRejected,
     WrongAction,
 )
+from embedgate.core.models import BatchLimits, DimRange, Model, Price, Route
 from embedgate.core.rerank import RerankResult
-from embedgate.core.types import BatchLimits, DimRange, Model, Price, RerankReply, RerankRequest, Route
+from embedgate.core.types import RerankReply, RerankRequest
 from embedgate.engine.rerank_weight import PAIR_TOKENS, cut, searches_of
 from embedgate.settings import LimitSettings
 

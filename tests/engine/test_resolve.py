@@ -6,7 +6,8 @@ import pytest
 
 from doubles import Bench, ScriptedProvider, model
 from embedgate.core.errors import UnsupportedOption
-from embedgate.core.types import EmbedRequest, Model
+from embedgate.core.models import Model
+from embedgate.core.types import EmbedRequest
 
 EVERY_ROUNDING = ("int8", "uint8", "binary", "ubinary")
 

@@ -14,7 +14,7 @@ pytest.importorskip("tiktoken", reason="tiktoken is not installed")
 
 from rs_bpe.bpe import openai
 
-from embedgate.core.types import DimRange, Route
+from embedgate.core.models import DimRange, Route
 from embedgate.inference.cl100k import VOCABULARY_SIZE, Cl100k, load_cl100k
 from embedgate.inference.counters import ByteBound, KnownTokenizers
 from embedgate.inference.runtime import LocalModels

@@ -17,8 +17,9 @@ import pytest
 from embedgate.catalog import Catalog
 from embedgate.core import errors
 from embedgate.core.errors import UpstreamError
+from embedgate.core.models import DimRange, Route
 from embedgate.core.ports import ChatReply
-from embedgate.core.types import ChatRequest, ChatUsage, DimRange, Route
+from embedgate.core.types import ChatRequest, ChatUsage
 from embedgate.providers import hosts
 from embedgate.providers.hosts import Host
 from embedgate.settings import TransportSettings

@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 
 from embedgate.core.errors import InputTooLong, InternalError, InvalidInput, UpstreamFailed, UpstreamTimeout
-from embedgate.core.types import Batch, DimRange, Route, Truncate
+from embedgate.core.models import DimRange, Route, Truncate
+from embedgate.core.types import Batch
 from embedgate.core.vectors import norms
 from embedgate.inference.runtime import LocalModels
 from embedgate.inference.weights import MINILM, WORDLLAMA

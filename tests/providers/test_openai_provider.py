@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from embedgate.core.errors import UpstreamGarbled
-from embedgate.core.types import Batch, DimRange, ProviderReply, Route
+from embedgate.core.models import DimRange, Route
+from embedgate.core.types import Batch, ProviderReply
 from embedgate.core.vectors import to_base64, to_json
 from embedgate.providers import hosts, openai
 from embedgate.providers.hosts import Host

@@ -10,7 +10,8 @@ import pytest
 
 from embedgate.core import errors
 from embedgate.core.errors import InvalidInput, UpstreamError, UpstreamGarbled, UpstreamRejected
-from embedgate.core.types import DimRange, RerankReply, RerankRequest, Route
+from embedgate.core.models import DimRange, Route
+from embedgate.core.types import RerankReply, RerankRequest
 from embedgate.providers import hosts
 from embedgate.settings import TransportSettings
 from embedgate.transport import Endpoint, HttpDriver

@@ -18,7 +18,8 @@ from embedgate.core.errors import (
     UpstreamGarbled,
     UpstreamRejected,
 )
-from embedgate.core.types import Batch, DimRange, EmbedRequest, Model, ProviderReply, Route, Truncate
+from embedgate.core.models import DimRange, Model, Route, Truncate
+from embedgate.core.types import Batch, EmbedRequest, ProviderReply
 from embedgate.core.vectors import Vectors, norms, shorten
 from embedgate.engine.check import checked
 from embedgate.engine.resolve import refusal

@@ -21,8 +21,9 @@ from embedgate.core.errors import (
     UpstreamTimeout,
 )
 from embedgate.core.hints import RateHints
+from embedgate.core.models import DimRange, Route
 from embedgate.core.ports import ChatReply
-from embedgate.core.types import ChatRequest, ChatUsage, DimRange, Route
+from embedgate.core.types import ChatRequest, ChatUsage
 from embedgate.providers import openai
 from embedgate.settings import TransportSettings
 from embedgate.transport import Chat, Endpoint, HttpDriver, HttpProvider

@@ -19,7 +19,8 @@ from embedgate.core.errors import (
     UpstreamRejected,
     UpstreamTimeout,
 )
-from embedgate.core.types import Batch, DimRange, ProviderReply, Route
+from embedgate.core.models import DimRange, Route
+from embedgate.core.types import Batch, ProviderReply
 from embedgate.providers import openai
 from embedgate.settings import TransportSettings
 from embedgate.transport import Endpoint, HttpDriver, HttpProvider, HttpReply

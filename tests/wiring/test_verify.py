@@ -1,6 +1,6 @@
 """Which routes must give the same vectors: those of one model, and its twins in this process."""
 
-from embedgate.core.types import DimRange, Model, Route
+from embedgate.core.models import DimRange, Model, Route
 from embedgate.wiring.verify import comparable, same_vectors
 
 

@@ -16,7 +16,7 @@ from embedgate.catalog import Catalog
 from embedgate.core.access import EVERY, Decision, KeyRecord, PolicyAction, Question, Rules, Subject, caller_of
 from embedgate.core.clock import ms_of
 from embedgate.core.errors import InvalidDimension, InvalidInput
-from embedgate.core.types import Action, Model, Route
+from embedgate.core.models import Action, Model, Route
 from embedgate.engine.rerank_weight import DOCUMENTS_PER_SEARCH, rerank_cost_picodollars
 from embedgate.policy.decider import CedarDecider
 from embedgate.storage.fields import check_number

@@ -2,7 +2,7 @@
 
 from embedgate.catalog import Catalog
 from embedgate.core.errors import ModelNotAtProvider, UnknownModel, UnknownProvider
-from embedgate.core.types import Model, Route
+from embedgate.core.models import Model, Route
 
 
 def find_model(catalog: Catalog, name: str) -> tuple[Model, tuple[Route, ...]]:

@@ -16,7 +16,7 @@ from embedgate.core.money import usd_text
 
 if TYPE_CHECKING:
     from embedgate.catalog import Catalog
-    from embedgate.core.types import Model, Price, Route
+    from embedgate.core.models import Model, Price, Route
     from embedgate.engine.compare import Verdict
     from embedgate.wiring.decide import Decided
 

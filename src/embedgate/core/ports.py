@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from embedgate.core.access import AuditEvent, Decision, KeyRecord, Question, UserRecord
+from embedgate.core.models import Route
 from embedgate.core.types import (
     Batch,
     CachedVector,
@@ -16,7 +17,6 @@ from embedgate.core.types import (
     ProviderReply,
     RerankReply,
     RerankRequest,
-    Route,
 )
 from embedgate.core.vectors import Vectors
 

@@ -22,8 +22,9 @@ from embedgate.core.errors import (
     UpstreamTimeout,
 )
 from embedgate.core.hints import Observe
+from embedgate.core.models import Route
 from embedgate.core.ports import ChatReply, Tokenizers
-from embedgate.core.types import Batch, ChatRequest, ProviderReply, RerankReply, RerankRequest, Route
+from embedgate.core.types import Batch, ChatRequest, ProviderReply, RerankReply, RerankRequest
 from embedgate.engine.tokens import bound, bounds, count_aside
 from embedgate.engine.upstream_limits import AccountMeter, Ticket
 

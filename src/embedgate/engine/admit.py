@@ -12,15 +12,14 @@ from typing import Any
 from embedgate.core.access import AuditEvent, Caller, Decision, Question, Rate
 from embedgate.core.clock import ms_of, utc_now
 from embedgate.core.errors import GatewayError, NotPermitted
+from embedgate.core.models import Action, Model
 from embedgate.core.ports import AuditTrail, PolicyDecider
 from embedgate.core.types import (
-    Action,
     AnyRequest,
     Call,
     Candidate,
     ChatRequest,
     EmbedRequest,
-    Model,
     RerankRequest,
     Weighed,
 )

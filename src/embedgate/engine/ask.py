@@ -18,6 +18,7 @@ from embedgate.core.errors import (
     InvalidInput,
     UpstreamError,
     UpstreamGarbled,
+    UpstreamLimited,
     UpstreamTimeout,
     UpstreamTooLarge,
 )
@@ -112,7 +113,8 @@ class Asker:
         except GatewayError as error:
             spent_s = time.monotonic() - started_s
             word = "bad_answer" if isinstance(error, UpstreamGarbled) else error.code
-            metrics.provider_call(route.provider, word, len(batch.inputs), spent_s)
+            if not isinstance(error, UpstreamLimited):  # else it was not called
+                metrics.provider_call(route.provider, word, len(batch.inputs), spent_s)
             self._state.failed(error, spent_s)
             return await self._failed(batch.inputs, error, spent_s)
         spent_s = time.monotonic() - started_s

@@ -12,8 +12,9 @@ from msgspec import Struct
 
 from embedgate import metrics
 from embedgate.core.errors import UpstreamError, UpstreamGarbled
+from embedgate.core.models import Model
 from embedgate.core.ports import ChatProvider, ChatReply
-from embedgate.core.types import Call, Candidate, ChatRequest, ChatUsage, Model, Spend, Usage
+from embedgate.core.types import Call, Candidate, ChatRequest, ChatUsage, Spend, Usage
 from embedgate.engine.attempts import on_routes
 from embedgate.engine.chat_weight import chat_cost_picodollars, usage_by_rule
 from embedgate.engine.find_model import ModelFinder

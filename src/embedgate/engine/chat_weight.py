@@ -6,9 +6,10 @@ there is none, because the answer was cut or the provider does not count, bytes 
 
 from collections.abc import Sequence
 
+from embedgate.core.models import Model, Price, Route
 from embedgate.core.money import cost_picodollars
 from embedgate.core.ports import Tokenizers
-from embedgate.core.types import Candidate, ChatRequest, ChatUsage, Model, Price, Route, Weighed
+from embedgate.core.types import Candidate, ChatRequest, ChatUsage, Weighed
 from embedgate.engine.tokens import count_aside
 
 READ_FIELDS = ("messages", "tools", "functions", "response_format")

@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable
 
 from embedgate.core.errors import UpstreamGarbled
-from embedgate.core.types import Batch, Model, ProviderReply, Route
+from embedgate.core.models import Model, Route
+from embedgate.core.types import Batch, ProviderReply
 from embedgate.core.vectors import UNIT_NORM_TOLERANCE, Vectors, norm_range, normalise
 
 SpaceOf = Callable[[str, str], str | None]

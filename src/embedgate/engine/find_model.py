@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from embedgate.catalog import Catalog
 from embedgate.core.errors import ModelNotAtProvider, NotAnEmbeddingModel, UnknownModel, UnknownProvider, WrongAction
-from embedgate.core.types import Action, Model
+from embedgate.core.models import Action, Model
 
 _VERBS: dict[Action, str] = {"embedding": "embedding", "chat": "completion", "rerank": "rerank"}
 

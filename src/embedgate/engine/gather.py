@@ -14,7 +14,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from embedgate.core.errors import InvalidInput, Overloaded, UpstreamRejected, UpstreamTimeout
-from embedgate.core.types import Batch, BatchLimits
+from embedgate.core.models import BatchLimits
+from embedgate.core.types import Batch
 from embedgate.engine.ask import Asker, Outcome
 from embedgate.engine.tokens import bounds
 

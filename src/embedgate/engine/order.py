@@ -4,7 +4,8 @@ import math
 import random
 from collections.abc import Callable, Sequence
 
-from embedgate.core.types import Candidate, Model, OrderBy, Route
+from embedgate.core.models import Model, Route
+from embedgate.core.types import Candidate, OrderBy
 from embedgate.engine.route_state import RouteState, RouteStates
 
 _LOOKS_ELSEWHERE = 1 / 20

@@ -15,6 +15,7 @@ from embedgate import metrics
 from embedgate.core.access import Caller, Rate
 from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import GatewayError, InternalError, Overloaded
+from embedgate.core.models import Model
 from embedgate.core.rerank import RerankResult
 from embedgate.core.types import (
     Answered,
@@ -25,7 +26,6 @@ from embedgate.core.types import (
     EmbedRequest,
     EmbedResult,
     LedgerEntry,
-    Model,
     Origin,
     RerankRequest,
     Served,

@@ -13,8 +13,9 @@ from embedgate import metrics
 from embedgate.core.access import Caller
 from embedgate.core.errors import InvalidInput
 from embedgate.core.fingerprint import fingerprint
+from embedgate.core.models import Route
 from embedgate.core.ports import Tokenizers, VectorCache
-from embedgate.core.types import Batch, CachedVector, Call, Candidate, EmbedRequest, Input, Part, Route
+from embedgate.core.types import Batch, CachedVector, Call, Candidate, EmbedRequest, Input, Part
 from embedgate.engine.ask import Outcome
 from embedgate.engine.prepare import prefix_of, prepared
 from embedgate.engine.progress import Progress

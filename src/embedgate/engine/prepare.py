@@ -1,7 +1,8 @@
 """What of an input is sent on a route: token ids as text unless they are read there, with the prefix of their type."""
 
+from embedgate.core.models import Route
 from embedgate.core.ports import Tokenizers
-from embedgate.core.types import Input, InputType, Route
+from embedgate.core.types import Input, InputType
 
 
 def prefix_of(input_type: InputType | None, route: Route) -> str:

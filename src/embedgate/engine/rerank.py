@@ -13,9 +13,10 @@ from itertools import accumulate
 from msgspec import Struct
 
 from embedgate import metrics
-from embedgate.core.errors import GatewayError, InvalidInput, UpstreamGarbled, UpstreamRejected
+from embedgate.core.errors import GatewayError, InvalidInput, UpstreamGarbled, UpstreamLimited, UpstreamRejected
+from embedgate.core.models import Model
 from embedgate.core.ports import Reranker, Tokenizers
-from embedgate.core.types import Call, Candidate, Model, RerankReply, RerankRequest, Spend, Usage
+from embedgate.core.types import Call, Candidate, RerankReply, RerankRequest, Spend, Usage
 from embedgate.engine.attempts import on_routes
 from embedgate.engine.charge import cover
 from embedgate.engine.find_model import ModelFinder
@@ -127,20 +128,24 @@ class Ranker:
         """One call, charged and checked."""
         route = candidate.route
         started_s = time.monotonic()
-        outcome = "cancelled"
+        outcome: str | None = "cancelled"
         try:
             reply = await self._reranker(candidate).rerank(part, route, deadline_s)
             bill = await bill_of(part, reply, route, self._tokenizers)
             _charge(call, candidate, bill)
             _check(reply, part, candidate)
             outcome = "ok"
+        except UpstreamLimited:
+            outcome = None  # it was not called
+            raise
         except GatewayError as error:
             outcome = "bad_answer" if isinstance(error, UpstreamGarbled) else error.code
             raise
         finally:
             spent_s = time.monotonic() - started_s
             call.upstream_s += spent_s
-            metrics.provider_call(route.provider, outcome, len(part.documents), spent_s)
+            if outcome is not None:
+                metrics.provider_call(route.provider, outcome, len(part.documents), spent_s)
         return _Answer(reply.scores, bill)
 
     def _reranker(self, candidate: Candidate) -> Reranker:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from embedgate.core.models import BatchLimits, Price, Route
 from embedgate.core.money import cost_picodollars
 from embedgate.core.ports import Tokenizers
-from embedgate.core.types import BatchLimits, Candidate, Price, RerankReply, RerankRequest, Route, Weighed
+from embedgate.core.types import Candidate, RerankReply, RerankRequest, Weighed
 from embedgate.engine.tokens import bound, bounds, count_aside
 
 DOCUMENTS_PER_SEARCH = 100

@@ -14,8 +14,9 @@ from embedgate.core.errors import (
     UnknownProvider,
     UnsupportedOption,
 )
+from embedgate.core.models import Action, Model, Route
 from embedgate.core.quantise import BITS_PER_NUMBER, PACKED, Quantisation
-from embedgate.core.types import Action, AnyRequest, Candidate, EmbedRequest, Model, Route
+from embedgate.core.types import AnyRequest, Candidate, EmbedRequest
 from embedgate.engine.order import RouteOrder
 
 _PURPOSES: Mapping[Action, str] = {"embedding": "embeddings", "chat": "chat", "rerank": "reranking"}

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from embedgate.core.models import Route
 from embedgate.core.ports import Tokenizers
-from embedgate.core.types import Input, Route
+from embedgate.core.types import Input
 
 SPECIAL_TOKENS = 4
 """At most this many tokens are added to a text by any tokenizer we know (`[CLS]`, `[SEP]`, a dummy prefix)."""

@@ -1,8 +1,9 @@
 """Does the request make sense: the model exists and embeds, the sizes and counts are possible. Knows no caller."""
 
 from embedgate.core.errors import InputTooLong, InvalidDimension, InvalidInput, TooManyTokens
+from embedgate.core.models import Model, Route
 from embedgate.core.ports import Tokenizers
-from embedgate.core.types import EmbedRequest, Model, Route
+from embedgate.core.types import EmbedRequest
 from embedgate.engine.find_model import ModelFinder
 from embedgate.engine.tokens import bounds, count_aside
 from embedgate.settings import LimitSettings

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from embedgate.core.errors import DependencyMissing, InvalidInput
+from embedgate.core.models import Route
 from embedgate.core.ports import Tokenizers
-from embedgate.core.types import Candidate, EmbedRequest, Input, Route, Weighed
+from embedgate.core.types import Candidate, EmbedRequest, Input, Weighed
 from embedgate.engine.prepare import prefix_of, prepared
 from embedgate.engine.tokens import bounds, count_aside
 

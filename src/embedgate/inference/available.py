@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from embedgate.core.errors import ConfigError, DependencyMissing
-from embedgate.core.types import DimRange
+from embedgate.core.models import DimRange
 from embedgate.core.vectors import Vectors
 from embedgate.inference.batching import Rows
 from embedgate.inference.encoder import Encoder

@@ -4,8 +4,8 @@ import threading
 from pathlib import Path
 
 from embedgate.core.errors import DependencyMissing
+from embedgate.core.models import Route
 from embedgate.core.ports import TokenCounter, TokenDecoder
-from embedgate.core.types import Route
 from embedgate.inference.cl100k import Cl100k, load_cl100k
 from embedgate.inference.runtime import LocalModels
 

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from embedgate import telemetry
 from embedgate.core.errors import UnknownModel
-from embedgate.core.types import BatchLimits, Model, Price, Route
+from embedgate.core.models import BatchLimits, Model, Price, Route
 from embedgate.inference.available import AvailableModel, Engine, available_models
 from embedgate.inference.tokenizer import Tokenizer
 from embedgate.settings import LocalSettings

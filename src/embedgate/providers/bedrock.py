@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from embedgate.core.errors import DependencyMissing, InternalError, UpstreamGarbled
-from embedgate.core.types import Batch, BatchLimits, ProviderReply, Route
+from embedgate.core.models import BatchLimits, Route
+from embedgate.core.types import Batch, ProviderReply
 from embedgate.providers.hosts import Host
 from embedgate.transport import (
     Endpoint,

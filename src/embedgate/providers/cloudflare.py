@@ -7,7 +7,8 @@ import urllib.parse
 
 import msgspec
 
-from embedgate.core.types import Batch, BatchLimits, ProviderReply, Route
+from embedgate.core.models import BatchLimits, Route
+from embedgate.core.types import Batch, ProviderReply
 from embedgate.providers.hosts import Host
 from embedgate.transport import (
     Chat,

@@ -7,7 +7,8 @@ there at 4,096 tokens unless another number is given; a query at 2,048 tokens, w
 import msgspec
 
 from embedgate.core.errors import InvalidInput
-from embedgate.core.types import Batch, BatchLimits, ProviderReply, RerankReply, RerankRequest, Route
+from embedgate.core.models import BatchLimits, Route
+from embedgate.core.types import Batch, ProviderReply, RerankReply, RerankRequest
 from embedgate.providers.hosts import Host
 from embedgate.transport import (
     Chat,

@@ -5,7 +5,8 @@ Its OpenAI endpoint has no type of the inputs; this one has. Vectors come as dec
 
 import msgspec
 
-from embedgate.core.types import Batch, BatchLimits, ProviderReply, Route
+from embedgate.core.models import BatchLimits, Route
+from embedgate.core.types import Batch, ProviderReply
 from embedgate.providers.hosts import Host
 from embedgate.transport import (
     Chat,

@@ -11,7 +11,8 @@ import time
 import numpy as np
 
 from embedgate.core.errors import InputTooLong, UpstreamTimeout
-from embedgate.core.types import Batch, BatchLimits, DimRange, Input, Model, ProviderReply, Route
+from embedgate.core.models import BatchLimits, DimRange, Model, Route
+from embedgate.core.types import Batch, Input, ProviderReply
 from embedgate.core.vectors import Vectors, stack
 
 MODEL_ID = "fake/deterministic"

@@ -16,7 +16,7 @@ from typing import Literal, Protocol, cast
 import msgspec
 
 import embedgate.providers
-from embedgate.core.types import BatchLimits, ParamValue, Route, Truncate
+from embedgate.core.models import BatchLimits, ParamValue, Route, Truncate
 from embedgate.transport import Chat, HttpProvider, HttpReranker
 
 GENERIC = "generic"

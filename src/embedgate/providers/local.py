@@ -21,7 +21,8 @@ from embedgate.core.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from embedgate.core.types import Batch, ProviderReply, Route, Truncate
+from embedgate.core.models import Route, Truncate
+from embedgate.core.types import Batch, ProviderReply
 from embedgate.core.vectors import Vectors
 from embedgate.inference.batching import Rows, cut_in_order
 from embedgate.inference.runtime import LoadedModel, LocalModels

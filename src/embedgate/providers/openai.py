@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from embedgate.core.errors import GatewayError, InputTooLong, UpstreamRejected
-from embedgate.core.types import Batch, ProviderReply, Route
+from embedgate.core.models import Route
+from embedgate.core.types import Batch, ProviderReply
 from embedgate.providers.hosts import Host
 from embedgate.transport import HttpCall, HttpProvider, HttpReply, classify, decode, encode, read_embeddings, wishes
 

@@ -6,7 +6,8 @@ import orjson
 import pybase64
 
 from embedgate.core.errors import UpstreamGarbled
-from embedgate.core.types import Batch, BatchLimits, ProviderReply, Route
+from embedgate.core.models import BatchLimits, Route
+from embedgate.core.types import Batch, ProviderReply
 from embedgate.core.vectors import Vectors, normalise
 from embedgate.providers.hosts import Host
 from embedgate.transport import HttpCall, HttpProvider, HttpReply, classify, decode, encode, read_embeddings, wishes

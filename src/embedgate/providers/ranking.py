@@ -9,7 +9,8 @@ from functools import partial
 
 import msgspec
 
-from embedgate.core.types import ParamValue, RerankReply, RerankRequest, Route
+from embedgate.core.models import ParamValue, Route
+from embedgate.core.types import RerankReply, RerankRequest
 from embedgate.transport import HttpCall, HttpReply, HttpReranker, decode, encode
 
 

@@ -7,7 +7,8 @@ embeds, or it orders documents.
 
 import msgspec
 
-from embedgate.core.types import Batch, BatchLimits, ProviderReply, RerankReply, RerankRequest, Route
+from embedgate.core.models import BatchLimits, Route
+from embedgate.core.types import Batch, ProviderReply, RerankReply, RerankRequest
 from embedgate.providers.hosts import Host
 from embedgate.transport import (
     HttpCall,

@@ -9,8 +9,9 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from embedgate.core.errors import InvalidInput, MalformedRequest, MissingFields, UnsupportedOption
+from embedgate.core.models import Truncate
 from embedgate.core.quantise import Quantisation
-from embedgate.core.types import CacheUse, EmbedRequest, Input, InputType, TokenIds, Truncate
+from embedgate.core.types import CacheUse, EmbedRequest, Input, InputType, TokenIds
 
 T = TypeVar("T")
 W = TypeVar("W", bound=str)

@@ -11,9 +11,10 @@ import msgspec
 from msgspec import Meta, Struct
 
 from embedgate.core.errors import UnknownModel
+from embedgate.core.models import Action, BatchLimits, DimRange, Model, Price, Route, Truncate
 from embedgate.core.money import usd_text
 from embedgate.core.quantise import BITS_PER_NUMBER, PACKED
-from embedgate.core.types import Action, BatchLimits, DimRange, InputType, Model, Price, Route, Truncate
+from embedgate.core.types import InputType
 from embedgate.server.address import CallerAddress
 from embedgate.server.admin.models import Sizes
 from embedgate.server.admin.wire import moment_or_none

@@ -7,7 +7,8 @@ import msgspec
 import orjson
 
 from embedgate.core.errors import UpstreamGarbled
-from embedgate.core.types import Batch, Route
+from embedgate.core.models import Route
+from embedgate.core.types import Batch
 from embedgate.transport.records import HttpReply
 
 _Body = TypeVar("_Body")

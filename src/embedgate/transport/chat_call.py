@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from embedgate.core.types import ChatRequest, Route
+from embedgate.core.models import Route
+from embedgate.core.types import ChatRequest
 from embedgate.transport.bodies import encode, put
 from embedgate.transport.records import Chat, HttpCall
 

@@ -14,7 +14,8 @@ from msgspec import Struct
 
 from embedgate.core.errors import InternalError, UpstreamRejected
 from embedgate.core.hints import Observe, ignore
-from embedgate.core.types import Batch, ChatRequest, Input, ProviderReply, RerankReply, RerankRequest, Route
+from embedgate.core.models import Route
+from embedgate.core.types import Batch, ChatRequest, Input, ProviderReply, RerankReply, RerankRequest
 from embedgate.settings import TransportSettings
 from embedgate.transport.chat import AskedChat, IncomingChat, begin_chat
 from embedgate.transport.chat_call import asks_usage, build_chat, texts_of

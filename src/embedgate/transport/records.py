@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 
 from embedgate.core.errors import ConfigError, GatewayError
-from embedgate.core.types import Batch, ProviderReply, RerankReply, RerankRequest, Route
+from embedgate.core.models import Route
+from embedgate.core.types import Batch, ProviderReply, RerankReply, RerankRequest
 from embedgate.transport.redact import quote
 
 _KEY = re.compile(r"[!-~]+")

@@ -10,7 +10,7 @@ from embedgate.catalog import Catalog
 from embedgate.config import Loaded
 from embedgate.core.access import PriceRule, ProviderRecord
 from embedgate.core.errors import ConfigError
-from embedgate.core.types import Model, Price, Route
+from embedgate.core.models import Model, Price, Route
 from embedgate.inference.runtime import LocalModels
 from embedgate.providers import fake, hosts
 from embedgate.providers.hosts import GENERIC, Host

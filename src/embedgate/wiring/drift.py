@@ -9,7 +9,8 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from embedgate import metrics, telemetry
-from embedgate.core.types import Candidate, Model
+from embedgate.core.models import Model
+from embedgate.core.types import Candidate
 from embedgate.engine.compare import Probe, Sample, Verdict, changed, judge
 from embedgate.wiring.decide import LOCAL
 from embedgate.wiring.verify import Embed, ask_routes, route_sets

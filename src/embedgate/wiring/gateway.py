@@ -13,6 +13,7 @@ from embedgate.config import Loaded
 from embedgate.core.access import Caller, Rules
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import ConfigError, DependencyMissing, ProviderKeyMissing
+from embedgate.core.models import Model
 from embedgate.core.ports import Embedder, Provider, VectorCache
 from embedgate.core.types import (
     CacheStats,
@@ -21,7 +22,6 @@ from embedgate.core.types import (
     EmbedResult,
     Input,
     InputType,
-    Model,
     RerankRequest,
     Served,
 )

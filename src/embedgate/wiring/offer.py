@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from embedgate.core.access import Caller
-from embedgate.core.types import Candidate, Model, Route
+from embedgate.core.models import Model, Route
+from embedgate.core.types import Candidate
 from embedgate.engine.admit import Admission
 from embedgate.engine.route_state import RouteHealth, RouteStates
 from embedgate.wiring.drift import DriftWatch

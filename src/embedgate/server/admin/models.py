@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from embedgate.core.types import DimRange, Model
-from embedgate.core.types import Route as ModelRoute
+from embedgate.core.models import DimRange, Model
+from embedgate.core.models import Route as ModelRoute
 from embedgate.server.admin.prices import price_text, search_price_text
 from embedgate.server.admin.route import Asked, Route
 from embedgate.server.admin.wire import Listed, ListQuery, Usd, pick, sorts

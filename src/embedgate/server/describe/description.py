@@ -4,7 +4,7 @@ from functools import cached_property
 
 import orjson
 
-from embedgate.core.types import Model
+from embedgate.core.models import Model
 from embedgate.server.answer import JSON, Answer
 from embedgate.server.describe.document import document
 from embedgate.server.describe.page import page

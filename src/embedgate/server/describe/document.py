@@ -25,7 +25,7 @@ from embedgate.core.errors import (
     UnknownKey,
     UnknownModel,
 )
-from embedgate.core.types import Model
+from embedgate.core.models import Model
 from embedgate.core.version import VERSION
 from embedgate.server.admin.table import TABLE
 from embedgate.server.answer import Answer

@@ -12,7 +12,7 @@ import orjson
 from embedgate.core import errors
 from embedgate.core.access import PolicyMistake
 from embedgate.core.errors import GatewayError
-from embedgate.core.types import Model
+from embedgate.core.models import Model
 from embedgate.server.answer import Answer
 from embedgate.server.fields import ENCODING_FORMATS
 from embedgate.settings import Settings

@@ -5,9 +5,10 @@ import numpy as np
 import orjson
 from msgspec.structs import replace
 
+from embedgate.core.models import Model
 from embedgate.core.money import cost_picodollars
 from embedgate.core.rerank import RerankResult
-from embedgate.core.types import EmbedResult, LedgerEntry, Model, Timing, Usage
+from embedgate.core.types import EmbedResult, LedgerEntry, Timing, Usage
 from embedgate.engine.route_state import RouteHealth
 from embedgate.server.describe.errors import REQUEST_ID
 from embedgate.server.describe.schemas import EXAMPLE_DOCUMENTS

@@ -1,6 +1,6 @@
 """The parts of the description that operations share: schemas of bodies, response headers, security schemes."""
 
-from embedgate.core.types import Model
+from embedgate.core.models import Model
 from embedgate.server.describe.chat import chat_schemas
 from embedgate.server.describe.errors import DialectErrors, Json
 from embedgate.server.describe.structs import struct_schemas

@@ -1,0 +1,146 @@
+"""What is known of models: their routes, sizes, limits and prices. All frozen; the catalogue makes them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Truncate = Literal["none", "start", "end"]
+Action = Literal["embedding", "chat", "rerank"]
+Confidence = Literal["confirmed", "partial", "third-party", "unconfirmed"]
+ParamValue = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one input token costs. `as_of` is the date of the price list, `source` names it.
+
+    Two of the other prices are of chat models: per token that comes out, and per input token read from a cache. One is
+    of models that order documents: per search, where a host bills so, beside what tokens cost there or in its place.
+    """
+
+    picodollars_per_token: int
+    as_of: str | None = None
+    source: str | None = None
+    output_picodollars_per_token: int | None = None
+    cached_input_picodollars_per_token: int | None = None
+    picodollars_per_search: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DimRange:
+    """The vector sizes that can be asked for: those in `allowed`, or any from `minimum` to `maximum` if it is empty."""
+
+    default: int
+    minimum: int
+    maximum: int
+    allowed: tuple[int, ...] = ()
+
+    def __contains__(self, dim: object) -> bool:
+        """Whether `dim` is a size that can be asked for."""
+        if not isinstance(dim, int):
+            return False
+        return dim in self.allowed if self.allowed else self.minimum <= dim <= self.maximum
+
+    def describe(self) -> str:
+        """For messages: `1..1536` or `256, 512, 1024`."""
+        if self.allowed:
+            return ", ".join(map(str, sorted(self.allowed)))
+        if self.minimum == self.maximum:
+            return str(self.maximum)
+        return f"{self.minimum}..{self.maximum}"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What one provider call takes. None means that no limit is known."""
+
+    max_inputs: int | None = None
+    max_tokens: int | None = None
+    max_bytes: int | None = None
+    max_parallel: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One model on one provider: where the same weights can be reached, and what that host takes.
+
+    `query_prefix` and `document_prefix` are what the gateway must prepend there; None means nothing is needed,
+    or the host does it. `accepts_dim` says the host takes a size; `accepts_truncate` that it cuts over-long inputs when
+    asked to, `truncates_silently` that it does so unasked. `tokenizer` is `tiktoken:cl100k_base`, `hf:<name>`, `local`
+    or `unknown`.
+
+    Wire names are the host's: `dim_field` for the size, `input_type_field` for the type, with the values
+    `query_input_type` and `document_input_type` out of its `input_types` (empty where it knows none). A dot in a field
+    name is a level of nesting. `required_params` go into every call, `truncate_params` into those that want over-long
+    inputs treated so; where there are any, no other cut is possible. `promises_unit_length` says that this host is
+    known to answer with vectors of length 1. `confidence` is how sure names and sizes are. `weight` is the share of
+    requests that it gets where routes are drawn; 0 only what no other can serve.
+    """
+
+    provider: str
+    upstream_model: str
+    dims: DimRange
+    max_input_tokens: int
+    tokenizer: str
+    limits: BatchLimits = field(default_factory=BatchLimits)
+    price: Price | None = None
+    accepts_dim: bool = False
+    accepts_base64: bool = False
+    accepts_token_ids: bool = False
+    accepts_user: bool = False
+    accepts_unknown_options: bool = False
+    input_types: tuple[str, ...] = ()
+    query_prefix: str | None = None
+    document_prefix: str | None = None
+    accepts_truncate: bool = False
+    truncates_silently: bool = False
+    truncate_params: Mapping[Truncate, Mapping[str, ParamValue]] = field(default_factory=dict)
+    dim_field: str = "dimensions"
+    input_type_field: str | None = None
+    query_input_type: str | None = None
+    document_input_type: str | None = None
+    required_params: tuple[tuple[str, ParamValue], ...] = ()
+    promises_unit_length: bool = False
+    confidence: Confidence = "confirmed"
+    precision: str = "f32"
+    weight: int = 1
+
+    def can_truncate(self, truncate: Truncate) -> bool:
+        """Whether over-long inputs can be treated so here."""
+        if truncate == "none":
+            return True
+        return self.accepts_truncate and (not self.truncate_params or truncate in self.truncate_params)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A public model name and the space its vectors live in.
+
+    Two models of one space give comparable vectors. `dims.default` is the native size. A chat model has
+    `action` "chat", no space and no dims; it is known so that it can be refused by name and priced.
+    `cuts_exactly` says that a Matryoshka size equals the beginning of the full vector, rescaled, up to rounding.
+    `is_normalised` says that its vectors are compared at unit length, whether or not a host scales them.
+    """
+
+    id: str
+    action: Action
+    routes: tuple[Route, ...]
+    space: str | None = None
+    dims: DimRange | None = None
+    is_matryoshka: bool = False
+    is_normalised: bool = False
+    max_input_tokens: int = 0
+    cuts_exactly: bool = True
+    status: str = "active"
+    note: str | None = None
+    max_output_tokens: int | None = None
+
+    @property
+    def author(self) -> str:
+        """The part of the id before the first slash."""
+        return self.id.partition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """The part of the id after the first slash: the bare name."""
+        return self.id.partition("/")[2]
