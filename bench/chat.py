@@ -1,8 +1,8 @@
 """Scenario C: what the gateway adds to the first token of a streamed chat, and what it holds of a long one.
 
-The upstream streams as a model does, an event every two milliseconds. The same call is made to it and through the gateway,
-one at a time, over a kept connection each. They take turns like the targets of other scenarios; the figure is the
-difference of the medians.
+The upstream streams as a model does, an event every two milliseconds. The same call is made to it and through the
+gateway, one at a time, over a kept connection each. They take turns like the targets of other scenarios; the figure is
+the difference of the medians.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ _RECEIVE_BYTES = 1 << 18
 class Chat(msgspec.Struct, frozen=True):
     """All of scenario C; in `note` why there is none. Milliseconds are to the first event of an answer.
 
-    added_ms: by the gateway, the median of the rounds. grown_bytes: the most resident memory in the course of a stream of
-    long_bytes, beyond what it was before.
+    added_ms: by the gateway, the median of the rounds. grown_bytes: the most resident memory in the course of a stream
+    of long_bytes, beyond what it was before.
     """
 
     calls: int = 0
@@ -166,7 +166,7 @@ def _measured(direct: _Caller, through: _Caller, gateway_pids: list[int], effort
 
 def _times_ms(caller: _Caller, seconds: float) -> list[float]:
     """Times to the first event, of calls one after the other."""
-    times_ms = []
+    times_ms: list[float] = []
     until_s = time.perf_counter() + seconds
     while not times_ms or time.perf_counter() < until_s:
         times_ms.append(caller.first_event_ms())

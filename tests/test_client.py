@@ -314,8 +314,8 @@ def test_embeddings_is_the_call_of_the_older_api(server: Upstream, client: Clien
 
 
 def test_chat_completions_raises_what_the_gateway_says(server: Upstream, client: Client) -> None:
-    server.script(answer({"error": "not served yet", "code": "NOT_IMPLEMENTED", "requestId": "req_1"}, 501))
-    with pytest.raises(GatewayRefused, match="not served yet"):
+    server.script(answer({"error": "no such model", "code": "MODEL_NOT_SUPPORTED", "requestId": "req_1"}, 400))
+    with pytest.raises(GatewayRefused, match="no such model"):
         client.chat_completions(provider="openai", model="gpt-4o", messages=[{"role": "user", "content": "hi"}])
     assert server.requests[0].path == "/api/chat/completions"
 

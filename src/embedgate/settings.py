@@ -283,7 +283,8 @@ class LimitSettings(_Section):
 
     max_inputs: Positive = Field(2048, description="Inputs per request.")
     max_tokens: Positive = Field(300_000, description="Tokens per request, all inputs together.")
-    max_documents: Positive = Field(1_000, description="Documents per request to order them.")
+    # Some models read all documents together, and their host takes 2,048 in a call; more would be cut into several.
+    max_documents: Positive = Field(1_000, le=2_048, description="Documents per request to order them, at most 2048.")
     max_chat_output_tokens: Positive = Field(
         16_384,
         description="Tokens that a choice of a chat completion is taken to have at most, where neither the request nor "

@@ -10,6 +10,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the benchmark reads /proc", allow_module_level=True)
 
+from bench.chat import run as run_chat
 from bench.load import Body, Job, Stream, upstream_calls
 from bench.machine import describe
 from bench.processes import Cores, Program
@@ -19,8 +20,6 @@ from bench.scenarios import Load, Scenario
 from bench.targets import PATH, Target, WrongAnswer, direct, running_upstream, verify
 from bench.texts import MARK, Encoding, Texts, bodies
 from bench.upstream import MODEL
-
-from bench import chat
 
 CORES = Cores.all_for_everyone()
 
@@ -130,7 +129,7 @@ def test_a_scenario_measures_the_gateway_beside_its_upstream() -> None:
 
 
 def test_the_chat_scenario_measures_the_first_token_and_the_memory_of_a_stream() -> None:
-    found = chat.run(Cores.shared_out(), Effort(0.1, 0.05, 1), lambda _: None)
+    found = run_chat(Cores.shared_out(), Effort(0.1, 0.05, 1), lambda _: None)
     assert found.note == ""
     assert found.calls >= 1
     assert 0 < found.direct_p50_ms < found.gateway_p50_ms

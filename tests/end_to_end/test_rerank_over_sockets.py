@@ -1,14 +1,16 @@
 """Documents put in order by each of the hosts that can, over sockets: the answer, the money, and what is on record."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from administrator import Administrator, administrator
-from crowd import LOCAL_OFF, wait_until
+from crowd import LOCAL_OFF, metric, wait_until
 from embedgate.core.access import BudgetRule, KeyRecord, Subject
 from embedgate.engine.rerank_weight import PAIR_TOKENS
 from running import RunningGateway, gateway
@@ -248,6 +250,28 @@ def test_what_cannot_be_is_refused_by_name_and_nobody_is_asked(
     assert hosts.requests == []
 
 
+def test_a_query_that_cohere_would_cut_is_refused_and_is_no_call_on_any_account(
+    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[KeyRecord, str]
+) -> None:
+    key, secret = account
+    reply = rerank(running, secret, model=COHERE.model, query="q" * 2_049)
+    assert (reply.status, reply.json["error"]["param"]) == (400, "query")
+    assert hosts.requests == []
+    assert admin.entries(key) == ()
+    assert metric(running, "embedgate_provider_calls_total", provider="cohere", outcome="invalid_input") == 0
+
+
+def test_what_a_host_cannot_have_used_is_estimated(
+    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[KeyRecord, str]
+) -> None:
+    key, secret = account
+    hosts.script(Answer(200, json.dumps({"data": results(), "usage": {"total_tokens": 2**63}}).encode()))
+    reply = rerank(running, secret, model=VOYAGE.model)
+    assert (reply.status, reply.headers["x-embedgate-usage"]) == (200, "estimated")
+    (entry,) = admin.entries(key)
+    assert (entry.tokens, entry.tokens_estimated, entry.cost_picodollars) == (BYTES, True, BYTES * 50_000)
+
+
 def test_the_next_route_serves_what_the_first_cannot(
     running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[KeyRecord, str]
 ) -> None:
@@ -324,6 +348,22 @@ def test_a_budget_is_never_overspent_and_a_policy_can_forbid(
     finally:
         admin.policies.delete("no-ranking")
         admin.wait_until_in_force(running)
+
+
+def test_of_fifty_callers_at_once_only_those_are_served_whom_the_budget_pays_for(
+    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[KeyRecord, str]
+) -> None:
+    key, secret = account
+    paid = 7
+    admin.rules.set_budget(BudgetRule(Subject("key", key.id), "total", paid * COHERE.cost_picodollars + 1))
+    admin.wait_until_in_force(running)
+    hosts.usually(replace(said(COHERE), delay_s=0.05))
+    with ThreadPoolExecutor(50) as callers:
+        asking = [callers.submit(rerank, running, secret, model=COHERE.model) for _ in range(50)]
+        statuses = Counter(asked.result().status for asked in asking)
+    assert statuses == {200: paid, 402: 50 - paid}
+    assert len(hosts.requests) == len(admin.entries(key)) == paid
+    assert admin.spent(key) == paid * COHERE.cost_picodollars
 
 
 def test_neither_query_nor_documents_are_in_the_log(

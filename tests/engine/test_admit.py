@@ -24,7 +24,7 @@ from embedgate.core.errors import (
     UnknownModel,
     UpstreamFailed,
 )
-from embedgate.core.models import Model, Route
+from embedgate.core.models import Model, Price, Route
 from embedgate.core.ports import TokenCounter
 from embedgate.core.types import (
     Batch,
@@ -417,6 +417,17 @@ async def test_looking_at_what_is_permitted_leaves_no_trace() -> None:
     assert rate is not None
     assert rate.remaining_requests == 1
     assert await callers.held() == [0]
+
+
+async def test_what_is_permitted_is_asked_with_the_price_of_the_least_request() -> None:
+    callers = crowd(Rules())
+    policies = Reading()
+    callers.bench.admission.follow(policies)
+    prices = [None, Price(7), Price(0, picodollars_per_search=2_000), Price(7, output_picodollars_per_token=30)]
+    for price in prices:
+        candidate = Candidate(CHAT, replace(CHAT.routes[0], price=price))
+        await callers.bench.admission.usable(CALLER, [candidate])
+    assert [question.cost_picodollars for question in policies.questions] == [0, 7, 2_000, 37]
 
 
 # Waiting for the ledger.

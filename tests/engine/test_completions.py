@@ -244,7 +244,7 @@ async def test_who_stops_reading_the_stream_has_left() -> None:
     bench, provider = bench_of(ScriptedReply(gate=asyncio.Event()))
     pieces = (await Asked(bench, request()).stream()).pieces
     await anext(pieces)
-    await pieces.aclose()  # type: ignore[attr-defined]  # it is a generator
+    await pieces.aclose()
     assert await bench.pipeline.running.drain(1) == 0
     assert provider.replies[0].is_closed
     assert only_entry(bench).outcome == "cancelled"

@@ -182,7 +182,7 @@ async def test_a_model_that_orders_no_documents_is_refused() -> None:
 BY_SEARCH = Price(0, picodollars_per_search=2_000)
 
 
-@pytest.mark.parametrize(("said", "cost", "searches"), [(3, 6_000, 3), (None, 2_000, 1), (-1, 2_000, 1)])
+@pytest.mark.parametrize(("said", "cost", "searches"), [(3, 6_000, 3), (None, 2_000, 1)])
 async def test_searches_are_billed_as_the_host_counts_them_or_by_its_own_rule(
     said: int | None, cost: int, searches: int
 ) -> None:

@@ -286,3 +286,55 @@ async def test_a_thousand_callers_with_cancellations_and_failures_leave_nothing_
     assert len(bench.pipeline.running) == 0
     assert len(asyncio.all_tasks()) == 1
     assert sum(entry.tokens for entry in bench.memory.entries) == provider.charged
+
+
+async def test_a_model_is_not_answered_with_what_is_kept_of_another_one_of_its_space() -> None:
+    large, small = model("a", name="acme/large"), model("b", name="acme/small")
+    providers = {"a": ScriptedProvider(space="large"), "b": ScriptedProvider(space="small")}
+    bench = Bench([large, small], providers, cache=DictCache())
+    for _ in range(2):
+        for name in ("large", "small"):
+            result = await bench.embed(structs.replace(request("x"), model=f"acme/{name}"))
+            np.testing.assert_allclose(result.vectors, [vector_of("x", name)], atol=1e-6)
+    assert [len(provider.batches) for provider in providers.values()] == [1, 1]
+
+
+async def test_what_a_fallback_model_answered_is_kept_as_its_own() -> None:
+    large, small = model("a", name="acme/large"), model("b", name="acme/small")
+    providers = {
+        "a": ScriptedProvider(space="large", steps=[fail_once(UpstreamRejected("no"))]),
+        "b": ScriptedProvider(space="small"),
+    }
+    bench = Bench([large, small], providers, cache=DictCache())
+    asked = structs.replace(request("x"), model="acme/large")
+    for wished, space in (
+        (structs.replace(asked, fallback_model="acme/small"), "small"),
+        (asked, "large"),
+        (structs.replace(asked, model="acme/small"), "small"),
+    ):
+        np.testing.assert_allclose((await bench.embed(wished)).vectors, [vector_of("x", space)], atol=1e-6)
+    assert [len(provider.batches) for provider in providers.values()] == [2, 1]
+
+
+async def test_what_a_route_that_knows_types_answered_is_not_kept_for_every_type() -> None:
+    found = model("plain", "typed")
+    plain, typed = found.routes
+    typed = dataclasses.replace(typed, query_prefix="query: ", document_prefix="document: ")
+    mixed = dataclasses.replace(found, routes=(plain, typed))
+    down = [fail_once(UpstreamRejected("no"))] * 2
+    providers = {"plain": ScriptedProvider(steps=down), "typed": ScriptedProvider()}
+    bench = Bench([mixed], providers, cache=DictCache())
+    for kind in ("query", "document"):
+        result = await bench.embed(request("x", input_type=kind))
+        np.testing.assert_allclose(result.vectors, [vector_of(f"{kind}: x")], atol=1e-6)
+
+
+async def test_routes_whose_vectors_differ_in_size_do_not_find_each_others() -> None:
+    found = model("a", "b", matryoshka=False)
+    wide, narrow = found.routes
+    narrow = dataclasses.replace(narrow, dims=dataclasses.replace(narrow.dims, default=4, minimum=4, maximum=4))
+    mixed = dataclasses.replace(found, routes=(wide, narrow))
+    bench = Bench([mixed], {"a": ScriptedProvider(), "b": ScriptedProvider(dim=4)}, cache=DictCache())
+    for provider, size in (("a", DIM), ("b", 4), ("a", DIM)):
+        result = await bench.embed(request("x", provider=provider))
+        assert result.vectors.shape == (1, size)

@@ -186,6 +186,7 @@ def test_items_with_and_without_an_index_are_garbled() -> None:
         ('{"prompt_tokens": 0, "total_tokens": 9}', 0),
         ('{"prompt_tokens": null, "total_tokens": 9}', 9),
         ('{"prompt_tokens": -1}', None),
+        ('{"prompt_tokens": 9223372036854775808}', None),
         ('{"prompt_tokens": 5, "cost": 1e-9, "prompt_tokens_details": {}}', 5),
     ],
 )

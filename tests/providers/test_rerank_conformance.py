@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from embedgate.catalog import Catalog
 from embedgate.core import errors
 from embedgate.core.errors import InvalidInput, UpstreamError, UpstreamGarbled, UpstreamRejected
 from embedgate.core.models import DimRange, Route
 from embedgate.core.types import RerankReply, RerankRequest
+from embedgate.engine.rerank_weight import cut
 from embedgate.providers import hosts
-from embedgate.settings import TransportSettings
+from embedgate.settings import LimitSettings, TransportSettings
 from embedgate.transport import Endpoint, HttpDriver
 from upstream import Answer, Upstream, running_upstream
 
@@ -50,6 +53,9 @@ CASES = (
         (
             (meta(search_units=2), {}, None, 2),
             (meta(input_tokens=31), {}, 31, None),
+            (meta(search_units=0.5), {}, None, 1),
+            (meta(search_units=-1), {}, None, None),
+            (meta(search_units=1e300, input_tokens=1e300), {}, None, None),
             ({"results": results()}, {}, None, None),
         ),
     ),
@@ -57,7 +63,11 @@ CASES = (
         "voyage",
         "/v1/rerank",
         {**_WANTED, "truncation": False, "return_documents": False},
-        (({"object": "list", "data": results(), "model": "m-1", "usage": {"total_tokens": 26}}, {}, 26, None),),
+        (
+            ({"object": "list", "data": results(), "model": "m-1", "usage": {"total_tokens": 26}}, {}, 26, None),
+            ({"data": results(), "usage": {"total_tokens": 2**63}}, {}, None, None),
+            ({"data": results(), "usage": {"total_tokens": -3}}, {}, None, None),
+        ),
     ),
     Case(
         "jina",
@@ -78,7 +88,11 @@ CASES = (
             "return_text": False,
             "truncate": False,
         },
-        ((results("score"), {}, None, None), (results("score"), {"x-compute-tokens": "19"}, 19, None)),
+        (
+            (results("score"), {}, None, None),
+            (results("score"), {"x-compute-tokens": "19"}, 19, None),
+            (results("score"), {"x-compute-tokens": "9" * 5_000}, None, None),
+        ),
     ),
     Case(
         "vllm",
@@ -235,6 +249,20 @@ async def test_cohere_is_told_to_cut_no_document_and_gets_no_query_that_it_would
         await rerank(driver, case, RerankRequest("any", "q" * 2_049, ("short",)))
     assert caught.value.param == "query"
     await driver.aclose()
+
+
+def test_a_model_that_reads_all_documents_together_gets_them_in_one_call_whatever_the_settings_permit() -> None:
+    most = 2_048
+    LimitSettings(max_documents=most)
+    with pytest.raises(ValidationError, match=f"less than or equal to {most}"):
+        LimitSettings(max_documents=most + 1)
+    listwise = [model for model in Catalog.builtin().models() if "Reads all documents together" in (model.note or "")]
+    assert len(listwise) == 2
+    documents = ("a document of some length " * 40,) * most
+    for model in listwise:
+        for route in model.routes:
+            request = RerankRequest(model.id, "which?", documents)
+            assert cut(request, TABLE[route.provider].adapt(route).limits) == [request]
 
 
 async def test_a_provider_that_is_not_known_to_order_documents_is_not_asked(upstream: Upstream) -> None:

@@ -1,7 +1,7 @@
 """What providers send is answered as it came; what we add to it is where the dialects have room for it."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -53,7 +53,7 @@ def body_of(messages: list[dict[str, Any]]) -> bytes:
 
 
 def stream_of(*pieces: bytes | GatewayError, content_type: str = "text/event-stream") -> ChatStream:
-    async def following() -> AsyncIterator[bytes]:
+    async def following() -> AsyncGenerator[bytes, None]:
         for piece in pieces:
             if isinstance(piece, GatewayError):
                 raise piece

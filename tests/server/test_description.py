@@ -14,6 +14,7 @@ import pytest_asyncio
 from chat_upstream import ChatUpstream, running_chat_upstream
 from embedgate.config import Loaded, Secrets
 from embedgate.core import errors
+from embedgate.core.access import Rate
 from embedgate.core.errors import AccessError, GatewayError, RequestError, UpstreamError
 from embedgate.providers import fake
 from embedgate.server.admin.table import TABLE
@@ -21,6 +22,7 @@ from embedgate.server.app import Application
 from embedgate.server.describe.document import document
 from embedgate.server.describe.errors import error_samples
 from embedgate.server.describe.page import page
+from embedgate.server.dialects import openai as openai_dialect
 from embedgate.server.dialects import ziri as ziri_dialect
 from embedgate.settings import LocalSettings, ProviderSettings, Settings, StorageSettings
 from embedgate.wiring import Gateway, open_gateway
@@ -202,6 +204,15 @@ def check(described: dict[str, Any], schema: dict[str, Any], value: Any) -> None
     jsonschema.Draft202012Validator({**schema, "components": {"schemas": strict}}).validate(value)
 
 
+async def test_where_a_caller_stands_is_told_as_described(described: dict[str, Any]) -> None:
+    rate = Rate(60, 59, 0.9874, 100_000, 0, 59.99951)
+    for dialect in (openai_dialect, ziri_dialect):
+        told = {name.decode(): value.decode() for name, value in dialect.headers(f"req_{0:032x}", rate)}
+        del told["content-type"]
+        for name, value in told.items():
+            assert re.search(described["components"]["headers"][name]["schema"]["pattern"], value), (name, value)
+
+
 async def test_real_answers_are_as_described(
     application: Application, gateway: Gateway, described: dict[str, Any]
 ) -> None:
@@ -340,6 +351,42 @@ CHATS_REFUSED: list[dict[str, Any]] = [
     {"allow_space_change": "yes"},
     {"provider": "openai"},
 ]
+TWO = ["a", "b"]
+RANKINGS_ACCEPTED: list[dict[str, Any]] = [
+    {},
+    {"top_n": 1, "return_documents": True, "user": "u"},
+    {"top_n": 3, "parameters": {"top_n": 2, "return_documents": None}},
+    {"top_n": None, "return_documents": None, "user": None, "provider": None, "parameters": None, "input": None},
+    {"documents": ["a", {"text": "b"}]},
+    {"query": None, "documents": None, "input": {"query": "q", "documents": TWO}},
+    {"provider": {"routing": {"type": "order", "providers": ["cohere"]}, "fallback": "cohere/rerank-v3.5"}},
+]
+RANKINGS_REFUSED: list[dict[str, Any]] = [
+    {"model": None},
+    {"query": None},
+    {"query": ""},
+    {"query": ["q"]},
+    {"documents": None},
+    {"documents": []},
+    {"documents": "a"},
+    {"documents": ["a", ""]},
+    {"documents": ["a", None]},
+    {"documents": ["a", {"text": ""}]},
+    {"documents": ["a", {"title": "b"}]},
+    {"documents": ["a", {"text": "b", "title": "c"}]},
+    {"documents": ["a"] * 1001},
+    {"input": {"query": "q", "documents": TWO}},
+    {"query": None, "documents": None, "input": {"query": "q"}},
+    {"query": None, "documents": None, "input": "q"},
+    {"query": None, "documents": None, "input": {"query": "q", "documents": TWO, "top_n": 1}},
+    {"top_n": 0},
+    {"top_n": "1"},
+    {"parameters": {"top_k": 1}},
+    {"return_documents": 1},
+    {"user": 5},
+    {"max_chunks_per_doc": 1},
+]
+RANKING = {"model": "cohere/rerank-v4.0-fast", "query": "q", "documents": TWO}
 CHAT = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}
 
 
@@ -348,6 +395,7 @@ CHAT = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": 
     [
         ("/v1/embeddings", "EmbeddingsRequest", {"model": MODEL.id, "input": "a"}, ACCEPTED, REFUSED),
         ("/v1/chat/completions", "ChatRequest", CHAT, CHATS_ACCEPTED, CHATS_REFUSED),
+        ("/v1/rerank", "RerankRequest", RANKING, RANKINGS_ACCEPTED, RANKINGS_REFUSED),
     ],
 )
 async def test_the_gateway_and_the_schema_of_requests_agree(

@@ -247,6 +247,13 @@ async def test_how_a_route_is_doing_is_told(user: Api) -> None:
     assert cheap["health"]["last_failure_at"].endswith("Z")
 
 
+async def test_a_model_is_shown_by_every_name_that_requests_may_give_it(user: Api) -> None:
+    for name in ("acme/encoder", "encoder", "ACME/Encoder", "acme%2Fencoder"):
+        assert (await user("GET", f"/v1/models/{name}"))["id"] == "acme/encoder"
+    for name in ("", "acme", "acme/encoder/", "elsewhere", "%00", "%FF"):
+        assert (await user("GET", f"/v1/models/{name}", status=404))["error"]["code"] == "model_not_found"
+
+
 async def test_strangers_see_no_model(user: Api) -> None:
     for target in ("/v1/models", "/v1/models/acme/encoder", "/v1/models?action=painting"):
         assert (await user.with_key("").reply("GET", target)).status == 401

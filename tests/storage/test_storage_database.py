@@ -15,6 +15,7 @@ from alembic.script import ScriptDirectory
 from embedgate.core.errors import ConfigError, InternalError
 from embedgate.storage import migrations, schema
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
+from embedgate.storage.reports import SqlReports
 from embedgate.storage.schema import REVISION
 
 OPEN = """
@@ -75,6 +76,27 @@ def test_opening_again_changes_nothing(tmp_path: Path, database: Database) -> No
     again = open_database(tmp_path)
     with again.read() as connection:
         assert connection.execute(sa.select(schema.users.c.name)).scalars().all() == ["n"]
+    again.close()
+
+
+def test_entries_of_an_older_version_are_kept_and_are_of_embeddings(tmp_path: Path) -> None:
+    open_database(tmp_path).close()
+    old = sqlite3.connect(tmp_path / DATABASE_FILE)
+    for name in ("action", "output_tokens"):  # what 0004 added
+        old.execute(f"ALTER TABLE ledger DROP COLUMN {name}")
+    columns = [name for _, name, *_ in old.execute("PRAGMA table_info(ledger)") if name != "id"]
+    values = dict.fromkeys(columns, 0) | {"request_id": "req_old", "user_id": "u", "tokens": 7, "outcome": "ok"}
+    places = ", ".join(f":{name}" for name in columns)
+    old.execute(f"INSERT INTO ledger ({', '.join(columns)}) VALUES ({places})", values)
+    old.execute("UPDATE alembic_version SET version_num = '0003'")
+    old.commit()
+    old.close()
+    again = open_database(tmp_path)
+    entry = SqlReports(again).entry("req_old")
+    assert entry is not None
+    assert (entry.action, entry.tokens, entry.output_tokens) == ("embedding", 7, 0)
+    (row,) = SqlReports(again).usage(by=["action"])
+    assert (row.group, row.requests, row.tokens, row.output_tokens) == (("embedding",), 1, 7, 0)
     again.close()
 
 

@@ -1,6 +1,6 @@
 """The answers to a chat completion: whole, or as a stream. What providers sent is in them byte for byte."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from msgspec import Struct
 
@@ -31,5 +31,5 @@ class ChatStream(Struct, frozen=True):
     model: str
     provider: str
     content_type: str
-    pieces: AsyncIterator[bytes]
+    pieces: AsyncGenerator[bytes, None]
     rate: Rate | None = None

@@ -12,7 +12,7 @@ from typing import Any
 from embedgate.core.access import AuditEvent, Caller, Decision, Question, Rate
 from embedgate.core.clock import ms_of, utc_now
 from embedgate.core.errors import GatewayError, NotPermitted
-from embedgate.core.models import Action, Model
+from embedgate.core.models import Action, Model, Price
 from embedgate.core.ports import AuditTrail, PolicyDecider
 from embedgate.core.types import (
     AnyRequest,
@@ -107,7 +107,7 @@ class Admission:
             if position % _DECISIONS_PER_TURN == 0:
                 await asyncio.sleep(0)
             route = candidate.route
-            weighed = Weighed(candidate, 1, route.price.picodollars_per_token if route.price else 0, route.dims.default)
+            weighed = Weighed(candidate, 1, _least_cost_picodollars(route.price), route.dims.default)
             if decide(self._question(calls[candidate.model.action], weighed, now, day, month)).is_permitted:
                 found.append(candidate)
         return found
@@ -180,6 +180,13 @@ class Admission:
                 detail={"errors": "; ".join(decision.errors)[:1000]} if decision.errors else {},
             )
         )
+
+
+def _least_cost_picodollars(price: Price | None) -> int:
+    """The price of the least request: a token in, and one out or a search, where these have a price."""
+    if price is None:
+        return 0
+    return price.picodollars_per_token + (price.output_picodollars_per_token or 0) + (price.picodollars_per_search or 0)
 
 
 _WISHES = {"embedding": "embedding with", "completion": "chat with", "rerank": "ranking with"}

@@ -70,10 +70,10 @@ class Visit:
     """One request at one route, with what is repeated there.
 
     `is_spent` says that nothing more is to be got there, `answered_by` who answered: another route, if that was asked
-    beside and was quicker. `is_kept`: answers may be kept under the keys that the request has now.
+    beside and was quicker.
     """
 
-    __slots__ = ("_journey", "_made", "answered_by", "attempts", "candidate", "is_kept", "is_spent", "state")
+    __slots__ = ("_journey", "_made", "answered_by", "attempts", "candidate", "is_spent", "state")
 
     def __init__(self, journey: "Journey", candidate: Candidate, state: RouteState, made: int) -> None:
         """made: attempts at this route before. Use `Journey.next`."""
@@ -83,7 +83,6 @@ class Visit:
         self.candidate = self.answered_by = candidate
         self.state = state
         self.is_spent = made > 0
-        self.is_kept = True
 
     def until_s(self) -> float:
         """When one attempt has had its time: earlier than the request, where that can still go elsewhere."""

@@ -16,8 +16,8 @@ async def cover(call: Call[Any]) -> None:
         await call.hold.cover(call.held_picodollars + call.wasted_picodollars)
 
 
-def charge(call: Call[EmbedRequest], candidate: Candidate, outcome: Outcome) -> None:
-    """Add what the provider bills to the call, right or wrong its answer."""
+def charge(call: Call[EmbedRequest], candidate: Candidate, outcome: Outcome, *, in_vain: bool = False) -> None:
+    """Add what the provider bills to the call, right or wrong its answer. in_vain: nobody will use it, right or not."""
     call.upstream_s += outcome.upstream_s
     if not outcome.billed:
         return
@@ -25,12 +25,12 @@ def charge(call: Call[EmbedRequest], candidate: Candidate, outcome: Outcome) -> 
     if spend is None:
         spend = Spend(candidate)
         call.spends.append(spend)
-    cost = cost_at(candidate, outcome.billed)
     spend.tokens += outcome.billed
     spend.tokens_estimated |= outcome.is_estimated
-    spend.cost_picodollars += cost
-    if outcome.error is not None:
-        call.wasted_picodollars += cost
+    spend.cost_picodollars += cost_at(candidate, outcome.billed)
+    in_vain |= outcome.error is not None
+    used = 0 if in_vain else sum(outcome.tokens)
+    call.wasted_picodollars += cost_at(candidate, outcome.billed - used)
 
 
 def cost_at(candidate: Candidate, tokens: int) -> int:

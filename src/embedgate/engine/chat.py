@@ -25,6 +25,8 @@ from embedgate.settings import UpstreamSettings
 _LAST_WORD = b"[DONE]"
 """Near the end of a stream it says that nothing follows: clients stop reading there."""
 _LAST_BYTES = 32
+_GRACE_S = 0.5
+"""The provider's own words about a deadline that has passed are better than ours, so it has the time to say them."""
 
 
 class ChatServed(Struct, frozen=True):
@@ -77,7 +79,7 @@ class Completer:
         """
         if out is None:
             return await self._complete(call, candidates, None)
-        async with out.while_wanted(call.deadline_s):
+        async with out.while_wanted(call.deadline_s + _GRACE_S):
             return await self._complete(call, candidates, out)
 
     async def _complete(

@@ -33,7 +33,11 @@ class Plans(Protocol):
     """What the planning stage does for this one."""
 
     async def enter(self, call: Call[EmbedRequest], candidate: Candidate, progress: Progress) -> None:
-        """Look up what is known of a candidate's space."""
+        """Look up what is known of a candidate's vectors."""
+        ...
+
+    def identity(self, call: Call[EmbedRequest], candidate: Candidate) -> tuple[str, ...]:
+        """What must be equal for the vectors of two candidates to stand for each other."""
         ...
 
     def cut(self, request: EmbedRequest, rows: Sequence[int], candidate: Candidate) -> list[Part]:
@@ -88,18 +92,16 @@ class Executor:
         """
         progress = Progress(len(call.request.inputs), call.request.dim)
         journey = Journey(call, candidates, self._states, self._settings, self._probe)
-        entered = keyed = journey.first  # what is known of it is looked up also if it may not be asked now
+        entered = journey.first  # what is known of it is looked up also if it may not be asked now
         await plans.enter(call, entered, progress)
         await cover(call)  # also for what is found instead of asked for: that may cost as much
         if not progress.missing():
             return progress.served(entered)
         while (visit := await journey.next()) is not None:
             if visit.candidate is not entered:
-                entered, keys = visit.candidate, progress.keys
+                entered = visit.candidate
                 await plans.enter(call, entered, progress)
-                keyed = keyed if progress.keys is keys else entered
                 await cover(call)
-            visit.is_kept = entered.route.precision == keyed.route.precision
             try:
                 await self._run(call, visit, progress, plans)
             except UpstreamError as error:
@@ -149,7 +151,7 @@ class Executor:
         outcome = Outcome(error=InternalError("The gateway stopped before the provider answered."))
         try:
             outcome = await self._attempts(call, visit, part, plans)
-            if progress.keys is not None and visit.is_kept:
+            if progress.keys is not None:
                 await plans.remember(call, visit.candidate, [progress.keys[row] for row in part.rows], outcome)
         finally:  # what has landed is no longer joined, so it must be in the cache by then
             if flight is not None:
@@ -186,7 +188,7 @@ class Executor:
         if gatherer is not None and not call.request.options:
             return candidate, await gatherer(Work(part.batch, plans.signature(call, part), deadline_s))
         if self._settings.hedge and visit.others() and (after_s := visit.state.p95_s) is not None:
-            return await self._hedge(call, visit, part, plans.cut, after_s)
+            return await self._hedge(call, visit, part, plans, after_s)
         return candidate, await asker(part.batch, deadline_s)
 
     async def _ask_route(self, candidate: Candidate, batch: Batch, deadline_s: float) -> Outcome:

@@ -7,12 +7,12 @@ before, and every second call comes out of the budget of further attempts of its
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from embedgate import metrics
-from embedgate.core.errors import GatewayError, InvalidInput, UpstreamError, UpstreamTimeout
+from embedgate.core.errors import GatewayError, InvalidInput, UpstreamError
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import Batch, Call, Candidate, EmbedRequest, Part
 from embedgate.engine.ask import Outcome
@@ -22,8 +22,18 @@ from embedgate.engine.tokens import count_aside
 
 Ask = Callable[[Candidate, Batch, float], Awaitable[Outcome]]
 """One call to a candidate's route: batch, and deadline on the monotonic clock."""
-Cut = Callable[[EmbedRequest, Sequence[int], Candidate], list[Part]]
-"""Cuts rows of a request into parts for a candidate's route."""
+
+
+class Plans(Protocol):
+    """What the planning stage does for this one."""
+
+    def identity(self, call: Call[EmbedRequest], candidate: Candidate) -> tuple[str, ...]:
+        """What must be equal for the vectors of two candidates to stand for each other."""
+        ...
+
+    def cut(self, request: EmbedRequest, rows: Sequence[int], candidate: Candidate) -> list[Part]:
+        """Cut rows into parts for the candidate's route."""
+        ...
 
 
 class _Runner(Struct, frozen=True):
@@ -44,7 +54,7 @@ class Hedger:
         self._tokenizers = tokenizers
 
     async def __call__(
-        self, call: Call[EmbedRequest], visit: Visit, part: Part, cut: Cut, after_s: float
+        self, call: Call[EmbedRequest], visit: Visit, part: Part, plans: Plans, after_s: float
     ) -> tuple[Candidate, Outcome]:
         """The outcome of a part, and who gave it. What the other call costs is charged already.
 
@@ -54,7 +64,7 @@ class Hedger:
         runners = [first]
         try:
             await asyncio.wait([first.task], timeout=after_s)
-            second = None if first.task.done() else await self._second(call, visit, part, cut)
+            second = None if first.task.done() else await self._second(call, visit, part, plans)
             if second is None:
                 return first.candidate, await first.task
             candidate, batch, cost_picodollars = second
@@ -62,12 +72,12 @@ class Hedger:
                 if not first.task.done():
                     runners.append(self._start(candidate, batch, visit.until_s()))
                 winner = await _winner(runners)
+                lost = [(runner, await self._given_up(visit, runner)) for runner in runners if runner is not winner]
             finally:
                 call.wasted_picodollars -= cost_picodollars
-            for runner in runners:
-                if runner is not winner:
-                    await self._give_up(call, visit, runner)
-                    metrics.hedged(is_won=winner is not first)
+            for runner, outcome in lost:  # at once: what is not held any more must be charged
+                charge(call, runner.candidate, outcome, in_vain=True)
+                metrics.hedged(is_won=winner is not first)
             return winner.candidate, winner.task.result()
         finally:
             await _end(runners)
@@ -77,55 +87,46 @@ class Hedger:
         return _Runner(candidate, batch, time.monotonic(), task)
 
     async def _second(
-        self, call: Call[EmbedRequest], visit: Visit, part: Part, cut: Cut
+        self, call: Call[EmbedRequest], visit: Visit, part: Part, plans: Plans
     ) -> tuple[Candidate, Batch, int] | None:
         """Who can be asked beside, for what, and how much more that may cost, which is held; None if nobody can."""
+        wanted = plans.identity(call, visit.candidate)
         for candidate, state in visit.others():
-            if not _are_alike(visit.candidate, candidate):
+            if plans.identity(call, candidate) != wanted:
                 continue
             try:
-                parts = cut(call.request, part.rows, candidate)
+                parts = plans.cut(call.request, part.rows, candidate)
             except InvalidInput:
                 continue
-            if len(parts) > 1 or parts[0].batch.expected_dim != part.batch.expected_dim or not state.may_retry():
+            if len(parts) > 1 or not state.may_retry():
                 continue
             batch = parts[0].batch
             # Either of the two may be given up, and either may be the dearer one.
-            costs = [await self._cost(visit.candidate, part.batch), await self._cost(candidate, batch)]
-            call.wasted_picodollars += max(costs)
+            cost_picodollars = max(await self._cost(visit.candidate, part.batch), await self._cost(candidate, batch))
+            call.wasted_picodollars += cost_picodollars
             try:
                 await cover(call)
             except GatewayError:
-                call.wasted_picodollars -= max(costs)
+                call.wasted_picodollars -= cost_picodollars
                 return None
-            return candidate, batch, max(costs)
+            return candidate, batch, cost_picodollars
         return None
 
     async def _cost(self, candidate: Candidate, batch: Batch) -> int:
         counted = await count_aside(batch.inputs, candidate.route, self._tokenizers)
         return cost_at(candidate, counted.total)
 
-    async def _give_up(self, call: Call[EmbedRequest], visit: Visit, runner: _Runner) -> None:
-        """End a call whose answer is not needed any more, and charge for it."""
-        late = UpstreamTimeout(f"{runner.candidate.route.provider} was slower than another route")
+    async def _given_up(self, visit: Visit, runner: _Runner) -> Outcome:
+        """What a call whose answer is not needed any more came to, after it has ended."""
         if runner.task.done():
-            outcome = runner.task.result()
-            charge(call, runner.candidate, replace(outcome, vectors=None, error=outcome.error or late))
-            return
+            return runner.task.result()
         await _end([runner])
         spent_s = time.monotonic() - runner.began_s
         metrics.provider_call(runner.candidate.route.provider, "given_up", len(runner.batch.inputs), spent_s)
         if runner.candidate is visit.candidate:
             visit.state.outrun(spent_s)
         tokens = (await count_aside(runner.batch.inputs, runner.candidate.route, self._tokenizers)).each
-        outcome = Outcome(None, tokens, is_estimated=True, billed=sum(tokens), upstream_s=spent_s, error=late)
-        charge(call, runner.candidate, outcome)
-
-
-def _are_alike(one: Candidate, other: Candidate) -> bool:
-    """Whether two routes give vectors that may stand beside each other, and are kept under the same keys."""
-    is_known = one.model.space is not None or one.model.id == other.model.id
-    return is_known and one.model.space == other.model.space and one.route.precision == other.route.precision
+        return Outcome(None, tokens, is_estimated=True, billed=sum(tokens), upstream_s=spent_s)
 
 
 async def _winner(runners: Sequence[_Runner]) -> _Runner:

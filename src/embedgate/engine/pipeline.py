@@ -5,7 +5,7 @@ Work that has begun runs to its end as an owned task, even when the caller leave
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -69,7 +69,7 @@ class Stages(Generic[RequestT, AnsweredT]):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What can be asked for, with the models and providers of one moment. `chat`: by where the pieces of a stream go."""
+    """What can be asked for, with the models and providers of one moment. `chat`: by where a stream is to go."""
 
     embedding: Stages[EmbedRequest, Served]
     chat: Callable[[HandOver | None], Stages[ChatRequest, ChatServed]]
@@ -208,7 +208,7 @@ class Pipeline:
             raise InternalError("An answered request left no entry.")
         return Done(answered, entry, _timing(call), self._admit.rate(call.caller))
 
-    async def _pieces(self, serving: asyncio.Task[Done[ChatServed]], out: HandOver) -> AsyncIterator[bytes]:
+    async def _pieces(self, serving: asyncio.Task[Done[ChatServed]], out: HandOver) -> AsyncGenerator[bytes, None]:
         """What is handed over; at the end, which is known when the entry is in the ledger, the last word."""
         try:
             while piece := await out.take():

@@ -41,33 +41,56 @@ class Planner:
         self._scope = scope
 
     async def enter(self, call: Call[EmbedRequest], candidate: Candidate, progress: Progress) -> None:
-        """Go on with a candidate: look up what the cache knows of its space, unless that has been done.
+        """Go on with a candidate: look up what the cache knows of its vectors, unless that has been done."""
+        if progress.enter(candidate, self._width(call.request, candidate)):
+            call.wasted_picodollars = sum(spend.cost_picodollars for spend in call.spends)  # vectors of another space
+        identity = self.identity(call, candidate)
+        if not call.request.options and identity != progress.identity:
+            await self._look_up(call.request, candidate, identity, progress)
+
+    def identity(self, call: Call[EmbedRequest], candidate: Candidate) -> tuple[str, ...]:
+        """What makes a vector what it is beside its input, and whose it is.
+
+        Where it is equal, a candidate's vectors may be kept under the same keys, and asked for in each other's place.
+        """
+        request, route = call.request, candidate.route
+        is_typed = bool(route.input_types or route.query_prefix or route.document_prefix)
+        return (
+            self._owner(call.caller),
+            candidate.model.id,
+            candidate.model.space or "",
+            route.precision,
+            str(self._width(request, candidate)),
+            (request.input_type or "") if is_typed else "",
+            request.truncate,
+        )
+
+    async def _look_up(
+        self, request: EmbedRequest, candidate: Candidate, identity: tuple[str, ...], progress: Progress
+    ) -> None:
+        """Find the keys of all inputs, and what is kept of those that have no vector yet.
 
         A large request leaves the event loop to others in between.
         """
-        request = call.request
-        dim = upstream_dim(request.dim, candidate, self._is_kept_whole(request, candidate))
-        if not progress.enter(candidate, dim or candidate.route.dims.default):
-            return
-        call.wasted_picodollars = sum(spend.cost_picodollars for spend in call.spends)  # vectors of another space
-        if request.options:
-            return
-        cache = None if request.cache == "no-store" or dim is not None else self._cache
-        parts = self._key_parts(call, candidate, dim)
+        is_whole = self._upstream_dim(request, candidate) is None
+        cache = self._cache if is_whole and request.cache == "store" else None
         keys: list[bytes] = []
-        hits = 0
+        hits = misses = 0
         for start in range(0, len(request.inputs), INPUTS_PER_TURN):
             if start:
                 await asyncio.sleep(0)
-            turn = [fingerprint(parts, item) for item in request.inputs[start : start + INPUTS_PER_TURN]]
-            keys += turn
-            for row, found in enumerate(cache.get_many(turn) if cache is not None else (), start):
-                if found is not None:
-                    progress.reuse(row, found.vector, found.tokens, found.is_truncated)
+            keys += [fingerprint(identity, item) for item in request.inputs[start : start + INPUTS_PER_TURN]]
+            rows = [row for row in range(start, len(keys)) if progress.lacks(row)] if cache is not None else []
+            found = cache.get_many([keys[row] for row in rows]) if cache is not None else []
+            for row, kept in zip(rows, found, strict=True):
+                if kept is None:
+                    misses += 1
+                else:
+                    progress.reuse(row, kept.vector, kept.tokens, kept.is_truncated)
                     hits += 1
-        progress.keys = tuple(keys)
+        progress.keys, progress.identity = tuple(keys), identity
         if cache is not None:
-            metrics.looked_up(hits, len(keys) - hits)
+            metrics.looked_up(hits, misses)
 
     async def remember(
         self, call: Call[EmbedRequest], candidate: Candidate, keys: Sequence[bytes], outcome: Outcome
@@ -105,7 +128,7 @@ class Planner:
         """
         route = candidate.route
         inputs = self._prepared(request, rows, route)
-        dim = upstream_dim(request.dim, candidate, self._is_kept_whole(request, candidate))
+        dim = self._upstream_dim(request, candidate)
         template = Batch(
             inputs=(),
             expected_dim=dim or route.dims.default,
@@ -125,23 +148,24 @@ class Planner:
             for start, end in zip(starts, ends, strict=True)
         ]
 
+    def _width(self, request: EmbedRequest, candidate: Candidate) -> int:
+        """How many numbers the vectors have that a candidate is asked for."""
+        return self._upstream_dim(request, candidate) or candidate.route.dims.default
+
+    def _upstream_dim(self, request: EmbedRequest, candidate: Candidate) -> int | None:
+        """The size to ask a route for; None means its native one, which is shortened afterwards if need be.
+
+        Resolve has left out the routes where neither is sound.
+        """
+        dim, route = request.dim, candidate.route
+        if dim is None or dim == route.dims.default or self._is_kept_whole(request, candidate):
+            return None
+        return dim if route.accepts_dim and dim in route.dims else None
+
     def _is_kept_whole(self, request: EmbedRequest, candidate: Candidate) -> bool:
         """Whether the full-size vector is asked for, so that every smaller one can be cut from what is kept of it."""
         is_kept = self._cache is not None and request.cache != "no-store" and not request.options
         return is_kept and candidate.model.is_matryoshka and candidate.model.cuts_exactly
-
-    def _key_parts(self, call: Call[EmbedRequest], candidate: Candidate, dim: int | None) -> tuple[str, ...]:
-        """What goes into the key of each input beside itself: everything that changes its vector, and whose it is."""
-        request, route = call.request, candidate.route
-        is_typed = bool(route.input_types or route.query_prefix or route.document_prefix)
-        return (
-            self._owner(call.caller),
-            candidate.model.space or candidate.model.id,
-            route.precision,
-            str(dim or ""),
-            (request.input_type or "") if is_typed else "",
-            request.truncate,
-        )
 
     def _owner(self, caller: Caller) -> str:
         """Whose texts the caller's are: those of equal owners may be joined and found by each other."""
@@ -180,14 +204,3 @@ class Planner:
             batch_bytes += size
         ends.append(len(inputs))
         return ends
-
-
-def upstream_dim(dim: int | None, candidate: Candidate, is_kept_whole: bool) -> int | None:
-    """The size to ask a route for; None means its native one, which is shortened afterwards if need be.
-
-    Resolve has left out the routes where neither is sound.
-    """
-    route = candidate.route
-    if dim is None or dim == route.dims.default or is_kept_whole:
-        return None
-    return dim if route.accepts_dim and dim in route.dims else None

@@ -12,7 +12,10 @@ class Progress:
     """The rows of one request, all of one space at any time: entering another space throws them away."""
 
     def __init__(self, n: int, dim: int | None) -> None:
-        """n: inputs of the request. dim: the size asked for, None for the model's own."""
+        """n: inputs of the request. dim: the size asked for, None for the model's own.
+
+        `keys` are those that the inputs have at the candidate of the moment, made with its `identity`.
+        """
         self._n = n
         self._dim = dim
         self._place: tuple[str | None, int] = (None, 0)
@@ -26,6 +29,7 @@ class Progress:
         self._truncated: set[int] = set()
         self._is_estimated = False
         self.keys: tuple[bytes, ...] | None = None
+        self.identity: tuple[str, ...] = ()
 
     def enter(self, candidate: Candidate, width: int) -> bool:
         """Go on with a candidate whose answers have `width` numbers. True if that begins anew, in another space."""
@@ -41,6 +45,10 @@ class Progress:
         if self._block is not None:
             return []
         return [position for position, row in enumerate(self._rows) if row is None]
+
+    def lacks(self, row: int) -> bool:
+        """Whether that position has no vector yet."""
+        return self._block is None and self._rows[row] is None
 
     def fill(
         self, rows: Sequence[int], vectors: Vectors, tokens: Sequence[int], truncated: Sequence[int], is_estimated: bool

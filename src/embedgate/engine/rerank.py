@@ -135,7 +135,7 @@ class Ranker:
             _charge(call, candidate, bill)
             _check(reply, part, candidate)
             outcome = "ok"
-        except UpstreamLimited:
+        except (UpstreamLimited, InvalidInput):
             outcome = None  # it was not called
             raise
         except GatewayError as error:

@@ -69,7 +69,7 @@ def rerank_cost_picodollars(tokens: int, searches: int, price: Price | None) -> 
 async def bill_of(request: RerankRequest, reply: RerankReply, route: Route, tokenizers: Tokenizers) -> Bill:
     """What the answer to a call says that it used, and what we take it to be where it says nothing; and the price."""
     price = route.price
-    tokens, searches = _told(reply.tokens), _told(reply.searches)
+    tokens, searches = reply.tokens, reply.searches
     if searches is None and _bills_searches(price):
         searches = searches_of(request)
     counted = await count(request, route, tokenizers) if tokens is None else tokens
@@ -117,11 +117,6 @@ def cut(request: RerankRequest, limits: BatchLimits) -> list[RerankRequest]:
 
 def _bills_searches(price: Price | None) -> bool:
     return price is not None and price.picodollars_per_search is not None
-
-
-def _told(count: int | None) -> int | None:
-    """What cannot be a count counts as none."""
-    return None if count is None or count < 0 else count
 
 
 def _most_tokens(request: RerankRequest) -> int:

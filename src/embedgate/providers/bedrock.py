@@ -98,7 +98,7 @@ def parse(reply: HttpReply, batch: Batch, route: Route) -> ProviderReply:
     except msgspec.DecodeError as error:
         raise UpstreamGarbled(f"{reply.provider} sent an answer of another shape: {error}") from error
     in_body = body.input_text_token_count if body.input_text_token_count is not None else body.input_token_count
-    return read_embeddings(reply, batch, rows, tokens=int(counted) if counted.isdecimal() else in_body)
+    return read_embeddings(reply, batch, rows, tokens=float(counted) if counted.isdecimal() else in_body)
 
 
 def signer(endpoint: Endpoint) -> Signer | None:

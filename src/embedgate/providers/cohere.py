@@ -19,6 +19,7 @@ from embedgate.transport import (
     classify,
     decode,
     encode,
+    read_count,
     read_embeddings,
     wishes,
 )
@@ -100,7 +101,7 @@ def parse(reply: HttpReply, batch: Batch, _route: Route) -> ProviderReply:
     """
     body = decode(reply, _BODY)
     rows = body.embeddings.base64 or body.embeddings.float or []
-    return read_embeddings(reply, batch, rows, tokens=_whole(_billed(body.meta).input_tokens))
+    return read_embeddings(reply, batch, rows, tokens=_billed(body.meta).input_tokens)
 
 
 def build_rerank(request: RerankRequest, route: Route) -> HttpCall:
@@ -129,14 +130,10 @@ def parse_rerank(reply: HttpReply, _request: RerankRequest, _route: Route) -> Re
     billed = _billed(body.meta)
     return RerankReply(
         tuple((result.index, result.relevance_score) for result in body.results),
-        tokens=_whole(billed.input_tokens),
-        searches=_whole(billed.search_units),
+        tokens=read_count(billed.input_tokens),
+        searches=read_count(billed.search_units),
     )
 
 
 def _billed(meta: _Meta | None) -> _Billed:
     return meta.billed_units if meta and meta.billed_units else _Billed()
-
-
-def _whole(count: float | None) -> int | None:
-    return None if count is None else int(count)

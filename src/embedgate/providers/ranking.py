@@ -11,7 +11,7 @@ import msgspec
 
 from embedgate.core.models import ParamValue, Route
 from embedgate.core.types import RerankReply, RerankRequest
-from embedgate.transport import HttpCall, HttpReply, HttpReranker, decode, encode
+from embedgate.transport import HttpCall, HttpReply, HttpReranker, decode, encode, read_count
 
 
 class _Result(msgspec.Struct, gc=False):
@@ -51,5 +51,5 @@ def parse(reply: HttpReply, _request: RerankRequest, _route: Route) -> RerankRep
     results = body.results if body.results is not None else body.data or []
     return RerankReply(
         tuple((result.index, result.relevance_score) for result in results),
-        tokens=body.usage.total_tokens if body.usage else None,
+        tokens=read_count(body.usage.total_tokens if body.usage else None),
     )

@@ -18,6 +18,7 @@ from embedgate.transport import (
     classify,
     decode,
     encode,
+    read_count,
     read_embeddings,
     wishes,
 )
@@ -78,9 +79,10 @@ def build_rerank(request: RerankRequest, _route: Route) -> HttpCall:
 
 def parse_rerank(reply: HttpReply, _request: RerankRequest, _route: Route) -> RerankReply:
     """The scores as they stand there, and the usage. Raises UpstreamGarbled."""
-    return RerankReply(tuple((rank.index, rank.score) for rank in decode(reply, _RANKS)), tokens=_tokens(reply))
+    scores = tuple((rank.index, rank.score) for rank in decode(reply, _RANKS))
+    return RerankReply(scores, tokens=read_count(_tokens(reply)))
 
 
-def _tokens(reply: HttpReply) -> int | None:
-    counted = reply.headers.get("x-compute-tokens", "")
-    return int(counted) if counted.isdecimal() else None
+def _tokens(reply: HttpReply) -> float | None:
+    told = reply.headers.get("x-compute-tokens", "")
+    return float(told) if told.isdecimal() else None

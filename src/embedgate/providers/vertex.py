@@ -112,7 +112,7 @@ def parse(reply: HttpReply, batch: Batch, route: Route) -> ProviderReply:
         reply,
         batch,
         [item.values for item in items],
-        tokens=None if None in counts else int(sum(count for count in counts if count is not None)),
+        tokens=None if None in counts else sum(count for count in counts if count is not None),
         truncated=tuple(position for position, item in enumerate(items) if item.statistics.truncated),
     )
 

@@ -1,7 +1,7 @@
 """What goes back over the socket: status, headers, and the body whole or in pieces."""
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 from msgspec import Struct
 
@@ -36,7 +36,7 @@ class Answer(Struct, frozen=True):
     headers: Headers
     body: bytes
     pieces: Iterator[bytes] | None = None
-    stream: AsyncIterator[bytes] | None = None
+    stream: AsyncGenerator[bytes, None] | None = None
 
 
 def vector_pieces(result: EmbedResult, encoding_format: str, head: bytes, tail: bytes) -> Iterator[bytes]:

@@ -161,13 +161,15 @@ class Models:
         return _json(request.id, ListedModels("list", tuple(data)))
 
     async def show(self, name: str, request: Request) -> Answer:
-        """One model by its id. Raises UnknownModel, also for one that the caller may not use."""
+        """One model, by its id or bare name. Raises UnknownModel, also for one that the caller may not use."""
         caller = await self._gateway.pipeline.identify(openai.secret(request.headers))
-        for each in await self._gateway.offer(caller, self._address.of(request), name):
-            return _json(request.id, listed_model(each))
-        raise UnknownModel(
-            f"There is no model {name[:200]!r} that this key can use here. See GET /v1/models.", param="model"
-        )
+        known = self._gateway.catalog.find(name)
+        offered = await self._gateway.offer(caller, self._address.of(request), known.id) if known else []
+        if not offered:
+            raise UnknownModel(
+                f"There is no model {name[:200]!r} that this key can use here. See GET /v1/models.", param="model"
+            )
+        return _json(request.id, listed_model(offered[0]))
 
 
 def listed_model(offered: OfferedModel) -> ListedModel:

@@ -1,9 +1,10 @@
 """Runs one request of a dialect and writes its answer to the socket. The only place that turns errors into HTTP."""
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -197,14 +198,15 @@ async def send_answer(send: Send, answer: Answer, refuse: Callable[[Exception], 
 
 
 async def _send_stream(
-    send: Send, answer: Answer, stream: AsyncIterator[bytes], refuse: Callable[[Exception], Answer]
+    send: Send, answer: Answer, stream: AsyncGenerator[bytes, None], refuse: Callable[[Exception], Answer]
 ) -> None:
     await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
     end = b""
     try:
-        async for piece in stream:
-            end = piece
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        async with contextlib.aclosing(stream):
+            async for piece in stream:
+                end = piece
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
     except CallerLeft:
         return
     except Exception as error:

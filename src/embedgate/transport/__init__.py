@@ -5,7 +5,7 @@ from embedgate.transport.driver import HttpDriver
 from embedgate.transport.faults import classify, retry_after_s
 from embedgate.transport.places import Places
 from embedgate.transport.records import Chat, Endpoint, HttpCall, HttpProvider, HttpReply, HttpReranker, Signer
-from embedgate.transport.replies import read_embeddings, read_vector
+from embedgate.transport.replies import read_count, read_embeddings, read_vector
 
 __all__ = [
     "Chat",
@@ -22,6 +22,7 @@ __all__ = [
     "encode",
     "input_type_word",
     "put",
+    "read_count",
     "read_embeddings",
     "read_vector",
     "retry_after_s",

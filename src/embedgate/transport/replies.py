@@ -3,6 +3,7 @@
 A wrong answer is told from a right one here, once for all vendors; what it holds is in no message.
 """
 
+import math
 from array import array
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,14 @@ from embedgate.core.types import Batch, ProviderReply
 from embedgate.core.vectors import Vectors, from_base64
 from embedgate.transport.records import HttpReply
 
+_MOST_COUNTED = 10**9
+"""More than any call uses. What is told beyond it is wrong, and its cost might be more than the ledger can hold."""
+
+
+def read_count(told: float | None) -> int | None:
+    """Tokens or searches that a provider says were used: a part counts as a whole, what cannot be a count as none."""
+    return math.ceil(told) if told is not None and 0 <= told <= _MOST_COUNTED else None
+
 
 def read_embeddings(
     reply: HttpReply,
@@ -22,7 +31,7 @@ def read_embeddings(
     rows: Sequence[msgspec.Raw],
     *,
     positions: list[int | None] | None = None,
-    tokens: int | None = None,
+    tokens: float | None = None,
     model: str | None = None,
     truncated: tuple[int, ...] = (),
     read: Callable[[msgspec.Raw, str], Vectors] | None = None,
@@ -30,11 +39,11 @@ def read_embeddings(
     """Vectors (n, dim) float32 in the order of the inputs, out of one piece of JSON for each.
 
     positions: the input that each row says it is of; without any the rows are taken as they come. tokens: the
-    provider's own count; one that cannot be a count is taken for none. read: reads one row, given the provider's name
-    for messages; `read_vector` if absent.
+    provider's own count, which goes through `read_count`. read: reads one row, given the provider's name for messages;
+    `read_vector` if absent.
     Raises UpstreamGarbled, with what will be on the bill, unless there is one vector for each input, all of one length.
     """
-    counted = tokens if tokens is not None and tokens >= 0 else None
+    counted = read_count(tokens)
     try:
         if len(rows) != len(batch.inputs):
             raise UpstreamGarbled(f"{reply.provider} sent {len(rows)} vectors for {len(batch.inputs)} inputs")

@@ -5,7 +5,7 @@ Owns no route.
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -125,7 +125,7 @@ def headers_of(request_id: str) -> Headers:
     return [*ziri.headers(request_id), (b"cache-control", b"no-store")]
 
 
-async def _pieces(lines: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def _pieces(lines: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
     """The lines joined to pieces, each made on a worker thread: it may come from the database."""
     while piece := await asyncio.to_thread(_piece, lines):
         yield piece

@@ -3,7 +3,7 @@
 Headers and examples are asked of the dialects, so that they cannot drift from the code.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import orjson
 
@@ -186,7 +186,7 @@ def _result() -> ChatResult:
 
 
 def _stream() -> ChatStream:
-    async def events() -> AsyncIterator[bytes]:
+    async def events() -> AsyncGenerator[bytes, None]:
         yield _EVENTS
 
     result = _result()

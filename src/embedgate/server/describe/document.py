@@ -338,7 +338,8 @@ def _model_parameter(model: Model) -> Json:
         "name": "id",
         "in": "path",
         "required": True,
-        "description": "Id of the model. Its slash may be sent as it is, or as `%2F`.",
+        "description": "Id of the model; its slash may be sent as it is, or as `%2F`. A bare name will do where only "
+        "one model has it.",
         "schema": {"type": "string", "minLength": 1},
         "example": model.id,
     }

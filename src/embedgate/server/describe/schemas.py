@@ -176,10 +176,9 @@ def _openai_request(model: Model) -> Json:
 def _rerank_request(limits: LimitSettings) -> Json:
     text: Json = {"type": "string", "minLength": 1}
     document: Json = {"oneOf": [text, {**_object(text=text), "additionalProperties": False}]}
-    asked: Json = {
-        "query": _text("What the documents shall answer.", minLength=1),
-        "documents": _list(document, "What is to be put in order.", minItems=1, maxItems=limits.max_documents),
-    }
+    query = _text("What the documents shall answer.", minLength=1)
+    documents = _list(document, "What is to be put in order.", minItems=1, maxItems=limits.max_documents)
+    both: Json = {**_object(query=query, documents=documents), "additionalProperties": False}
     wanted: Json = {
         "top_n": {
             "type": ["integer", "null"],
@@ -197,9 +196,10 @@ def _rerank_request(limits: LimitSettings) -> Json:
         "required": ["model"],
         "properties": {
             "model": _text("Id of a model that orders documents, as in other requests.", minLength=1),
-            **asked,
+            "query": _or_null(query),
+            "documents": _or_null(documents),
             **wanted,
-            "input": {**_object(**asked), "additionalProperties": False, "description": "Another place for both."},
+            "input": {**_or_null(both), "description": "Another place for query and documents."},
             "parameters": {
                 "type": ["object", "null"],
                 "properties": wanted,
@@ -212,12 +212,25 @@ def _rerank_request(limits: LimitSettings) -> Json:
                 "compare them with a fixed number."
             ),
         },
-        "oneOf": [{"required": ["query", "documents"]}, {"required": ["input"]}],
+        "oneOf": [
+            _given({"query": "string", "documents": "array"}, "input"),
+            _given({"input": "object"}, "query", "documents"),
+        ],
         "additionalProperties": False,
         "description": "An optional field that is null counts as absent. Fields that are not listed are refused by "
-        "name. Nothing is cut: what a model cannot read to its end is refused.",
+        "name.",
         "examples": [{"model": "cohere/rerank-v4.0-fast", "query": EXAMPLE_QUERY, "documents": EXAMPLE_DOCUMENTS}],
     }
+
+
+def _or_null(schema: Json) -> Json:
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def _given(types: dict[str, str], *absent: str) -> Json:
+    """An object that has fields of these types, and others not."""
+    properties = {**types, **dict.fromkeys(absent, "null")}
+    return {"required": [*types], "properties": {name: {"type": kind} for name, kind in properties.items()}}
 
 
 def _steering(fallback: str) -> Json:
@@ -356,15 +369,15 @@ def _ziri_error(errors: DialectErrors) -> Json:
 
 
 def _headers() -> Json:
-    count = r"^(Infinity|\d+)$"
+    count, seconds = r"^(Infinity|\d+)$", r"^\d+(\.\d+)?s$"
     return {
         "x-request-id": _header("Id of this request, in the log and the ledger too.", r"^req_[0-9a-f]{32}$"),
         "x-ratelimit-limit-requests": _header("Requests allowed per minute; `Infinity` without a limit.", count),
         "x-ratelimit-remaining-requests": _header("Requests left in this minute.", count),
-        "x-ratelimit-reset-requests": _header("Time until the number of requests is full again.", r"^\d+(ms|s)$"),
+        "x-ratelimit-reset-requests": _header("Time until the number of requests is full again.", seconds),
         "x-ratelimit-limit-tokens": _header("Tokens allowed per minute; `Infinity` without a limit.", count),
         "x-ratelimit-remaining-tokens": _header("Tokens left in this minute.", count),
-        "x-ratelimit-reset-tokens": _header("Time until the number of tokens is full again.", r"^\d+(ms|s)$"),
+        "x-ratelimit-reset-tokens": _header("Time until the number of tokens is full again.", seconds),
         "x-ratelimit-limit": _header("Requests allowed per minute; `Infinity` without a limit.", count),
         "x-ratelimit-remaining": _header("Requests left in this minute.", count),
         "x-ratelimit-reset": _header("When the number is full again, in unix seconds.", r"^\d+$"),
