@@ -87,6 +87,13 @@ def test_checks_of_vectors_are_off_or_seldom(pause_s: str) -> None:
             config.load(environment={"EMBEDGATE_UPSTREAM__VERIFY_EVERY_S": costly})
 
 
+@pytest.mark.parametrize("setting", ["server.request_timeout_s", "upstream.circuit_wait_s", "upstream.verify_every_s"])
+def test_times_are_finite(setting: str) -> None:
+    section, name = setting.split(".")
+    with pytest.raises(ConfigError, match=setting):
+        config.load(environment={f"EMBEDGATE_{section}__{name}".upper(): "inf"})
+
+
 def test_every_setting_has_a_sentence() -> None:
     infos = list(fields())
     assert len(infos) > 20

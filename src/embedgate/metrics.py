@@ -140,6 +140,11 @@ def route_works(model: str, provider: str, *, works: bool) -> None:
     _works[model, provider] = works
 
 
+def route_forgotten(model: str, provider: str) -> None:
+    """Nothing is known of a route any more."""
+    _works.pop((model, provider), None)
+
+
 def routes_checked(drifted: Mapping[tuple[str, str], bool]) -> None:
     """Whether routes give the vectors that they should, by model and provider: those that were checked last."""
     _drifted.clear()

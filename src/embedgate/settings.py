@@ -4,6 +4,7 @@ How values come in, from a file and the environment, is in `config`.
 """
 
 import ipaddress
+import math
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,13 +26,17 @@ def _check_network(text: str) -> str:
 Network = Annotated[str, AfterValidator(_check_network)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Item = TypeVar("_Item")
 
 
 def _listed(value: object) -> object:
     """One value alone is a list of one."""
-    return (value,) if isinstance(value, (str, Path)) else value
+    if isinstance(value, (str, Path)):
+        return (value,)
+    if not isinstance(value, (list, tuple)):
+        raise ValueError("must be a text or a list of texts")  # noqa: TRY004 - pydantic reports this one
+    return value
 
 
 Listed = Annotated[tuple[_Item, ...], BeforeValidator(_listed)]
@@ -116,7 +121,7 @@ class KeySettings(_Section):
 
 
 def _check_pause(pause_s: float) -> float:
-    if pause_s != 0 and not pause_s >= MIN_VERIFY_PAUSE_S:  # nor is NaN
+    if pause_s != 0 and not MIN_VERIFY_PAUSE_S <= pause_s < math.inf:  # nor is NaN
         raise ValueError(f"must be 0, for no checks, or at least {MIN_VERIFY_PAUSE_S}")
     return pause_s
 
@@ -168,7 +173,7 @@ class UpstreamSettings(_Section):
         description="Calls in a row that fail before a route refuses requests that have no other, if "
         "`upstream.circuit_patience_s` have passed, too.",
     )
-    circuit_patience_s: Annotated[float, Field(ge=0)] = Field(
+    circuit_patience_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         10.0, description="Seconds without one good answer before a route refuses requests that have no other."
     )
     circuit_wait_s: Seconds = Field(

@@ -1,6 +1,7 @@
 """Where a request goes when a route fails, how often it asks, and what it says in the end. Waits are real and tiny."""
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Sequence
 
@@ -9,8 +10,10 @@ import pytest
 from doubles import Bench, DictCache, ScriptedProvider, Step, model
 from embedgate.core.access import Caller
 from embedgate.core.errors import (
+    BudgetExhausted,
     CallerLeft,
     GatewayError,
+    InvalidInput,
     UpstreamBusy,
     UpstreamDenied,
     UpstreamError,
@@ -19,6 +22,7 @@ from embedgate.core.errors import (
     UpstreamLimited,
     UpstreamRejected,
     UpstreamTimeout,
+    UpstreamTooLarge,
 )
 from embedgate.core.models import Route
 from embedgate.core.types import Batch, Call, Candidate, ChatRequest, EmbedRequest, ProviderReply
@@ -28,6 +32,7 @@ from embedgate.settings import UpstreamSettings
 
 QUICK = UpstreamSettings(max_retries=2, retry_wait_s=0.001, circuit_patience_s=0, max_wait_s=0.2)
 FAILED, REJECTED = UpstreamFailed("broke"), UpstreamRejected("no")
+BUSY_NOW = UpstreamBusy("slow down", retry_after_s=0.0)
 
 
 class Script:
@@ -40,10 +45,13 @@ class Script:
         self.candidates = {route.provider: Candidate(found, route) for route in found.routes}
         self._left = {name: list(errors) for name, errors in routes.items()}
         self.asked = ""
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     async def _ask(self, candidate: Candidate) -> str:
         name = candidate.route.provider
         self.asked += name
+        await self.gate.wait()
         error = self._left[name].pop(0) if self._left[name] else None
         if error is not None:
             raise error
@@ -235,11 +243,61 @@ async def test_limits_of_ours_open_no_circuit() -> None:
     assert script.states.of(script.candidates["a"]).is_well
 
 
-async def test_a_route_that_refuses_what_another_answers_is_soon_asked_no_more() -> None:
-    script = Script(a=[REJECTED] * 99, b=[])
-    for _ in range(10):
-        assert await script.run() == "b"
-    assert script.asked == "ab" * 3 + "b" * 7
+async def test_a_provider_that_asks_for_no_wait_at_all_is_waited_for_as_one_that_says_nothing() -> None:
+    script = Script(UpstreamSettings(max_retries=1, retry_wait_s=60.0, max_wait_s=60.0), a=[BUSY_NOW] * 2)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(script.run(time_s=100), 0.05)
+    assert script.asked == "a"
+    script = Script(a=[BUSY_NOW] * 99)
+    for _ in range(2):
+        await script.fails(UpstreamBusy, "slow down")
+    await script.fails(UpstreamBusy, "left alone")
+
+
+@pytest.mark.parametrize("error", [BudgetExhausted("no money"), InvalidInput("is odd"), CallerLeft("gone")])
+async def test_a_request_that_ends_for_its_own_reasons_keeps_nobody_from_a_route_on_trial(error: GatewayError) -> None:
+    script = Script(UpstreamSettings(max_retries=0, circuit_patience_s=0, circuit_wait_s=0.02), a=[error])
+    script.break_open("a")
+    await asyncio.sleep(0.03)
+    await script.fails(type(error), error.message)
+    assert await script.run() == "a"
+
+
+async def test_a_request_that_is_cancelled_keeps_nobody_from_a_route_on_trial() -> None:
+    script = Script(UpstreamSettings(max_retries=0, circuit_patience_s=0, circuit_wait_s=0.02), a=[])
+    script.break_open("a")
+    await asyncio.sleep(0.03)
+    script.gate.clear()
+    trial = asyncio.create_task(script.run())
+    await asyncio.sleep(0)
+    await script.fails(UpstreamFailed, "right now")
+    trial.cancel()
+    await asyncio.wait([trial])
+    script.gate.set()
+    assert await script.run() == "a"
+
+
+async def test_a_route_that_refuses_a_call_as_wrong_is_there_for_others() -> None:
+    script = Script(UpstreamSettings(max_retries=0, circuit_patience_s=0, circuit_wait_s=0.02), a=[REJECTED])
+    script.break_open("a")
+    await asyncio.sleep(0.03)
+    await script.fails(UpstreamRejected, "no")
+    assert await script.run() == "a"
+
+
+async def test_waits_for_room_within_our_own_limits_are_no_further_attempts() -> None:
+    settings = UpstreamSettings(max_retries=2, retry_share=0, retry_reserve=0)
+    script = Script(settings, a=[UpstreamLimited("no room", retry_after_s=0.001)] * 2)
+    assert await script.run() == "a"
+
+
+async def test_an_error_tells_the_fallback_by_its_id_however_it_was_named() -> None:
+    bench = Bench(
+        [model("a"), model("b", name="acme/other")],
+        {"a": ScriptedProvider(steps=[fail(REJECTED)]), "b": ScriptedProvider(steps=[fail(REJECTED)])},
+    )
+    with pytest.raises(UpstreamRejected, match="Tried a: no; acme/other at b: no"):
+        await bench.embed(EmbedRequest("acme/m", ("x",), fallback_model="other"))
 
 
 # Embeddings: the same, in parts, joined in flight.
@@ -311,3 +369,65 @@ async def test_what_is_kept_is_found_though_every_route_refuses() -> None:
         await bench.embed(EmbedRequest("acme/m", ("more",)))
     assert (await bench.embed(EmbedRequest("acme/m", ("x",)))).usage.reused_tokens == 1
     assert len(provider.batches) == asked
+
+
+async def test_a_route_that_refuses_what_another_answers_is_soon_asked_no_more() -> None:
+    bench = Bench([model("a", "b")], {"a": ScriptedProvider(steps=[fail(REJECTED)] * 99), "b": ScriptedProvider()})
+    for number in range(10):
+        assert (await bench.embed(EmbedRequest("acme/m", (f"text {number}",)))).provider == "b"
+    assert len(bench.providers["a"].batches) == 3
+
+
+@pytest.mark.parametrize("why", ["another model", "an option", "too large", "too long"])
+async def test_a_refusal_that_only_says_what_a_route_does_not_take_is_no_fault_of_it(why: str) -> None:
+    found = model("a", "b")
+    a, b = (dataclasses.replace(route, accepts_unknown_options=True) for route in found.routes)
+    if why == "too long":
+        b = dataclasses.replace(b, max_input_tokens=2 * a.max_input_tokens)
+    other = model("c", name="acme/other")
+    c = dataclasses.replace(other.routes[0], accepts_unknown_options=True)
+    refused = UpstreamTooLarge("at most 3") if why == "too large" else REJECTED
+    bench = Bench(
+        [
+            dataclasses.replace(found, routes=(a,) if why == "another model" else (a, b)),
+            dataclasses.replace(other, routes=(c,)),
+        ],
+        {"a": ScriptedProvider(steps=[fail(refused)] * 99), "b": ScriptedProvider(), "c": ScriptedProvider()},
+    )
+    options = {"odd": b"1"} if why == "an option" else {}
+    for number in range(10):
+        request = EmbedRequest("acme/m", (f"text {number}",), options=options, fallback_model="acme/other")
+        assert (await bench.embed(request)).provider == ("c" if why == "another model" else "b")
+    assert len(bench.providers["a"].batches) == 10
+
+
+async def test_a_request_that_cannot_be_sent_keeps_nobody_from_a_route_on_trial() -> None:
+    settings = UpstreamSettings(max_retries=0, circuit_patience_s=0, circuit_wait_s=0.02)
+    bench = Bench([found := model("a")], {"a": ScriptedProvider()}, upstream=settings)
+    state = bench.states.of(Candidate(found, found.routes[0]))
+    for _ in range(5):
+        state.failed(FAILED, 0.0)
+    await asyncio.sleep(0.03)
+    with pytest.raises(InvalidInput, match="vocabulary"):
+        await bench.embed(EmbedRequest("acme/m", ((99,),)))
+    assert (await bench.embed(EmbedRequest("acme/m", ("x",)))).provider == "a"
+
+
+class SlowToRefuse(ScriptedProvider):
+    """Refuses each text once, the first at once, each further one a little later, and asks for a tenth of a second."""
+
+    async def embed(self, batch: Batch, route: Route, deadline_s: float) -> ProviderReply:
+        """One call."""
+        n_calls = len(self.batches)
+        reply = await super().embed(batch, route, deadline_s)
+        if sum(other.inputs == batch.inputs for other in self.batches) == 1:
+            await asyncio.sleep(0.01 * n_calls)
+            raise UpstreamBusy("slow down", retry_after_s=0.1)
+        return reply
+
+
+async def test_parts_that_wait_at_the_same_time_wait_once() -> None:
+    settings = UpstreamSettings(max_retries=1, retry_wait_s=0.001, max_wait_s=0.5)
+    bench = Bench([model("a", max_inputs=1)], {"a": SlowToRefuse()}, upstream=settings)
+    texts = tuple(f"text {n}" for n in range(20))
+    assert (await bench.embed(EmbedRequest("acme/m", texts))).provider == "a"

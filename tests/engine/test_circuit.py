@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doubles import model
+from embedgate import metrics
 from embedgate.core.errors import (
     GatewayError,
     InvalidInput,
@@ -248,6 +249,27 @@ def test_a_call_that_was_given_little_time_is_no_proof(state: RouteState) -> Non
     assert not well(state)
 
 
+def test_a_call_that_had_all_the_time_there_is_counts_even_on_a_slow_route(state: RouteState) -> None:
+    for _ in range(30):
+        state.succeeded(0.8 * SETTINGS.attempt_timeout_s)
+    for _ in range(5):
+        state.failed(UpstreamTimeout("late"), SETTINGS.attempt_timeout_s)
+    assert not well(state)
+
+
+def test_a_provider_that_is_forgotten_is_in_no_metric_until_it_is_asked_again(clock: Clock) -> None:
+    known = states(clock)
+    found = model("forgotten")
+    state = known.of(Candidate(found, found.routes[0]))
+    fail(state, 3)
+    line = 'embedgate_route_works{model="acme/m",provider="forgotten"}'
+    assert f"{line} 0.0" in metrics.text(None).decode()
+    known.forget("forgotten")
+    assert line not in metrics.text(None).decode()
+    succeed(state)
+    assert f"{line} 1.0" in metrics.text(None).decode()
+
+
 def test_what_another_route_answers_was_refused_wrongly(state: RouteState) -> None:
     for _ in range(3):
         state.failed(UpstreamRejected("no such deployment"), 0.1)
@@ -278,7 +300,7 @@ def test_states_are_kept_by_model_and_provider_until_a_provider_changes(clock: C
     assert well(known.of(first))
 
 
-Act = Callable[[RouteState, Clock], None]
+Act = Callable[[RouteState, Clock], object]
 ACTS: list[Act] = [
     lambda state, _: state.succeeded(0.1),
     lambda state, _: state.failed(FAILED, 0.1),

@@ -1,11 +1,13 @@
 """A completion is passed on byte for byte, charged once whatever becomes of it, and not fetched for nobody."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
+from prometheus_client.parser import text_string_to_metric_families
 
 from chat_doubles import (
     COST,
@@ -23,6 +25,7 @@ from chat_doubles import (
     whole,
 )
 from doubles import Bench, Memory, Words, model
+from embedgate import metrics
 from embedgate.core.access import BudgetRule, LimitRule, Rules, Subject
 from embedgate.core.errors import (
     BudgetExhausted,
@@ -35,6 +38,7 @@ from embedgate.core.errors import (
     UpstreamBusy,
     UpstreamFailed,
     UpstreamGarbled,
+    UpstreamLimited,
     UpstreamRejected,
     UpstreamTimeout,
     WrongAction,
@@ -53,6 +57,16 @@ def bench_of(*steps: object, rules: Rules | None = None, price: Price | None = P
     models, chatting = [chat_model("a", price=price)], {"a": provider}
     bench = Bench(models, {}, rules=rules or Rules(), chatting=chatting, tokenizers=Unknown())
     return bench, provider
+
+
+def calls_by_outcome() -> Counter[str]:
+    """Calls to the provider, as metrics have them."""
+    counted: Counter[str] = Counter()
+    for family in text_string_to_metric_families(metrics.text(None).decode()):
+        for sample in family.samples:
+            if sample.name == "embedgate_provider_calls_total" and sample.labels["provider"] == "a":
+                counted[sample.labels["outcome"]] += int(sample.value)
+    return counted
 
 
 def only_entry(bench: Bench) -> LedgerEntry:
@@ -183,6 +197,22 @@ async def test_a_failure_before_the_first_byte_costs_nothing_and_is_raised_as_it
     with pytest.raises(UpstreamRejected, match="no such parameter"):
         await Asked(bench, request()).answer()
     assert bench.memory.entries == []
+
+
+async def test_metrics_count_every_call_by_how_it_ended_and_none_that_was_not_made() -> None:
+    before = calls_by_outcome()
+    steps = (UpstreamBusy("busy", retry_after_s=0.001), UpstreamLimited("full", retry_after_s=0.001), ScriptedReply())
+    await Asked(bench_of(*steps)[0], request()).pieces()
+    bench, _ = bench_of(asyncio.Event())
+    asked = Asked(bench, request())
+    answer = asyncio.create_task(asked.answer())
+    await turn()
+    asked.out.leave()
+    with pytest.raises(CallerLeft):
+        await answer
+    with pytest.raises(UpstreamGarbled):
+        await Asked(bench_of(ScriptedReply(error=UpstreamGarbled("what?")))[0], request()).pieces()
+    assert calls_by_outcome() - before == {UpstreamBusy.code: 1, "ok": 1, "cancelled": 1, "bad_answer": 1}
 
 
 async def test_only_chat_models_chat_and_their_names_are_suggested() -> None:

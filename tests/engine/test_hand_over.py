@@ -83,6 +83,15 @@ async def test_nothing_is_fetched_for_one_who_has_left_already() -> None:
             raise AssertionError("it went on")
 
 
+async def test_a_fetcher_who_misses_the_end_of_it_is_told_with_the_next_piece() -> None:
+    out = HandOver(100)
+    out.leave()
+    with pytest.raises(CallerLeft):
+        out.begin(BEGUN)
+    with pytest.raises(CallerLeft):
+        await out.put(b"x")
+
+
 async def test_the_deadline_ends_it_too() -> None:
     out = HandOver(1)
     with pytest.raises(UpstreamTimeout):

@@ -139,6 +139,17 @@ async def test_only_routes_of_the_same_precision_are_asked_beside() -> None:
     assert other.batches == []
 
 
+async def test_a_fallback_model_is_for_failures_and_not_asked_beside() -> None:
+    first, other = Timed(delays_s=[5 * USUAL_S]), ScriptedProvider()
+    asked = model("a", price=PRICE)
+    bench = Bench([asked, model("b", name="acme/other")], {"a": first, "b": other}, upstream=HEDGED)
+    for _ in range(50):
+        bench.states.of(Candidate(asked, asked.routes[0])).succeeded(USUAL_S)
+    request = EmbedRequest("acme/m", ("x",), fallback_model="acme/other")
+    assert (await bench.embed(request)).model == "acme/m"
+    assert other.batches == []
+
+
 async def test_nobody_is_asked_beside_unless_it_is_set() -> None:
     bench = bench_of(Timed(delays_s=[5 * USUAL_S]), second := Timed(), UpstreamSettings())
     assert (await embed(bench)).provider == "a"

@@ -180,3 +180,21 @@ def test_only_vectors_are_bound_to_a_space() -> None:
         found = dataclasses.replace(asked, action=action, space="one")  # type: ignore[arg-type]  # one of the two
         other = dataclasses.replace(elsewhere, action=action)  # type: ignore[arg-type]  # one of the two
         assert resolved(resolver(found, other), request, found) == ["m a", "n b"]
+
+
+def test_a_route_that_is_named_twice_is_tried_once() -> None:
+    for action, named, again in zip(
+        ACTIONS,
+        requests(routing=Routing(order=("b", "a", "b", "b"))),
+        requests(provider="b", fallback_model="acme/m"),
+        strict=True,
+    ):
+        asked = priced("a", "b", action=action)
+        assert resolved(resolver(asked), named, asked) == ["m b", "m a"]
+        assert resolved(resolver(asked), again, asked) == ["m b", "m a"]
+
+
+def test_weights_that_are_all_nothing_leave_the_order_as_it_is() -> None:
+    found = weighted(a=0, b=0, c=0)
+    order = RouteOrder(RouteStates(UpstreamSettings()), "weight")
+    assert [route.provider for route in order(found, found.routes, None)] == ["a", "b", "c"]

@@ -236,6 +236,31 @@ async def test_one_bad_input_fails_alone_in_a_gathered_call() -> None:
     assert len(provider.batches) <= 2 + 2 * 5  # found by halving, not one by one
 
 
+async def test_what_was_billed_for_half_of_a_gathered_call_is_charged_though_the_call_is_repeated() -> None:
+    gate = asyncio.Event()
+
+    class PickyAndSmall(ScriptedProvider):
+        async def embed(self, batch, route, deadline_s):  # type: ignore[no-untyped-def]  # as its base
+            reply = await super().embed(batch, route, deadline_s)
+            if len(batch.inputs) > 4 or "poison" in batch.inputs:
+                self.charged -= reply.tokens or 0
+                raise UpstreamTooLarge("at most 4") if len(batch.inputs) > 4 else UpstreamRejected("one of these")
+            return reply
+
+    provider = PickyAndSmall(gate=gate)
+    bench = Bench([model("a")], {"a": provider}, gathering={"a": 1})
+    names = ["first", "b b", "c c c", "d", "e", "f", "poison"]
+    tasks = [asyncio.create_task(bench.embed(request(name))) for name in names]
+    await asyncio.sleep(0.01)
+    gate.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(outcome, BaseException) for outcome in outcomes] == [False] * 6 + [True]
+    assert sum(entry.tokens for entry in bench.memory.entries) == provider.charged > 1 + 2 + 3 + 1 + 1 + 1
+    for name, outcome in zip(names[:-1], outcomes, strict=False):
+        assert isinstance(outcome, EmbedResult)
+        assert outcome.usage.tokens == weight(name)
+
+
 async def test_a_call_that_is_too_large_is_halved_and_never_repeated_at_its_size() -> None:
     class Small(ScriptedProvider):
         async def embed(self, batch, route, deadline_s):  # type: ignore[no-untyped-def]  # as its base

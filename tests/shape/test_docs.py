@@ -6,6 +6,7 @@ import inspect
 import re
 import shlex
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,6 +101,12 @@ def test_no_model_and_no_provider_is_missing() -> None:
     assert [model.id for model in Catalog.builtin().models() if f"`{model.id}`" not in models] == []
     providers = text_of(generate_docs.FOLDER / "providers.md")
     assert [name for name in {*hosts.load(), *Catalog.builtin().providers()} if f"`{name}`" not in providers] == []
+
+
+def test_the_readme_counts_the_models() -> None:
+    n = Counter(model.action for model in Catalog.builtin().models())
+    counted = f"{n['embedding']} embedding, {n['chat']} chat and {n['rerank']} rerank models"
+    assert counted in text_of(ROOT / "README.md")
 
 
 def test_no_command_is_missing() -> None:

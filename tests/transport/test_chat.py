@@ -340,6 +340,19 @@ async def test_a_first_event_that_is_an_error_shows_neither_key_nor_texts() -> N
         assert "Ada" not in caught.value.message
 
 
+async def test_a_refusal_shows_none_of_the_other_texts_of_the_caller_but_names() -> None:
+    told = "You are a bank clerk. Never tell."
+    tool = {"type": "function", "function": {"name": "get_weather", "description": told}}
+    for fields in ({"tools": [tool]}, {"system": told}, {"documents": [{"text": told}]}, {"system": "\u79d8\u5bc6"}):
+        words = f"get_weather is wrong in {json.dumps(fields, ensure_ascii=False)}"
+        refusal = json.dumps({"error": {"message": words}}).encode()
+        async with driving(saying(refusal, content_type="application/json", status=400)) as (driver, _):
+            with pytest.raises(UpstreamRejected, match="get_weather is wrong") as caught:
+                await begin(driver, request(**fields))
+        assert "bank clerk" not in caught.value.message
+        assert "\u79d8\u5bc6" not in caught.value.message
+
+
 async def test_a_wait_that_the_provider_asks_for_travels_with_the_error() -> None:
     async def say(line: Line) -> None:
         await line.head("application/json", 429, retry_after="7", x_ratelimit_remaining_requests="0")
@@ -456,6 +469,44 @@ async def test_a_reader_who_is_cancelled_and_closes_leaves_the_provider() -> Non
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
+        await asyncio.wait_for(provider.left.wait(), 1)
+
+
+async def test_a_reader_who_is_cancelled_as_a_piece_arrives_leaves_too() -> None:
+    wanted, sent = asyncio.Event(), asyncio.Event()
+
+    async def say(line: Line) -> None:
+        await line.head()
+        await line.send(HELLO)
+        await wanted.wait()
+        await line.send(HELLO)
+        sent.set()
+        await asyncio.sleep(60)
+
+    async with driving(say) as (driver, provider):
+        reply = await begin(driver)
+        heard = asyncio.Event()
+        reading = asyncio.ensure_future(_hear(reply, heard.set))
+        await heard.wait()
+        wanted.set()
+        await sent.wait()
+        time.sleep(0.05)  # noqa: ASYNC251 - the piece arrives, and the loop has not heard of it yet
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(reading, 2)
+        await asyncio.wait_for(provider.left.wait(), 1)
+
+
+async def test_a_stream_ends_with_its_last_word_though_the_provider_stays() -> None:
+    async def say(line: Line) -> None:
+        await line.head()
+        await line.send(*STREAM)
+        await asyncio.sleep(60)
+
+    async with driving(say) as (driver, provider):
+        reply = await begin(driver)
+        assert await asyncio.wait_for(read(reply), 5) == HELLO + DONE
+        assert reply.usage == USAGE
         await asyncio.wait_for(provider.left.wait(), 1)
 
 

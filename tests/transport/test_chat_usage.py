@@ -51,6 +51,9 @@ DEEPSEEK = {
         ({"usage": {"prompt_tokens": 3, "completion_tokens": 1, "cached_tokens": 9}}, ChatUsage(3, 1, 3)),
         ({"usage": {"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": None}}, ChatUsage(3, 1)),
         # another shape of all else
+        ({"usage": {"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": []}}, ChatUsage(3, 1)),
+        ({"usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": -4}}, ChatUsage(3, 1)),
+        ({"usage": {"prompt_tokens": 3, "completion_tokens": 1, "cached_tokens": -1}}, ChatUsage(3, 1)),
         ({"choices": "?", "usage": OPENAI}, ChatUsage(19, 10, 16)),
         ({"choices": [{"delta": {"tool_calls": 5}}], "usage": OPENAI}, ChatUsage(19, 10, 16)),
     ],

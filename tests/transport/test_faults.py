@@ -122,6 +122,7 @@ def test_busy_is_busy_whatever_the_words() -> None:
         ({"retry-after": "0"}, 0),
         ({"retry-after": "-1"}, None),
         ({"retry-after": "nan"}, None),
+        ({"retry-after": "1e308"}, None),
         ({"retry-after": "tomorrow"}, None),
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
         ({"x-ratelimit-reset-requests": "1s"}, None),

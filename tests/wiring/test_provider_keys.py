@@ -78,6 +78,24 @@ def test_all_mistakes_with_keys_are_told_at_once(tmp_path: Path) -> None:
     assert found[3].startswith("providers.voyage")
 
 
+def test_a_variable_that_is_named_twice_is_no_second_account(tmp_path: Path) -> None:
+    assert mistakes(tmp_path, '[providers.openai]\napi_key_env = ["FIRST", "FIRST"]\n') == [
+        "providers.openai: FIRST holds the same key as FIRST; name each account once"
+    ]
+
+
+def test_a_provider_without_its_key_is_switched_on_by_the_variable_that_the_settings_name(tmp_path: Path) -> None:
+    decided = decide(loaded(tmp_path, '[providers.openai]\napi_key_env = ["THIRD", "FOURTH"]\n'))
+    assert decided.explain_off("openai") == "set THIRD or FOURTH for openai"
+    assert decided.explain_off("voyage") == "set VOYAGE_API_KEY for voyage"
+    off = '[providers.openai]\nenabled = false\n[providers.mine]\nhost = "vllm"\nenabled = false\n'
+    decided = decide(loaded(tmp_path, off))
+    assert decided.explain_off("openai") == "enable openai, which is switched off"
+    assert decided.explain_off("mine") == "enable mine, which is switched off"
+    assert "azure" in decided.explain_off("azure")
+    assert "base_url" in decided.explain_off("azure")
+
+
 def test_what_is_switched_off_needs_no_keys(tmp_path: Path) -> None:
     settings = '[providers.openai]\nenabled = false\napi_key_file = "no.key"\napi_key_env = ["FIRST", "THIRD"]\n'
     assert "openai" not in decide(loaded(tmp_path, settings)).hosts
@@ -133,6 +151,7 @@ def test_a_declared_precision_keeps_vectors_of_a_server_apart(tmp_path: Path) ->
         ("tokens_per_minute", "-1"),
         ("precision", '"FP 8"'),
         ("api_key_envs", '["A"]'),
+        ("api_key_env", "{}"),
     ],
 )
 def test_wrong_values_are_named(tmp_path: Path, setting: str, value: str) -> None:

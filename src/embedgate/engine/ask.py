@@ -33,8 +33,8 @@ from embedgate.engine.tokens import count_aside, split
 class Outcome(Struct, frozen=True):
     """What one batch came to: vectors (n, d) float32, or an error.
 
-    `tokens` are those of each input and add up to `billed`, unless an answer that was billed was wrong. `truncated`
-    holds positions in the batch. `upstream_s` is the time spent at the provider. `is_spent`: the error has outlasted
+    `tokens` are those of each input and add up to `billed`, unless some of that was billed in vain. `truncated` holds
+    positions in the batch. `upstream_s` is the time spent at the provider. `is_spent`: the error has outlasted
     all attempts there.
     """
 

@@ -9,7 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from embedgate import telemetry
 from embedgate.core.errors import (
@@ -43,27 +43,26 @@ async def on_routes(
     candidates: at least one, best first. ask: makes one call, with a deadline of its own.
     Raises what the last route failed with, saying what was tried; any other error of `ask` as it is.
     """
-    journey = Journey(call, candidates, states, settings)
-    while (visit := await journey.next()) is not None:
-        attempt = 0
-        while True:
-            attempt += 1
-            began_s = time.monotonic()
-            try:
-                answer = await ask(visit.candidate)
-            except GatewayError as error:
-                visit.state.failed(error, time.monotonic() - began_s)
-                if not isinstance(error, UpstreamError):
-                    raise
-                fault = error
-            else:
-                visit.state.succeeded(time.monotonic() - began_s)
-                journey.arrived()
-                return visit.candidate, answer
-            if not await visit.again(fault, attempt):
-                break
-        journey.leave(visit, fault)
-    raise journey.failure()
+    with Journey(call, candidates, states, settings) as journey:
+        while (visit := await journey.next()) is not None:
+            attempt = 0
+            while True:
+                attempt += 1
+                began_s = time.monotonic()
+                try:
+                    answer = await ask(visit.candidate)
+                except GatewayError as error:
+                    visit.state.failed(error, time.monotonic() - began_s)
+                    if not isinstance(error, UpstreamError):
+                        raise
+                    fault = error
+                else:
+                    visit.state.succeeded(time.monotonic() - began_s)
+                    return visit.candidate, answer
+                if not await visit.again(fault, attempt):
+                    break
+            journey.leave(visit, fault)
+        raise journey.failure()
 
 
 class Visit:
@@ -125,16 +124,31 @@ class Visit:
             return False
         self.is_spent = True
         wait_s = _wait_s(error, made, settings)
-        if made > settings.max_retries or not journey.can_wait(wait_s) or not self.state.may_retry():
+        if made > settings.max_retries or not journey.can_wait(wait_s) or not self.state.may_retry(error):
             return False
         await asyncio.sleep(wait_s)
         return await journey.admitted(self.state)
 
 
 class Journey:
-    """The routes that one request may still take, and what happened on those that it took."""
+    """The routes that one request may still take, and what happened on those that it took.
 
-    __slots__ = ("_later", "_left", "_refused", "_states", "_tried", "_waited_s", "call", "settings")
+    To be entered as a context: at its end, whatever that is, others may find out what this one was to find out.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_later",
+        "_left",
+        "_refused",
+        "_states",
+        "_trial",
+        "_tried",
+        "_waited_s",
+        "_waits_until_s",
+        "call",
+        "settings",
+    )
 
     def __init__(
         self,
@@ -147,12 +161,20 @@ class Journey:
         """candidates: at least one, best first. probe: None where requests themselves have to find out what works."""
         self.call = call
         self.settings = settings
+        self._asked = candidates[0].model
         self._states = states
         self._left = in_order(candidates, states, probe)
         self._later: list[Visit] = []
         self._refused: list[tuple[Candidate, UpstreamError]] = []
         self._tried: list[tuple[Visit, UpstreamError]] = []
-        self._waited_s = 0.0
+        self._trial: tuple[RouteState, float] | None = None
+        self._waited_s = self._waits_until_s = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_trial()
 
     @property
     def first(self) -> Candidate:
@@ -161,6 +183,7 @@ class Journey:
 
     async def next(self) -> Visit | None:
         """The route to go on with, after the wait for it if nothing else is left. None: nothing is."""
+        self._end_trial()
         while True:
             while self._left:
                 candidate = self._left.pop(0)
@@ -170,7 +193,7 @@ class Journey:
                 refusal = state.refusal()
                 if refusal is None:
                     if state.is_due:
-                        state.lease()
+                        self._trial = (state, state.lease())
                     return Visit(self, candidate, state, 0)
                 self._refused.append((candidate, refusal))
             while self._later:
@@ -186,10 +209,15 @@ class Journey:
         if not visit.is_spent and self.may_pass(error):
             self._later.append(visit)
 
-    def arrived(self) -> None:
-        """A route gave the answer: those that had refused the call as wrong were wrong themselves."""
+    def arrived(self, answered: Candidate) -> None:
+        """A candidate gave the answer: routes that had refused the same call as wrong were wrong themselves.
+
+        Not so those that only take less than it: fewer inputs in a call, or shorter ones; nor those of another model.
+        """
         for visit, error in self._tried:
-            if isinstance(error, UpstreamRejected):
+            model, route = visit.candidate.model, visit.candidate.route
+            takes_as_much = route.max_input_tokens >= answered.route.max_input_tokens
+            if type(error) is UpstreamRejected and model is answered.model and takes_as_much:
                 visit.state.disproved(error)
 
     def failure(self) -> UpstreamError:
@@ -233,9 +261,13 @@ class Journey:
         """Whether a route may be called; returns after the wait that its provider asks for, if that is short enough."""
         while (refusal := state.refusal()) is not None:
             wait_s = _with_jitter(refusal.retry_after_s or 0.0, self.settings)
-            if not isinstance(refusal, UpstreamBusy) or not self.can_wait(self._waited_s + wait_s):
+            now_s = time.monotonic()
+            # Parts of one request wait at the same time; that counts once.
+            more_s = max(0.0, now_s + wait_s - max(now_s, self._waits_until_s))
+            if not isinstance(refusal, UpstreamBusy) or not self.can_wait(self._waited_s + more_s):
                 return False
-            self._waited_s += wait_s
+            self._waited_s += more_s
+            self._waits_until_s = max(self._waits_until_s, now_s + wait_s)
             await asyncio.sleep(wait_s)
         return True
 
@@ -246,7 +278,7 @@ class Journey:
         made = max(1, before.attempts)
         error = next(error for visit, error in self._tried if visit is before)
         wait_s = _wait_s(error, made, self.settings)
-        if made > self.settings.max_retries or not self.can_wait(wait_s) or not state.may_retry():
+        if made > self.settings.max_retries or not self.can_wait(wait_s) or not state.may_retry(error):
             return None
         await asyncio.sleep(wait_s)
         if not await self.admitted(state):
@@ -265,10 +297,16 @@ class Journey:
         self._left.append(soonest[0])
         return True
 
+    def _end_trial(self) -> None:
+        """Let others find out whether a route works: the visit that was to do it is over, told or not."""
+        if self._trial is not None:
+            state, lease = self._trial
+            state.give_back(lease)
+            self._trial = None
+
     def _name(self, candidate: Candidate) -> str:
-        model = candidate.model
-        is_fallback = model.id == self.call.request.fallback_model
-        return f"{model.id} at {candidate.route.provider}: " if is_fallback else f"{candidate.route.provider}: "
+        model, provider = candidate.model, candidate.route.provider
+        return f"{provider}: " if model is self._asked else f"{model.id} at {provider}: "
 
 
 def in_order(candidates: Sequence[Candidate], states: RouteStates, probe: Probe | None) -> list[Candidate]:
@@ -293,7 +331,7 @@ def in_order(candidates: Sequence[Candidate], states: RouteStates, probe: Probe 
 
 def _wait_s(error: UpstreamError, attempt: int, settings: UpstreamSettings) -> float:
     """Seconds until a further attempt: what the provider asks for, else exponential back-off with full jitter."""
-    if error.retry_after_s is not None:
+    if error.retry_after_s:  # who asks for no wait at all says nothing
         return _with_jitter(error.retry_after_s, settings)
     longest_s = min(settings.retry_wait_s * 2 ** (attempt - 1), settings.max_wait_s)
     return random.uniform(0, longest_s)  # noqa: S311 - jitter, no secret

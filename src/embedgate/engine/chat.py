@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from embedgate import metrics
-from embedgate.core.errors import UpstreamError, UpstreamGarbled
+from embedgate.core.errors import GatewayError, InvalidInput, UpstreamError, UpstreamGarbled, UpstreamLimited
 from embedgate.core.models import Model
 from embedgate.core.ports import ChatProvider, ChatReply
 from embedgate.core.types import Call, Candidate, ChatRequest, ChatUsage, Spend, Usage
@@ -85,12 +85,11 @@ class Completer:
     async def _complete(
         self, call: Call[ChatRequest], candidates: Sequence[Candidate], out: HandOver | None
     ) -> ChatServed:
-        async def ask(candidate: Candidate) -> ChatReply:
+        async def ask(candidate: Candidate) -> tuple[ChatReply, float]:
             return await self._ask(call, candidate)
 
-        candidate, reply = await on_routes(call, candidates, self._states, self._settings, ask)
-        started_s = time.monotonic()
-        outcome = "cancelled"
+        candidate, (reply, started_s) = await on_routes(call, candidates, self._states, self._settings, ask)
+        outcome: str | None = "cancelled"
         try:
             if out is None:
                 body = await self._whole(reply, candidate)
@@ -99,13 +98,11 @@ class Completer:
                 body = await _pass_on(reply, out)
             outcome = "ok"
         except UpstreamError as error:
-            outcome = error.code
+            outcome = _outcome(error)
             self._states.of(candidate).failed(error, time.monotonic() - started_s)
             raise
         finally:
-            spent_s = time.monotonic() - started_s
-            call.upstream_s += spent_s
-            metrics.provider_call(candidate.route.provider, outcome, call.request.n_items, spent_s)
+            _count(call, candidate, outcome, started_s)
             usage = _charge(call, candidate, reply.usage, reply.output_bytes)
             await reply.aclose()
         return ChatServed(
@@ -116,17 +113,22 @@ class Completer:
             cached_tokens=usage.cached_tokens,
         )
 
-    async def _ask(self, call: Call[ChatRequest], candidate: Candidate) -> ChatReply:
-        """Begin an answer on one route. A caller who leaves meanwhile has had the model read all the same."""
+    async def _ask(self, call: Call[ChatRequest], candidate: Candidate) -> tuple[ChatReply, float]:
+        """An answer that has begun on one route, and when it was asked for, on the monotonic clock.
+
+        A caller who leaves meanwhile has had the model read all the same.
+        """
         started_s = time.monotonic()
         provider = self._providers[candidate.route.provider]
         try:
-            return await provider.chat(call.request, candidate.route, call.deadline_s)
+            return await provider.chat(call.request, candidate.route, call.deadline_s), started_s
         except asyncio.CancelledError:
+            _count(call, candidate, "cancelled", started_s)
             _charge(call, candidate, None, output_bytes=0)
             raise
-        finally:
-            call.upstream_s += time.monotonic() - started_s
+        except GatewayError as error:
+            _count(call, candidate, _outcome(error), started_s)
+            raise
 
     async def _whole(self, reply: ChatReply, candidate: Candidate) -> bytes:
         parts = []
@@ -160,6 +162,21 @@ async def _pass_on(reply: ChatReply, out: HandOver) -> bytes:
         if not last:  # else the answer is whole, and it does not matter how the connection ended
             raise
     return last
+
+
+def _outcome(error: GatewayError) -> str | None:
+    """How metrics name what ended a call; None if it was not made."""
+    if isinstance(error, (UpstreamLimited, InvalidInput)):
+        return None
+    return "bad_answer" if isinstance(error, UpstreamGarbled) else error.code
+
+
+def _count(call: Call[ChatRequest], candidate: Candidate, outcome: str | None, started_s: float) -> None:
+    """Add the time of an attempt to the request, and the attempt to the metrics."""
+    spent_s = time.monotonic() - started_s
+    call.upstream_s += spent_s
+    if outcome is not None:
+        metrics.provider_call(candidate.route.provider, outcome, call.request.n_items, spent_s)
 
 
 def _charge(call: Call[ChatRequest], candidate: Candidate, reported: ChatUsage | None, output_bytes: int) -> ChatUsage:

@@ -8,7 +8,9 @@ answers are better than none.
 from collections.abc import Callable
 
 from embedgate.core.errors import (
+    AccessError,
     GatewayError,
+    RequestError,
     UpstreamBusy,
     UpstreamDenied,
     UpstreamError,
@@ -87,9 +89,15 @@ class Circuit:
         """Whether the time of leaving it alone is over, and calls find out if it works."""
         return self.is_open and now_s >= max(self._until_s, self._busy_until_s)
 
-    def lease(self, now_s: float) -> None:
+    def lease(self, now_s: float) -> float:
         """Take it on oneself to find out: nobody else will until that call has ended, or has had its time."""
         self._probe_until_s = now_s + self._settings.attempt_timeout_s
+        return self._probe_until_s
+
+    def give_back(self, lease: float) -> None:
+        """Who had this lease is done. Another one of somebody else stays."""
+        if self._probe_until_s == lease:
+            self._probe_until_s = 0.0
 
     def refusal(self, now_s: float) -> UpstreamError | None:
         """Why not even a request without another route may call now, and when it may; None if it may."""
@@ -128,15 +136,18 @@ class Circuit:
         is_trial = self.is_open and began_s >= self._until_s
         if is_trial:
             self._probe_until_s = 0.0
-        if isinstance(error, UpstreamLimited):
-            return  # it was not asked
+        if isinstance(error, (UpstreamLimited, RequestError, AccessError)):
+            return  # it was not asked, or the caller was wrong
+        if isinstance(error, UpstreamRejected):
+            self._in_a_row = 0  # it answers
+            self._refuses = False
         if not isinstance(error, UpstreamError) or isinstance(error, UpstreamRejected):
             if is_trial:
                 self._leave_alone(now_s, self._wait_s)
             return
         self._last = error
         self._count(1, now_s)
-        if isinstance(error, UpstreamBusy) and error.retry_after_s is not None:
+        if isinstance(error, UpstreamBusy) and error.retry_after_s:
             hint_s = min(error.retry_after_s, _LONGEST_HINT_S)
             self._busy_until_s = max(self._busy_until_s, now_s + hint_s)
         else:
@@ -146,10 +157,6 @@ class Circuit:
             self._leave_alone(now_s, self._longer_s(error))
         elif not self.is_open and (isinstance(error, UpstreamDenied) or self._fails_often() or self._refuses):
             self._open(error, now_s)
-
-    def untold(self) -> None:
-        """A call ended that tells nothing: if it was to find out, another one may."""
-        self._probe_until_s = 0.0
 
     def slow(self, now_s: float) -> None:
         """Another route was quicker to answer a call that had waited long for this one."""

@@ -91,25 +91,26 @@ class Executor:
         not pay for another one.
         """
         progress = Progress(len(call.request.inputs), call.request.dim)
-        journey = Journey(call, candidates, self._states, self._settings, self._probe)
-        entered = journey.first  # what is known of it is looked up also if it may not be asked now
-        await plans.enter(call, entered, progress)
-        await cover(call)  # also for what is found instead of asked for: that may cost as much
-        if not progress.missing():
-            return progress.served(entered)
-        while (visit := await journey.next()) is not None:
-            if visit.candidate is not entered:
-                entered = visit.candidate
-                await plans.enter(call, entered, progress)
-                await cover(call)
-            try:
-                await self._run(call, visit, progress, plans)
-            except UpstreamError as error:
-                journey.leave(visit, error)
-            else:
-                journey.arrived()
-                return progress.served(visit.answered_by)
-        raise journey.failure()
+        with Journey(call, candidates, self._states, self._settings, self._probe) as journey:
+            entered = journey.first  # what is known of it is looked up also if it may not be asked now
+            await plans.enter(call, entered, progress)
+            await cover(call)  # also for what is found instead of asked for: that may cost as much
+            if not progress.missing():
+                return progress.served(entered)
+            while (visit := await journey.next()) is not None:
+                if visit.candidate is not entered:
+                    entered = visit.candidate
+                    await plans.enter(call, entered, progress)
+                    await cover(call)
+                try:
+                    await self._run(call, visit, progress, plans)
+                except UpstreamError as error:
+                    journey.leave(visit, error)
+                else:
+                    if not call.request.options:  # which hosts need not all know
+                        journey.arrived(visit.answered_by)
+                    return progress.served(visit.answered_by)
+            raise journey.failure()
 
     async def _run(self, call: Call[EmbedRequest], visit: Visit, progress: Progress, plans: Plans) -> None:
         """Answer every missing row on one route."""

@@ -7,7 +7,7 @@ agree. A fault that one work causes is found by halving, and fails that work alo
 import asyncio
 import time
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from msgspec import Struct
@@ -36,10 +36,13 @@ class Work(Struct, frozen=True):
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
+    """One work in the queue. `in_vain`: its share of what was billed for shared calls that had to be repeated."""
+
     work: Work
     size_bytes: int
     outcome: "asyncio.Future[Outcome]"
     is_sent: bool = False
+    in_vain: int = 0
 
 
 class Gatherer:
@@ -138,8 +141,10 @@ class Gatherer:
         outcome = await self._asker(replace(works[0].batch, inputs=inputs), deadline_s)
         error = outcome.error
         if len(group) > 1 and isinstance(error, InvalidInput) and error.index is not None:
+            _share_bill(group, outcome)
             await self._without(group, error)
         elif len(group) > 1 and isinstance(error, UpstreamRejected):
+            _share_bill(group, outcome)
             middle = len(group) // 2
             await self._serve(group[:middle])
             await self._serve(group[middle:])
@@ -161,13 +166,25 @@ class Gatherer:
 
 def _hand_out(group: Sequence[_Waiting], outcome: Outcome) -> None:
     """Give each work its rows and its share of what was billed, also for a wrong answer."""
+    for waiting, part in _shares(group, outcome):
+        _settle(waiting, part)
+
+
+def _share_bill(group: Sequence[_Waiting], outcome: Outcome) -> None:
+    """Write down what was billed for half of a call, when the whole has to be repeated."""
+    for waiting, part in _shares(group, outcome):
+        waiting.in_vain += part.billed
+
+
+def _shares(group: Sequence[_Waiting], outcome: Outcome) -> Iterator[tuple[_Waiting, Outcome]]:
     start = 0
     for waiting in group:
         end = start + len(waiting.work.batch.inputs)
-        _settle(waiting, outcome.part(start, end))
+        yield waiting, outcome.part(start, end)
         start = end
 
 
 def _settle(waiting: _Waiting, outcome: Outcome) -> None:
+    outcome = replace(outcome, billed=outcome.billed + waiting.in_vain)
     if not waiting.outcome.done():
         waiting.outcome.set_result(outcome)

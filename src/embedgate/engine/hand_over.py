@@ -43,8 +43,7 @@ class HandOver:
 
         Raises CallerLeft or UpstreamTimeout then.
         """
-        if self._has_left:
-            raise CallerLeft(_LEFT)
+        self._check_wanted()
         try:
             async with asyncio.timeout(deadline_s - time.monotonic()) as self._patience:
                 yield
@@ -58,12 +57,14 @@ class HandOver:
             self._patience = None
 
     def begin(self, begun: Begun) -> None:
-        """Let the answer begin."""
+        """Let the answer begin. Raises CallerLeft if nobody wants it."""
+        self._check_wanted()
         self.begun = begun
         self._has_changed.set()
 
     async def put(self, piece: bytes) -> None:
-        """Add a piece; return once there is room for the next one."""
+        """Add a piece; return once there is room for the next one. Raises CallerLeft if nobody wants it."""
+        self._check_wanted()
         self._pieces.append(piece)
         self._size_bytes += len(piece)
         self._has_changed.set()
@@ -97,6 +98,10 @@ class HandOver:
         self._has_left = True
         if self._patience is not None and not self._patience.expired():
             self._patience.reschedule(asyncio.get_running_loop().time())
+
+    def _check_wanted(self) -> None:
+        if self._has_left:
+            raise CallerLeft(_LEFT)
 
     async def _change(self) -> None:
         self._has_changed.clear()

@@ -111,8 +111,8 @@ class Ranker:
         if not is_last:
             deadline_s = min(deadline_s, time.monotonic() + self._settings.attempt_timeout_s)
         parts = cut(call.request, candidate.route.limits)
-        journeys = [self._part(call, candidate, part, deadline_s) for part in parts]
-        outcomes = await asyncio.gather(*journeys, return_exceptions=True)
+        calls = (self._part(call, candidate, part, deadline_s) for part in parts)
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
         answers = []
         for outcome in outcomes:
             if isinstance(outcome, BaseException):

@@ -52,7 +52,10 @@ class Resolver:
         candidates = [Candidate(model, route) for route in self._routes(model, request)]
         if request.fallback_model:
             fallback = self._fallback(model, request)
-            candidates += [Candidate(fallback, route) for route in self._routes(fallback, request, pinned=False)]
+            routes = self._routes(fallback, request, pinned=False)
+            # It may be the asked model itself, at its other providers.
+            tried = [candidate.route.provider for candidate in candidates if fallback is model]
+            candidates += [Candidate(fallback, route) for route in routes if route.provider not in tried]
         return tuple(candidates)
 
     def _routes(self, model: Model, request: AnyRequest, pinned: bool = True) -> list[Route]:
@@ -83,7 +86,7 @@ class Resolver:
         for provider in providers:
             if provider not in known:
                 raise UnknownProvider(f"There is no provider {provider[:100]!r} here.", param="provider")
-        routes = [route for name in providers for route in model.routes if route.provider == name]
+        routes = [route for name in dict.fromkeys(providers) for route in model.routes if route.provider == name]
         if not routes:
             raise ModelNotAtProvider(
                 f"{model.id} is not served by {', '.join(providers)}. It is served by "

@@ -20,6 +20,8 @@ from embedgate.engine.observations import Observations
 from embedgate.engine.retry_budget import RetryBudget
 from embedgate.settings import UpstreamSettings
 
+_ENOUGH = 0.9
+"""Of `attempt_timeout_s`: who had so much had a fair time, even on a slow route."""
 Health = Literal["ok", "failing", "probing", "unknown"]
 
 
@@ -112,9 +114,13 @@ class RouteState:
         """Why not even a request without another route may call now, with a true `retry_after_s`; None if it may."""
         return self._circuit.refusal(self._clock())
 
-    def lease(self) -> None:
-        """Take it on oneself to find out whether the route works again. The next call tells."""
-        self._circuit.lease(self._clock())
+    def lease(self) -> float:
+        """Take it on oneself to find out whether the route works again: the next call tells. To be given back."""
+        return self._circuit.lease(self._clock())
+
+    def give_back(self, lease: float) -> None:
+        """Let somebody else find out, if no call has told."""
+        self._circuit.give_back(lease)
 
     def succeeded(self, seconds: float, tokens: int = 0) -> None:
         """A call took so long and gave a good answer. tokens: that it did; 0 where that says nothing of its speed."""
@@ -133,9 +139,10 @@ class RouteState:
     def failed(self, error: GatewayError, seconds: float) -> None:
         """A call took so long and failed. One that was given little time is no proof of anything."""
         now_s = self._clock()
-        self._budget.earn(now_s)
-        if isinstance(error, UpstreamTimeout) and seconds < 2 * (self._seen.p95_s() or 0.0):
-            self._circuit.untold()
+        if not isinstance(error, UpstreamLimited):
+            self._budget.earn(now_s)
+        enough_s = min(2 * (self._seen.p95_s() or 0.0), _ENOUGH * self._settings.attempt_timeout_s)
+        if isinstance(error, UpstreamTimeout) and seconds < enough_s:
             return
         self._judge(error, now_s - seconds, now_s)
 
@@ -154,9 +161,12 @@ class RouteState:
         if self._circuit.is_open and not was_open:
             self._tell_opened(UpstreamTimeout.code)
 
-    def may_retry(self) -> bool:
-        """Take one further attempt out of the route's budget, if there is one."""
-        return self._budget.spend(self._clock())
+    def may_retry(self, after: UpstreamError | None = None) -> bool:
+        """Take one further attempt out of the route's budget, if there is one. After one that was not made, it is none.
+
+        after: what the attempt before failed with.
+        """
+        return isinstance(after, UpstreamLimited) or self._budget.spend(self._clock())
 
     def health(self) -> RouteHealth:
         """How the route is doing now."""
@@ -219,9 +229,10 @@ class RouteStates:
 
     def forget(self, provider: str) -> None:
         """Begin anew with the routes of a provider: its address or its key is another one."""
-        for (_, name), state in self._states.items():
-            if name == provider:
+        for place, state in self._states.items():
+            if place[1] == provider:
                 state.begin_anew()
+                metrics.route_forgotten(*place)
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -5,6 +5,7 @@ answer counts as begun when its first event is here, or all of it where it is no
 told from an answer, and asked for elsewhere. Which call is made and what its JSON says is for the modules beside this.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from embedgate.transport.pool import MAX_FAULT_BYTES, Incoming
 from embedgate.transport.rate_headers import read_hints
 from embedgate.transport.records import HttpReply
 
+_END_S = 1.0
+"""How long after its last word a stream may take to end, so that the connection can be kept."""
 _EVENT_STREAM = "text/event-stream"
 _JSON = ("application/json", "+json")
 
@@ -61,7 +64,7 @@ class IncomingChat:
             yield self._head.popleft()
         if self._events is None:
             return
-        while (chunk := await self._incoming.read()) is not None:
+        while (chunk := await self._following(self._events)) is not None:
             piece = self._events.feed(chunk)
             self._count(self._events)
             if piece:
@@ -70,6 +73,16 @@ class IncomingChat:
         self._count(self._events)
         if piece:
             yield piece
+
+    async def _following(self, events: EventReader) -> bytes | None:
+        """The next bytes; None at the end, for which a caller who has the last word does not wait long."""
+        if not events.is_over:
+            return await self._incoming.read()
+        try:
+            async with asyncio.timeout(_END_S):
+                return await self._incoming.read()
+        except TimeoutError:
+            return None
 
     async def aclose(self) -> None:
         """Close the connection if the provider is not done, also while someone reads."""

@@ -13,7 +13,8 @@ from embedgate.transport.bodies import encode, put
 from embedgate.transport.records import Chat, HttpCall
 
 _CALLERS_WORDS = ("messages", "prediction", "metadata", "user", "safety_identifier")
-"""The fields with texts that no message may show."""
+"""The fields with texts that no message may show, however short. Of the others, they are those that are no names."""
+_NAME = re.compile(r"[!-~]{1,64}")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _TERMS = frozenset({"role", "type", "id", "tool_call_id", "name", "detail", "format"})
 """Fields of a message that hold terms of the API, or names without which an error message helps nobody."""
@@ -46,7 +47,12 @@ def build_chat(request: ChatRequest, route: Route, chat: Chat) -> HttpCall:
 
 def texts_of(request: ChatRequest) -> tuple[str, ...]:
     """What a caller has written, which no message may show. Costs a parse, so it is for failed calls only."""
-    return tuple(text for name in _CALLERS_WORDS for text in _texts(request.fields.get(name, b"null")))
+    return tuple(
+        text
+        for name, raw in request.fields.items()
+        for text in _texts(raw)
+        if name in _CALLERS_WORDS or not _NAME.fullmatch(text)
+    )
 
 
 def _open(body: dict[str, Any], request: ChatRequest, name: str) -> None:

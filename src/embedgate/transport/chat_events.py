@@ -26,13 +26,14 @@ class EventReader:
     """Reads one stream, chunk by chunk, and tells what to pass on.
 
     `first` is the data of the first event that has any: None before it has come, empty if it was too large to be read.
-    `usage` is the last count, None until the stream is over: some hosts count as they go. `written_bytes` is what the
-    model has written so far.
+    `is_over` says that its last word has come: nothing is to follow. `usage` is the last count, None until the stream
+    is over: some hosts count as they go. `written_bytes` is what the model has written so far.
     """
 
     def __init__(self, *, hides_usage: bool) -> None:
         """hides_usage: the event that only counts tokens is taken out."""
         self.first: bytes | None = None
+        self.is_over = False
         self.usage: ChatUsage | None = None
         self.written_bytes = 0
         self._hides_usage = hides_usage
@@ -79,7 +80,8 @@ class EventReader:
             self._usage_so_far = said.usage or self._usage_so_far
             self.written_bytes += said.written_bytes
         is_usage_only = said is not None and said.is_usage_only
-        if is_usage_only or data == _LAST_WORD:
+        self.is_over = self.is_over or data == _LAST_WORD
+        if is_usage_only or self.is_over:
             self.usage = self._usage_so_far
         return self._before(event) if is_usage_only and self._hides_usage else event
 

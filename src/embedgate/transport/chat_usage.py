@@ -79,6 +79,13 @@ class _Usage(msgspec.Struct):
     cached_tokens: _Count | None = None
 
 
+class _BareUsage(msgspec.Struct, gc=False):
+    """The counts where all else has another shape."""
+
+    prompt_tokens: _Count
+    completion_tokens: _Count
+
+
 class Said(msgspec.Struct, frozen=True, gc=False):
     """What one piece of JSON says. `written_bytes` are of text, thoughts and arguments, in UTF-8.
 
@@ -94,6 +101,7 @@ class Said(msgspec.Struct, frozen=True, gc=False):
 _COMPLETION = msgspec.json.Decoder(_Completion)
 _ODD_COMPLETION = msgspec.json.Decoder(_OddCompletion)
 _USAGE = msgspec.json.Decoder(_Usage)
+_BARE_USAGE = msgspec.json.Decoder(_BareUsage)
 _TEXT = msgspec.json.Decoder(str)
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -136,9 +144,8 @@ def _usage(raw: msgspec.Raw) -> ChatUsage | None:
     """The counts, if they are whole. Some hosts send a part of them first, or zeros where they have not counted."""
     if not bytes(raw).startswith(b"{"):
         return None
-    try:
-        usage = _USAGE.decode(raw)
-    except _NOT_JSON:
+    usage = _counts(raw)
+    if usage is None:
         return None
     if usage.completion_tokens is None and usage.total_tokens is None:
         return None
@@ -149,6 +156,18 @@ def _usage(raw: msgspec.Raw) -> ChatUsage | None:
     details = usage.prompt_tokens_details or _Details()
     cached_tokens = details.cached_tokens or usage.prompt_cache_hit_tokens or usage.cached_tokens or 0
     return ChatUsage(usage.prompt_tokens, output_tokens, min(cached_tokens, usage.prompt_tokens))
+
+
+def _counts(raw: msgspec.Raw) -> _Usage | None:
+    try:
+        return _USAGE.decode(raw)
+    except _NOT_JSON:
+        pass
+    try:
+        bare = _BARE_USAGE.decode(raw)
+    except _NOT_JSON:
+        return None
+    return _Usage(bare.prompt_tokens, bare.completion_tokens)
 
 
 def _written_bytes(choice: _Choice) -> int:

@@ -6,7 +6,6 @@ Statuses differ for one cause: an over-long input is a 400, a 422 or a 500, an e
 
 import email.utils
 import html
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,6 +62,8 @@ _TOO_LARGE = re.compile(
     re.IGNORECASE,
 )
 _WAIT = re.compile(rb'"(?:retryDelay|estimated_time)"\s*:\s*"?(\d{1,6}(?:\.\d{1,9})?)s?[",}\s]')
+_MAX_NUMBER = 1e9
+"""Of seconds that is thirty years: a longer wait is nonsense."""
 _NESTED_IN = ("error", "errors", "fault", "detail")
 _MAX_NESTING = 4
 _MAX_LISTED = 3
@@ -179,7 +180,7 @@ def _text(node: Mapping[str, Any], *names: str) -> str:
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds that the provider asks us to wait, from `retry-after-ms`, else `retry-after` (seconds or a date).
 
-    headers: names in lower case. None if it says nothing usable; a negative number counts as nothing.
+    headers: names in lower case. None if it says nothing usable, as a negative number or thirty years.
     """
     wait_ms = _number(headers.get("retry-after-ms"))
     if wait_ms is not None:
@@ -206,4 +207,4 @@ def _number(text: str | None) -> float | None:
         number = float(text or "")
     except ValueError:
         return None
-    return number if math.isfinite(number) and number >= 0 else None
+    return number if 0 <= number <= _MAX_NUMBER else None

@@ -6,6 +6,7 @@ code relies on:
 - A time limit of a call ends it and closes its connection. Cancelling the task that waits for its head does neither:
   the connection is closed as soon as the head comes. So every call has a time limit.
 - A streamed request waits for the first 64 KiB of its answer, unless its buffer is 0.
+- A read that is cancelled as its bytes arrive returns them, and the cancellation is lost.
 - Leaving a streamed request closes its connection at once, but waits for ever while someone reads: reads are cancelled
   first.
 """
@@ -84,16 +85,14 @@ class Incoming:
         """
         if self._is_closed:
             raise UpstreamFailed(_CLOSED)
-        self._reading = asyncio.ensure_future(_next_chunk(self._reader))
+        self._reading = reading = asyncio.ensure_future(_next_chunk(self._reader))
+        await asyncio.wait([reading])  # awaited itself, it would take the reader's cancellation, and might not heed it
         try:
-            return await self._reading
+            return reading.result()
         except exceptions.RequestError as error:
             raise self._fault(error) from error
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise UpstreamFailed(_CLOSED) from None  # it was not the reader who was cancelled
+            raise UpstreamFailed(_CLOSED) from None
 
     async def aclose(self) -> None:
         """Close the connection if the end has not come, whoever is reading; keep it for another call if it has."""

@@ -111,13 +111,18 @@ class Decided:
 
     def explain_off(self, provider: str) -> str:
         """How to switch a provider on, for messages."""
-        row = self.rows.get(provider)
-        if row is None:
+        entry = self.entries.get(provider)
+        row = self.rows.get(provider if entry is None or entry.host is None else entry.host)
+        if entry is None and row is None:
             return f"{provider} is not supported by this version"
+        entry, row = entry or ProviderSettings(), row or self.rows[GENERIC]
+        if entry.enabled is False:
+            return f"enable {provider}, which is switched off"
         if not row.key_required:
             return f"add [providers.{provider}] with its base_url to the settings"
-        key = f"set {' or '.join(row.key_variables)} for {provider}"
-        return key if row.base_url is not None else f"{key}, and base_url in [providers.{provider}]"
+        variables = " or ".join(entry.api_key_env or row.key_variables) or f"api_key_env in [providers.{provider}]"
+        key = f"set {variables} for {provider}"
+        return key if entry.base_url or row.base_url else f"{key}, and base_url in [providers.{provider}]"
 
 
 @dataclass(frozen=True, slots=True)

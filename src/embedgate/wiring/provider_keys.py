@@ -23,8 +23,10 @@ def find_keys(name: str, entry: ProviderSettings, row: Host, secrets: Secrets) -
     def take(place: str, key: str | None) -> None:
         if key is None:
             absent.append(place)
-        elif places.setdefault(key, place) != place:
+        elif key in places:
             mistakes.append(f"providers.{name}: {place} holds the same key as {places[key]}; name each account once")
+        else:
+            places[key] = place
 
     for file in entry.api_key_file:
         try:

@@ -217,8 +217,8 @@ def _rerank_request(limits: LimitSettings) -> Json:
             _given({"input": "object"}, "query", "documents"),
         ],
         "additionalProperties": False,
-        "description": "An optional field that is null counts as absent. Fields that are not listed are refused by "
-        "name.",
+        "description": "`query` and `documents` must be there, or `input` with both. A field that is null counts as "
+        "absent. Fields that are not listed are refused by name.",
         "examples": [{"model": "cohere/rerank-v4.0-fast", "query": EXAMPLE_QUERY, "documents": EXAMPLE_DOCUMENTS}],
     }
 
