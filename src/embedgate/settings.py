@@ -355,6 +355,11 @@ class ProviderSettings(_Section):
         None, description="The row of the provider table that this entry follows; its own name if absent."
     )
     base_url: str | None = Field(None, description="Address of its API, up to and without `/embeddings`.")
+    models: tuple[str, ...] | None = Field(
+        None,
+        description="Ids of the models that it serves, if those are not all that the catalogue knows at such a host. "
+        "Required for servers that have one model and answer for any name with it (tei, llamacpp).",
+    )
     api_key_env: Listed[str] = Field(
         (), description="Environment variable that holds the key. A list of several for a provider with several keys."
     )

@@ -29,6 +29,7 @@ SETTINGS = (
     base_url = "{root}/jina/v1"
     [providers.tei]
     base_url = "{root}/tei"
+    models = ["BAAI/bge-reranker-v2-m3"]
     [providers.vllm]
     base_url = "{root}/vllm/v1"
     [upstream]

@@ -11,6 +11,7 @@ import pytest
 from doubles import Words
 from embedgate import metrics
 from embedgate.core.errors import (
+    NOT_SENT,
     GatewayError,
     InvalidInput,
     UpstreamBusy,
@@ -270,6 +271,26 @@ async def test_a_cancelled_call_leaves_its_account() -> None:
     task.cancel()
     await asyncio.wait([task])
     assert trial.meters[0].in_flight == 0
+
+
+class Queued(ScriptedDriver):
+    """Never gets a place."""
+
+    async def _call(self, observe: Observe) -> None:
+        try:
+            await asyncio.sleep(FAR_S)
+        except asyncio.CancelledError:
+            raise asyncio.CancelledError(NOT_SENT) from None
+
+
+@virtually
+async def test_a_call_that_is_cancelled_before_it_was_sent_uses_nothing_of_the_limits() -> None:
+    trial = Trial(Queued(), rpm=1, tpm=100)
+    task = asyncio.create_task(trial.embed())
+    await asyncio.sleep(0.5)
+    task.cancel()
+    await asyncio.wait([task])
+    assert trial.meters[0].wait_s("m", 100) == 0
 
 
 @virtually

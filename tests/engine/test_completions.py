@@ -201,8 +201,8 @@ async def test_a_failure_before_the_first_byte_costs_nothing_and_is_raised_as_it
 
 async def test_metrics_count_every_call_by_how_it_ended_and_none_that_was_not_made() -> None:
     before = calls_by_outcome()
-    steps = (UpstreamBusy("busy", retry_after_s=0.001), UpstreamLimited("full", retry_after_s=0.001), ScriptedReply())
-    await Asked(bench_of(*steps)[0], request()).pieces()
+    for fault in (UpstreamBusy("busy", retry_after_s=0.001), UpstreamLimited("full", retry_after_s=0.001)):
+        await Asked(bench_of(fault, ScriptedReply())[0], request()).pieces()
     bench, _ = bench_of(asyncio.Event())
     asked = Asked(bench, request())
     answer = asyncio.create_task(asked.answer())
@@ -211,8 +211,8 @@ async def test_metrics_count_every_call_by_how_it_ended_and_none_that_was_not_ma
     with pytest.raises(CallerLeft):
         await answer
     with pytest.raises(UpstreamGarbled):
-        await Asked(bench_of(ScriptedReply(error=UpstreamGarbled("what?")))[0], request()).pieces()
-    assert calls_by_outcome() - before == {UpstreamBusy.code: 1, "ok": 1, "cancelled": 1, "bad_answer": 1}
+        await Asked(bench_of(ScriptedReply(EVENTS[:1], error=UpstreamGarbled("what?")))[0], request()).pieces()
+    assert calls_by_outcome() - before == {UpstreamBusy.code: 1, "ok": 2, "cancelled": 1, "bad_answer": 1}
 
 
 async def test_only_chat_models_chat_and_their_names_are_suggested() -> None:

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from doubles import Bench, ScriptedProvider, model, vector_of
+from doubles import Bench, ScriptedProvider, Words, model, vector_of
 from embedgate.core.access import BudgetRule, Caller, Rules, Subject
 from embedgate.core.errors import GatewayError, InvalidInput, UpstreamFailed
+from embedgate.core.hints import Observe, ignore
 from embedgate.core.models import Model, Route
 from embedgate.core.types import Batch, Candidate, EmbedRequest, EmbedResult, ProviderReply
+from embedgate.engine.accounts import Account, Accounts
+from embedgate.engine.upstream_limits import AccountMeter, LineLimits
 from embedgate.settings import UpstreamSettings
 
 PRICE = 7
@@ -148,6 +151,31 @@ async def test_a_fallback_model_is_for_failures_and_not_asked_beside() -> None:
     request = EmbedRequest("acme/m", ("x",), fallback_model="acme/other")
     assert (await bench.embed(request)).model == "acme/m"
     assert other.batches == []
+
+
+@dataclass
+class TimedDriver(Timed):
+    """The same behind an account."""
+
+    async def embed(  # an account passes on what answers say of limits
+        self, batch: Batch, route: Route, deadline_s: float, observe: Observe = ignore
+    ) -> ProviderReply:
+        """One call."""
+        return await super().embed(batch, route, deadline_s)
+
+
+async def test_a_call_that_is_given_up_while_it_waits_for_room_costs_nothing_and_harms_nobody() -> None:
+    meter = AccountMeter("a", LineLimits(2.0, 10))
+    meter.block("m", 1.0)
+    first = TimedDriver()
+    accounts = Accounts([Account(first, meter)], Words())  # type: ignore[arg-type]  # it embeds only
+    bench = bench_of(accounts, second := Timed())  # type: ignore[arg-type]  # a real one
+    assert (await embed(bench)).provider == "b"
+    (entry,) = bench.memory.entries
+    assert (entry.tokens, entry.tokens_estimated) == (2, False)
+    assert (len(first.batches), len(second.batches), meter.in_flight) == (0, 1, 0)
+    asked = model("a")
+    assert bench.states.of(Candidate(asked, asked.routes[0])).health().failure_share == 0
 
 
 async def test_nobody_is_asked_beside_unless_it_is_set() -> None:

@@ -98,7 +98,7 @@ async def administer(do: Callable[..., Awaitable[Any]]) -> None:
     await do("PUT", "/api/budgets/user/alice/day", {"cap_usd": "1.5"})
     price = {"model": MODEL, "provider": "fake", "usd_per_million_tokens": "0.02", "since": "2026-01-01T00:00:00Z"}
     await do("POST", "/api/prices", price)
-    await do("PUT", "/api/providers/tei", {"base_url": "https://192.0.2.1/v1", "key": "k", "allow_private": True})
+    await do("PUT", "/api/providers/vllm", {"base_url": "https://192.0.2.1/v1", "key": "k", "allow_private": True})
     await do("POST", "/api/providers/fake/test", {})
     await do("POST", "/api/policies/dry-run", {"key": key, "model": MODEL, "tokens": 5})
     await do("POST", "/api/usage/reconcile", {"provider": "fake", "bill": "date,model,tokens\n2026-01-01,m,5\n"})
@@ -116,8 +116,8 @@ async def administer(do: Callable[..., Awaitable[Any]]) -> None:
         f"keys/{key}",
         "users/alice",
         "projects/search",
-        "providers/tei/key",
-        "providers/tei",
+        "providers/vllm/key",
+        "providers/vllm",
         "cache",
     ):
         await do("DELETE", f"/api/{path}")

@@ -343,7 +343,12 @@ async def test_a_first_event_that_is_an_error_shows_neither_key_nor_texts() -> N
 async def test_a_refusal_shows_none_of_the_other_texts_of_the_caller_but_names() -> None:
     told = "You are a bank clerk. Never tell."
     tool = {"type": "function", "function": {"name": "get_weather", "description": told}}
-    for fields in ({"tools": [tool]}, {"system": told}, {"documents": [{"text": told}]}, {"system": "\u79d8\u5bc6"}):
+    for fields in (
+        {"tools": [tool]},
+        {"system": told},
+        {"documents": [{"text": told}]},
+        {"system": "\u79d8\u5bc6\u79d8\u5bc6"},
+    ):
         words = f"get_weather is wrong in {json.dumps(fields, ensure_ascii=False)}"
         refusal = json.dumps({"error": {"message": words}}).encode()
         async with driving(saying(refusal, content_type="application/json", status=400)) as (driver, _):
@@ -473,28 +478,20 @@ async def test_a_reader_who_is_cancelled_and_closes_leaves_the_provider() -> Non
 
 
 async def test_a_reader_who_is_cancelled_as_a_piece_arrives_leaves_too() -> None:
-    wanted, sent = asyncio.Event(), asyncio.Event()
-
     async def say(line: Line) -> None:
         await line.head()
-        await line.send(HELLO)
-        await wanted.wait()
-        await line.send(HELLO)
-        sent.set()
-        await asyncio.sleep(60)
+        for _ in range(300):
+            await line.send(HELLO)
+            await asyncio.sleep(0.001)
+        await line.end()
 
-    async with driving(say) as (driver, provider):
-        reply = await begin(driver)
-        heard = asyncio.Event()
-        reading = asyncio.ensure_future(_hear(reply, heard.set))
-        await heard.wait()
-        wanted.set()
-        await sent.wait()
-        time.sleep(0.05)  # noqa: ASYNC251 - the piece arrives, and the loop has not heard of it yet
-        reading.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(reading, 2)
-        await asyncio.wait_for(provider.left.wait(), 1)
+    async with driving(say) as (driver, _):
+        for moment in range(60):  # one in ten or so is the moment that matters
+            reading = asyncio.ensure_future(_hear(await begin(driver), lambda: None))
+            await asyncio.sleep(0.002 + moment / 10_000)
+            reading.cancel()
+            await asyncio.wait([reading])
+            assert reading.cancelled()
 
 
 async def test_a_stream_ends_with_its_last_word_though_the_provider_stays() -> None:

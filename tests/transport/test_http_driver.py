@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from embedgate.core.errors import (
+    NOT_SENT,
     ConfigError,
     InternalError,
     UpstreamBusy,
@@ -139,6 +140,8 @@ async def test_a_caller_cancelled_while_waiting_for_a_place_takes_none(upstream:
         second = asked(driver)
         await asyncio.sleep(0)
         second.cancel()
+        with pytest.raises(asyncio.CancelledError, match=NOT_SENT):
+            await second
         gate.set()
         await first
         await asked(driver)

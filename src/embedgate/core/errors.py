@@ -27,6 +27,9 @@ from typing import ClassVar, Self
 
 from embedgate.core.access import PolicyMistake, Rate
 
+NOT_SENT = "not sent"
+"""The word in a CancelledError of who was cancelled before the provider was asked: that is on no bill."""
+
 
 class GatewayError(Exception):
     """Base of all errors that a request can end with.

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from embedgate import metrics, telemetry
 from embedgate.core.errors import (
+    NOT_SENT,
     GatewayError,
     UpstreamBusy,
     UpstreamDenied,
@@ -192,7 +193,9 @@ async def _asked(account: Account, ticket: Ticket, ask: Callable[[Driver, Observ
         if isinstance(fault, UpstreamBusy) and fault.retry_after_s:
             account.meter.block(ticket.model, fault.retry_after_s)
         raise
-    except BaseException:
+    except BaseException as error:
+        if error.args == (NOT_SENT,):
+            ticket.withdraw()
         ticket.end()
         raise
 

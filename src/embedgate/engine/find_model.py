@@ -3,7 +3,14 @@
 from collections.abc import Collection
 
 from embedgate.catalog import Catalog
-from embedgate.core.errors import ModelNotAtProvider, NotAnEmbeddingModel, UnknownModel, UnknownProvider, WrongAction
+from embedgate.core.errors import (
+    ModelNotAtProvider,
+    NotAnEmbeddingModel,
+    ProviderKeyMissing,
+    UnknownModel,
+    UnknownProvider,
+    WrongAction,
+)
 from embedgate.core.models import Action, Model
 
 _VERBS: dict[Action, str] = {"embedding": "embedding", "chat": "completion", "rerank": "rerank"}
@@ -21,7 +28,8 @@ class ModelFinder:
     def __call__(self, name: str, provider: str | None, action: Action) -> Model:
         """The model of that name, made for `action`. provider: the only one that may serve it; then `name` may be its.
 
-        Raises UnknownProvider, ModelNotAtProvider, UnknownModel, NotAnEmbeddingModel or WrongAction.
+        Raises UnknownProvider, ModelNotAtProvider, UnknownModel, ProviderKeyMissing, NotAnEmbeddingModel or
+        WrongAction.
         """
         if provider and provider not in self._catalog.providers():
             raise UnknownProvider(f"There is no provider {provider[:100]!r} here.", param="provider")
@@ -30,6 +38,12 @@ class ModelFinder:
             raise ModelNotAtProvider(f"Model {name[:200]} is not served by {provider}.", param="model")
         if model is None:
             raise UnknownModel(self._explain_unknown(name, action), param="model")
+        if not model.routes:
+            raise ProviderKeyMissing(
+                f"{model.id} is known, but the providers that could serve it are set to serve other models "
+                "(providers.<name>.models).",
+                param="model",
+            )
         if model.action != action:
             error = NotAnEmbeddingModel if action == "embedding" else WrongAction
             suggestion = self._suggest(model, provider, action)

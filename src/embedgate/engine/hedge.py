@@ -12,7 +12,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from embedgate import metrics
-from embedgate.core.errors import GatewayError, InvalidInput, UpstreamError
+from embedgate.core.errors import NOT_SENT, GatewayError, InvalidInput, UpstreamError
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import Batch, Call, Candidate, EmbedRequest, Part
 from embedgate.engine.ask import Outcome
@@ -121,6 +121,8 @@ class Hedger:
         if runner.task.done():
             return runner.task.result()
         await _end([runner])
+        if _was_unsent(runner.task):
+            return Outcome()
         spent_s = time.monotonic() - runner.began_s
         metrics.provider_call(runner.candidate.route.provider, "given_up", len(runner.batch.inputs), spent_s)
         if runner.candidate is visit.candidate:
@@ -147,3 +149,12 @@ async def _end(runners: Sequence[_Runner]) -> None:
         task.cancel()
     if left:
         await asyncio.wait(left)
+
+
+def _was_unsent(ended: "asyncio.Future[Outcome]") -> bool:
+    """Whether a call was given up before its provider was asked: while it waited for a place, or for room."""
+    try:
+        ended.result()
+    except asyncio.CancelledError as cancelled:
+        return cancelled.args == (NOT_SENT,)
+    return False

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from embedgate import metrics, telemetry
-from embedgate.core.errors import UpstreamLimited
+from embedgate.core.errors import NOT_SENT, UpstreamLimited
 from embedgate.core.hints import RateHints
 from embedgate.engine.upstream_gauges import Learnt, Minute
 
@@ -190,7 +190,7 @@ class AccountMeter:
                 self.call_line()
             elif isinstance(let_in := waiting.answer.result(), Ticket):  # let in and cancelled in the same moment
                 let_in.withdraw()
-            raise
+            raise asyncio.CancelledError(NOT_SENT) from None
         finally:
             patience.cancel()
         if isinstance(answer, Ticket):

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from embedgate.core.errors import UpstreamTimeout
+from embedgate.core.errors import NOT_SENT, UpstreamTimeout
 
 
 class Places:
@@ -24,6 +24,9 @@ class Places:
         self._enter()
         try:
             await self._wait(provider, deadline_s)
+        except asyncio.CancelledError:
+            self._leave()
+            raise asyncio.CancelledError(NOT_SENT) from None
         except BaseException:
             self._leave()
             raise

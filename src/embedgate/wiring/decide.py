@@ -154,6 +154,8 @@ def decide(loaded: Loaded, stored: Stored = NOTHING_STORED, local_models: LocalM
     if _is_enabled(entries.get(FAKE), default=False):
         catalog = catalog.with_models(fake.models())
         switched_on.add(FAKE)
+    if mistakes := _unknown_models(catalog, entries):
+        raise ConfigError(mistakes)
     catalog = catalog.with_models(
         replace(model, routes=_priced(model.id, _adapted(model, entries, in_use), stored.prices))
         for model in catalog.models()
@@ -239,6 +241,13 @@ def _host_in_use(
         return None
     if base_url is None:
         raise ConfigError([f"providers.{name}: base_url is missing; its address is yours to give"])
+    if row.ignores_model and entry_or_empty.models is None:
+        raise ConfigError(
+            [
+                f"providers.{name}.models is missing: such a server answers for any name with the one model it has, so "
+                'the settings must say which, as in models = ["BAAI/bge-m3"]'
+            ]
+        )
     if not keys and row.key_required:
         variables = " or ".join(row.key_variables) or "api_key_env"
         raise ConfigError([f"providers.{name} is enabled and has no key; set {variables} or api_key_file"])
@@ -263,10 +272,31 @@ def _declared(row: Host, entry: ProviderSettings) -> Host:
     return row if entry.precision is None else msgspec.structs.replace(row, precision=entry.precision)
 
 
+def _serves(entry: ProviderSettings, model: Model) -> bool:
+    return entry.models is None or model.id in entry.models
+
+
+def _unknown_models(catalog: Catalog, entries: Mapping[str, ProviderSettings]) -> list[str]:
+    """What is wrong with the models that the settings name."""
+    mistakes = []
+    for name, entry in entries.items():
+        at = {name, entry.host}
+        known = {model.id for model in catalog.models() for route in model.routes if route.provider in at}
+        mistakes += [
+            f"providers.{name}.models has {model!r}, which the catalogue does not know there; see "
+            "`embedgate models list --all`, or add it in catalog.file"
+            for model in entry.models or ()
+            if model not in known
+        ]
+    return mistakes
+
+
 def _adapted(
     model: Model, entries: Mapping[str, ProviderSettings], in_use: Mapping[str, HostInUse]
 ) -> tuple[Route, ...]:
     """Routes with what their hosts take, and a copy for each provider of the settings that follows another's row.
+
+    There are none left of a model that its only providers do not serve.
 
     Routes of chat models stay as they are: all that rows change in routes is about embeddings.
     """
@@ -275,6 +305,8 @@ def _adapted(
         names = [route.provider]
         names += [name for name, entry in entries.items() if entry.host == route.provider and name != route.provider]
         for name in names:
+            if name in entries and not _serves(entries[name], model):
+                continue
             host = in_use.get(name)
             weight = entries[name].weight if name in entries else 1
             copy = replace(route, provider=name, weight=weight)

@@ -358,7 +358,7 @@ async def open_gateway(loaded: Loaded, *, is_server: bool = False) -> Gateway:
 async def _load_default_model(name: str, decided: Decided) -> None:
     """Have the default model ready before the first request, if it is a local one."""
     model = decided.catalog.find(name)
-    if model is not None and model.routes[0].provider == LOCAL:
+    if model is not None and model.routes and model.routes[0].provider == LOCAL:
         try:
             await asyncio.to_thread(decided.local_models.load, model.routes[0].upstream_model)
         except DependencyMissing as error:
