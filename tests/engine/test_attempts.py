@@ -285,6 +285,19 @@ async def test_a_route_that_refuses_a_call_as_wrong_is_there_for_others() -> Non
     assert await script.run() == "a"
 
 
+async def test_when_one_of_several_faults_may_pass_that_is_what_the_caller_is_told() -> None:
+    script = Script(a=[UpstreamBusy("later", retry_after_s=50)], b=[UpstreamDenied("bad key")])
+    error = await script.fails(UpstreamBusy, "a: later; b: bad key")
+    assert (error.may_retry, error.retry_after_s) == (True, 50)
+
+
+async def test_an_attempt_that_had_less_time_than_the_request_tells_what_it_had_and_what_it_waited_for() -> None:
+    settings = UpstreamSettings(attempt_timeout_s=0.05, max_retries=0)
+    script = Script(settings, a=[UpstreamTimeout("All 8 places were taken for the call's time")], b=[REJECTED])
+    told = r"All 8 places were taken for the call's time, which is 0\.05 s \(upstream\.attempt_timeout_s\)"
+    await script.fails(UpstreamRejected, told)
+
+
 async def test_waits_for_room_within_our_own_limits_are_no_further_attempts() -> None:
     settings = UpstreamSettings(max_retries=2, retry_share=0, retry_reserve=0)
     script = Script(settings, a=[UpstreamLimited("no room", retry_after_s=0.001)] * 2)
@@ -317,7 +330,7 @@ class Stalling(ScriptedProvider):
         """Times out when it is time."""
         self.batches.append(batch)
         await asyncio.sleep(max(0.0, deadline_s - time.monotonic()))
-        raise UpstreamTimeout("a did not answer within the request's time")
+        raise UpstreamTimeout("a did not answer within the call's time")
 
 
 async def test_a_stall_is_given_up_where_another_route_can_be_tried() -> None:
@@ -327,7 +340,7 @@ async def test_a_stall_is_given_up_where_another_route_can_be_tried() -> None:
     assert (await bench.embed(EmbedRequest("acme/m", ("x",)))).provider == "b"
     assert time.monotonic() - begun_s < 0.5
     alone = Bench([model("a")], {"a": Stalling()}, upstream=settings, request_timeout_s=0.2)
-    with pytest.raises(UpstreamTimeout, match="within the request's time"):
+    with pytest.raises(UpstreamTimeout, match="within the call's time$"):
         await alone.embed(EmbedRequest("acme/m", ("x",)))
     assert len(alone.providers["a"].batches) == 1
 

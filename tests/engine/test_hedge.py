@@ -105,6 +105,11 @@ async def test_when_the_first_fails_the_second_is_waited_for() -> None:
     assert len(second.batches) == 1
 
 
+async def test_what_only_the_second_route_does_not_take_is_no_mistake_of_the_caller() -> None:
+    bench = bench_of(Timed(delays_s=[5 * USUAL_S]), Timed(errors=[InvalidInput("is too long there", index=0)]))
+    assert (await embed(bench)).provider == "a"
+
+
 async def test_the_callers_own_mistake_ends_both() -> None:
     first = Timed(delays_s=[5 * USUAL_S], errors=[InvalidInput("is too odd", index=1)])
     bench = bench_of(first, Timed(delays_s=[NEVER]))

@@ -107,7 +107,7 @@ class Asker:
         route = self._candidate.route
         started_s = time.monotonic()
         if started_s >= deadline_s:
-            return Outcome(error=UpstreamTimeout(f"{route.provider} could not be asked within the request's time"))
+            return Outcome(error=UpstreamTimeout(f"{route.provider} could not be asked within the call's time"))
         try:
             reply = await self._provider.embed(batch, route, deadline_s)
         except GatewayError as error:

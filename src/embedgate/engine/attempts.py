@@ -55,7 +55,7 @@ async def on_routes(
                     visit.state.failed(error, time.monotonic() - began_s)
                     if not isinstance(error, UpstreamError):
                         raise
-                    fault = error
+                    fault = visit.told(error)
                 else:
                     visit.state.succeeded(time.monotonic() - began_s)
                     return visit.candidate, answer
@@ -96,11 +96,10 @@ class Visit:
         return self._journey.others()
 
     def told(self, error: UpstreamError) -> UpstreamError:
-        """The fault of one attempt, in words that fit: not every timeout is the end of the request's time."""
+        """The fault of one attempt; if that had less time than the request, with the setting that says how much."""
         if isinstance(error, UpstreamTimeout) and self._journey.may_pass(error):
             limit_s = self._journey.settings.attempt_timeout_s
-            name = self.candidate.route.provider
-            return UpstreamTimeout(f"{name} gave no answer within {limit_s:g} s (upstream.attempt_timeout_s)")
+            return UpstreamTimeout(f"{error.message}, which is {limit_s:g} s (upstream.attempt_timeout_s)")
         return error
 
     async def again(self, error: UpstreamError, attempt: int) -> bool:
@@ -221,20 +220,22 @@ class Journey:
                 visit.state.disproved(error)
 
     def failure(self) -> UpstreamError:
-        """What to raise when nothing is left: the last fault, with what was tried and what was not."""
-        waits_s = [
-            error.retry_after_s for _, error in (*self._tried, *self._refused) if error.retry_after_s is not None
-        ]
-        told = [self._name(visit.candidate) + _tried_text(visit, error) for visit, error in self._tried]
-        told += [f"{self._name(candidate)}not asked, {error.message}" for candidate, error in self._refused]
-        last = self._tried[-1][1] if self._tried else self._refused[0][1]
+        """What to raise when nothing is left: a fault that may pass, else the last one; with all that was tried."""
+        told = [(self._name(visit.candidate) + _tried_text(visit, error), error) for visit, error in self._tried]
+        told += [(f"{self._name(candidate)}not asked, {error.message}", error) for candidate, error in self._refused]
+        faults = [error for _, error in told]
+        last = self._tried[-1][1] if self._tried else faults[0]
+        fault = last if last.may_retry else next((error for error in faults if error.may_retry), last)
+        waits_s = [error.retry_after_s for error in faults if error.retry_after_s is not None]
         if len(told) > 1:
-            message = f"No route could serve {self.call.request.model[:200]}. Tried {'; '.join(told)}"
+            message = (
+                f"No route could serve {self.call.request.model[:200]}. Tried {'; '.join(text for text, _ in told)}"
+            )
         elif self._tried:
             message = _tried_text(*self._tried[0])
         else:
-            return last
-        return type(last)(message, retry_after_s=min(waits_s, default=None))
+            return fault
+        return type(fault)(message, retry_after_s=min(waits_s, default=None))
 
     def goes_on(self) -> bool:
         """Whether there is another route that works and was not tried."""
@@ -264,9 +265,11 @@ class Journey:
             now_s = time.monotonic()
             # Parts of one request wait at the same time; that counts once.
             more_s = max(0.0, now_s + wait_s - max(now_s, self._waits_until_s))
-            if not isinstance(refusal, UpstreamBusy) or not self.can_wait(self._waited_s + more_s):
+            waited_s = self._waited_s + more_s
+            is_short = waited_s <= self.settings.max_wait_s and self.has_time(wait_s)
+            if not isinstance(refusal, UpstreamBusy) or not is_short:
                 return False
-            self._waited_s += more_s
+            self._waited_s = waited_s
             self._waits_until_s = max(self._waits_until_s, now_s + wait_s)
             await asyncio.sleep(wait_s)
         return True

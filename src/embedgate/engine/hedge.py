@@ -1,7 +1,7 @@
 """Asks a second route when the first takes longer than it usually does. The first good answer counts.
 
-The other call is given up, and paid for by our own count: its provider may well bill it. So the money for both is held
-before, and every second call comes out of the budget of further attempts of its route.
+The other call is given up. If it was sent, it is paid for by our own count: its provider may well bill it. So the money
+for both is held before, and every second call comes out of the budget of further attempts of its route.
 """
 
 import asyncio
@@ -118,9 +118,9 @@ class Hedger:
 
     async def _given_up(self, visit: Visit, runner: _Runner) -> Outcome:
         """What a call whose answer is not needed any more came to, after it has ended."""
-        if runner.task.done():
-            return runner.task.result()
         await _end([runner])
+        if not runner.task.cancelled():
+            return runner.task.result()
         if _was_unsent(runner.task):
             return Outcome()
         spent_s = time.monotonic() - runner.began_s
@@ -132,14 +132,21 @@ class Hedger:
 
 
 async def _winner(runners: Sequence[_Runner]) -> _Runner:
-    """The one whose outcome counts: with vectors, or a fault of the caller's own. If both failed, the first."""
+    """The one whose outcome counts: with vectors, or a fault of the caller's own at the first. If both failed, that.
+
+    What the second one says of the caller's inputs may be true of its route only.
+    """
+    first = runners[0]
     pending = {runner.task for runner in runners}
     while pending:
         _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         for runner in runners:
-            if runner.task.done() and not isinstance(runner.task.result().error, UpstreamError):
+            if not runner.task.done():
+                continue
+            error = runner.task.result().error
+            if error is None or (runner is first and not isinstance(error, UpstreamError)):
                 return runner
-    return runners[0]
+    return first
 
 
 async def _end(runners: Sequence[_Runner]) -> None:

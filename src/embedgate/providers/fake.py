@@ -41,7 +41,7 @@ class FakeProvider:
         remaining_s = deadline_s - time.monotonic()
         await asyncio.sleep(min(self._latency_s, max(remaining_s, 0)))
         if self._latency_s > remaining_s:
-            raise UpstreamTimeout("fake did not answer within the request's time")
+            raise UpstreamTimeout("fake did not answer within the call's time")
         rows = []
         for position, item in enumerate(batch.inputs, start=1):
             rows.append(vector(item, batch.expected_dim))

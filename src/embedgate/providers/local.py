@@ -66,7 +66,7 @@ class LocalProvider:
                 vectors = await self._run(model, rows)
         except TimeoutError as error:
             raise UpstreamTimeout(
-                f"local/{route.upstream_model} did not finish within the request's time; send fewer inputs"
+                f"local/{route.upstream_model} did not finish within the call's time; send fewer inputs"
             ) from error
         finally:
             self._n_active -= 1

@@ -183,7 +183,7 @@ class Pool:
     def _request(self, client: Client, call: HttpCall, deadline_s: float) -> RequestBuilder:
         remaining_s = deadline_s - time.monotonic()
         if remaining_s <= 0:
-            raise UpstreamTimeout(f"{self._endpoint.provider} could not be asked within the request's time")
+            raise UpstreamTimeout(f"{self._endpoint.provider} could not be asked within the call's time")
         endpoint = self._endpoint
         request = (
             client.request(call.method, endpoint.url(call.path))
@@ -220,7 +220,7 @@ class Pool:
         provider = self._endpoint.provider
         if isinstance(error, exceptions.RequestTimeoutError):
             if time.monotonic() >= deadline_s - _CLOCK_SLACK_S:
-                return UpstreamTimeout(f"{provider} did not answer within the request's time")
+                return UpstreamTimeout(f"{provider} did not answer within the call's time")
             return UpstreamFailed(f"{provider} could not be connected to in {self._settings.connect_timeout_s:g} s")
         # The last cause is the system's own word; the first ones repeat the address.
         causes = error.details["causes"] or []
