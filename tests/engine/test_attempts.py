@@ -48,7 +48,7 @@ class Script:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def _ask(self, candidate: Candidate) -> str:
+    async def _ask(self, candidate: Candidate, _until_s: float) -> str:
         name = candidate.route.provider
         self.asked += name
         await self.gate.wait()

@@ -46,6 +46,7 @@ from embedgate.core.errors import (
 from embedgate.core.models import Price
 from embedgate.core.types import Candidate, ChatUsage, EmbedRequest, LedgerEntry
 from embedgate.engine.chat_weight import MEDIA_TOKENS, ChatScale, chat_cost_picodollars
+from embedgate.settings import UpstreamSettings
 from memory_ledger import turn
 
 KEY = Subject("key", "key_1")
@@ -190,6 +191,30 @@ async def test_the_next_route_and_then_the_fallback_model_are_tried() -> None:
     assert b"".join([piece async for piece in stream.pieces]) == b"".join(EVENTS)
     entry = only_entry(bench)
     assert (entry.model, entry.provider, entry.cost_picodollars) == ("other/chat", "c", 0)
+
+
+async def test_a_stream_that_does_not_begin_is_left_for_the_next_route_and_charged_for_what_was_read() -> None:
+    models, chatting = [chat_model("a", "b")], {"a": ScriptedChat([asyncio.Event()]), "b": ScriptedChat()}
+    hasty = UpstreamSettings(attempt_timeout_s=0.05)
+    bench = Bench(models, {}, chatting=chatting, upstream=hasty, tokenizers=Unknown())
+    assert b"".join(await Asked(bench, request()).pieces()) == b"".join(EVENTS)
+    alone = Bench([chat_model("a")], {}, chatting={"a": ScriptedChat()}, tokenizers=Unknown())
+    await Asked(alone, request()).pieces()
+    entry, plain = only_entry(bench), only_entry(alone)
+    assert (entry.provider, entry.outcome, entry.tokens_estimated) == ("b", "ok", True)
+    assert entry.tokens > plain.tokens
+    assert entry.cost_picodollars > plain.cost_picodollars
+
+
+async def test_an_answer_that_is_not_streamed_has_all_the_time_of_its_request() -> None:
+    slow = asyncio.Event()
+    models, chatting = [chat_model("a", "b")], {"a": ScriptedChat([slow]), "b": ScriptedChat()}
+    hasty = UpstreamSettings(attempt_timeout_s=0.05)
+    bench = Bench(models, {}, chatting=chatting, upstream=hasty, tokenizers=Unknown())
+    asking = asyncio.create_task(Asked(bench, request(is_stream=False)).answer())
+    await asyncio.sleep(0.15)
+    slow.set()
+    assert (await asking).provider == "a"
 
 
 async def test_a_failure_before_the_first_byte_costs_nothing_and_is_raised_as_it_is() -> None:

@@ -36,11 +36,11 @@ async def on_routes(
     candidates: Sequence[Candidate],
     states: RouteStates,
     settings: UpstreamSettings,
-    ask: Callable[[Candidate], Awaitable[T]],
+    ask: Callable[[Candidate, float], Awaitable[T]],
 ) -> tuple[Candidate, T]:
     """The answer of the first candidate that gives one, for requests that one call serves whole.
 
-    candidates: at least one, best first. ask: makes one call, with a deadline of its own.
+    candidates: at least one, best first. ask: makes one call, which has its time until a moment of the monotonic clock.
     Raises what the last route failed with, saying what was tried; any other error of `ask` as it is.
     """
     with Journey(call, candidates, states, settings) as journey:
@@ -50,7 +50,7 @@ async def on_routes(
                 attempt += 1
                 began_s = time.monotonic()
                 try:
-                    answer = await ask(visit.candidate)
+                    answer = await ask(visit.candidate, visit.until_s())
                 except GatewayError as error:
                     visit.state.failed(error, time.monotonic() - began_s)
                     if not isinstance(error, UpstreamError):

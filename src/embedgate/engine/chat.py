@@ -11,11 +11,19 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from embedgate import metrics
-from embedgate.core.errors import GatewayError, InvalidInput, UpstreamError, UpstreamGarbled, UpstreamLimited
+from embedgate.core.errors import (
+    GatewayError,
+    InvalidInput,
+    UpstreamError,
+    UpstreamGarbled,
+    UpstreamLimited,
+    UpstreamTimeout,
+)
 from embedgate.core.models import Model
 from embedgate.core.ports import ChatProvider, ChatReply
 from embedgate.core.types import Call, Candidate, ChatRequest, ChatUsage, Spend, Usage
 from embedgate.engine.attempts import on_routes
+from embedgate.engine.charge import cover
 from embedgate.engine.chat_weight import chat_cost_picodollars, usage_by_rule
 from embedgate.engine.find_model import ModelFinder
 from embedgate.engine.hand_over import Begun, HandOver
@@ -85,8 +93,9 @@ class Completer:
     async def _complete(
         self, call: Call[ChatRequest], candidates: Sequence[Candidate], out: HandOver | None
     ) -> ChatServed:
-        async def ask(candidate: Candidate) -> tuple[ChatReply, float]:
-            return await self._ask(call, candidate)
+        async def ask(candidate: Candidate, until_s: float) -> tuple[ChatReply, float]:
+            # A whole answer takes as long as the model writes, so that only the request's own time bounds it.
+            return await self._ask(call, candidate, until_s if out is not None else call.deadline_s)
 
         candidate, (reply, started_s) = await on_routes(call, candidates, self._states, self._settings, ask)
         outcome: str | None = "cancelled"
@@ -113,15 +122,23 @@ class Completer:
             cached_tokens=usage.cached_tokens,
         )
 
-    async def _ask(self, call: Call[ChatRequest], candidate: Candidate) -> tuple[ChatReply, float]:
+    async def _ask(self, call: Call[ChatRequest], candidate: Candidate, until_s: float) -> tuple[ChatReply, float]:
         """An answer that has begun on one route, and when it was asked for, on the monotonic clock.
 
-        A caller who leaves meanwhile has had the model read all the same.
+        until_s: when it must have begun. A caller who leaves meanwhile has had the model read all the same.
         """
+        await cover(call)
         started_s = time.monotonic()
         provider = self._providers[candidate.route.provider]
         try:
-            return await provider.chat(call.request, candidate.route, call.deadline_s), started_s
+            async with asyncio.timeout(until_s - started_s if until_s < call.deadline_s else None):
+                return await provider.chat(call.request, candidate.route, call.deadline_s), started_s
+        except TimeoutError:
+            _count(call, candidate, UpstreamTimeout.code, started_s)
+            _charge(call, candidate, None, output_bytes=0)
+            call.wasted_picodollars = sum(spend.cost_picodollars for spend in call.spends)
+            message = f"{candidate.route.provider} did not begin to answer within its time"
+            raise UpstreamTimeout(message) from None
         except asyncio.CancelledError:
             _count(call, candidate, "cancelled", started_s)
             _charge(call, candidate, None, output_bytes=0)

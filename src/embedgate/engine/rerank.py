@@ -98,18 +98,15 @@ class Ranker:
         not pay for another one.
         """
 
-        async def ask(candidate: Candidate) -> Ranked:
-            return await self._ask(call, candidate, is_last=candidate is candidates[-1])
+        async def ask(candidate: Candidate, until_s: float) -> Ranked:
+            return await self._ask(call, candidate, until_s)
 
         _, ranked = await on_routes(call, candidates, self._states, self._settings, ask)
         return ranked
 
-    async def _ask(self, call: Call[RerankRequest], candidate: Candidate, *, is_last: bool) -> Ranked:
-        """Score every document on one route. is_last: there is no other, so the call may take all the time there is."""
+    async def _ask(self, call: Call[RerankRequest], candidate: Candidate, deadline_s: float) -> Ranked:
+        """Score every document on one route."""
         await cover(call)
-        deadline_s = call.deadline_s
-        if not is_last:
-            deadline_s = min(deadline_s, time.monotonic() + self._settings.attempt_timeout_s)
         parts = cut(call.request, candidate.route.limits)
         calls = (self._part(call, candidate, part, deadline_s) for part in parts)
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
