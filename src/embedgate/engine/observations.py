@@ -10,7 +10,7 @@ _WEIGHT = 0.1
 """Of the newest call in the averages, at least: after a change, 20 calls are enough to see it."""
 _OLD_S = 60.0
 """What was seen so long before the newest call counts no more beside it: some routes are seldom asked."""
-MIN_FOR_PERCENTILES = 20
+_MIN_FOR_P95 = 20
 _STALE_AFTER = 10
 """New calls until a percentile is reckoned anew: sorting costs more than all the rest."""
 
@@ -47,7 +47,7 @@ class Observations:
 
     def p95_s(self) -> float | None:
         """What 95 of 100 calls stay below; None before there were enough to say."""
-        if self._n < MIN_FOR_PERCENTILES:
+        if self._n < _MIN_FOR_P95:
             return None
         if self._p95_at == 0 or self._n - self._p95_at >= _STALE_AFTER:
             self._p95_s, self._p95_at = self.percentile_s(0.95) or 0.0, self._n

@@ -13,7 +13,14 @@ from msgspec import Struct
 
 from embedgate import metrics, telemetry
 from embedgate.core.clock import utc_ms
-from embedgate.core.errors import GatewayError, UpstreamError, UpstreamFailed, UpstreamLimited, UpstreamTimeout
+from embedgate.core.errors import (
+    AccessError,
+    GatewayError,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamLimited,
+    UpstreamTimeout,
+)
 from embedgate.core.types import Candidate
 from embedgate.engine.circuit import Circuit
 from embedgate.engine.observations import Observations
@@ -139,7 +146,7 @@ class RouteState:
     def failed(self, error: GatewayError, seconds: float) -> None:
         """A call took so long and failed. One that was given little time is no proof of anything."""
         now_s = self._clock()
-        if not isinstance(error, UpstreamLimited):
+        if not isinstance(error, (UpstreamLimited, AccessError)):  # else there was no call
             self._budget.earn(now_s)
         enough_s = min(2 * (self._seen.p95_s() or 0.0), _ENOUGH * self._settings.attempt_timeout_s)
         if isinstance(error, UpstreamTimeout) and seconds < enough_s:

@@ -49,8 +49,7 @@ class Places:
                 await self._free.acquire()
         except TimeoutError:
             raise UpstreamTimeout(
-                f"All {self._max_parallel} places for calls to {provider} were taken for the call's time "
-                "(max_parallel)"
+                f"All {self._max_parallel} places for calls to {provider} were taken for the call's time (max_parallel)"
             ) from None
 
     def _enter(self) -> None:
