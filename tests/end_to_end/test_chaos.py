@@ -168,7 +168,7 @@ async def test_of_ten_thousand_requests_none_fails_none_is_wrong_and_few_are_ask
     async with opened(tmp_path, hosts) as gateway:
         crowd = Crowd(gateway)
         await crowd.come(N_REQUESTS)
-        assert [metric("embedgate_route_works", provider=name) for name in PROVIDERS] == [0, 0, 1]
+        assert [metric("embedgate_route_works", model=MODEL, provider=name) for name in PROVIDERS] == [0, 0, 1]
     calls = metric("embedgate_provider_calls_total") - calls_before
     assert len(crowd.seconds) == N_REQUESTS
     assert N_REQUESTS <= calls <= N_REQUESTS * MAX_CALLS
@@ -219,7 +219,7 @@ async def test_a_route_that_works_again_is_found_out_at_the_operators_cost_and_g
             assert time.monotonic() < give_up_s
             await crowd.come(50)
         await crowd.come(50)
-        assert metric("embedgate_route_works", provider="openai") == 1
+        assert metric("embedgate_route_works", model=MODEL, provider="openai") == 1
     with sqlite3.connect(tmp_path / "embedgate.db") as database:
         rows = database.execute(
             "SELECT provider, items, outcome, cost_picodollars FROM ledger WHERE user_id = 'operator'"
