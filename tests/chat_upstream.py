@@ -15,12 +15,12 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from upstream import Answer, Seen, Upstream, read_request, reset_connection
+from upstream import Answer, Seen, Upstream, on_a_thread, read_request, reset_connection
 
 Ending = Literal["done", "close", "reset"]
 """done: as it should be. close, reset: the connection ends after the last event, without the end of the body."""
@@ -135,17 +135,9 @@ class ChatUpstream(Upstream):
             self.sent_bytes += len(body)
 
 
-@contextmanager
-def running_chat_upstream() -> Iterator[ChatUpstream]:
-    """An upstream on a thread of its own and a free port, stopped at the end."""
-    upstream = ChatUpstream()
-    thread = threading.Thread(target=upstream.run, name="chat upstream")
-    thread.start()
-    try:
-        yield upstream
-    finally:
-        upstream.stop()
-        thread.join()
+def running_chat_upstream() -> AbstractContextManager[ChatUpstream]:
+    """One on a thread of its own and a free port, stopped at the end."""
+    return on_a_thread(ChatUpstream())
 
 
 async def _opened(gate: threading.Event) -> None:

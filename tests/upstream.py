@@ -18,9 +18,9 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -245,10 +245,12 @@ class Upstream:
         return text.encode()[:-20] if twist == "truncated_json" else text.encode()
 
 
+SomeUpstream = TypeVar("SomeUpstream", bound=Upstream)
+
+
 @contextmanager
-def running_upstream() -> Iterator[Upstream]:
+def on_a_thread(upstream: SomeUpstream) -> Iterator[SomeUpstream]:
     """An upstream on a thread of its own and a free port, stopped at the end."""
-    upstream = Upstream()
     thread = threading.Thread(target=upstream.run, name="upstream")
     thread.start()
     try:
@@ -256,6 +258,11 @@ def running_upstream() -> Iterator[Upstream]:
     finally:
         upstream.stop()
         thread.join()
+
+
+def running_upstream() -> AbstractContextManager[Upstream]:
+    """One that answers embeddings."""
+    return on_a_thread(Upstream())
 
 
 async def read_request(reader: asyncio.StreamReader, connection: int) -> Seen:

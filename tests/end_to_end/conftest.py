@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import openai
 import pytest
 
+from administrator import Administrator, administrator
+from embedgate.core.access import KeyRecord
 from running import RunningGateway, gateway
 from upstream import Upstream, running_upstream
 
@@ -39,3 +41,23 @@ def sdk(served: RunningGateway) -> Iterator[openai.OpenAI]:
     """The OpenAI SDK, pointed at the gateway."""
     with openai.OpenAI(api_key=served.key, base_url=f"{served.url}/v1", max_retries=0) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def far_side() -> Iterator[Upstream]:
+    """A provider for the tests of one file."""
+    with running_upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def admin(running: RunningGateway) -> Iterator[Administrator]:
+    """Who administers the gateway of a file, which the file's own `running` starts."""
+    with administrator(running.data_dir) as found:
+        yield found
+
+
+@pytest.fixture
+def account(admin: Administrator) -> tuple[KeyRecord, str]:
+    """A new key and its secret."""
+    return admin.new_key()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from administrator import Administrator, administrator
+from administrator import Administrator
 from crowd import LOCAL_OFF, MODEL, Caller, all_at_once, ask, in_both_dialects, metric, wait_until, weight
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded, load
@@ -19,7 +19,7 @@ from embedgate.core.errors import BudgetExhausted
 from embedgate.core.types import EmbedRequest
 from embedgate.wiring.gateway import open_gateway
 from running import RunningGateway, gateway
-from upstream import Answer, Upstream, error, running_upstream
+from upstream import Answer, Upstream, error
 from wire import Reply
 
 N_CALLERS = 200
@@ -59,22 +59,10 @@ def new_texts(n: int = N_CALLERS) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def far_side() -> Iterator[Upstream]:
-    with running_upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, far_side: Upstream) -> Iterator[RunningGateway]:
     settings = SETTINGS.format(base_url=far_side.base_url)
     with gateway(tmp_path_factory.mktemp("budgets"), settings, UPSTREAM_KEY) as started:
         yield started
-
-
-@pytest.fixture(scope="module")
-def admin(running: RunningGateway) -> Iterator[Administrator]:
-    with administrator(running.data_dir) as found:
-        yield found
 
 
 @pytest.fixture

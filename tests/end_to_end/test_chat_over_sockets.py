@@ -10,7 +10,7 @@ from typing import Any
 import openai
 import pytest
 
-from administrator import Administrator, administrator
+from administrator import Administrator
 from chat_upstream import LAST_WORD, Chat, ChatUpstream, running_chat_upstream
 from chatting import FALLBACK, MESSAGES, MODEL, STREAM, UPSTREAM_KEYS, chat_gateway, cost_of, entry_of
 from embedgate.core.access import BudgetRule, KeyRecord, LimitRule, Subject
@@ -36,21 +36,10 @@ def running(tmp_path_factory: pytest.TempPathFactory, far_side: ChatUpstream) ->
         yield started
 
 
-@pytest.fixture(scope="module")
-def admin(running: RunningGateway) -> Iterator[Administrator]:
-    with administrator(running.data_dir) as found:
-        yield found
-
-
 @pytest.fixture(autouse=True)
 def host(far_side: ChatUpstream) -> ChatUpstream:
     far_side.reset()
     return far_side
-
-
-@pytest.fixture
-def account(admin: Administrator) -> tuple[KeyRecord, str]:
-    return admin.new_key()
 
 
 @pytest.fixture

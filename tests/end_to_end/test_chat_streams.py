@@ -47,21 +47,10 @@ def running(tmp_path_factory: pytest.TempPathFactory, far_side: ChatUpstream) ->
         yield started
 
 
-@pytest.fixture(scope="module")
-def admin(running: RunningGateway) -> Iterator[Administrator]:
-    with administrator(running.data_dir) as found:
-        yield found
-
-
 @pytest.fixture(autouse=True)
 def host(far_side: ChatUpstream) -> ChatUpstream:
     far_side.reset()
     return far_side
-
-
-@pytest.fixture
-def account(admin: Administrator) -> tuple[KeyRecord, str]:
-    return admin.new_key()
 
 
 def nothing_runs(running: RunningGateway) -> bool:

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from administrator import Administrator, administrator
+from administrator import Administrator
 from crowd import LOCAL_OFF, Caller, Dialect, all_at_once, ask, in_both_dialects, metric, wait_until, weight
 from embedgate.core.access import LimitRule, Subject
 from running import RunningGateway, gateway
-from upstream import Answer, Upstream, running_upstream
+from upstream import Answer, Upstream
 from wire import Reply, call
 
 N_CALLERS = 500
@@ -24,22 +24,10 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def far_side() -> Iterator[Upstream]:
-    with running_upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, far_side: Upstream) -> Iterator[RunningGateway]:
     settings = f'{LOCAL_OFF}[providers.openai]\nbase_url = "{far_side.base_url}"\n'
     with gateway(tmp_path_factory.mktemp("limits"), settings, {"OPENAI_API_KEY": "sk-upstream"}) as started:
         yield started
-
-
-@pytest.fixture(scope="module")
-def admin(running: RunningGateway) -> Iterator[Administrator]:
-    with administrator(running.data_dir) as found:
-        yield found
 
 
 @pytest.fixture(autouse=True)

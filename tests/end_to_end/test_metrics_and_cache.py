@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from embedgate.core.vectors import Vectors
 from running import RunningGateway, gateway
-from upstream import Answer, Upstream, running_upstream
+from upstream import Answer, Upstream
 from wire import Reply, call
 
 MODEL = "openai/text-embedding-3-small"
@@ -33,12 +33,6 @@ CONFIG = """
     max_parallel = 4
 """
 ENVIRONMENT = {"OPENAI_API_KEY": "sk-upstream"}
-
-
-@pytest.fixture(scope="module")
-def far_side() -> Iterator[Upstream]:
-    with running_upstream() as upstream:
-        yield upstream
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from administrator import Administrator, administrator
+from administrator import Administrator
 from crowd import LOCAL_OFF, MODEL, Caller, Dialect, ask, in_both_dialects, wait_until
 from embedgate.config import load
 from embedgate.core.access import BudgetRule, KeyRecord, LimitRule, PolicyRecord, PriceRule, Rules, Subject, caller_of
@@ -51,12 +51,6 @@ def running(tmp_path_factory: pytest.TempPathFactory, host: Upstream) -> Iterato
     settings = SETTINGS.format(base_url=host.base_url)
     with gateway(tmp_path_factory.mktemp("policies"), settings, {"OPENAI_API_KEY": "sk-upstream"}) as started:
         yield started
-
-
-@pytest.fixture(scope="module")
-def admin(running: RunningGateway) -> Iterator[Administrator]:
-    with administrator(running.data_dir) as found:
-        yield found
 
 
 @pytest_asyncio.fixture

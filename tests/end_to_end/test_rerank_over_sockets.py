@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from administrator import Administrator, administrator
+from administrator import Administrator
 from crowd import LOCAL_OFF, metric, wait_until
 from embedgate.core.access import BudgetRule, KeyRecord, Subject
 from embedgate.engine.rerank_weight import PAIR_TOKENS
 from running import RunningGateway, gateway
-from upstream import Answer, Upstream, error, running_upstream
+from upstream import Answer, Upstream, error
 from wire import Reply, call
 
 KEYS = {"COHERE_API_KEY": "co-key-1", "VOYAGE_API_KEY": "pa-key-2", "JINA_API_KEY": "jina-key-3"}
@@ -108,34 +108,16 @@ COHERE, VOYAGE, _, TEI, VLLM = HOSTS
 
 
 @pytest.fixture(scope="module")
-def far_side() -> Iterator[Upstream]:
-    with running_upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, far_side: Upstream) -> Iterator[RunningGateway]:
     settings = SETTINGS.format(root=far_side.base_url.removesuffix("/v1"))
     with gateway(tmp_path_factory.mktemp("rerank"), settings, KEYS) as started:
         yield started
 
 
-@pytest.fixture(scope="module")
-def admin(running: RunningGateway) -> Iterator[Administrator]:
-    with administrator(running.data_dir) as found:
-        yield found
-
-
 @pytest.fixture
 def hosts(far_side: Upstream) -> Upstream:
     far_side.reset()
     return far_side
-
-
-@pytest.fixture
-def account(admin: Administrator) -> tuple[KeyRecord, str]:
-    """A new key and its secret."""
-    return admin.new_key()
 
 
 def said(host: Host) -> Answer:

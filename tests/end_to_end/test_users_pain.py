@@ -13,19 +13,13 @@ import numpy as np
 import pytest
 
 from running import RunningGateway, gateway
-from upstream import Answer, Twist, Upstream, error, running_upstream
+from upstream import Answer, Twist, Upstream, error
 from wire import Reply, call
 
 MODEL = "openai/text-embedding-3-small"
 DIM = 1536
 LOCAL = "local/all-minilm-l6-v2"
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def far_side() -> Iterator[Upstream]:
-    with running_upstream() as upstream:
-        yield upstream
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ out of a cache) that it says were used, and faults. A new host adds a file, not 
 import json
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from embedgate.providers.hosts import Host
 from embedgate.settings import TransportSettings
 from embedgate.transport import Chat, Endpoint, HttpDriver
 from recorded_replies import KEY, TABLE, filled
-from upstream import Answer, Upstream, running_upstream
+from upstream import Answer, Upstream
 
 FIELDS = {
     "messages": b'[{"role": "user",\t"content": "What is the capital of Assyria?"}]',
@@ -78,18 +78,6 @@ CASES = [
     for file in sorted((Path(__file__).parent / "chat_replies").glob("*.json"))
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=[case.provider for case in CASES])
-
-
-@pytest.fixture(scope="module")
-def shared_upstream() -> Iterator[Upstream]:
-    with running_upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-def upstream(shared_upstream: Upstream) -> Upstream:
-    shared_upstream.reset()
-    return shared_upstream
 
 
 @pytest.fixture

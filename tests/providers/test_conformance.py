@@ -20,7 +20,7 @@ from embedgate.providers import hosts
 from embedgate.settings import TransportSettings
 from embedgate.transport import Endpoint, HttpCall, HttpDriver
 from recorded_replies import DIM, KEY, TABLE, TEXTS, Recorded, filled, is_vector, load
-from upstream import Answer, Upstream, running_upstream
+from upstream import Answer, Upstream
 
 CASES = load()
 every_case = pytest.mark.parametrize("case", CASES, ids=[f"{case.provider}-{case.model}" for case in CASES])
@@ -47,18 +47,6 @@ STATUSES: dict[int, type[UpstreamError]] = {
     503: errors.UpstreamBusy,
     504: errors.UpstreamFailed,
 }
-
-
-@pytest.fixture(scope="module")
-def shared_upstream() -> Iterator[Upstream]:
-    with running_upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-def upstream(shared_upstream: Upstream) -> Upstream:
-    shared_upstream.reset()
-    return shared_upstream
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,23 +17,11 @@ from embedgate.providers import hosts, openai
 from embedgate.providers.hosts import Host
 from embedgate.settings import TransportSettings
 from embedgate.transport import Endpoint, HttpDriver, HttpReply
-from upstream import Answer, Twist, Upstream, running_upstream
+from upstream import Answer, Twist, Upstream
 
 DIM = 256
 PLAIN = Route("acme", "m-1", DimRange(DIM, 8, DIM), 8192, "unknown")
 TEXTS = ("first", "second", "\u7b2c\u4e09")
-
-
-@pytest.fixture(scope="module")
-def shared_upstream() -> Iterator[Upstream]:
-    with running_upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-def upstream(shared_upstream: Upstream) -> Upstream:
-    shared_upstream.reset()
-    return shared_upstream
 
 
 @pytest.fixture

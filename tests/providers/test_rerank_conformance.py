@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from embedgate.engine.rerank_weight import cut
 from embedgate.providers import hosts
 from embedgate.settings import LimitSettings, TransportSettings
 from embedgate.transport import Endpoint, HttpDriver
-from upstream import Answer, Upstream, running_upstream
+from upstream import Answer, Upstream
 
 KEY = "k-3f9c27d1a58e"
 TABLE = hosts.load()
@@ -114,18 +114,6 @@ CASES = (
     ),
 )
 every_case = pytest.mark.parametrize("case", CASES, ids=[case.provider for case in CASES])
-
-
-@pytest.fixture(scope="module")
-def shared_upstream() -> Iterator[Upstream]:
-    with running_upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-def upstream(shared_upstream: Upstream) -> Upstream:
-    shared_upstream.reset()
-    return shared_upstream
 
 
 def driver_of(provider: str, upstream: Upstream) -> HttpDriver:

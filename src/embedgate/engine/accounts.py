@@ -26,7 +26,7 @@ from embedgate.core.hints import Observe
 from embedgate.core.models import Route
 from embedgate.core.ports import ChatReply, Tokenizers
 from embedgate.core.types import Batch, ChatRequest, ProviderReply, RerankReply, RerankRequest
-from embedgate.engine.tokens import bound, bounds, count_aside
+from embedgate.engine.tokens import bounds, count_aside, ranking_bound
 from embedgate.engine.upstream_limits import AccountMeter, Ticket
 
 COOL_DOWN_S = 60.0
@@ -116,10 +116,7 @@ class Accounts:
         def ask(driver: Driver, observe: Observe) -> Awaitable[RerankReply]:
             return driver.rerank(request, route, deadline_s, observe)
 
-        def tokens() -> int:
-            return sum(bounds(request.documents)) + bound(request.query) * len(request.documents)
-
-        reply, ticket = await self._through(route, tokens, deadline_s, ask)
+        reply, ticket = await self._through(route, lambda: ranking_bound(request), deadline_s, ask)
         ticket.end(reply.tokens)
         return reply
 

@@ -1,7 +1,10 @@
 """What provider calls cost the request that they were made for: added when they end, covered before they begin."""
 
+import time
 from typing import Any
 
+from embedgate import metrics
+from embedgate.core.errors import GatewayError, InvalidInput, UpstreamGarbled, UpstreamLimited
 from embedgate.core.money import cost_picodollars
 from embedgate.core.types import Call, Candidate, EmbedRequest, Spend
 from embedgate.engine.ask import Outcome
@@ -21,16 +24,42 @@ def charge(call: Call[EmbedRequest], candidate: Candidate, outcome: Outcome, *, 
     call.upstream_s += outcome.upstream_s
     if not outcome.billed:
         return
-    spend = next((spend for spend in call.spends if spend.candidate is candidate), None)
-    if spend is None:
-        spend = Spend(candidate)
-        call.spends.append(spend)
+    spend = spend_of(call, candidate)
     spend.tokens += outcome.billed
     spend.tokens_estimated |= outcome.is_estimated
     spend.cost_picodollars += cost_at(candidate, outcome.billed)
     in_vain |= outcome.error is not None
     used = 0 if in_vain else sum(outcome.tokens)
     call.wasted_picodollars += cost_at(candidate, outcome.billed - used)
+
+
+def spend_of(call: Call[Any], candidate: Candidate) -> Spend:
+    """What a candidate has cost the call so far; to be added to."""
+    spend = next((spend for spend in call.spends if spend.candidate is candidate), None)
+    if spend is None:
+        spend = Spend(candidate)
+        call.spends.append(spend)
+    return spend
+
+
+def write_off(call: Call[Any]) -> None:
+    """Nothing that was billed so far will be used: to answer the call costs all of it anew."""
+    call.wasted_picodollars = sum(spend.cost_picodollars for spend in call.spends)
+
+
+def ended_as(error: GatewayError) -> str | None:
+    """How metrics name what ended the one call that serves a request; None if it was not made."""
+    if isinstance(error, (UpstreamLimited, InvalidInput)):
+        return None
+    return "bad_answer" if isinstance(error, UpstreamGarbled) else error.code
+
+
+def count_call(call: Call[Any], candidate: Candidate, n_items: int, outcome: str | None, started_s: float) -> None:
+    """Add the time of a provider call to the request, and the call to the metrics. outcome: None if it was not made."""
+    spent_s = time.monotonic() - started_s
+    call.upstream_s += spent_s
+    if outcome is not None:
+        metrics.provider_call(candidate.route.provider, outcome, n_items, spent_s)
 
 
 def cost_at(candidate: Candidate, tokens: int) -> int:

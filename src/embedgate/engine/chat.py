@@ -10,20 +10,17 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from embedgate import metrics
 from embedgate.core.errors import (
     GatewayError,
-    InvalidInput,
     UpstreamError,
     UpstreamGarbled,
-    UpstreamLimited,
     UpstreamTimeout,
 )
 from embedgate.core.models import Model
 from embedgate.core.ports import ChatProvider, ChatReply
 from embedgate.core.types import Call, Candidate, ChatRequest, ChatUsage, Spend, Usage
 from embedgate.engine.attempts import on_routes
-from embedgate.engine.charge import cover
+from embedgate.engine.charge import count_call, cover, ended_as, write_off
 from embedgate.engine.chat_weight import chat_cost_picodollars, usage_by_rule
 from embedgate.engine.find_model import ModelFinder
 from embedgate.engine.hand_over import Begun, HandOver
@@ -107,11 +104,11 @@ class Completer:
                 body = await _pass_on(reply, out)
             outcome = "ok"
         except UpstreamError as error:
-            outcome = _outcome(error)
+            outcome = ended_as(error)
             self._states.of(candidate).failed(error, time.monotonic() - started_s)
             raise
         finally:
-            _count(call, candidate, outcome, started_s)
+            count_call(call, candidate, call.request.n_items, outcome, started_s)
             usage = _charge(call, candidate, reply.usage, reply.output_bytes)
             await reply.aclose()
         return ChatServed(
@@ -134,17 +131,17 @@ class Completer:
             async with asyncio.timeout(until_s - started_s if until_s < call.deadline_s else None):
                 return await provider.chat(call.request, candidate.route, call.deadline_s), started_s
         except TimeoutError:
-            _count(call, candidate, UpstreamTimeout.code, started_s)
+            count_call(call, candidate, call.request.n_items, UpstreamTimeout.code, started_s)
             _charge(call, candidate, None, output_bytes=0)
-            call.wasted_picodollars = sum(spend.cost_picodollars for spend in call.spends)
+            write_off(call)
             message = f"{candidate.route.provider} did not begin to answer within its time"
             raise UpstreamTimeout(message) from None
         except asyncio.CancelledError:
-            _count(call, candidate, "cancelled", started_s)
+            count_call(call, candidate, call.request.n_items, "cancelled", started_s)
             _charge(call, candidate, None, output_bytes=0)
             raise
         except GatewayError as error:
-            _count(call, candidate, _outcome(error), started_s)
+            count_call(call, candidate, call.request.n_items, ended_as(error), started_s)
             raise
 
     async def _whole(self, reply: ChatReply, candidate: Candidate) -> bytes:
@@ -179,21 +176,6 @@ async def _pass_on(reply: ChatReply, out: HandOver) -> bytes:
         if not last:  # else the answer is whole, and it does not matter how the connection ended
             raise
     return last
-
-
-def _outcome(error: GatewayError) -> str | None:
-    """How metrics name what ended a call; None if it was not made."""
-    if isinstance(error, (UpstreamLimited, InvalidInput)):
-        return None
-    return "bad_answer" if isinstance(error, UpstreamGarbled) else error.code
-
-
-def _count(call: Call[ChatRequest], candidate: Candidate, outcome: str | None, started_s: float) -> None:
-    """Add the time of an attempt to the request, and the attempt to the metrics."""
-    spent_s = time.monotonic() - started_s
-    call.upstream_s += spent_s
-    if outcome is not None:
-        metrics.provider_call(candidate.route.provider, outcome, call.request.n_items, spent_s)
 
 
 def _charge(call: Call[ChatRequest], candidate: Candidate, reported: ChatUsage | None, output_bytes: int) -> ChatUsage:

@@ -14,13 +14,13 @@ from embedgate import metrics
 from embedgate.core.errors import AccessError, GatewayError, InternalError, InvalidInput, UpstreamError
 from embedgate.core.ports import Provider, Tokenizers
 from embedgate.core.types import Batch, Call, Candidate, EmbedRequest, Part, Served
+from embedgate.engine import hedge
 from embedgate.engine.ask import Asker, Outcome, for_another
 from embedgate.engine.attempts import Journey, Probe, Visit
 from embedgate.engine.charge import charge, cover
 from embedgate.engine.check import SpaceOf
 from embedgate.engine.flights import Flight, Flights, Seat
 from embedgate.engine.gather import Gatherer, Work
-from embedgate.engine.hedge import Hedger
 from embedgate.engine.progress import Progress
 from embedgate.engine.route_state import RouteStates
 from embedgate.settings import UpstreamSettings
@@ -29,19 +29,11 @@ _Place = tuple[str, str]
 """A route of a model: the model's id and the provider's name."""
 
 
-class Plans(Protocol):
+class Plans(hedge.Plans, Protocol):
     """What the planning stage does for this one."""
 
     async def enter(self, call: Call[EmbedRequest], candidate: Candidate, progress: Progress) -> None:
         """Look up what is known of a candidate's vectors."""
-        ...
-
-    def identity(self, call: Call[EmbedRequest], candidate: Candidate) -> tuple[str, ...]:
-        """What must be equal for the vectors of two candidates to stand for each other."""
-        ...
-
-    def cut(self, request: EmbedRequest, rows: Sequence[int], candidate: Candidate) -> list[Part]:
-        """Cut rows into parts for the candidate's route."""
         ...
 
     async def remember(
@@ -81,7 +73,7 @@ class Executor:
         self._probe = probe
         self._askers: dict[_Place, tuple[Asker, Gatherer | None]] = {}
         self._flights: dict[_Place, Flights] = {}
-        self._hedge = Hedger(self._ask_route, tokenizers)
+        self._hedge = hedge.Hedger(self._ask_route, tokenizers)
 
     async def __call__(self, call: Call[EmbedRequest], candidates: Sequence[Candidate], plans: Plans) -> Served:
         """Vectors for every input, from the first candidate that gives them.

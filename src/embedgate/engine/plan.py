@@ -17,6 +17,7 @@ from embedgate.core.models import Route
 from embedgate.core.ports import Tokenizers, VectorCache
 from embedgate.core.types import Batch, CachedVector, Call, Candidate, EmbedRequest, Input, Part
 from embedgate.engine.ask import Outcome
+from embedgate.engine.charge import write_off
 from embedgate.engine.prepare import prefix_of, prepared
 from embedgate.engine.progress import Progress
 from embedgate.engine.tokens import bounds, count
@@ -43,7 +44,7 @@ class Planner:
     async def enter(self, call: Call[EmbedRequest], candidate: Candidate, progress: Progress) -> None:
         """Go on with a candidate: look up what the cache knows of its vectors, unless that has been done."""
         if progress.enter(candidate, self._width(call.request, candidate)):
-            call.wasted_picodollars = sum(spend.cost_picodollars for spend in call.spends)  # vectors of another space
+            write_off(call)  # those are vectors of another space
         identity = self.identity(call, candidate)
         if not call.request.options and identity != progress.identity:
             await self._look_up(call.request, candidate, identity, progress)

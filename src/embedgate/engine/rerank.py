@@ -12,13 +12,12 @@ from itertools import accumulate
 
 from msgspec import Struct
 
-from embedgate import metrics
-from embedgate.core.errors import GatewayError, InvalidInput, UpstreamGarbled, UpstreamLimited, UpstreamRejected
+from embedgate.core.errors import GatewayError, InvalidInput, UpstreamGarbled, UpstreamRejected
 from embedgate.core.models import Model
 from embedgate.core.ports import Reranker, Tokenizers
-from embedgate.core.types import Call, Candidate, RerankReply, RerankRequest, Spend, Usage
+from embedgate.core.types import Call, Candidate, RerankReply, RerankRequest, Usage
 from embedgate.engine.attempts import on_routes
-from embedgate.engine.charge import cover
+from embedgate.engine.charge import count_call, cover, ended_as, spend_of, write_off
 from embedgate.engine.find_model import ModelFinder
 from embedgate.engine.rerank_weight import Bill, bill_of, cut
 from embedgate.engine.route_state import RouteStates
@@ -113,7 +112,7 @@ class Ranker:
         answers = []
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
-                call.wasted_picodollars = sum(spend.cost_picodollars for spend in call.spends)
+                write_off(call)
                 raise outcome
             answers.append(outcome)
         starts = accumulate((len(part.documents) for part in parts), initial=0)
@@ -132,17 +131,11 @@ class Ranker:
             _charge(call, candidate, bill)
             _check(reply, part, candidate)
             outcome = "ok"
-        except (UpstreamLimited, InvalidInput):
-            outcome = None  # it was not called
-            raise
         except GatewayError as error:
-            outcome = "bad_answer" if isinstance(error, UpstreamGarbled) else error.code
+            outcome = ended_as(error)
             raise
         finally:
-            spent_s = time.monotonic() - started_s
-            call.upstream_s += spent_s
-            if outcome is not None:
-                metrics.provider_call(route.provider, outcome, len(part.documents), spent_s)
+            count_call(call, candidate, part.n_items, outcome, started_s)
         return _Answer(reply.scores, bill)
 
     def _reranker(self, candidate: Candidate) -> Reranker:
@@ -165,10 +158,7 @@ def _check(reply: RerankReply, request: RerankRequest, candidate: Candidate) -> 
 
 
 def _charge(call: Call[RerankRequest], candidate: Candidate, bill: Bill) -> None:
-    spend = next((spend for spend in call.spends if spend.candidate is candidate), None)
-    if spend is None:
-        spend = Spend(candidate)
-        call.spends.append(spend)
+    spend = spend_of(call, candidate)
     spend.tokens += bill.tokens
     spend.tokens_estimated |= bill.is_estimated
     spend.cost_picodollars += bill.cost_picodollars

@@ -13,7 +13,7 @@ from embedgate.core.models import BatchLimits, Price, Route
 from embedgate.core.money import cost_picodollars
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import Candidate, RerankReply, RerankRequest, Weighed
-from embedgate.engine.tokens import bound, bounds, count_aside
+from embedgate.engine.tokens import bound, bounds, count_aside, ranking_bound
 
 DOCUMENTS_PER_SEARCH = 100
 """Cohere's search: one query with so many documents."""
@@ -51,7 +51,7 @@ class RerankScale:
         weighed = []
         for candidate in candidates:
             route = candidate.route
-            tokens = await count(request, route, self._tokenizers) if matters else _most_tokens(request)
+            tokens = await count(request, route, self._tokenizers) if matters else ranking_bound(request)
             most_tokens = tokens + len(request.documents) * PAIR_TOKENS
             parts = cut(request, route.limits) if _bills_searches(route.price) else []
             most_searches = sum(searches_of(part) for part in parts)
@@ -117,7 +117,3 @@ def cut(request: RerankRequest, limits: BatchLimits) -> list[RerankRequest]:
 
 def _bills_searches(price: Price | None) -> bool:
     return price is not None and price.picodollars_per_search is not None
-
-
-def _most_tokens(request: RerankRequest) -> int:
-    return bound(request.query) * len(request.documents) + sum(bounds(request.documents))

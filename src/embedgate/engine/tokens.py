@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from embedgate.core.models import Route
 from embedgate.core.ports import Tokenizers
-from embedgate.core.types import Input
+from embedgate.core.types import Input, RerankRequest
 
 SPECIAL_TOKENS = 4
 """At most this many tokens are added to a text by any tokenizer we know (`[CLS]`, `[SEP]`, a dummy prefix)."""
@@ -41,6 +41,11 @@ def bound(item: Input) -> int:
 def bounds(inputs: Sequence[Input]) -> list[int]:
     """The bound of each input."""
     return [bound(item) for item in inputs]
+
+
+def ranking_bound(request: RerankRequest) -> int:
+    """An upper bound of the tokens of documents to be ordered: models read the query anew beside every one."""
+    return bound(request.query) * len(request.documents) + sum(bounds(request.documents))
 
 
 def count(inputs: Sequence[Input], route: Route, tokenizers: Tokenizers) -> Count:

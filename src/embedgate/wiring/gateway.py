@@ -273,10 +273,11 @@ class Gateway:
             refuses_unpriced=settings.catalog.unpriced == "refuse",
             order=RouteOrder(self._route_states, settings.upstream.order),
         )
+        remote = {name: provider for name, provider in self._providers.items() if isinstance(provider, Accounts)}
         return Work(
             embedding=self._embedding(find, resolve),
-            chat=self._chat(find, resolve),
-            rerank=self._rerank(find, resolve),
+            chat=self._chat(find, resolve, remote),
+            rerank=self._rerank(find, resolve, remote),
         )
 
     def _embedding(self, find: ModelFinder, resolve: Resolver) -> Stages[EmbedRequest, Served]:
@@ -298,18 +299,18 @@ class Gateway:
         )
 
     def _chat(
-        self, find: ModelFinder, resolve: Resolver
+        self, find: ModelFinder, resolve: Resolver, providers: Mapping[str, Accounts]
     ) -> Callable[[HandOver | None], Stages[ChatRequest, ChatServed]]:
         settings = self.settings
-        providers = {name: driver for name, driver in self._providers.items() if isinstance(driver, Accounts)}
         complete = Completer(providers, self._route_states, settings.upstream, settings.transport.max_reply_bytes)
         validate = ChatValidator(find)
         weigh = ChatScale(self._tokenizers, settings.limits.max_chat_output_tokens)
         return lambda out: Stages(validate, resolve, weigh, partial(complete, out=out))
 
-    def _rerank(self, find: ModelFinder, resolve: Resolver) -> Stages[RerankRequest, Ranked]:
+    def _rerank(
+        self, find: ModelFinder, resolve: Resolver, rerankers: Mapping[str, Accounts]
+    ) -> Stages[RerankRequest, Ranked]:
         settings = self.settings
-        rerankers = {name: provider for name, provider in self._providers.items() if isinstance(provider, Accounts)}
         return Stages(
             validate=RerankValidator(find, settings.limits),
             resolve=resolve,

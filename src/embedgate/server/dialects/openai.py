@@ -94,10 +94,7 @@ def read_chat(body: bytes, split_name: SplitName) -> ChatRequest:
     fields = open_chat(body)
     fields.required(("model",), "model is required: the id of a chat model.")
     fields.required(("messages",), "messages is required: a list of messages, each with a role and a content.")
-    model, provider = split_name(fields.text("model") or "")
-    steering = _steering(fields)
-    fallback_model = steering.fallback if steering else None
-    return chat_request(fields, model, provider, _routing(steering), fallback_model)
+    return chat_request(fields, *_asked(fields, split_name))
 
 
 def read_rerank(body: bytes, split_name: SplitName) -> RerankRequest:
@@ -107,10 +104,14 @@ def read_rerank(body: bytes, split_name: SplitName) -> RerankRequest:
     """
     fields = Fields(body)
     fields.required(("model",), "model is required: the id of a model that orders documents.")
+    return rerank_request(fields, *_asked(fields, split_name))
+
+
+def _asked(fields: Fields, split_name: SplitName) -> tuple[str, str | None, Routing | None, str | None]:
+    """The model and the provider that are named, how routes are to be ordered, and the model to fall back on."""
     model, provider = split_name(fields.text("model") or "")
     steering = _steering(fields)
-    fallback_model = steering.fallback if steering else None
-    return rerank_request(fields, model, provider, _routing(steering), fallback_model)
+    return model, provider, _routing(steering), steering.fallback if steering else None
 
 
 class _RoutingField(msgspec.Struct, forbid_unknown_fields=True):
