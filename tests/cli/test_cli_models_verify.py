@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from embedgate.core.vectors import Vectors
-from embedgate.engine.compare import probes
+from embedgate.engine.routing.compare import probes
 from embedgate.inference.runtime import LoadedModel, LocalModels
 from embedgate.inference.weights import MINILM
 from embedgate.settings import LocalModelSettings, LocalSettings

@@ -20,9 +20,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from crowd import LOCAL_OFF
-from embedgate import metrics
 from embedgate.config import load
 from embedgate.core.types import EmbedRequest, Origin
+from embedgate.observe import metrics
 from embedgate.wiring.gateway import Gateway, open_gateway
 from upstream import Answer, Upstream, error, running_upstream
 

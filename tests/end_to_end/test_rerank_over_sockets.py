@@ -12,7 +12,7 @@ import pytest
 from administrator import Administrator
 from crowd import LOCAL_OFF, metric, wait_until
 from embedgate.core.access import BudgetRule, KeyRecord, Subject
-from embedgate.engine.rerank_weight import PAIR_TOKENS
+from embedgate.engine.rerank.weigh import PAIR_TOKENS
 from running import RunningGateway, gateway
 from upstream import Answer, Upstream, error
 from wire import Reply, call

@@ -8,7 +8,7 @@ import pytest
 
 from embedgate.core.access import Subject
 from embedgate.core.errors import AccessError, RateLimited
-from embedgate.engine.limits import Admitted, Limits
+from embedgate.engine.admission.rate_limits import Admitted, Limits
 
 KEY = Subject("key", "k1")
 USER = Subject("user", "u1")

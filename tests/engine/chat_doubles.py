@@ -12,7 +12,7 @@ from embedgate.core.errors import GatewayError
 from embedgate.core.models import DimRange, Model, Price, Route
 from embedgate.core.ports import TokenCounter
 from embedgate.core.types import ChatRequest, ChatUsage, Origin
-from embedgate.engine.hand_over import HandOver
+from embedgate.engine.chat.stream import HandOver
 from embedgate.inference.counters import ByteBound
 
 MESSAGES = b'[{"role":"user","content":"Hello"}]'

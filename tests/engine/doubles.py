@@ -33,24 +33,24 @@ from embedgate.core.types import (
     RerankRequest,
 )
 from embedgate.core.vectors import Vectors, normalise
-from embedgate.engine.account import Accountant
-from embedgate.engine.admit import Admission
-from embedgate.engine.authenticate import Authenticator
-from embedgate.engine.budgets import Budgets
-from embedgate.engine.chat import ChatValidator, Completer
-from embedgate.engine.chat_weight import ChatScale
-from embedgate.engine.execute import Executor
-from embedgate.engine.find_model import ModelFinder
-from embedgate.engine.limits import Limits
-from embedgate.engine.order import RouteOrder
+from embedgate.engine.admission.admit import Admission
+from embedgate.engine.admission.authenticate import Authenticator
+from embedgate.engine.admission.budgets import Budgets
+from embedgate.engine.admission.rate_limits import Limits
+from embedgate.engine.chat.complete import ChatValidator, Completer
+from embedgate.engine.chat.weigh import ChatScale
+from embedgate.engine.embedding.execute import Executor
+from embedgate.engine.embedding.plan import Planner, Scope
+from embedgate.engine.embedding.validate import Validator
+from embedgate.engine.embedding.weigh import EmbeddingScale
+from embedgate.engine.ledger.account import Accountant
 from embedgate.engine.pipeline import Pipeline, Stages, Work
-from embedgate.engine.plan import Planner, Scope
-from embedgate.engine.rerank import Ranker, RerankValidator
-from embedgate.engine.rerank_weight import RerankScale
-from embedgate.engine.resolve import Resolver
-from embedgate.engine.route_state import RouteStates
-from embedgate.engine.validate import Validator
-from embedgate.engine.weigh import EmbeddingScale
+from embedgate.engine.rerank.rank import Ranker, RerankValidator
+from embedgate.engine.rerank.weigh import RerankScale
+from embedgate.engine.routing.find_model import ModelFinder
+from embedgate.engine.routing.order import RouteOrder
+from embedgate.engine.routing.resolve import Resolver
+from embedgate.engine.routing.route_health import RouteStates
 from embedgate.settings import LimitSettings, UpstreamSettings
 
 SECRET = "eg_" + "0" * 12 + "4" + "0" * 3 + "8" + "0" * 15

@@ -14,7 +14,7 @@ from embedgate.core import errors
 from embedgate.core.errors import InvalidInput, UpstreamError, UpstreamGarbled, UpstreamRejected
 from embedgate.core.models import DimRange, Route
 from embedgate.core.types import RerankReply, RerankRequest
-from embedgate.engine.rerank_weight import cut
+from embedgate.engine.rerank.weigh import cut
 from embedgate.providers import hosts
 from embedgate.settings import LimitSettings, TransportSettings
 from embedgate.transport import Endpoint, HttpDriver

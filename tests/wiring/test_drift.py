@@ -12,11 +12,11 @@ import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
-from embedgate import metrics
 from embedgate.config import Loaded, Secrets
 from embedgate.core.types import EmbedRequest, EmbedResult
 from embedgate.core.vectors import Vectors, normalise
-from embedgate.engine.compare import probes
+from embedgate.engine.routing.compare import probes
+from embedgate.observe import metrics
 from embedgate.providers import fake
 from embedgate.settings import CatalogSettings, ProviderSettings, Settings, StorageSettings, UpstreamSettings
 from embedgate.wiring import Gateway, open_gateway

@@ -7,7 +7,7 @@ import pytest
 
 from embedgate.config import Loaded, Secrets
 from embedgate.core.errors import ConfigError, ProviderKeyMissing
-from embedgate.engine.find_model import ModelFinder
+from embedgate.engine.routing.find_model import ModelFinder
 from embedgate.settings import ProviderSettings, Settings, StorageSettings
 from embedgate.wiring.decide import Decided, decide
 

@@ -17,7 +17,7 @@ from embedgate.core.access import EVERY, Decision, KeyRecord, PolicyAction, Ques
 from embedgate.core.clock import ms_of
 from embedgate.core.errors import InvalidDimension, InvalidInput
 from embedgate.core.models import Action, Model, Route
-from embedgate.engine.rerank_weight import DOCUMENTS_PER_SEARCH, rerank_cost_picodollars
+from embedgate.engine.rerank.weigh import DOCUMENTS_PER_SEARCH, rerank_cost_picodollars
 from embedgate.policy.decider import CedarDecider
 from embedgate.storage.fields import check_number
 from embedgate.storage.key_rows import KeyState

@@ -52,9 +52,9 @@ def clear(
 
 @contextmanager
 def _open_cache(loaded: "Loaded") -> "Iterator[VectorCache]":
-    from embedgate import telemetry
+    from embedgate.observe import events
     from embedgate.wiring import open_vector_cache  # brings the database and all that the gateway is made of
 
-    telemetry.configure("warning", loaded.settings.log.format)  # a folder that cannot be used is told by an event
+    events.configure("warning", loaded.settings.log.format)  # a folder that cannot be used is told by an event
     with open_vector_cache(loaded) as cache:
         yield cache

@@ -124,10 +124,10 @@ def _read(arguments: Sequence[str], file: Path | None, *, skip_empty: bool) -> T
 
 @contextmanager
 def _in_process(loaded: "Loaded", wish: _Wish) -> Iterator[_Source]:
-    from embedgate import telemetry
+    from embedgate.observe import events
     from embedgate.wiring import open_embedder
 
-    telemetry.configure("warning", loaded.settings.log.format)
+    events.configure("warning", loaded.settings.log.format)
     model = wish.model or loaded.settings.local.default_model
     limits = loaded.settings.limits
     with open_embedder(loaded, model, wish.dim) as embedder:

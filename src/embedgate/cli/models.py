@@ -17,7 +17,7 @@ from embedgate.core.money import usd_text
 if TYPE_CHECKING:
     from embedgate.catalog import Catalog
     from embedgate.core.models import Model, Price, Route
-    from embedgate.engine.compare import Verdict
+    from embedgate.engine.routing.compare import Verdict
     from embedgate.wiring.decide import Decided
 
 app = typer.Typer(no_args_is_help=True, help="Look at the models.")

@@ -44,7 +44,7 @@ def serve(
 ) -> None:
     """Start the gateway. SIGTERM or Ctrl-C ends it, once what is in flight is answered."""
     # The server and everything below it take far longer to import than a mistake in the settings to report.
-    from embedgate import telemetry
+    from embedgate.observe import events
     from embedgate.server.serve import bind
     from embedgate.server.tls import is_loopback, protection
 
@@ -53,7 +53,7 @@ def serve(
         "storage": {"data_dir": data_dir},
     }
     loaded = options.load_settings(context, config_file, overrides)
-    telemetry.configure(loaded.settings.log.level, loaded.settings.log.format)
+    events.configure(loaded.settings.log.level, loaded.settings.log.format)
     server = loaded.settings.server
     certificate = protection(server)
     # Before anything else is opened: a port that is taken is the commonest mistake.

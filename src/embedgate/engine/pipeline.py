@@ -11,7 +11,6 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from embedgate import metrics
 from embedgate.core.access import Caller, Rate
 from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import GatewayError, InternalError, Overloaded
@@ -32,13 +31,14 @@ from embedgate.core.types import (
     Timing,
     Weighed,
 )
-from embedgate.engine.account import Accountant
-from embedgate.engine.admit import Admission
-from embedgate.engine.authenticate import Authenticator
-from embedgate.engine.chat import ChatServed
-from embedgate.engine.grant import Grant
-from embedgate.engine.hand_over import HandOver
-from embedgate.engine.rerank import Ranked
+from embedgate.engine.admission.admit import Admission
+from embedgate.engine.admission.authenticate import Authenticator
+from embedgate.engine.admission.grant import Grant
+from embedgate.engine.chat.complete import ChatServed
+from embedgate.engine.chat.stream import HandOver
+from embedgate.engine.ledger.account import Accountant
+from embedgate.engine.rerank.rank import Ranked
+from embedgate.observe import metrics
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=AnyRequest)

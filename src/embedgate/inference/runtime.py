@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from embedgate import telemetry
 from embedgate.core.errors import UnknownModel
 from embedgate.core.models import BatchLimits, Model, Price, Route
 from embedgate.inference.available import AvailableModel, Engine, available_models
 from embedgate.inference.tokenizer import Tokenizer
+from embedgate.observe import events
 from embedgate.settings import LocalSettings
 
 PROVIDER = "local"
@@ -84,7 +84,7 @@ class LocalModels:
         started_s = time.monotonic()
         model = LoadedModel(known.name, known.max_input_tokens, self.tokenizer(known.name), known.load_engine())
         load_ms = round((time.monotonic() - started_s) * 1000, 1)
-        telemetry.MODEL_LOADED.emit(model=f"{PROVIDER}/{known.name}", dim=model.engine.dim, load_ms=load_ms)
+        events.MODEL_LOADED.emit(model=f"{PROVIDER}/{known.name}", dim=model.engine.dim, load_ms=load_ms)
         return model
 
 

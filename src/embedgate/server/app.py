@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
-from embedgate import telemetry
 from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import GatewayError, MethodNotAllowed, NotFound
 from embedgate.core.types import ChatRequest, EmbedRequest, EmbedResult, Origin, RerankRequest
-from embedgate.engine.hand_over import HandOver
+from embedgate.engine.chat.stream import HandOver
+from embedgate.observe import events
 from embedgate.server.address import CallerAddress
 from embedgate.server.admin.serve import AdminApi
 from embedgate.server.admin.table import TABLE
@@ -104,7 +104,7 @@ class Application:
         await self._gateway.drift.aclose()
         cut = await self._gateway.pipeline.running.drain(timeout_s)
         if cut:
-            telemetry.REQUESTS_CUT.emit(requests=cut)
+            events.REQUESTS_CUT.emit(requests=cut)
 
     def _table(self) -> dict[str, tuple[Dialect, dict[str, Serve]]]:
         operations, description = Operations(self._gateway), Description(self._gateway)

@@ -7,7 +7,7 @@ import msgspec
 
 from embedgate.core.errors import MalformedRequest
 from embedgate.core.types import ChatRequest, Routing
-from embedgate.engine.chat_weight import READ_FIELDS
+from embedgate.engine.chat.weigh import READ_FIELDS
 from embedgate.server.fields import CACHE_USES, Fields
 
 MAX_OUTPUT_TOKENS = 10_000_000

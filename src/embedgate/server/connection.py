@@ -19,8 +19,8 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from embedgate import telemetry
 from embedgate.core.errors import GatewayError, MalformedRequest, Overloaded
+from embedgate.observe import events
 from embedgate.server.answer import Answer
 from embedgate.server.respond import WritesErrors, new_request_id
 from embedgate.settings import ServerSettings
@@ -60,9 +60,9 @@ class Gate:
             if isinstance(connection, Connection):
                 connection.close_if_late(now_s)
         if refused := self._turned_away.pop("refused", 0):
-            telemetry.CONNECTIONS_REFUSED.emit(connections=refused, max_connections=self.bounds.max_connections)
+            events.CONNECTIONS_REFUSED.emit(connections=refused, max_connections=self.bounds.max_connections)
         if self._turned_away:
-            telemetry.CONNECTIONS_CUT.emit(**self._turned_away)
+            events.CONNECTIONS_CUT.emit(**self._turned_away)
             self._turned_away.clear()
 
 

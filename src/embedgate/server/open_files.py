@@ -2,7 +2,7 @@
 
 import resource
 
-from embedgate import telemetry
+from embedgate.observe import events
 from embedgate.server.connection import MAX_REFUSING
 
 _OTHER_FILES = 512
@@ -18,4 +18,4 @@ def make_room(max_connections: int) -> None:
     allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < needed:
-        telemetry.FEW_OPEN_FILES.emit(allowed=allowed, needed=needed, max_connections=max_connections)
+        events.FEW_OPEN_FILES.emit(allowed=allowed, needed=needed, max_connections=max_connections)

@@ -2,7 +2,7 @@
 
 import orjson
 
-from embedgate import metrics
+from embedgate.observe import metrics
 from embedgate.server.answer import Answer
 from embedgate.server.dialects import openai
 from embedgate.server.respond import Request

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from embedgate import telemetry
 from embedgate.core.errors import BodyTooLarge, BodyTooSlow, CallerLeft, GatewayError, InternalError
+from embedgate.observe import events
 from embedgate.server.answer import EVENT_STREAM, Answer
 
 Scope = dict[str, Any]
@@ -168,7 +168,7 @@ def _refusal(dialect: WritesErrors, request_id: str, error: Exception) -> Answer
     """What a fault is answered with. Ours are logged, and of those the caller learns nothing."""
     if isinstance(error, GatewayError) and not isinstance(error, InternalError):
         return dialect.write_error(error, request_id)
-    telemetry.INTERNAL_FAULT.emit_fault(error.__cause__ or error, request_id=request_id)
+    events.INTERNAL_FAULT.emit_fault(error.__cause__ or error, request_id=request_id)
     ours = error if isinstance(error, InternalError) else InternalError("unexpected")
     return dialect.write_error(ours, request_id)
 

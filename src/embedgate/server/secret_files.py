@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from embedgate import telemetry
+from embedgate.observe import events
 from embedgate.settings import Settings
 
 _IN_DATA_DIR = ("admin.key", "user.key", "secrets.key")
@@ -20,7 +20,7 @@ def warn_of_readable(settings: Settings) -> None:
     for path in _files(settings):
         mode = _mode_if_open(path)
         if mode is not None:
-            telemetry.SECRET_FILE_READABLE.emit(path=str(path), mode=f"{mode:04o}", mend=f"chmod 600 {path}")
+            events.SECRET_FILE_READABLE.emit(path=str(path), mode=f"{mode:04o}", mend=f"chmod 600 {path}")
 
 
 def _files(settings: Settings) -> Iterator[Path]:

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
 
-from embedgate import telemetry
 from embedgate.core.errors import ConfigError
+from embedgate.observe import events
 from embedgate.server.app import Application
 from embedgate.server.connection import Connection, Gate
 from embedgate.server.dialects import openai
@@ -95,7 +95,7 @@ class _Server(uvicorn.Server):
             self.force_exit = True
             return
         self.should_exit = True
-        telemetry.DRAINING.emit()
+        events.DRAINING.emit()
 
 
 def _started(url: str, on_ready: Callable[[str], None]) -> None:
@@ -103,7 +103,7 @@ def _started(url: str, on_ready: Callable[[str], None]) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
-    telemetry.STARTED.emit(url=url)
+    events.STARTED.emit(url=url)
     on_ready(url)
 
 
@@ -146,7 +146,7 @@ async def serve(
     finally:
         await application.drain(0)  # what a second signal has left
         await gateway.aclose()
-        telemetry.STOPPED.emit()
+        events.STOPPED.emit()
 
 
 def _config(application: Application, settings: ServerSettings) -> uvicorn.Config:

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
-from embedgate import telemetry
 from embedgate.core.access import AuditEvent
 from embedgate.core.errors import InternalError
 from embedgate.core.types import LedgerEntry
+from embedgate.observe import events
 from embedgate.storage.appender import Item
 
 _MAX_GROUP = 500
@@ -116,7 +116,7 @@ class GroupWriter:
             suspects = max(0, suspects - 1)
             self._let_go(group, failure)
             if outage is not None and outage.is_reported:
-                telemetry.LEDGER_RECOVERED.emit(after_s=round(time.monotonic() - outage.since_s, 3))
+                events.LEDGER_RECOVERED.emit(after_s=round(time.monotonic() - outage.since_s, 3))
             outage = None
 
     def _gather(self) -> bool:
@@ -146,7 +146,7 @@ class GroupWriter:
         else:
             if not outage.is_reported:
                 outage.is_reported = True
-                telemetry.LEDGER_STUCK.emit(error=_reason(error), waiting=len(self._backlog))
+                events.LEDGER_STUCK.emit(error=_reason(error), waiting=len(self._backlog))
             self._gather()
             _tell(self._backlog, "the ledger cannot be written")
             if outage.is_last_attempt:
@@ -182,7 +182,7 @@ def _wake(waiters: Sequence[asyncio.Future[None]], failure: str | None) -> None:
 def _report_lost(item: Item, reason: str) -> None:
     """The log is the last place that can still hold what was spent or decided."""
     if isinstance(item, AuditEvent):
-        telemetry.AUDIT_LOST.emit(
+        events.AUDIT_LOST.emit(
             reason=reason,
             request_id=item.request_id,
             at_ms=str(item.at_ms),
@@ -195,7 +195,7 @@ def _report_lost(item: Item, reason: str) -> None:
             detail=ascii(dict(item.detail)),
         )
         return
-    telemetry.LEDGER_LOST.emit(
+    events.LEDGER_LOST.emit(
         reason=reason,
         request_id=item.request_id,
         at_ms=item.at_ms,

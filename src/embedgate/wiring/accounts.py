@@ -1,8 +1,8 @@
 """Opens a provider over HTTP: a driver and a meter for each of its keys, one cap for all of them."""
 
 from embedgate.core.ports import Tokenizers
-from embedgate.engine.accounts import Account, Accounts
-from embedgate.engine.upstream_limits import AccountMeter, LineLimits
+from embedgate.engine.upstream.credentials import Account, Accounts
+from embedgate.engine.upstream.limits import AccountMeter, LineLimits
 from embedgate.providers import hosts
 from embedgate.settings import Settings
 from embedgate.transport import Endpoint, HttpDriver, Places

@@ -8,10 +8,10 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 
-from embedgate import metrics, telemetry
 from embedgate.core.models import Model
 from embedgate.core.types import Candidate
-from embedgate.engine.compare import Probe, Sample, Verdict, changed, judge
+from embedgate.engine.routing.compare import Probe, Sample, Verdict, changed, judge
+from embedgate.observe import events, metrics
 from embedgate.wiring.decide import LOCAL
 from embedgate.wiring.verify import Embed, ask_routes, route_sets
 
@@ -74,7 +74,7 @@ class DriftWatch:
         for answer in answers:
             place = (answer.model, answer.provider)
             if isinstance(answer, Verdict):
-                telemetry.ROUTE_NOT_CHECKED.emit(model=place[0], provider=place[1], reason=answer.explanation)
+                events.ROUTE_NOT_CHECKED.emit(model=place[0], provider=place[1], reason=answer.explanation)
                 if place in self._faults:
                     found[place] = self._faults[place]
             elif change := self._change(answer, asked):
@@ -101,6 +101,6 @@ class DriftWatch:
 def _tell(place: _Place, fault: str, before: str) -> None:
     model, provider = place
     if fault and not before:
-        telemetry.ROUTE_DRIFTED.emit(model=model, provider=provider, reason=fault)
+        events.ROUTE_DRIFTED.emit(model=model, provider=provider, reason=fault)
     elif before and not fault:
-        telemetry.ROUTE_STEADY.emit(model=model, provider=provider)
+        events.ROUTE_STEADY.emit(model=model, provider=provider)

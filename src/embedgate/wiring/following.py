@@ -7,10 +7,10 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-from embedgate import telemetry
 from embedgate.core.access import Rules
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import ConfigError, InternalError
+from embedgate.observe import events
 from embedgate.storage.rules import SqlRules
 
 LOOK_EVERY_S = 0.5
@@ -54,7 +54,7 @@ class Following:
                 if await asyncio.to_thread(self._store.revision) != self._rules.revision or self._has_new_price():
                     await self.catch_up()
             except (InternalError, ConfigError) as error:  # the next look may succeed; what was in force stays
-                telemetry.RULES_NOT_READ.emit(reason=str(error))
+                events.RULES_NOT_READ.emit(reason=str(error))
 
     def _has_new_price(self) -> bool:
         """Whether a price has come into force since the last look."""

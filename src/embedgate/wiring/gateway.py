@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from embedgate import telemetry
 from embedgate.administration import Actor, Administration, open_stores
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
@@ -26,29 +25,30 @@ from embedgate.core.types import (
     Served,
 )
 from embedgate.core.vectors import Vectors
-from embedgate.engine.account import Accountant
-from embedgate.engine.accounts import Accounts
-from embedgate.engine.admit import Admission
-from embedgate.engine.authenticate import Authenticator
-from embedgate.engine.budgets import Budgets
-from embedgate.engine.chat import ChatServed, ChatValidator, Completer
-from embedgate.engine.chat_weight import ChatScale
-from embedgate.engine.compare import Verdict
-from embedgate.engine.execute import Executor
-from embedgate.engine.find_model import ModelFinder
-from embedgate.engine.hand_over import HandOver
-from embedgate.engine.limits import Limits
-from embedgate.engine.order import RouteOrder
+from embedgate.engine.admission.admit import Admission
+from embedgate.engine.admission.authenticate import Authenticator
+from embedgate.engine.admission.budgets import Budgets
+from embedgate.engine.admission.rate_limits import Limits
+from embedgate.engine.chat.complete import ChatServed, ChatValidator, Completer
+from embedgate.engine.chat.stream import HandOver
+from embedgate.engine.chat.weigh import ChatScale
+from embedgate.engine.embedding.execute import Executor
+from embedgate.engine.embedding.plan import Planner
+from embedgate.engine.embedding.validate import Validator
+from embedgate.engine.embedding.weigh import EmbeddingScale
+from embedgate.engine.ledger.account import Accountant
 from embedgate.engine.pipeline import Pipeline, Stages, Work
-from embedgate.engine.plan import Planner
-from embedgate.engine.probe import Prober
-from embedgate.engine.rerank import Ranked, Ranker, RerankValidator
-from embedgate.engine.rerank_weight import RerankScale
-from embedgate.engine.resolve import Resolver
-from embedgate.engine.route_state import RouteStates
-from embedgate.engine.validate import Validator
-from embedgate.engine.weigh import EmbeddingScale
+from embedgate.engine.rerank.rank import Ranked, Ranker, RerankValidator
+from embedgate.engine.rerank.weigh import RerankScale
+from embedgate.engine.routing.compare import Verdict
+from embedgate.engine.routing.find_model import ModelFinder
+from embedgate.engine.routing.order import RouteOrder
+from embedgate.engine.routing.probe import Prober
+from embedgate.engine.routing.resolve import Resolver
+from embedgate.engine.routing.route_health import RouteStates
+from embedgate.engine.upstream.credentials import Accounts
 from embedgate.inference.counters import KnownTokenizers
+from embedgate.observe import events
 from embedgate.policy.decider import CedarDecider
 from embedgate.providers import fake
 from embedgate.providers.local import LocalProvider
@@ -339,7 +339,7 @@ async def open_gateway(loaded: Loaded, *, is_server: bool = False) -> Gateway:
                         "one process can count; stop that server, or use another storage.data_dir"
                     ]
                 )
-            telemetry.SECOND_SERVER.emit()
+            events.SECOND_SERVER.emit()
         stored = await asyncio.to_thread(storage.stored, rules, utc_ms())
         decided = decide(loaded, stored)
         if not decided.switched_on:

@@ -10,8 +10,8 @@ from typing import Literal
 from embedgate.core.access import Caller
 from embedgate.core.models import Model, Route
 from embedgate.core.types import Candidate
-from embedgate.engine.admit import Admission
-from embedgate.engine.route_state import RouteHealth, RouteStates
+from embedgate.engine.admission.admit import Admission
+from embedgate.engine.routing.route_health import RouteHealth, RouteStates
 from embedgate.wiring.drift import DriftWatch
 
 RouteCondition = Literal["ok", "failing", "probing", "drifted", "unknown"]

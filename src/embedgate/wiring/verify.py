@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from embedgate.core.errors import GatewayError
 from embedgate.core.models import Model
 from embedgate.core.types import Candidate, EmbedRequest, EmbedResult, InputType
-from embedgate.engine.compare import Probe, Sample, Verdict, judge, probes
+from embedgate.engine.routing.compare import Probe, Sample, Verdict, judge, probes
 from embedgate.wiring.decide import LOCAL
 
 Embed = Callable[[EmbedRequest], Awaitable[EmbedResult]]

@@ -1,7 +1,7 @@
 """Puts a change in force before its answer leaves."""
 
-from embedgate import telemetry
 from embedgate.core.errors import ConfigError
+from embedgate.observe import events
 from embedgate.wiring import Gateway
 
 
@@ -14,4 +14,4 @@ async def follow(gateway: Gateway) -> None:
     try:
         await gateway.catch_up()
     except ConfigError as error:
-        telemetry.RULES_NOT_READ.emit(reason=str(error))
+        events.RULES_NOT_READ.emit(reason=str(error))

@@ -9,7 +9,7 @@ from embedgate.core.models import Model
 from embedgate.core.money import cost_picodollars
 from embedgate.core.rerank import RerankResult
 from embedgate.core.types import EmbedResult, LedgerEntry, Timing, Usage
-from embedgate.engine.route_state import RouteHealth
+from embedgate.engine.routing.route_health import RouteHealth
 from embedgate.server.describe.errors import REQUEST_ID
 from embedgate.server.describe.schemas import EXAMPLE_DOCUMENTS
 from embedgate.server.generation import generation_of

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from embedgate import telemetry
 from embedgate.core.errors import ConfigError, InternalError
+from embedgate.observe import events
 from embedgate.storage.cache.files import Damaged
 from embedgate.storage.cache.generation import Rejected
 from embedgate.storage.cache.record import Entry
@@ -129,7 +129,7 @@ class DiskTier:
     def _fail(self, error: Exception) -> None:
         if not self._is_failing:
             self._is_failing = True
-            telemetry.CACHE_DISK_FAILED.emit(reason=f"{type(error).__name__}: {error}")
+            events.CACHE_DISK_FAILED.emit(reason=f"{type(error).__name__}: {error}")
         if not isinstance(error, OSError):  # a full disk leaves what is there readable
             self._close()
         self._retry_at_s = self._clock() + _RETRY_S
@@ -137,4 +137,4 @@ class DiskTier:
     def _recover(self, has_written: bool) -> None:
         if self._is_failing and has_written:
             self._is_failing = False
-            telemetry.CACHE_DISK_RECOVERED.emit()
+            events.CACHE_DISK_RECOVERED.emit()

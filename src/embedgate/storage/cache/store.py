@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from embedgate import telemetry
+from embedgate.observe import events
 from embedgate.storage.cache.files import Damaged
 from embedgate.storage.cache.generation import (
     Generation,
@@ -165,7 +165,7 @@ class Store:
         except FileNotFoundError:
             pass
         except Damaged as damage:
-            telemetry.CACHE_SET_ASIDE.emit(what=_STATE, reason=str(damage))
+            events.CACHE_SET_ASIDE.emit(what=_STATE, reason=str(damage))
             path.rename(self._folder / f"{_DAMAGED}-{_STATE}")
         # Whatever generations there are may have been cleared; their numbers are not used again.
         newest = max(self._on_disk(), default=0)
@@ -242,7 +242,7 @@ class Store:
 
     def _set_aside(self, number: int, reason: str) -> None:
         """Keep a damaged generation for whoever wants to look at it, until the next start or the next damage."""
-        telemetry.CACHE_SET_ASIDE.emit(what=f"generation {number}", reason=reason)
+        events.CACHE_SET_ASIDE.emit(what=f"generation {number}", reason=reason)
         for old in self._folder.glob(f"{_DAMAGED}*"):
             _delete(old)
         path = self._path(number)

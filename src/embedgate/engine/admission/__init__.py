@@ -1,0 +1,1 @@
+"""Authentication, policies, rate limits and budgets."""

@@ -1,0 +1,190 @@
+"""Batching across callers: while a route is at its cap, small works gather into the next provider call.
+
+An idle route is called at once, with no added wait and no extra task. Works share a call only if their signatures
+agree. A fault that one work causes is found by halving, and fails that work alone.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from embedgate.core.errors import InvalidInput, Overloaded, UpstreamRejected, UpstreamTimeout
+from embedgate.core.models import BatchLimits
+from embedgate.core.types import Batch
+from embedgate.engine.embedding.ask import Asker, Outcome
+from embedgate.engine.ledger.tokens import bounds
+
+MAX_GATHERED_INPUTS = 64
+"""Larger works gain nothing from company and would make the others wait: they are called on their own."""
+
+
+class Work(Struct, frozen=True):
+    """Inputs of one request that one provider call may answer. Works with equal signatures may share a call.
+
+    deadline_s: on the monotonic clock.
+    """
+
+    batch: Batch
+    signature: Hashable
+    deadline_s: float
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """One work in the queue. `in_vain`: its share of what was billed for shared calls that had to be repeated."""
+
+    work: Work
+    size_bytes: int
+    outcome: "asyncio.Future[Outcome]"
+    is_sent: bool = False
+    in_vain: int = 0
+
+
+class Gatherer:
+    """The queue in front of one route of one model."""
+
+    def __init__(self, asker: Asker, limits: BatchLimits, max_parallel: int, max_waiting: int) -> None:
+        """asker: makes one checked call. max_parallel: gathered calls at once. max_waiting: works that may wait."""
+        self._asker = asker
+        self._limits = limits
+        self._max_parallel = max_parallel
+        self._max_waiting = max_waiting
+        self._in_flight = 0
+        self._waiting: deque[_Waiting] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, work: Work) -> Outcome:
+        """The outcome of one work, however its inputs travelled. Never raises a GatewayError."""
+        if len(work.batch.inputs) > MAX_GATHERED_INPUTS:
+            return await self._asker(work.batch, work.deadline_s)
+        if self._in_flight < self._max_parallel and not self._waiting:
+            self._in_flight += 1
+            try:
+                return await self._asker(work.batch, work.deadline_s)
+            finally:
+                self._in_flight -= 1
+                self._pump()
+        return await self._wait(work)
+
+    async def _wait(self, work: Work) -> Outcome:
+        if len(self._waiting) >= self._max_waiting:
+            message = f"{self._max_waiting} works wait for this model already; try again in a moment."
+            return Outcome(error=Overloaded(message, retry_after_s=1))
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(work, sum(bounds(work.batch.inputs)), loop.create_future())
+        self._waiting.append(waiting)
+        try:
+            await asyncio.wait([waiting.outcome], timeout=max(0.0, work.deadline_s - time.monotonic()))
+        finally:
+            if not waiting.is_sent:
+                waiting.outcome.cancel()
+        if not waiting.is_sent:
+            return Outcome(error=UpstreamTimeout("The provider was busy for the whole time of the request"))
+        # Its call may end a little later than this work's own time, and its share is on the bill either way.
+        return await waiting.outcome
+
+    def _pump(self) -> None:
+        """Send what waits, as far as the cap allows."""
+        while self._waiting and self._in_flight < self._max_parallel:
+            group = self._take()
+            if not group:
+                return
+            self._in_flight += 1
+            task = asyncio.get_running_loop().create_task(self._run(group))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _take(self) -> list[_Waiting]:
+        """The longest waiting work and those that may go with it, within the limits of one call; order is kept."""
+        group: list[_Waiting] = []
+        left: deque[_Waiting] = deque()
+        n_inputs = size_bytes = 0
+        max_inputs = self._limits.max_inputs or 10**9
+        # The bound in bytes is also one in tokens; precise enough for works this small.
+        max_bytes = min(self._limits.max_bytes or 10**12, self._limits.max_tokens or 10**12)
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if waiting.outcome.done():  # its caller ran out of time
+                continue
+            n = len(waiting.work.batch.inputs)
+            fits = n_inputs + n <= max_inputs and size_bytes + waiting.size_bytes <= max_bytes
+            if group and not (fits and waiting.work.signature == group[0].work.signature):
+                left.append(waiting)
+                continue
+            waiting.is_sent = True
+            group.append(waiting)
+            n_inputs += n
+            size_bytes += waiting.size_bytes
+        self._waiting = left
+        return group
+
+    async def _run(self, group: list[_Waiting]) -> None:
+        try:
+            await self._serve(group)
+        finally:
+            self._in_flight -= 1
+            for waiting in group:  # nobody may be left waiting, whatever happened above
+                if not waiting.outcome.done():
+                    waiting.outcome.cancel()
+            self._pump()
+
+    async def _serve(self, group: Sequence[_Waiting]) -> None:
+        """Call for a whole group; if one of it is at fault, find which, so that its neighbours are served."""
+        works = [waiting.work for waiting in group]
+        inputs = tuple(item for work in works for item in work.batch.inputs)
+        deadline_s = max(work.deadline_s for work in works)
+        outcome = await self._asker(replace(works[0].batch, inputs=inputs), deadline_s)
+        error = outcome.error
+        if len(group) > 1 and isinstance(error, InvalidInput) and error.index is not None:
+            _share_bill(group, outcome)
+            await self._without(group, error)
+        elif len(group) > 1 and isinstance(error, UpstreamRejected):
+            _share_bill(group, outcome)
+            middle = len(group) // 2
+            await self._serve(group[:middle])
+            await self._serve(group[middle:])
+        else:
+            _hand_out(group, outcome)
+
+    async def _without(self, group: Sequence[_Waiting], error: InvalidInput) -> None:
+        """Fail the work that the index points into, and serve the others."""
+        start = 0
+        for position, waiting in enumerate(group):
+            end = start + len(waiting.work.batch.inputs)
+            if error.index is not None and start <= error.index < end:
+                _settle(waiting, Outcome(error=error.at(error.index - start)))
+                await self._serve([*group[:position], *group[position + 1 :]])
+                return
+            start = end
+        _hand_out(group, Outcome(error=error))
+
+
+def _hand_out(group: Sequence[_Waiting], outcome: Outcome) -> None:
+    """Give each work its rows and its share of what was billed, also for a wrong answer."""
+    for waiting, part in _shares(group, outcome):
+        _settle(waiting, part)
+
+
+def _share_bill(group: Sequence[_Waiting], outcome: Outcome) -> None:
+    """Write down what was billed for half of a call, when the whole has to be repeated."""
+    for waiting, part in _shares(group, outcome):
+        waiting.in_vain += part.billed
+
+
+def _shares(group: Sequence[_Waiting], outcome: Outcome) -> Iterator[tuple[_Waiting, Outcome]]:
+    start = 0
+    for waiting in group:
+        end = start + len(waiting.work.batch.inputs)
+        yield waiting, outcome.part(start, end)
+        start = end
+
+
+def _settle(waiting: _Waiting, outcome: Outcome) -> None:
+    outcome = replace(outcome, billed=outcome.billed + waiting.in_vain)
+    if not waiting.outcome.done():
+        waiting.outcome.set_result(outcome)

@@ -1,0 +1,167 @@
+"""Asks a second route when the first takes longer than it usually does. The first good answer counts.
+
+The other call is given up. If it was sent, it is paid for by our own count: its provider may well bill it. So the money
+for both is held before, and every second call comes out of the budget of further attempts of its route.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from embedgate.core.errors import NOT_SENT, GatewayError, InvalidInput, UpstreamError
+from embedgate.core.ports import Tokenizers
+from embedgate.core.types import Batch, Call, Candidate, EmbedRequest, Part
+from embedgate.engine.embedding.ask import Outcome
+from embedgate.engine.ledger.charge import charge, cost_at, cover
+from embedgate.engine.ledger.tokens import count_aside
+from embedgate.engine.routing.failover import Visit
+from embedgate.observe import metrics
+
+Ask = Callable[[Candidate, Batch, float], Awaitable[Outcome]]
+"""One call to a candidate's route: batch, and deadline on the monotonic clock."""
+
+
+class Plans(Protocol):
+    """What the planning stage does for this one."""
+
+    def identity(self, call: Call[EmbedRequest], candidate: Candidate) -> tuple[str, ...]:
+        """What must be equal for the vectors of two candidates to stand for each other."""
+        ...
+
+    def cut(self, request: EmbedRequest, rows: Sequence[int], candidate: Candidate) -> list[Part]:
+        """Cut rows into parts for the candidate's route."""
+        ...
+
+
+class _Runner(Struct, frozen=True):
+    """One of two calls for the same inputs."""
+
+    candidate: Candidate
+    batch: Batch
+    began_s: float
+    task: "asyncio.Future[Outcome]"
+
+
+class Hedger:
+    """Makes one call, and beside it a second one where that may help."""
+
+    def __init__(self, ask: Ask, tokenizers: Tokenizers) -> None:
+        """tokenizers: to count what a call that is given up may cost."""
+        self._ask = ask
+        self._tokenizers = tokenizers
+
+    async def __call__(
+        self, call: Call[EmbedRequest], visit: Visit, part: Part, plans: Plans, after_s: float
+    ) -> tuple[Candidate, Outcome]:
+        """The outcome of a part, and who gave it. What the other call costs is charged already.
+
+        after_s: how long the first one has the field for itself.
+        """
+        first = self._start(visit.candidate, part.batch, visit.until_s())
+        runners = [first]
+        try:
+            await asyncio.wait([first.task], timeout=after_s)
+            second = None if first.task.done() else await self._second(call, visit, part, plans)
+            if second is None:
+                return first.candidate, await first.task
+            candidate, batch, cost_picodollars = second
+            try:
+                if not first.task.done():
+                    runners.append(self._start(candidate, batch, visit.until_s()))
+                winner = await _winner(runners)
+                lost = [(runner, await self._given_up(visit, runner)) for runner in runners if runner is not winner]
+            finally:
+                call.wasted_picodollars -= cost_picodollars
+            for runner, outcome in lost:  # at once: what is not held any more must be charged
+                charge(call, runner.candidate, outcome, in_vain=True)
+                metrics.hedged(is_won=winner is not first)
+            return winner.candidate, winner.task.result()
+        finally:
+            await _end(runners)
+
+    def _start(self, candidate: Candidate, batch: Batch, deadline_s: float) -> _Runner:
+        task = asyncio.ensure_future(self._ask(candidate, batch, deadline_s))
+        return _Runner(candidate, batch, time.monotonic(), task)
+
+    async def _second(
+        self, call: Call[EmbedRequest], visit: Visit, part: Part, plans: Plans
+    ) -> tuple[Candidate, Batch, int] | None:
+        """Who can be asked beside, for what, and how much more that may cost, which is held; None if nobody can."""
+        wanted = plans.identity(call, visit.candidate)
+        for candidate, state in visit.others():
+            if plans.identity(call, candidate) != wanted:
+                continue
+            try:
+                parts = plans.cut(call.request, part.rows, candidate)
+            except InvalidInput:
+                continue
+            if len(parts) > 1 or not state.may_retry():
+                continue
+            batch = parts[0].batch
+            # Either of the two may be given up, and either may be the dearer one.
+            cost_picodollars = max(await self._cost(visit.candidate, part.batch), await self._cost(candidate, batch))
+            call.wasted_picodollars += cost_picodollars
+            try:
+                await cover(call)
+            except GatewayError:
+                call.wasted_picodollars -= cost_picodollars
+                return None
+            return candidate, batch, cost_picodollars
+        return None
+
+    async def _cost(self, candidate: Candidate, batch: Batch) -> int:
+        counted = await count_aside(batch.inputs, candidate.route, self._tokenizers)
+        return cost_at(candidate, counted.total)
+
+    async def _given_up(self, visit: Visit, runner: _Runner) -> Outcome:
+        """What a call whose answer is not needed any more came to, after it has ended."""
+        await _end([runner])
+        if not runner.task.cancelled():
+            return runner.task.result()
+        if _was_unsent(runner.task):
+            return Outcome()
+        spent_s = time.monotonic() - runner.began_s
+        metrics.provider_call(runner.candidate.route.provider, "given_up", len(runner.batch.inputs), spent_s)
+        if runner.candidate is visit.candidate:
+            visit.state.outrun(spent_s)
+        tokens = (await count_aside(runner.batch.inputs, runner.candidate.route, self._tokenizers)).each
+        return Outcome(None, tokens, is_estimated=True, billed=sum(tokens), upstream_s=spent_s)
+
+
+async def _winner(runners: Sequence[_Runner]) -> _Runner:
+    """The one whose outcome counts: with vectors, or a fault of the caller's own at the first. If both failed, that.
+
+    What the second one says of the caller's inputs may be true of its route only.
+    """
+    first = runners[0]
+    pending = {runner.task for runner in runners}
+    while pending:
+        _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for runner in runners:
+            if not runner.task.done():
+                continue
+            error = runner.task.result().error
+            if error is None or (runner is first and not isinstance(error, UpstreamError)):
+                return runner
+    return first
+
+
+async def _end(runners: Sequence[_Runner]) -> None:
+    """Leave no call behind."""
+    left = [runner.task for runner in runners if not runner.task.done()]
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left)
+
+
+def _was_unsent(ended: "asyncio.Future[Outcome]") -> bool:
+    """Whether a call was given up before its provider was asked: while it waited for a place, or for room."""
+    try:
+        ended.result()
+    except asyncio.CancelledError as cancelled:
+        return cancelled.args == (NOT_SENT,)
+    return False

@@ -1,0 +1,1 @@
+"""What a request used and cost: token counts, charges, ledger entries."""

@@ -1,0 +1,1 @@
+"""Reranking: weigh, rank."""

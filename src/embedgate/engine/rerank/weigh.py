@@ -1,0 +1,119 @@
+"""What it can come to to order documents, and what it came to, in tokens, searches and money; and in which parts.
+
+Models read the query anew beside every document, so it weighs as often as there are documents. Some hosts bill the
+tokens, some by the search.
+"""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from embedgate.core.models import BatchLimits, Price, Route
+from embedgate.core.money import cost_picodollars
+from embedgate.core.ports import Tokenizers
+from embedgate.core.types import Candidate, RerankReply, RerankRequest, Weighed
+from embedgate.engine.ledger.tokens import bound, bounds, count_aside, ranking_bound
+
+DOCUMENTS_PER_SEARCH = 100
+"""Cohere's search: one query with so many documents."""
+PAIR_TOKENS = 128
+"""What a model's template may add to a query and a document: that of Qwen3-Reranker has about 90 tokens."""
+_WHOLE_TOKENS = 500
+"""Up to here a document, the query with it, counts as one in a search; a longer one as each of its pieces."""
+_PIECE_TOKENS = 244
+"""A piece has at least so many tokens of the document: 500 without the longest query that is repeated in it, 256."""
+
+
+class Bill(Struct, frozen=True, gc=False):
+    """What one call used, and what it costs. `searches` None where nothing is billed so."""
+
+    tokens: int
+    is_estimated: bool
+    searches: int | None
+    cost_picodollars: int
+
+
+class RerankScale:
+    """Weighs requests before a provider is asked."""
+
+    def __init__(self, tokenizers: Tokenizers) -> None:
+        """tokenizers: of the models behind the routes."""
+        self._tokenizers = tokenizers
+
+    async def __call__(
+        self, request: RerankRequest, candidates: Sequence[Candidate], *, matters: bool
+    ) -> list[Weighed]:
+        """Each candidate with the tokens of the texts, counted if its tokenizer is here and they matter; else a bound.
+
+        The cost is a bound in any case: it has room for what the model's template adds.
+        """
+        weighed = []
+        for candidate in candidates:
+            route = candidate.route
+            tokens = await count(request, route, self._tokenizers) if matters else ranking_bound(request)
+            most_tokens = tokens + len(request.documents) * PAIR_TOKENS
+            parts = cut(request, route.limits) if _bills_searches(route.price) else []
+            most_searches = sum(searches_of(part) for part in parts)
+            weighed.append(Weighed(candidate, tokens, rerank_cost_picodollars(most_tokens, most_searches, route.price)))
+        return weighed
+
+
+def rerank_cost_picodollars(tokens: int, searches: int, price: Price | None) -> int:
+    """The exact cost of what was used; nothing where no price is known."""
+    if price is None:
+        return 0
+    return cost_picodollars(tokens, price.picodollars_per_token) + searches * (price.picodollars_per_search or 0)
+
+
+async def bill_of(request: RerankRequest, reply: RerankReply, route: Route, tokenizers: Tokenizers) -> Bill:
+    """What the answer to a call says that it used, and what we take it to be where it says nothing; and the price."""
+    price = route.price
+    tokens, searches = reply.tokens, reply.searches
+    if searches is None and _bills_searches(price):
+        searches = searches_of(request)
+    counted = await count(request, route, tokenizers) if tokens is None else tokens
+    return Bill(counted, tokens is None, searches, rerank_cost_picodollars(counted, searches or 0, price))
+
+
+async def count(request: RerankRequest, route: Route, tokenizers: Tokenizers) -> int:
+    """Tokens of the texts, the query with every document; a bound where the model's tokenizer is not here."""
+    query, *documents = (await count_aside((request.query, *request.documents), route, tokenizers)).each
+    return query * len(documents) + sum(documents)
+
+
+def searches_of(request: RerankRequest) -> int:
+    """The searches that a call is billed for, at most: a text never has more tokens than bytes."""
+    query = bound(request.query)
+    pieces = 0
+    for document in bounds(request.documents):
+        is_whole = query + document <= _WHOLE_TOKENS
+        pieces += 1 if is_whole else -(-(query + document) // _PIECE_TOKENS)
+    return -(-pieces // DOCUMENTS_PER_SEARCH)
+
+
+def cut(request: RerankRequest, limits: BatchLimits) -> list[RerankRequest]:
+    """The request as calls of which each is within the limits: its documents in order, as many in each as go in.
+
+    Models score each document by itself, so parts can be put together; where one does not, its host takes more
+    documents than a request may have.
+    """
+    sizes = bounds(request.documents)
+    query_bytes = bound(request.query)
+    max_documents = limits.max_inputs or len(sizes)
+    max_bytes = limits.max_bytes or query_bytes + sum(sizes)
+    if len(sizes) <= max_documents and query_bytes + sum(sizes) <= max_bytes:
+        return [request]
+    parts: list[list[str]] = []
+    part_bytes = 0
+    for document, size in zip(request.documents, sizes, strict=True):
+        if not parts or len(parts[-1]) == max_documents or part_bytes + size > max_bytes:
+            parts.append([])
+            part_bytes = query_bytes
+        parts[-1].append(document)
+        part_bytes += size
+    return [replace(request, documents=tuple(part)) for part in parts]
+
+
+def _bills_searches(price: Price | None) -> bool:
+    return price is not None and price.picodollars_per_search is not None

@@ -1,0 +1,349 @@
+"""Where a request goes next when a route fails, how long it waits before, and what it says when nothing is left.
+
+It goes from route to route without waiting, those that work first. Only where no other is left does it wait and repeat
+a call, as often as the settings, the route's budget of further attempts and the deadline allow; then it comes back to
+routes that it left for a fault that may have passed.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Self, TypeVar
+
+from embedgate.core.errors import (
+    GatewayError,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamLimited,
+    UpstreamRejected,
+    UpstreamTimeout,
+)
+from embedgate.core.types import Call, Candidate
+from embedgate.engine.routing.route_health import RouteState, RouteStates
+from embedgate.observe import events
+from embedgate.settings import UpstreamSettings
+
+T = TypeVar("T")
+_SLACK_S = 0.1
+"""A call that ends so long before the request's own time was ended by that."""
+Probe = Callable[[Candidate], bool]
+"""Begins to find out, aside, if a route works again. False: it cannot, so a request has to."""
+
+
+async def on_routes(
+    call: Call[Any],
+    candidates: Sequence[Candidate],
+    states: RouteStates,
+    settings: UpstreamSettings,
+    ask: Callable[[Candidate, float], Awaitable[T]],
+) -> tuple[Candidate, T]:
+    """The answer of the first candidate that gives one, for requests that one call serves whole.
+
+    candidates: at least one, best first. ask: makes one call, which has its time until a moment of the monotonic clock.
+    Raises what the last route failed with, saying what was tried; any other error of `ask` as it is.
+    """
+    with Journey(call, candidates, states, settings) as journey:
+        while (visit := await journey.next()) is not None:
+            attempt = 0
+            while True:
+                attempt += 1
+                began_s = time.monotonic()
+                try:
+                    answer = await ask(visit.candidate, visit.until_s())
+                except GatewayError as error:
+                    visit.state.failed(error, time.monotonic() - began_s)
+                    if not isinstance(error, UpstreamError):
+                        raise
+                    fault = visit.told(error)
+                else:
+                    visit.state.succeeded(time.monotonic() - began_s)
+                    return visit.candidate, answer
+                if not await visit.again(fault, attempt):
+                    break
+            journey.leave(visit, fault)
+        raise journey.failure()
+
+
+class Visit:
+    """One request at one route, with what is repeated there.
+
+    `is_spent` says that nothing more is to be got there, `answered_by` who answered: another route, if that was asked
+    beside and was quicker.
+    """
+
+    __slots__ = ("_journey", "_made", "answered_by", "attempts", "candidate", "is_spent", "state")
+
+    def __init__(self, journey: "Journey", candidate: Candidate, state: RouteState, made: int) -> None:
+        """made: attempts at this route before. Use `Journey.next`."""
+        self._journey = journey
+        self._made = made
+        self.attempts = made
+        self.candidate = self.answered_by = candidate
+        self.state = state
+        self.is_spent = made > 0
+
+    def until_s(self) -> float:
+        """When one attempt has had its time: earlier than the request, where that can still go elsewhere."""
+        journey = self._journey
+        deadline_s = journey.call.deadline_s
+        if journey.goes_on() or not self.state.is_well:
+            return min(deadline_s, time.monotonic() + journey.settings.attempt_timeout_s)
+        return deadline_s
+
+    def others(self) -> list[tuple[Candidate, RouteState]]:
+        """The routes that work and were not tried, best first."""
+        return self._journey.others()
+
+    def told(self, error: UpstreamError) -> UpstreamError:
+        """The fault of one attempt; if that had less time than the request, with the setting that says how much."""
+        if isinstance(error, UpstreamTimeout) and self._journey.may_pass(error):
+            limit_s = self._journey.settings.attempt_timeout_s
+            return UpstreamTimeout(f"{error.message}, which is {limit_s:g} s (upstream.attempt_timeout_s)")
+        return error
+
+    async def again(self, error: UpstreamError, attempt: int) -> bool:
+        """Whether the same call is to be made here once more. Returns when it is time for it.
+
+        attempt: how often it was made in this visit.
+        """
+        journey = self._journey
+        settings = journey.settings
+        made = self._made + attempt
+        self.attempts = max(self.attempts, made)
+        if not isinstance(error, UpstreamLimited):
+            events.UPSTREAM_FAULT.emit(
+                request_id=journey.call.request_id,
+                provider=self.candidate.route.provider,
+                code=error.code,
+                attempt=made,
+                detail=error.message,
+            )
+        if journey.goes_on() or not journey.may_pass(error):
+            return False
+        self.is_spent = True
+        wait_s = _wait_s(error, made, settings)
+        if made > settings.max_retries or not journey.can_wait(wait_s) or not self.state.may_retry(error):
+            return False
+        await asyncio.sleep(wait_s)
+        return await journey.admitted(self.state)
+
+
+class Journey:
+    """The routes that one request may still take, and what happened on those that it took.
+
+    To be entered as a context: at its end, whatever that is, others may find out what this one was to find out.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_later",
+        "_left",
+        "_refused",
+        "_states",
+        "_trial",
+        "_tried",
+        "_waited_s",
+        "_waits_until_s",
+        "call",
+        "settings",
+    )
+
+    def __init__(
+        self,
+        call: Call[Any],
+        candidates: Sequence[Candidate],
+        states: RouteStates,
+        settings: UpstreamSettings,
+        probe: Probe | None = None,
+    ) -> None:
+        """candidates: at least one, best first. probe: None where requests themselves have to find out what works."""
+        self.call = call
+        self.settings = settings
+        self._asked = candidates[0].model
+        self._states = states
+        self._left = in_order(candidates, states, probe)
+        self._later: list[Visit] = []
+        self._refused: list[tuple[Candidate, UpstreamError]] = []
+        self._tried: list[tuple[Visit, UpstreamError]] = []
+        self._trial: tuple[RouteState, float] | None = None
+        self._waited_s = self._waits_until_s = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_trial()
+
+    @property
+    def first(self) -> Candidate:
+        """The route to begin with, called or not."""
+        return self._left[0]
+
+    async def next(self) -> Visit | None:
+        """The route to go on with, after the wait for it if nothing else is left. None: nothing is."""
+        self._end_trial()
+        while True:
+            while self._left:
+                candidate = self._left.pop(0)
+                state = self._states.of(candidate)
+                if state.is_well:
+                    return Visit(self, candidate, state, 0)
+                refusal = state.refusal()
+                if refusal is None:
+                    if state.is_due:
+                        self._trial = (state, state.lease())
+                    return Visit(self, candidate, state, 0)
+                self._refused.append((candidate, refusal))
+            while self._later:
+                if (visit := await self._come_back()) is not None:
+                    return visit
+            if not await self._outlast_refusal():
+                return None
+
+    def leave(self, visit: Visit, error: UpstreamError) -> None:
+        """A visit has ended without an answer."""
+        self._tried = [(other, fault) for other, fault in self._tried if other.candidate is not visit.candidate]
+        self._tried.append((visit, error))
+        if not visit.is_spent and self.may_pass(error):
+            self._later.append(visit)
+
+    def arrived(self, answered: Candidate) -> None:
+        """A candidate gave the answer: routes that had refused the same call as wrong were wrong themselves.
+
+        Not so those that only take less than it: fewer inputs in a call, or shorter ones; nor those of another model.
+        """
+        for visit, error in self._tried:
+            model, route = visit.candidate.model, visit.candidate.route
+            takes_as_much = route.max_input_tokens >= answered.route.max_input_tokens
+            if type(error) is UpstreamRejected and model is answered.model and takes_as_much:
+                visit.state.disproved(error)
+
+    def failure(self) -> UpstreamError:
+        """What to raise when nothing is left: a fault that may pass, else the last one; with all that was tried."""
+        told = [(self._name(visit.candidate) + _tried_text(visit, error), error) for visit, error in self._tried]
+        told += [(f"{self._name(candidate)}not asked, {error.message}", error) for candidate, error in self._refused]
+        faults = [error for _, error in told]
+        last = self._tried[-1][1] if self._tried else faults[0]
+        fault = last if last.may_retry else next((error for error in faults if error.may_retry), last)
+        waits_s = [error.retry_after_s for error in faults if error.retry_after_s is not None]
+        if len(told) > 1:
+            message = (
+                f"No route could serve {self.call.request.model[:200]}. Tried {'; '.join(text for text, _ in told)}"
+            )
+        elif self._tried:
+            message = _tried_text(*self._tried[0])
+        else:
+            return fault
+        return type(fault)(message, retry_after_s=min(waits_s, default=None))
+
+    def goes_on(self) -> bool:
+        """Whether there is another route that works and was not tried."""
+        return bool(self._left) and bool(self.others())
+
+    def others(self) -> list[tuple[Candidate, RouteState]]:
+        """Those routes, best first."""
+        states = [(candidate, self._states.of(candidate)) for candidate in self._left]
+        return [(candidate, state) for candidate, state in states if state.is_well]
+
+    def may_pass(self, error: UpstreamError) -> bool:
+        """Whether the same call may succeed at the same route a little later."""
+        return error.may_retry or (isinstance(error, UpstreamTimeout) and self.has_time(_SLACK_S))
+
+    def has_time(self, wait_s: float) -> bool:
+        """Whether the request's time is not over after such a wait."""
+        return time.monotonic() + wait_s < self.call.deadline_s
+
+    def can_wait(self, wait_s: float) -> bool:
+        """Whether a wait is within what the settings and the request's time allow."""
+        return wait_s <= self.settings.max_wait_s and self.has_time(wait_s)
+
+    async def admitted(self, state: RouteState) -> bool:
+        """Whether a route may be called; returns after the wait that its provider asks for, if that is short enough."""
+        while (refusal := state.refusal()) is not None:
+            wait_s = _with_jitter(refusal.retry_after_s or 0.0, self.settings)
+            now_s = time.monotonic()
+            # Parts of one request wait at the same time; that counts once.
+            more_s = max(0.0, now_s + wait_s - max(now_s, self._waits_until_s))
+            waited_s = self._waited_s + more_s
+            is_short = waited_s <= self.settings.max_wait_s and self.has_time(wait_s)
+            if not isinstance(refusal, UpstreamBusy) or not is_short:
+                return False
+            self._waited_s = waited_s
+            self._waits_until_s = max(self._waits_until_s, now_s + wait_s)
+            await asyncio.sleep(wait_s)
+        return True
+
+    async def _come_back(self) -> Visit | None:
+        """To a route that was left for another one, after a wait, to repeat the call there."""
+        before = self._later.pop(0)
+        state = before.state
+        made = max(1, before.attempts)
+        error = next(error for visit, error in self._tried if visit is before)
+        wait_s = _wait_s(error, made, self.settings)
+        if made > self.settings.max_retries or not self.can_wait(wait_s) or not state.may_retry(error):
+            return None
+        await asyncio.sleep(wait_s)
+        if not await self.admitted(state):
+            return None
+        return Visit(self, before.candidate, state, made)
+
+    async def _outlast_refusal(self) -> bool:
+        """Wait for the first of the providers that asked us to. Whether one can be asked now."""
+        busy = [refused for refused in self._refused if isinstance(refused[1], UpstreamBusy)]
+        if not busy:
+            return False
+        soonest = min(busy, key=lambda refused: refused[1].retry_after_s or 0.0)
+        if not await self.admitted(self._states.of(soonest[0])):
+            return False
+        self._refused.remove(soonest)
+        self._left.append(soonest[0])
+        return True
+
+    def _end_trial(self) -> None:
+        """Let others find out whether a route works: the visit that was to do it is over, told or not."""
+        if self._trial is not None:
+            state, lease = self._trial
+            state.give_back(lease)
+            self._trial = None
+
+    def _name(self, candidate: Candidate) -> str:
+        model, provider = candidate.model, candidate.route.provider
+        return f"{provider}: " if model is self._asked else f"{model.id} at {provider}: "
+
+
+def in_order(candidates: Sequence[Candidate], states: RouteStates, probe: Probe | None) -> list[Candidate]:
+    """Candidates as they are to be tried: of each model those that work first, their order kept.
+
+    Where others work, one that may work again is probed aside; without a probe it keeps its place: the request is one.
+    """
+    well = [states.of(candidate).is_well for candidate in candidates]
+    if all(well):
+        return list(candidates)
+    ranked: list[tuple[int, Candidate]] = []
+    rank = 0
+    for position, candidate in enumerate(candidates):
+        if position and candidate.model is not candidates[position - 1].model:
+            rank += 2
+        is_first = well[position]
+        if not is_first and any(well) and states.of(candidate).is_due:
+            is_first = probe is None or not probe(candidate)
+        ranked.append((rank if is_first else rank + 1, candidate))
+    return [candidate for _, candidate in sorted(ranked, key=lambda each: each[0])]
+
+
+def _wait_s(error: UpstreamError, attempt: int, settings: UpstreamSettings) -> float:
+    """Seconds until a further attempt: what the provider asks for, else exponential back-off with full jitter."""
+    if error.retry_after_s:  # who asks for no wait at all says nothing
+        return _with_jitter(error.retry_after_s, settings)
+    longest_s = min(settings.retry_wait_s * 2 ** (attempt - 1), settings.max_wait_s)
+    return random.uniform(0, longest_s)  # noqa: S311 - jitter, no secret
+
+
+def _with_jitter(wait_s: float, settings: UpstreamSettings) -> float:
+    """A little more than asked for, so that those who wait for one moment do not all come in it."""
+    return wait_s + random.uniform(0, min(wait_s / 10, settings.retry_wait_s))  # noqa: S311 - jitter, no secret
+
+
+def _tried_text(visit: Visit, error: UpstreamError) -> str:
+    return f"{error.message} ({visit.attempts} attempts)" if visit.attempts > 1 else error.message

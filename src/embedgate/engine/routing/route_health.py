@@ -1,0 +1,246 @@
+"""What is known of every route by the calls that were made: its circuit, its speed, its budget of further attempts.
+
+One of it serves a gateway for as long as it runs: what was learned outlives a change of providers and models. Calls
+nobody, and decides nothing about a request.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from msgspec import Struct
+
+from embedgate.core.clock import utc_ms
+from embedgate.core.errors import (
+    AccessError,
+    GatewayError,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamLimited,
+    UpstreamTimeout,
+)
+from embedgate.core.types import Candidate
+from embedgate.engine.routing.circuit_breaker import Circuit
+from embedgate.engine.routing.recent_calls import Observations
+from embedgate.engine.routing.retry_budget import RetryBudget
+from embedgate.observe import events, metrics
+from embedgate.settings import UpstreamSettings
+
+_ENOUGH = 0.9
+"""Of `attempt_timeout_s`: who had so much had a fair time, even on a slow route."""
+Health = Literal["ok", "failing", "probing", "unknown"]
+
+
+class RouteHealth(Struct, frozen=True):
+    """How a route is doing. Milliseconds are those of its last hundred calls, the share that of its last twenty.
+
+    `probing`: it was failing, and calls find out whether it works again. None where there is nothing to tell.
+    """
+
+    state: Health = "unknown"
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    failure_share: float | None = None
+    last_failure_code: str | None = None
+    last_failure_at_ms: int | None = None
+
+
+class RouteState:
+    """One route of one model."""
+
+    __slots__ = (
+        "_budget",
+        "_circuit",
+        "_clock",
+        "_jitter",
+        "_last_code",
+        "_last_failed_at_ms",
+        "_now_ms",
+        "_place",
+        "_seen",
+        "_settings",
+    )
+
+    def __init__(
+        self,
+        place: tuple[str, str],
+        settings: UpstreamSettings,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+        now_ms: Callable[[], int],
+    ) -> None:
+        """place: model and provider. Use `RouteStates.of`."""
+        self._place = place
+        self._settings = settings
+        self._clock = clock
+        self._jitter = jitter
+        self._now_ms = now_ms
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget what was learned."""
+        settings = self._settings
+        self._circuit = Circuit(self._place[1], settings, self._jitter)
+        self._budget = RetryBudget(settings.retry_share, settings.retry_reserve, self._clock())
+        self._seen = Observations()
+        self._last_code: str | None = None
+        self._last_failed_at_ms: int | None = None
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the route is as good as any: requests may go there first."""
+        return self._circuit.is_well(self._clock())
+
+    @property
+    def is_due(self) -> bool:
+        """Whether somebody should find out if the route works again, and nobody does."""
+        return self._circuit.is_due(self._clock())
+
+    @property
+    def latency_s(self) -> float | None:
+        """Seconds of a call, on an average of the last ones; None before the first."""
+        return self._seen.latency_s
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens that a call does in a second, on such an average; None if no call told."""
+        return self._seen.tokens_per_s
+
+    @property
+    def seen_at_s(self) -> float | None:
+        """When the last call ended, on the clock of all routes; None before the first."""
+        return self._seen.at_s
+
+    @property
+    def p95_s(self) -> float | None:
+        """What 95 of 100 calls stay below; None before there were enough to say."""
+        return self._seen.p95_s()
+
+    def refusal(self) -> UpstreamError | None:
+        """Why not even a request without another route may call now, with a true `retry_after_s`; None if it may."""
+        return self._circuit.refusal(self._clock())
+
+    def lease(self) -> float:
+        """Take it on oneself to find out whether the route works again: the next call tells. To be given back."""
+        return self._circuit.lease(self._clock())
+
+    def give_back(self, lease: float) -> None:
+        """Let somebody else find out, if no call has told."""
+        self._circuit.give_back(lease)
+
+    def succeeded(self, seconds: float, tokens: int = 0) -> None:
+        """A call took so long and gave a good answer. tokens: that it did; 0 where that says nothing of its speed."""
+        now_s = self._clock()
+        seen, circuit = self._seen, self._circuit
+        if seen.at_s is None:
+            metrics.route_works(*self._place, works=not circuit.is_open)
+        seen.add(seconds, tokens, now_s)
+        self._budget.earn(now_s)
+        was_open = circuit.is_open
+        circuit.succeeded(now_s - seconds, now_s)
+        if was_open and not circuit.is_open:
+            events.ROUTE_RECOVERED.emit(model=self._place[0], provider=self._place[1])
+            metrics.route_works(*self._place, works=True)
+
+    def failed(self, error: GatewayError, seconds: float) -> None:
+        """A call took so long and failed. One that was given little time is no proof of anything."""
+        now_s = self._clock()
+        if not isinstance(error, (UpstreamLimited, AccessError)):  # else there was no call
+            self._budget.earn(now_s)
+        enough_s = min(2 * (self._seen.p95_s() or 0.0), _ENOUGH * self._settings.attempt_timeout_s)
+        if isinstance(error, UpstreamTimeout) and seconds < enough_s:
+            return
+        self._judge(error, now_s - seconds, now_s)
+
+    def disproved(self, error: UpstreamError) -> None:
+        """What the route refused as wrong, another one of the same weights has answered."""
+        now_s = self._clock()
+        self._judge(UpstreamFailed(error.message), now_s, now_s)
+
+    def outrun(self, seconds: float) -> None:
+        """A call was given up after so long, because another route was quicker."""
+        now_s = self._clock()
+        self._budget.earn(now_s)
+        self._seen.add(seconds, 0, now_s)  # left out, the slowest calls would make the percentile ever smaller
+        was_open = self._circuit.is_open
+        self._circuit.slow(now_s)
+        if self._circuit.is_open and not was_open:
+            self._tell_opened(UpstreamTimeout.code)
+
+    def may_retry(self, after: UpstreamError | None = None) -> bool:
+        """Take one further attempt out of the route's budget, if there is one. After one that was not made, it is none.
+
+        after: what the attempt before failed with.
+        """
+        return isinstance(after, UpstreamLimited) or self._budget.spend(self._clock())
+
+    def health(self) -> RouteHealth:
+        """How the route is doing now."""
+        now_s = self._clock()
+        circuit, seen = self._circuit, self._seen
+        has_failed = self._last_code is not None
+        if seen.at_s is None and not has_failed:
+            return RouteHealth()
+        state: Health = "ok"
+        if not circuit.is_well(now_s):
+            state = "probing" if circuit.is_half_open(now_s) else "failing"
+        return RouteHealth(
+            state=state,
+            p50_ms=_ms(seen.percentile_s(0.5)),
+            p95_ms=_ms(seen.percentile_s(0.95)),
+            failure_share=circuit.failure_share,
+            last_failure_code=self._last_code,
+            last_failure_at_ms=self._last_failed_at_ms,
+        )
+
+    def _judge(self, error: GatewayError, began_s: float, now_s: float) -> None:
+        if isinstance(error, UpstreamError) and not isinstance(error, UpstreamLimited):
+            self._last_code, self._last_failed_at_ms = error.code, self._now_ms()
+        was_open = self._circuit.is_open
+        self._circuit.failed(error, began_s, now_s)
+        if self._circuit.is_open and not was_open:
+            self._tell_opened(error.code)
+
+    def _tell_opened(self, code: str) -> None:
+        model, provider = self._place
+        events.ROUTE_FAILING.emit(model=model, provider=provider, code=code)
+        metrics.route_works(model, provider, works=False)
+
+
+class RouteStates:
+    """The states of all routes that were ever looked at: as many as the catalogue has."""
+
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+        now_ms: Callable[[], int] = utc_ms,
+    ) -> None:
+        """clock: monotonic seconds. jitter: random numbers from 0 to 1. now_ms: dates failures."""
+        self._settings = settings
+        self._clock = clock
+        self._jitter = jitter
+        self._now_ms = now_ms
+        self._states: dict[tuple[str, str], RouteState] = {}
+
+    def of(self, candidate: Candidate) -> RouteState:
+        """The state of a candidate's route."""
+        place = (candidate.model.id, candidate.route.provider)
+        found = self._states.get(place)
+        if found is None:
+            found = RouteState(place, self._settings, self._clock, self._jitter, self._now_ms)
+            self._states[place] = found
+        return found
+
+    def forget(self, provider: str) -> None:
+        """Begin anew with the routes of a provider: its address or its key is another one."""
+        for place, state in self._states.items():
+            if place[1] == provider:
+                state.begin_anew()
+                metrics.route_forgotten(*place)
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

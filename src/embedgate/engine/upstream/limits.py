@@ -1,0 +1,277 @@
+"""How much one account at a provider may still do: requests and tokens per minute, and the line of calls that wait.
+
+An account is one credential; all callers share it. Limits that were set hold for the account as a whole. Those that
+the provider tells of, and the time after which it wants to be asked again, hold for the model that was asked for:
+vendors count per model. A call waits only if that is short, in the order of coming; otherwise it is refused at once,
+so that another account or route gets its turn. There are no tasks here: one timer wakes the head of the line.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from embedgate.core.errors import NOT_SENT, UpstreamLimited
+from embedgate.core.hints import RateHints
+from embedgate.engine.upstream.gauges import Learnt, Minute
+from embedgate.observe import events, metrics
+
+MAX_BLOCK_S = 3_600.0
+"""A provider that wants to be left alone for longer is asked again after an hour: it may have said nonsense."""
+
+LIKELY_TOKENS = 0.25
+"""Calls are let in by a bound of one token per byte where they fit by it; most texts have four bytes per token."""
+
+Gauge = Minute | Learnt
+
+
+@dataclass(frozen=True, slots=True)
+class LineLimits:
+    """How long a call may wait for room at an account, and how many may do so at once."""
+
+    max_wait_s: float
+    max_waiting: int
+
+
+@dataclass(slots=True, eq=False)
+class _Model:
+    """What one model of the account is limited by."""
+
+    name: str
+    requests: Gauge
+    tokens: Gauge
+    blocked_until_s: float = -math.inf
+
+    def ready_at(self, tokens: int, now: float, *, is_last: bool) -> float:
+        """When there is room for one more call, behind those that wait if it `is_last`."""
+        return max(
+            self.blocked_until_s,
+            self.requests.ready_at(1, now, is_last=is_last),
+            self.tokens.ready_at(tokens, now, is_last=is_last),
+        )
+
+    def line_up(self, tokens: int, n: int) -> None:
+        """One more waits, or one less: `n` is 1 or -1."""
+        self.requests.waiting += n
+        self.tokens.waiting += n * tokens
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """One in line. `until_s`: when its patience ends."""
+
+    model: _Model
+    tokens: int
+    until_s: float
+    answer: "asyncio.Future[Ticket | UpstreamLimited]"
+
+
+class AccountMeter:
+    """One account: what is in flight, what it has used, who waits for room. For one event loop."""
+
+    def __init__(
+        self,
+        name: str,
+        line: LineLimits,
+        *,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """name: for messages and metrics; it shows no key. None: as the provider says. clock: seconds, never back."""
+        self.name = name
+        self.clock = clock
+        self.in_flight = 0
+        self._limits = line
+        self._requests = Minute(requests_per_minute, 1.0) if requests_per_minute else None
+        self._tokens = Minute(tokens_per_minute, LIKELY_TOKENS) if tokens_per_minute else None
+        self._models: dict[str, _Model] = {}
+        self._line: dict[_Waiting, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def counts_tokens(self, model: str) -> bool:
+        """Whether it matters how many tokens a call has."""
+        return self._model(model).tokens.is_known
+
+    def wait_s(self, model: str, tokens: int) -> float:
+        """How long a call that came now would wait to be let in: 0.0 if there is room; about right, if others wait."""
+        known, now = self._model(model), self.clock()
+        return known.ready_at(known.tokens.fit(tokens), now, is_last=True) - now
+
+    async def enter(self, model: str, tokens: int, deadline_s: float) -> "Ticket":
+        """Let a call in, at once or after a short wait. `Ticket.end` must follow.
+
+        tokens: the most that it can have, 0 if `counts_tokens` says so. deadline_s: on this object's clock.
+        Guarantees that who is refused or cancelled is counted nowhere.
+        Raises UpstreamLimited if the wait is longer than it may be, or too many wait; it carries the time after which
+        the same call would be let in if no other came.
+        """
+        known, now = self._model(model), self.clock()
+        tokens = known.tokens.fit(tokens)
+        at_s = known.ready_at(tokens, now, is_last=True)
+        if at_s <= now:
+            return self._admit(known, tokens, now)
+        until_s = min(now + self._limits.max_wait_s, deadline_s)
+        if at_s > until_s or len(self._line) >= self._limits.max_waiting:
+            raise self._refusal(known, at_s - now)
+        return await self._wait(known, tokens, until_s)
+
+    def block(self, model: str, wait_s: float) -> None:
+        """The provider wants no call for this model for so long. Who cannot wait for that is refused at once."""
+        known, now = self._model(model), self.clock()
+        wait_s = min(wait_s, MAX_BLOCK_S)
+        if known.blocked_until_s <= now < now + wait_s:
+            metrics.account_blocked(self.name, "limit")
+            events.ACCOUNT_BLOCKED.emit(account=self.name, model=model, wait_s=round(wait_s, 3))
+        known.blocked_until_s = max(known.blocked_until_s, now + wait_s)
+        self.call_line()
+
+    def leave(self) -> None:
+        """A call is over. For tickets."""
+        self.in_flight -= 1
+        self.call_line()
+
+    def call_line(self) -> None:
+        """Let in who can go, refuse who cannot in time, and set the timer for the next.
+
+        No one passes another who waits for the same limits.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._line:
+            return
+        now = self.clock()
+        held: set[Gauge | _Model] = set()
+        next_at_s = math.inf
+        for waiting in tuple(self._line):
+            model = waiting.model
+            if waiting.answer.done() or not held.isdisjoint((model, model.requests, model.tokens)):
+                continue
+            at_s = model.ready_at(waiting.tokens, now, is_last=False)
+            if at_s <= now:
+                self._answer(waiting, self._admit(model, waiting.tokens, now))
+            elif at_s > waiting.until_s:
+                self._answer(waiting, self._refusal(model, at_s - now))
+            else:
+                held |= {model} if model.blocked_until_s > now else {model.requests, model.tokens}
+                next_at_s = min(next_at_s, at_s)
+        if next_at_s < math.inf:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, next_at_s - now), self.call_line)
+
+    def _model(self, name: str) -> _Model:
+        known = self._models.get(name)
+        if known is None:
+            requests, tokens = self._requests or Learnt(1.0), self._tokens or Learnt(LIKELY_TOKENS)
+            known = self._models[name] = _Model(name, requests, tokens)
+        return known
+
+    def _admit(self, model: _Model, tokens: int, now: float) -> "Ticket":
+        self.in_flight += 1
+        model.requests.begin(1)
+        model.tokens.begin(tokens)
+        return Ticket(self, model, tokens, now)
+
+    async def _wait(self, model: _Model, tokens: int, until_s: float) -> "Ticket":
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(model, tokens, until_s, loop.create_future())
+        self._line[waiting] = None
+        model.line_up(tokens, 1)
+        metrics.account_waits(self.name, 1)
+        patience = loop.call_later(max(0.0, until_s - self.clock()), self._give_up, waiting)
+        self.call_line()
+        try:
+            answer = await waiting.answer
+        except asyncio.CancelledError:
+            if waiting.answer.cancelled():
+                self._step_out(waiting)
+                self.call_line()
+            elif isinstance(let_in := waiting.answer.result(), Ticket):  # let in and cancelled in the same moment
+                let_in.withdraw()
+            raise asyncio.CancelledError(NOT_SENT) from None
+        finally:
+            patience.cancel()
+        if isinstance(answer, Ticket):
+            return answer
+        raise answer
+
+    def _give_up(self, waiting: _Waiting) -> None:
+        self.call_line()  # its time may have come in this very moment
+        if waiting.answer.done():
+            return
+        now = self.clock()
+        at_s = waiting.model.ready_at(waiting.tokens, now, is_last=False)
+        self._answer(waiting, self._refusal(waiting.model, at_s - now))
+        self.call_line()
+
+    def _answer(self, waiting: _Waiting, answer: "Ticket | UpstreamLimited") -> None:
+        self._step_out(waiting)
+        waiting.answer.set_result(answer)
+
+    def _step_out(self, waiting: _Waiting) -> None:
+        if waiting in self._line:
+            del self._line[waiting]
+            waiting.model.line_up(waiting.tokens, -1)
+            metrics.account_waits(self.name, -1)
+
+    def _refusal(self, model: _Model, wait_s: float) -> UpstreamLimited:
+        metrics.limit_refused(self.name)
+        limits = self._limits
+        return UpstreamLimited(
+            f"The limits of the account {self.name} leave no room for this call of {model.name} for "
+            f"{math.ceil(wait_s)} s. Calls wait {limits.max_wait_s:g} s for room (upstream.max_limit_wait_s), "
+            f"{limits.max_waiting} at once (upstream.max_limit_waiting)",
+            retry_after_s=wait_s,
+        )
+
+
+class Ticket:
+    """A call that was let in. It counts in full until its answer begins, in tokens until it ends or they are told."""
+
+    __slots__ = ("_began_s", "_counts_requests", "_counts_tokens", "_is_over", "_meter", "_model", "_tokens")
+
+    def __init__(self, meter: AccountMeter, model: _Model, tokens: int, began_s: float) -> None:
+        """Use `AccountMeter.enter`."""
+        self._meter = meter
+        self._model = model
+        self._tokens = tokens
+        self._began_s = began_s
+        self._counts_requests = self._counts_tokens = True
+        self._is_over = False
+
+    @property
+    def model(self) -> str:
+        """What the call asks for, by the provider's name."""
+        return self._model.name
+
+    def learn(self, hints: RateHints) -> None:
+        """Take what the answer to the call says of limits. The request has been counted by now, its tokens perhaps."""
+        model, now = self._model, self._meter.clock()
+        if self._counts_requests:
+            self._counts_requests = False
+            if not model.requests.tell(1, self._began_s, hints.requests, now):
+                model.requests.end(1, 1, now)
+        if self._counts_tokens and model.tokens.tell(self._tokens, self._began_s, hints.tokens, now):
+            self._counts_tokens = False
+        self._meter.call_line()
+
+    def end(self, tokens: int | None = None) -> None:
+        """The call is over. tokens: what it has used; None if nobody knows: all it could have. A second end is none."""
+        self._end(1, self._tokens if tokens is None else tokens)
+
+    def withdraw(self) -> None:
+        """The call was not made after all."""
+        self._end(0, 0)
+
+    def _end(self, requests: int, tokens: int) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        model, now = self._model, self._meter.clock()
+        if self._counts_requests:
+            model.requests.end(1, requests, now)
+        if self._counts_tokens:
+            model.tokens.end(self._tokens, tokens, now)
+        self._meter.leave()
