@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from embedgate.core.vectors import Vectors, normalise
-from embedgate.engine import compare
+from embedgate.engine.routing import compare
 from embedgate.engine.routing.compare import Sample, Verdict, judge, probes
 
 ASKED = probes(512)

@@ -18,10 +18,10 @@ from embedgate.core.errors import (
 )
 from embedgate.core.models import Model
 from embedgate.core.ports import ChatProvider, ChatReply
-from embedgate.core.types import Call, Candidate, ChatRequest, ChatUsage, Spend, Usage
+from embedgate.core.types import Call, Candidate, ChatRequest, ChatUsage, Usage
 from embedgate.engine.chat.stream import Begun, HandOver
 from embedgate.engine.chat.weigh import chat_cost_picodollars, usage_by_rule
-from embedgate.engine.ledger.charge import count_call, cover, ended_as, write_off
+from embedgate.engine.ledger.charge import charge, count_call, cover, ended_as, write_off
 from embedgate.engine.routing.failover import on_routes
 from embedgate.engine.routing.find_model import ModelFinder
 from embedgate.engine.routing.route_health import RouteStates
@@ -181,13 +181,12 @@ async def _pass_on(reply: ChatReply, out: HandOver) -> bytes:
 def _charge(call: Call[ChatRequest], candidate: Candidate, reported: ChatUsage | None, output_bytes: int) -> ChatUsage:
     """Add what an answer costs to the call, as the provider counts it, else by rule of thumb. Returns what was used."""
     usage = reported or usage_by_rule(call.request, output_bytes)
-    call.spends.append(
-        Spend(
-            candidate,
-            tokens=usage.input_tokens,
-            tokens_estimated=reported is None,
-            cost_picodollars=chat_cost_picodollars(usage, candidate.route.price),
-            output_tokens=usage.output_tokens,
-        )
+    charge(
+        call,
+        candidate,
+        usage.input_tokens,
+        chat_cost_picodollars(usage, candidate.route.price),
+        is_estimated=reported is None,
+        output_tokens=usage.output_tokens,
     )
     return usage

@@ -7,15 +7,11 @@ is reported with the outcome, right or wrong the answer.
 import time
 from collections.abc import Sequence
 
-import numpy as np
-from msgspec import Struct
 from msgspec.structs import replace
 
 from embedgate.core.errors import (
     GatewayError,
-    InternalError,
     InvalidInput,
-    UpstreamError,
     UpstreamGarbled,
     UpstreamLimited,
     UpstreamTimeout,
@@ -23,56 +19,11 @@ from embedgate.core.errors import (
 )
 from embedgate.core.ports import Provider, Tokenizers
 from embedgate.core.types import Batch, Candidate, Input, ProviderReply
-from embedgate.core.vectors import Vectors
 from embedgate.engine.embedding.check import SpaceOf, checked
+from embedgate.engine.embedding.outcome import Outcome, merged
 from embedgate.engine.ledger.tokens import count_aside, split
 from embedgate.engine.routing.route_health import RouteState
 from embedgate.observe import metrics
-
-
-class Outcome(Struct, frozen=True):
-    """What one batch came to: vectors (n, d) float32, or an error.
-
-    `tokens` are those of each input and add up to `billed`, unless some of that was billed in vain. `truncated` holds
-    positions in the batch. `upstream_s` is the time spent at the provider. `is_spent`: the error has outlasted
-    all attempts there.
-    """
-
-    vectors: Vectors | None = None
-    tokens: tuple[int, ...] = ()
-    is_estimated: bool = False
-    truncated: tuple[int, ...] = ()
-    billed: int = 0
-    upstream_s: float = 0.0
-    error: GatewayError | None = None
-    is_spent: bool = False
-
-    def part(self, start: int, end: int) -> "Outcome":
-        """The outcome of the inputs from `start` to `end`: their share of what was billed, an error of their own."""
-        tokens = self.tokens[start:end]
-        return replace(
-            self,
-            vectors=None if self.vectors is None else self.vectors[start:end],
-            error=None if self.error is None else for_another(self.error),
-            tokens=tokens,
-            truncated=tuple(position - start for position in self.truncated if start <= position < end),
-            billed=sum(tokens),
-        )
-
-
-def merged(first: Outcome, second: Outcome) -> Outcome:
-    """Two outcomes as one of all their inputs. An error of either is the error of both; what was billed adds up."""
-    offset = len(first.tokens)
-    whole = first.vectors is not None and second.vectors is not None
-    return Outcome(
-        vectors=np.concatenate([first.vectors, second.vectors]) if whole else None,
-        tokens=first.tokens + second.tokens,
-        is_estimated=first.is_estimated or second.is_estimated,
-        truncated=first.truncated + tuple(position + offset for position in second.truncated),
-        billed=first.billed + second.billed,
-        upstream_s=first.upstream_s + second.upstream_s,
-        error=first.error or second.error,
-    )
 
 
 class Asker:
@@ -148,10 +99,3 @@ class Asker:
         if reply.tokens is None:
             return counted.each, not counted.is_exact
         return split(reply.tokens, counted.each), False
-
-
-def for_another(error: GatewayError) -> GatewayError:
-    """The same fault as an error of its own, for another waiter: one exception must not be raised in two tasks."""
-    if isinstance(error, (UpstreamError, InternalError)):
-        return type(error)(error.message, retry_after_s=error.retry_after_s)
-    return error

@@ -16,7 +16,8 @@ from msgspec.structs import replace
 from embedgate.core.errors import InvalidInput, Overloaded, UpstreamRejected, UpstreamTimeout
 from embedgate.core.models import BatchLimits
 from embedgate.core.types import Batch
-from embedgate.engine.embedding.ask import Asker, Outcome
+from embedgate.engine.embedding.ask import Asker
+from embedgate.engine.embedding.outcome import Outcome
 from embedgate.engine.ledger.tokens import bounds
 
 MAX_GATHERED_INPUTS = 64

@@ -14,12 +14,13 @@ from embedgate.core.errors import AccessError, GatewayError, InternalError, Inva
 from embedgate.core.ports import Provider, Tokenizers
 from embedgate.core.types import Batch, Call, Candidate, EmbedRequest, Part, Served
 from embedgate.engine.embedding import hedge
-from embedgate.engine.embedding.ask import Asker, Outcome, for_another
+from embedgate.engine.embedding.ask import Asker
 from embedgate.engine.embedding.batching import Gatherer, Work
 from embedgate.engine.embedding.check import SpaceOf
+from embedgate.engine.embedding.outcome import Outcome, charge_outcome, for_another
 from embedgate.engine.embedding.progress import Progress
 from embedgate.engine.embedding.single_flight import Flight, Flights, Seat
-from embedgate.engine.ledger.charge import charge, cover
+from embedgate.engine.ledger.charge import cover
 from embedgate.engine.routing.failover import Journey, Probe, Visit
 from embedgate.engine.routing.route_health import RouteStates
 from embedgate.observe import metrics
@@ -165,7 +166,7 @@ class Executor:
             except GatewayError as refusal:
                 return Outcome(error=refusal)
             candidate, outcome = await self._ask(call, visit, part, plans)
-            charge(call, candidate, outcome)
+            charge_outcome(call, candidate, outcome)
             attempt += 1
             if not isinstance(outcome.error, UpstreamError):
                 visit.answered_by = candidate

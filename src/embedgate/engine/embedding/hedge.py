@@ -14,8 +14,8 @@ from msgspec import Struct
 from embedgate.core.errors import NOT_SENT, GatewayError, InvalidInput, UpstreamError
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import Batch, Call, Candidate, EmbedRequest, Part
-from embedgate.engine.embedding.ask import Outcome
-from embedgate.engine.ledger.charge import charge, cost_at, cover
+from embedgate.engine.embedding.outcome import Outcome, charge_outcome
+from embedgate.engine.ledger.charge import cost_at, cover
 from embedgate.engine.ledger.tokens import count_aside
 from embedgate.engine.routing.failover import Visit
 from embedgate.observe import metrics
@@ -76,7 +76,7 @@ class Hedger:
             finally:
                 call.wasted_picodollars -= cost_picodollars
             for runner, outcome in lost:  # at once: what is not held any more must be charged
-                charge(call, runner.candidate, outcome, in_vain=True)
+                charge_outcome(call, runner.candidate, outcome, in_vain=True)
                 metrics.hedged(is_won=winner is not first)
             return winner.candidate, winner.task.result()
         finally:

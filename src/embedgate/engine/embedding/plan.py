@@ -15,7 +15,7 @@ from embedgate.core.fingerprint import fingerprint
 from embedgate.core.models import Route
 from embedgate.core.ports import Tokenizers, VectorCache
 from embedgate.core.types import Batch, CachedVector, Call, Candidate, EmbedRequest, Input, Part
-from embedgate.engine.embedding.ask import Outcome
+from embedgate.engine.embedding.outcome import Outcome
 from embedgate.engine.embedding.prepare import prefix_of, prepared
 from embedgate.engine.embedding.progress import Progress
 from embedgate.engine.ledger.charge import write_off

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from embedgate.core.errors import UpstreamTimeout
 from embedgate.core.vectors import Vectors
-from embedgate.engine.embedding.ask import Outcome
+from embedgate.engine.embedding.outcome import Outcome
 
 
 class Seat(Struct, frozen=True):

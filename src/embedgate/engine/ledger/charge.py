@@ -5,8 +5,7 @@ from typing import Any
 
 from embedgate.core.errors import GatewayError, InvalidInput, UpstreamGarbled, UpstreamLimited
 from embedgate.core.money import cost_picodollars
-from embedgate.core.types import Call, Candidate, EmbedRequest, Spend
-from embedgate.engine.embedding.ask import Outcome
+from embedgate.core.types import Call, Candidate, Spend
 from embedgate.observe import metrics
 
 
@@ -19,27 +18,24 @@ async def cover(call: Call[Any]) -> None:
         await call.hold.cover(call.held_picodollars + call.wasted_picodollars)
 
 
-def charge(call: Call[EmbedRequest], candidate: Candidate, outcome: Outcome, *, in_vain: bool = False) -> None:
-    """Add what the provider bills to the call, right or wrong its answer. in_vain: nobody will use it, right or not."""
-    call.upstream_s += outcome.upstream_s
-    if not outcome.billed:
-        return
-    spend = spend_of(call, candidate)
-    spend.tokens += outcome.billed
-    spend.tokens_estimated |= outcome.is_estimated
-    spend.cost_picodollars += cost_at(candidate, outcome.billed)
-    in_vain |= outcome.error is not None
-    used = 0 if in_vain else sum(outcome.tokens)
-    call.wasted_picodollars += cost_at(candidate, outcome.billed - used)
-
-
-def spend_of(call: Call[Any], candidate: Candidate) -> Spend:
-    """What a candidate has cost the call so far; to be added to."""
+def charge(
+    call: Call[Any],
+    candidate: Candidate,
+    tokens: int,
+    cost_picodollars: int,
+    *,
+    is_estimated: bool,
+    output_tokens: int = 0,
+) -> None:
+    """Add what a provider call used and costs to the call, the moment it is known. tokens: of its input."""
     spend = next((spend for spend in call.spends if spend.candidate is candidate), None)
     if spend is None:
         spend = Spend(candidate)
         call.spends.append(spend)
-    return spend
+    spend.tokens += tokens
+    spend.tokens_estimated |= is_estimated
+    spend.cost_picodollars += cost_picodollars
+    spend.output_tokens += output_tokens
 
 
 def write_off(call: Call[Any]) -> None:

@@ -16,7 +16,7 @@ from embedgate.core.errors import GatewayError, InvalidInput, UpstreamGarbled, U
 from embedgate.core.models import Model
 from embedgate.core.ports import Reranker, Tokenizers
 from embedgate.core.types import Call, Candidate, RerankReply, RerankRequest, Usage
-from embedgate.engine.ledger.charge import count_call, cover, ended_as, spend_of, write_off
+from embedgate.engine.ledger.charge import charge, count_call, cover, ended_as, write_off
 from embedgate.engine.rerank.weigh import Bill, bill_of, cut
 from embedgate.engine.routing.failover import on_routes
 from embedgate.engine.routing.find_model import ModelFinder
@@ -128,7 +128,7 @@ class Ranker:
         try:
             reply = await self._reranker(candidate).rerank(part, route, deadline_s)
             bill = await bill_of(part, reply, route, self._tokenizers)
-            _charge(call, candidate, bill)
+            charge(call, candidate, bill.tokens, bill.cost_picodollars, is_estimated=bill.is_estimated)
             _check(reply, part, candidate)
             outcome = "ok"
         except GatewayError as error:
@@ -155,13 +155,6 @@ def _check(reply: RerankReply, request: RerankRequest, candidate: Candidate) -> 
         raise UpstreamGarbled(f"{place}: the indexes of the scores are not 0 to {n - 1}, each once")
     if not all(math.isfinite(score) for _, score in reply.scores):
         raise UpstreamGarbled(f"{place}: a score is not a finite number")
-
-
-def _charge(call: Call[RerankRequest], candidate: Candidate, bill: Bill) -> None:
-    spend = spend_of(call, candidate)
-    spend.tokens += bill.tokens
-    spend.tokens_estimated |= bill.is_estimated
-    spend.cost_picodollars += bill.cost_picodollars
 
 
 def _merged(request: RerankRequest, candidate: Candidate, answers: Sequence[tuple[int, _Answer]]) -> Ranked:
