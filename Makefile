@@ -10,7 +10,7 @@ NODE_STAMP := tests/sdk/node/node_modules/.installed
 UV_VERSION := 0.13.8
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint check fuzz audit fix docs bench lock clean
+.PHONY: help serve test test-oldest lint check fuzz audit fix docs bench lock clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -20,6 +20,16 @@ serve: $(STAMP)  ## Install if needed, then start the gateway on http://127.0.0.
 
 test: $(STAMP) $(NODE_STAMP)  ## Install if needed, then run the whole test suite
 	@$(BIN)/python -m pytest $(ARGS)
+
+# Private parts of uvicorn are overridden. The suite runs on the newest version that pyproject.toml allows; this, on the oldest.
+OLDEST_UVICORN := $(shell sed -n 's/.*"uvicorn>=\([0-9.]*\),.*/\1/p' pyproject.toml)
+
+test-oldest: $(STAMP)  ## Test the server's connections on the oldest uvicorn that is allowed
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --upgrade --target $(VENV)/oldest uvicorn==$(OLDEST_UVICORN)
+	@PYTHONPATH=$(CURDIR)/$(VENV)/oldest $(BIN)/python -c \
+	    'import uvicorn; assert uvicorn.__version__ == "$(OLDEST_UVICORN)", uvicorn.__file__'
+	@PYTHONPATH=$(CURDIR)/$(VENV)/oldest $(BIN)/python -m pytest \
+	    tests/server/test_connection.py tests/end_to_end/test_lifecycle.py $(ARGS)
 
 lint: $(STAMP)  ## Format, lint, strict types, import contract
 	$(BIN)/ruff format --check .
