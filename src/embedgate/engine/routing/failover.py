@@ -15,6 +15,7 @@ from embedgate.core.errors import (
     GatewayError,
     UpstreamBusy,
     UpstreamError,
+    UpstreamGarbled,
     UpstreamLimited,
     UpstreamRejected,
     UpstreamTimeout,
@@ -112,7 +113,8 @@ class Visit:
         made = self._made + attempt
         self.attempts = max(self.attempts, made)
         if not isinstance(error, UpstreamLimited):
-            events.UPSTREAM_FAULT.emit(
+            event = events.BAD_ANSWER if isinstance(error, UpstreamGarbled) else events.UPSTREAM_FAULT
+            event.emit(
                 request_id=journey.call.request_id,
                 provider=self.candidate.route.provider,
                 code=error.code,
