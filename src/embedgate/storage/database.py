@@ -1,8 +1,8 @@
 """The database file: created, opened, brought to the current schema, closed. Knows no table's meaning.
 
 SQLite in WAL: readers never wait for the writer. How its file is opened and how its transactions begin is decided here.
-Elsewhere, these depend on SQLite: `quick_commit` uses the driver itself, `schema` and the migrations give it types and an
-index of its own, and `reports` keeps sums below its largest whole number.
+Elsewhere, these depend on SQLite: `quick_commit` uses the driver itself, `schema` and the migrations give it types and
+an index of its own, and `reports` keeps sums below its largest whole number.
 """
 
 import contextlib
