@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from loopback import unless_left
 from upstream import Answer, Seen, Upstream, on_a_thread, read_request, reset_connection
 
 Ending = Literal["done", "close", "reset"]
@@ -80,24 +81,17 @@ class ChatUpstream(Upstream):
                 writer.write(head + body)
                 continue
             chat = self._chats.popleft() if self._chats else Chat()
-            leaving = asyncio.ensure_future(reader.read(1))
-            speaking = asyncio.ensure_future(self._speak(seen, chat, writer))
             try:
-                await asyncio.wait([leaving, speaking], return_when=asyncio.FIRST_COMPLETED)
-                if not speaking.done() or isinstance(speaking.exception(), ConnectionError):
-                    self.left_at_s.append(time.monotonic())
+                if not await unless_left(reader, self._speak(seen, chat, writer)):
                     return
-                if not speaking.result():
-                    return
-            finally:
-                for task in (leaving, speaking):
-                    task.cancel()
-                await asyncio.wait([leaving, speaking])
+            except ConnectionError:
+                self.left_at_s.append(time.monotonic())
+                return
 
     async def _speak(self, seen: Seen, chat: Chat, writer: asyncio.StreamWriter) -> bool:
         """Answer one completion. Whether the connection can go on."""
         if chat.gate is not None:
-            await _opened(chat.gate)
+            await self._passed(chat.gate)
         if chat.failure is not None:
             head, body = self._response(seen, chat.failure)
             if chat.failure.ending != "keep":
@@ -129,7 +123,7 @@ class ChatUpstream(Upstream):
             bodies.append(LAST_WORD)
         for position, body in enumerate(bodies * chat.repeat):
             if position == 1 and chat.pause is not None:
-                await _opened(chat.pause)
+                await self._passed(chat.pause)
             writer.write(b"%x\r\n%s\r\n" % (len(body), body))
             await writer.drain()
             self.sent_bytes += len(body)
@@ -138,11 +132,6 @@ class ChatUpstream(Upstream):
 def running_chat_upstream() -> AbstractContextManager[ChatUpstream]:
     """One on a thread of its own and a free port, stopped at the end."""
     return on_a_thread(ChatUpstream())
-
-
-async def _opened(gate: threading.Event) -> None:
-    while not gate.is_set():
-        await asyncio.sleep(0.005)
 
 
 def _head(content_type: str, length: str) -> bytes:

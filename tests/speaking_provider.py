@@ -10,9 +10,11 @@ async with speaking(say) as provider:
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
 
+from loopback import LoopbackServer, unless_left
 from upstream import Seen, read_request, reset_connection
 
 EVENTS = "text/event-stream"
@@ -49,7 +51,7 @@ class Line:
         reset_connection(self._writer)
 
 
-Say = Callable[[Line], Awaitable[None]]
+Say = Callable[[Line], Coroutine[Any, Any, None]]
 
 
 class SpeakingProvider:
@@ -58,65 +60,31 @@ class SpeakingProvider:
     def __init__(self, say: Say) -> None:
         self.requests: list[Seen] = []
         self.left = asyncio.Event()
-        self.base_url = ""
+        self.server = LoopbackServer(self._serve)
         self._say = say
-        self._connections = 0
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def stop(self) -> None:
-        """End what is still being said."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection."""
-        self._connections += 1
-        task = asyncio.ensure_future(self._serve(reader, writer, self._connections))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    @property
+    def base_url(self) -> str:
+        """What a provider's base_url is set to."""
+        return f"http://127.0.0.1:{self.server.port}/v1"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int) -> None:
-        try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
-                while True:
-                    seen = await read_request(reader, connection)
-                    self.requests.append(seen)
-                    await self._answer(Line(seen, writer), reader)
-        finally:
-            writer.close()
-
-    async def _answer(self, line: Line, reader: asyncio.StreamReader) -> None:
-        leaving = asyncio.ensure_future(_closed(reader))
-        saying = asyncio.ensure_future(self._say(line))
-        try:
-            await asyncio.wait([leaving, saying], return_when=asyncio.FIRST_COMPLETED)
-            if not saying.done():
+        while True:
+            seen = await read_request(reader, connection)
+            self.requests.append(seen)
+            try:
+                await unless_left(reader, self._say(Line(seen, writer)))
+            except ConnectionError:
                 self.left.set()
-                raise ConnectionResetError
-            saying.result()
-        finally:
-            for task in (leaving, saying):
-                task.cancel()
-            await asyncio.wait([leaving, saying])
+                return
 
 
 @asynccontextmanager
 async def speaking(say: Say) -> AsyncIterator[SpeakingProvider]:
     """A provider on a free port, in the test's own loop. say: what every call is answered with."""
     provider = SpeakingProvider(say)
-    server = await asyncio.start_server(provider.connected, "127.0.0.1", 0)
-    provider.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    await provider.server.start()
     try:
         yield provider
     finally:
-        server.close()
-        await provider.stop()
-
-
-async def _closed(reader: asyncio.StreamReader) -> None:
-    """Return when the far side is gone. The next call is not read: nobody asks before the answer is complete."""
-    while not reader.at_eof():
-        await asyncio.sleep(0.005)
-        if reader.exception() is not None:
-            return
+        await provider.server.close()

@@ -18,7 +18,8 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -26,6 +27,7 @@ import numpy as np
 
 from embedgate.core.vectors import Vectors
 from embedgate.providers import fake
+from loopback import LoopbackServer
 
 Twist = Literal[
     "shuffled",  # items in reverse, each with its right index
@@ -117,19 +119,30 @@ class Upstream:
         self.obeys_base64 = True
         self.count_tokens: CountTokens = fake.count_tokens
         self.vector_of: VectorOf = fake.vector
-        self.connections = 0
-        self.open_connections = 0
         self._usual: Answer | AnswerTo = Answer()
         self._script: deque[Answer] = deque()
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
-        self._loop = asyncio.new_event_loop()
-        self._handlers: set[asyncio.Task[None]] = set()
+        self._server = LoopbackServer(self._serve)
+        self._gates: dict[threading.Event, asyncio.Task[None]] = {}
 
     @property
     def base_url(self) -> str:
         """What a provider's base_url is set to."""
         return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self._server.port
+
+    @property
+    def connections(self) -> int:
+        """How many connections there have been."""
+        return self._server.connections
+
+    @property
+    def open_connections(self) -> int:
+        """How many of them are open now."""
+        return self._server.open_connections
 
     def script(self, *answers: Answer) -> None:
         """Answer the next calls so, one each; after them as usual."""
@@ -155,35 +168,20 @@ class Upstream:
         """The vector that a call for `item` is answered with, (dim,) float32 of unit length."""
         return fake.vector(item, dim)
 
-    def run(self) -> None:
-        """Serve until `stop`. For the server's thread."""
-        asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._connected, sock=self._socket))
-        self._loop.run_forever()
-        server.close()
-        for task in self._handlers:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*self._handlers))
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
+    async def run(self, started: Callable[[Callable[[], object]], None]) -> None:
+        """Serve until stopped, and leave nothing open. started: called once with what stops it, from any thread."""
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        await self._server.start()
+        started(lambda: loop.call_soon_threadsafe(stop.set))
+        await stop.wait()
+        await self._server.close()
 
-    def stop(self) -> None:
-        """End `run`. From any thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._handlers.add(task)
-        self.connections += 1
-        self.open_connections += 1
-        try:
-            with suppress(asyncio.CancelledError, ConnectionError, asyncio.IncompleteReadError):
-                await self._serve(reader, writer, self.connections)
-        finally:
-            self._handlers.discard(task)
-            self.open_connections -= 1
-            writer.close()
+    async def _passed(self, gate: threading.Event) -> None:
+        """Return once the gate is set. One task looks for all who wait at it, a thousand if need be."""
+        if gate not in self._gates:
+            self._gates[gate] = asyncio.create_task(_set(gate))
+            self._gates[gate].add_done_callback(lambda _: self._gates.pop(gate))
+        await asyncio.shield(self._gates[gate])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int) -> None:
         while True:
@@ -193,7 +191,7 @@ class Upstream:
             if not isinstance(answer, Answer):
                 answer = answer(seen)
             if answer.gate is not None:
-                await asyncio.to_thread(answer.gate.wait, 30)
+                await self._passed(answer.gate)
             await asyncio.sleep(answer.delay_s)
             if answer.ending == "drop":
                 return
@@ -251,12 +249,14 @@ SomeUpstream = TypeVar("SomeUpstream", bound=Upstream)
 @contextmanager
 def on_a_thread(upstream: SomeUpstream) -> Iterator[SomeUpstream]:
     """An upstream on a thread of its own and a free port, stopped at the end."""
-    thread = threading.Thread(target=upstream.run, name="upstream")
+    started: Future[Callable[[], object]] = Future()
+    thread = threading.Thread(target=lambda: asyncio.run(upstream.run(started.set_result)), name="upstream")
     thread.start()
+    stop = started.result(timeout=30)
     try:
         yield upstream
     finally:
-        upstream.stop()
+        stop()
         thread.join()
 
 
@@ -285,6 +285,11 @@ def _is_billed(seen: Seen, answer: Answer) -> bool:
     """Whether vectors go out whole, right or wrong. What a body of a test's own says of its usage does not count."""
     has_vectors = answer.status == 200 and answer.body is None and seen.path.endswith("/embeddings")
     return has_vectors and answer.ending in ("keep", "close")
+
+
+async def _set(gate: threading.Event) -> None:
+    while not gate.is_set():
+        await asyncio.sleep(0.005)
 
 
 def reset_connection(writer: asyncio.StreamWriter) -> None:
