@@ -263,7 +263,7 @@ class Bench:
         charges_reuse: bool = False,
         tokenizers: Tokenizers | None = None,
         now: Callable[[], datetime] = utc_now,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = virtual_time.now,
         request_timeout_s: float = 10,
         chatting: Mapping[str, ChatProvider] = MappingProxyType({}),
         rerankers: Mapping[str, Reranker] = MappingProxyType({}),
@@ -285,7 +285,7 @@ class Bench:
             return found.space if found else None
 
         self.admission = Admission(self.policies, self.limits, self.budgets, self.memory, now=now)
-        self.states = RouteStates(upstream)
+        self.states = RouteStates(upstream, virtual_time.now)
         execute = Executor(providers, tokenizers, upstream, gathering or {}, space_of, self.states)
         switched_on = providers.keys() | chatting.keys() | rerankers.keys()
         find = ModelFinder(catalog, switched_on, models[0].id)
@@ -308,7 +308,7 @@ class Bench:
                     validate=RerankValidator(find, limits or LimitSettings()),
                     resolve=resolve,
                     weigh=RerankScale(tokenizers),
-                    execute=Ranker(rerankers, RouteStates(upstream), upstream, tokenizers),
+                    execute=Ranker(rerankers, RouteStates(upstream, virtual_time.now), upstream, tokenizers),
                 ),
             ),
             admit=self.admission,

@@ -1,27 +1,43 @@
-"""An event loop whose clock jumps to the next timer instead of waiting for it: an hour of waits takes no time."""
+"""An event loop whose clock jumps to the next timer instead of waiting for it: an hour of waits takes no time.
+
+While it runs, `time.monotonic` tells the same time on its thread, so that deadlines and timers agree. The clock jumps
+only when nothing else is left to do, so after `asyncio.sleep` everything that needs no timer has been done, however
+busy the machine is. It stands still while work runs in an executor.
+"""
 
 import asyncio
+import concurrent.futures
 import functools
 import selectors
+import threading
+import time
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, TypeVarTuple, Unpack
+from unittest import mock
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+_real_monotonic = time.monotonic
 
 
 class _Jump(selectors.SelectSelector):
     """Where the loop would sleep, the clock is put forward instead."""
 
     now = 1000.0
+    working = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self.now += timeout or 0.0
-        return super().select(0)
+        if timeout is None or (timeout and self.working):
+            return super().select(None)  # a socket or an executor wakes it
+        events = super().select(0)
+        if not events:
+            self.now += timeout
+        return events
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """For code that waits by timers of the loop and tells the time by `loop.time`."""
+    """For code that waits by timers of the loop and tells the time by `time.monotonic` or `loop.time`."""
 
     def __init__(self) -> None:
         self._jump = _Jump()
@@ -30,6 +46,31 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Seconds, as they were jumped to."""
         return self._jump.now
+
+    def run_forever(self) -> None:
+        """Run as every loop does; meanwhile this is the time of its thread."""
+        thread = threading.get_ident()
+
+        def monotonic() -> float:
+            return self._jump.now if threading.get_ident() == thread else _real_monotonic()
+
+        with mock.patch.object(time, "monotonic", monotonic):
+            super().run_forever()
+
+    def run_in_executor(
+        self,
+        executor: concurrent.futures.Executor | None,
+        func: Callable[[Unpack[Ts]], T],
+        *args: Unpack[Ts],
+    ) -> asyncio.Future[T]:
+        """Run `func` as every loop does, with the clock standing still until it returns."""
+        self._jump.working += 1
+        running = super().run_in_executor(executor, func, *args)
+        running.add_done_callback(self._worked)
+        return running
+
+    def _worked(self, _: "asyncio.Future[Any]") -> None:
+        self._jump.working -= 1
 
 
 def run_virtually(work: Coroutine[Any, Any, T]) -> T:
@@ -49,5 +90,5 @@ def virtually(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
 
 
 def now() -> float:
-    """The time of the running loop."""
-    return asyncio.get_running_loop().time()
+    """The time of the running loop, or of the machine where none runs: the `clock` of what a test makes."""
+    return time.monotonic()

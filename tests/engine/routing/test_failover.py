@@ -40,7 +40,7 @@ class Script:
 
     def __init__(self, settings: UpstreamSettings = QUICK, **routes: Sequence[GatewayError | None]) -> None:
         self.settings = settings
-        self.states = RouteStates(settings)
+        self.states = RouteStates(settings, now)
         found = model(*routes)
         self.candidates = {route.provider: Candidate(found, route) for route in found.routes}
         self._left = {name: list(errors) for name, errors in routes.items()}
@@ -113,7 +113,7 @@ async def test_it_comes_back_to_a_route_whose_fault_may_have_passed() -> None:
 async def test_each_route_is_asked_no_more_often_than_the_settings_say_and_the_error_tells() -> None:
     script = Script(a=[FAILED] * 9, b=[UpstreamFailed("broke too")] * 9, c=[REJECTED])
     script.settings = UpstreamSettings(max_retries=2, retry_wait_s=0.001)
-    script.states = RouteStates(script.settings)
+    script.states = RouteStates(script.settings, now)
     error = await script.fails(UpstreamFailed, "No route could serve acme/m. Tried ")
     assert sorted(script.asked) == list("aaabbbc")
     for part in ("a: broke (3 attempts)", "b: broke too (3 attempts)", "c: no"):
