@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,6 +11,7 @@ from types import MappingProxyType
 import numpy as np
 from msgspec import structs
 
+import virtual_time
 from embedgate.catalog import Catalog
 from embedgate.core.access import AuditEvent, Decision, KeyRecord, Question, Rules, Subject
 from embedgate.core.clock import utc_now

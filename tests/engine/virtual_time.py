@@ -61,7 +61,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self,
         executor: concurrent.futures.Executor | None,
         func: Callable[[Unpack[Ts]], T],
-        *args: Unpack[Ts],
+        *args: *Ts,
     ) -> asyncio.Future[T]:
         """Run `func` as every loop does, with the clock standing still until it returns."""
         self._jump.working += 1

@@ -29,6 +29,7 @@ from embedgate.core.types import Batch, Call, Candidate, ChatRequest, EmbedReque
 from embedgate.engine.routing.failover import in_order, on_routes
 from embedgate.engine.routing.route_health import RouteStates
 from embedgate.settings import UpstreamSettings
+from virtual_time import now
 
 QUICK = UpstreamSettings(max_retries=2, retry_wait_s=0.001, circuit_patience_s=0, max_wait_s=0.2)
 FAILED, REJECTED = UpstreamFailed("broke"), UpstreamRejected("no")
