@@ -8,7 +8,7 @@ import pytest
 
 from embedgate.core.access import Subject
 from embedgate.core.errors import AccessError, RateLimited
-from embedgate.engine.admission.rate_limits import Admitted, Limits
+from embedgate.engine.admission.rate_limits import CountedRequest, RateLimits
 
 KEY = Subject("key", "k1")
 USER = Subject("user", "u1")
@@ -42,11 +42,11 @@ async def start(work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
     return task
 
 
-async def admitted(limits: Limits, *subjects: Subject, tokens: int = 1) -> Admitted:
+async def admitted(limits: RateLimits, *subjects: Subject, tokens: int = 1) -> CountedRequest:
     return await limits.enter(subjects, tokens, FAR_S)
 
 
-async def refused(limits: Limits, *subjects: Subject, tokens: int = 1) -> RateLimited:
+async def refused(limits: RateLimits, *subjects: Subject, tokens: int = 1) -> RateLimited:
     with pytest.raises(RateLimited) as caught:
         await limits.enter(subjects, tokens, FAR_S)
     return caught.value

@@ -12,7 +12,7 @@ from embedgate.core.errors import GatewayError
 from embedgate.core.models import DimRange, Model, Price, Route
 from embedgate.core.ports import TokenCounter
 from embedgate.core.types import ChatRequest, ChatUsage, Origin
-from embedgate.engine.chat.stream import HandOver
+from embedgate.engine.chat.stream import StreamBuffer
 from embedgate.inference.counters import ByteBound
 
 MESSAGES = b'[{"role":"user","content":"Hello"}]'
@@ -114,7 +114,7 @@ class Asked:
 
     def __init__(self, bench: Bench, asked: ChatRequest, number: int = 0, max_bytes: int = 10) -> None:
         """max_bytes: of pieces that wait."""
-        self.out = HandOver(max_bytes)
+        self.out = StreamBuffer(max_bytes)
         self.reads = 0
         self._bench = bench
         self._asked = asked

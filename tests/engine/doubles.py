@@ -36,21 +36,21 @@ from embedgate.core.vectors import Vectors, normalise
 from embedgate.engine.admission.admit import Admission
 from embedgate.engine.admission.authenticate import Authenticator
 from embedgate.engine.admission.budgets import Budgets
-from embedgate.engine.admission.rate_limits import Limits
+from embedgate.engine.admission.rate_limits import RateLimits
 from embedgate.engine.chat.complete import ChatValidator, Completer
-from embedgate.engine.chat.weigh import ChatScale
+from embedgate.engine.chat.weigh import ChatWeigher
 from embedgate.engine.embedding.execute import Executor
 from embedgate.engine.embedding.plan import Planner, Scope
-from embedgate.engine.embedding.validate import Validator
-from embedgate.engine.embedding.weigh import EmbeddingScale
+from embedgate.engine.embedding.validate import EmbeddingValidator
+from embedgate.engine.embedding.weigh import EmbeddingWeigher
 from embedgate.engine.ledger.account import Accountant
 from embedgate.engine.pipeline import Pipeline, Stages, Work
 from embedgate.engine.rerank.rank import Ranker, RerankValidator
-from embedgate.engine.rerank.weigh import RerankScale
+from embedgate.engine.rerank.weigh import RerankWeigher
 from embedgate.engine.routing.find_model import ModelFinder
 from embedgate.engine.routing.order import RouteOrder
 from embedgate.engine.routing.resolve import Resolver
-from embedgate.engine.routing.route_health import RouteStates
+from embedgate.engine.routing.route_health import RouteHealths
 from embedgate.settings import LimitSettings, UpstreamSettings
 
 SECRET = "eg_" + "0" * 12 + "4" + "0" * 3 + "8" + "0" * 15
@@ -277,7 +277,7 @@ class Bench:
         catalog = Catalog(models)
         tokenizers = tokenizers or Words()
         self.policies = Permit()
-        self.limits = Limits(rules.limits, clock)
+        self.limits = RateLimits(rules.limits, clock)
         self.budgets = Budgets(rules.budgets, self.memory, now)
 
         def space_of(provider: str, name: str) -> str | None:
@@ -285,20 +285,20 @@ class Bench:
             return found.space if found else None
 
         self.admission = Admission(self.policies, self.limits, self.budgets, self.memory, now=now)
-        self.states = RouteStates(upstream, virtual_time.now)
+        self.states = RouteHealths(upstream, virtual_time.now)
         execute = Executor(providers, tokenizers, upstream, gathering or {}, space_of, self.states)
         switched_on = providers.keys() | chatting.keys() | rerankers.keys()
         find = ModelFinder(catalog, switched_on, models[0].id)
         order = RouteOrder(self.states, upstream.order)
         resolve = Resolver(catalog, switched_on, lambda name: f"switch {name} on", refuses_unpriced, order=order)
         embedding = Stages(
-            validate=Validator(find, limits or LimitSettings(), tokenizers),
+            validate=EmbeddingValidator(find, limits or LimitSettings(), tokenizers),
             resolve=resolve,
-            weigh=EmbeddingScale(tokenizers),
+            weigh=EmbeddingWeigher(tokenizers),
             execute=partial(execute, plans=Planner(tokenizers, cache, scope)),
         )
         complete = Completer(chatting, self.states, upstream, max_answer_bytes=10_000)
-        scale = ChatScale(tokenizers, max_output_tokens=1_000)
+        scale = ChatWeigher(tokenizers, max_output_tokens=1_000)
         self.pipeline = Pipeline(
             authenticate=Authenticator(self.memory, "eg"),
             work=Work(
@@ -307,8 +307,8 @@ class Bench:
                 rerank=Stages(
                     validate=RerankValidator(find, limits or LimitSettings()),
                     resolve=resolve,
-                    weigh=RerankScale(tokenizers),
-                    execute=Ranker(rerankers, RouteStates(upstream, virtual_time.now), upstream, tokenizers),
+                    weigh=RerankWeigher(tokenizers),
+                    execute=Ranker(rerankers, RouteHealths(upstream, virtual_time.now), upstream, tokenizers),
                 ),
             ),
             admit=self.admission,

@@ -35,7 +35,7 @@ from embedgate.engine.admission.admit import Admission
 from embedgate.engine.admission.authenticate import Authenticator
 from embedgate.engine.admission.grant import Grant
 from embedgate.engine.chat.complete import ChatServed
-from embedgate.engine.chat.stream import HandOver
+from embedgate.engine.chat.stream import StreamBuffer
 from embedgate.engine.ledger.account import Accountant
 from embedgate.engine.rerank.rank import Ranked
 from embedgate.observe import metrics
@@ -72,7 +72,7 @@ class Work:
     """What can be asked for, with the models and providers of one moment. `chat`: by where a stream is to go."""
 
     embedding: Stages[EmbedRequest, Served]
-    chat: Callable[[HandOver | None], Stages[ChatRequest, ChatServed]]
+    chat: Callable[[StreamBuffer | None], Stages[ChatRequest, ChatServed]]
     rerank: Stages[RerankRequest, Ranked]
 
 
@@ -115,7 +115,7 @@ class Pipeline:
         call = await self._begin(origin, read, self._request_timeout_s)
         return _result(await self.running.to_the_end(self._serve(call, self._work.embedding)))
 
-    async def chat(self, origin: Origin, read: Read[ChatRequest], out: HandOver) -> ChatResult | ChatStream:
+    async def chat(self, origin: Origin, read: Read[ChatRequest], out: StreamBuffer) -> ChatResult | ChatStream:
         """Serve one completion: whole, or as a stream once it has begun. Raises a GatewayError.
 
         out: through which a stream goes, and which ends it when the caller leaves.
@@ -208,7 +208,7 @@ class Pipeline:
             raise InternalError("An answered request left no entry.")
         return Done(answered, entry, _timing(call), self._admit.rate(call.caller))
 
-    async def _pieces(self, serving: asyncio.Task[Done[ChatServed]], out: HandOver) -> AsyncGenerator[bytes, None]:
+    async def _pieces(self, serving: asyncio.Task[Done[ChatServed]], out: StreamBuffer) -> AsyncGenerator[bytes, None]:
         """What is handed over; at the end, which is known when the entry is in the ledger, the last word."""
         try:
             while piece := await out.take():

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import GatewayError, MethodNotAllowed, NotFound
 from embedgate.core.types import ChatRequest, EmbedRequest, EmbedResult, Origin, RerankRequest
-from embedgate.engine.chat.stream import HandOver
+from embedgate.engine.chat.stream import StreamBuffer
 from embedgate.observe import events
 from embedgate.server.address import CallerAddress
 from embedgate.server.admin.serve import AdminApi
@@ -159,7 +159,7 @@ class Application:
         return dialect.write(result, exchange.encoding_format, request.id)
 
     async def _chat(self, dialect: Dialect, request: Request) -> Answer:
-        out = HandOver(self._gateway.settings.server.max_unsent_bytes)
+        out = StreamBuffer(self._gateway.settings.server.max_unsent_bytes)
 
         async def read() -> ChatRequest:
             asked = dialect.read_chat(await request.body.read(), self._gateway.catalog.parse_model_name)

@@ -1,21 +1,21 @@
 """Outbound HTTP: the only way to a provider. Drives vendor modules, which hold translation and nothing else."""
 
 from embedgate.transport.bodies import decode, encode, input_type_word, put, wishes
+from embedgate.transport.concurrency_limit import ConcurrencyLimit
 from embedgate.transport.driver import HttpDriver
 from embedgate.transport.faults import classify, retry_after_s
-from embedgate.transport.places import Places
 from embedgate.transport.records import Chat, Endpoint, HttpCall, HttpProvider, HttpReply, HttpReranker, Signer
 from embedgate.transport.replies import read_count, read_embeddings, read_vector
 
 __all__ = [
     "Chat",
+    "ConcurrencyLimit",
     "Endpoint",
     "HttpCall",
     "HttpDriver",
     "HttpProvider",
     "HttpReply",
     "HttpReranker",
-    "Places",
     "Signer",
     "classify",
     "decode",

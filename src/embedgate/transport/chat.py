@@ -15,8 +15,8 @@ from embedgate.core.hints import Observe
 from embedgate.core.types import ChatUsage
 from embedgate.transport.chat_events import MAX_EVENT_BYTES, EventReader
 from embedgate.transport.chat_usage import read_completion
+from embedgate.transport.connection_pool import MAX_FAULT_BYTES, Incoming
 from embedgate.transport.faults import classify, classify_late
-from embedgate.transport.pool import MAX_FAULT_BYTES, Incoming
 from embedgate.transport.rate_headers import read_hints
 from embedgate.transport.records import HttpReply
 

@@ -19,8 +19,8 @@ from embedgate.core.types import Batch, ChatRequest, Input, ProviderReply, Reran
 from embedgate.settings import TransportSettings
 from embedgate.transport.chat import AskedChat, IncomingChat, begin_chat
 from embedgate.transport.chat_call import asks_usage, build_chat, texts_of
-from embedgate.transport.places import Places
-from embedgate.transport.pool import Answer, Pool
+from embedgate.transport.concurrency_limit import ConcurrencyLimit
+from embedgate.transport.connection_pool import Answer, ConnectionPool
 from embedgate.transport.rate_headers import read_hints
 from embedgate.transport.records import Endpoint, HttpCall, HttpProvider, HttpReply
 
@@ -43,7 +43,11 @@ class HttpDriver:
     """One provider with one credential, ready to be called."""
 
     def __init__(
-        self, provider: HttpProvider, endpoint: Endpoint, settings: TransportSettings, places: Places | None = None
+        self,
+        provider: HttpProvider,
+        endpoint: Endpoint,
+        settings: TransportSettings,
+        places: ConcurrencyLimit | None = None,
     ) -> None:
         """Opens no connection. Call `aclose` at the end. Raises DependencyMissing.
 
@@ -53,8 +57,8 @@ class HttpDriver:
         self._endpoint = endpoint
         self._settings = settings
         self._sign = provider.signer(endpoint) if provider.signer else None
-        self._pool = Pool(replace(endpoint, key=None) if self._sign else endpoint, settings)
-        self._places = places or Places(endpoint.max_parallel)
+        self._pool = ConnectionPool(replace(endpoint, key=None) if self._sign else endpoint, settings)
+        self._places = places or ConcurrencyLimit(endpoint.max_parallel)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"parse-{endpoint.provider}")
         self._is_closed = False
 

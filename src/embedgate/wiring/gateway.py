@@ -28,25 +28,25 @@ from embedgate.core.vectors import Vectors
 from embedgate.engine.admission.admit import Admission
 from embedgate.engine.admission.authenticate import Authenticator
 from embedgate.engine.admission.budgets import Budgets
-from embedgate.engine.admission.rate_limits import Limits
+from embedgate.engine.admission.rate_limits import RateLimits
 from embedgate.engine.chat.complete import ChatServed, ChatValidator, Completer
-from embedgate.engine.chat.stream import HandOver
-from embedgate.engine.chat.weigh import ChatScale
+from embedgate.engine.chat.stream import StreamBuffer
+from embedgate.engine.chat.weigh import ChatWeigher
 from embedgate.engine.embedding.execute import Executor
 from embedgate.engine.embedding.plan import Planner
-from embedgate.engine.embedding.validate import Validator
-from embedgate.engine.embedding.weigh import EmbeddingScale
+from embedgate.engine.embedding.validate import EmbeddingValidator
+from embedgate.engine.embedding.weigh import EmbeddingWeigher
 from embedgate.engine.ledger.account import Accountant
 from embedgate.engine.pipeline import Pipeline, Stages, Work
 from embedgate.engine.rerank.rank import Ranked, Ranker, RerankValidator
-from embedgate.engine.rerank.weigh import RerankScale
+from embedgate.engine.rerank.weigh import RerankWeigher
 from embedgate.engine.routing.compare import Verdict
 from embedgate.engine.routing.find_model import ModelFinder
 from embedgate.engine.routing.order import RouteOrder
 from embedgate.engine.routing.probe import Prober
 from embedgate.engine.routing.resolve import Resolver
-from embedgate.engine.routing.route_health import RouteStates
-from embedgate.engine.upstream.credentials import Accounts
+from embedgate.engine.routing.route_health import RouteHealths
+from embedgate.engine.upstream.credentials import Credentials
 from embedgate.inference.counters import KnownTokenizers
 from embedgate.observe import events
 from embedgate.policy.decider import CedarDecider
@@ -54,7 +54,7 @@ from embedgate.providers import fake
 from embedgate.providers.local import LocalProvider
 from embedgate.storage.cache import open_cache
 from embedgate.storage.database import Database
-from embedgate.wiring.accounts import open_accounts
+from embedgate.wiring.credentials import open_credentials
 from embedgate.wiring.decide import FAKE, LOCAL, Decided, decide
 from embedgate.wiring.drift import DriftWatch
 from embedgate.wiring.faults import fault_finder
@@ -81,7 +81,7 @@ class Gateway:
         self._tokenizers = KnownTokenizers(decided.local_models, settings.local.cl100k_file)
         self._providers = self._open_providers(decided, {})
         self._retired: set[asyncio.Task[None]] = set()
-        self.limits = Limits(rules.limits)
+        self.limits = RateLimits(rules.limits)
         self.budgets = Budgets(rules.budgets, storage.spending)
         self._admission = Admission(
             CedarDecider(rules.policies),
@@ -90,7 +90,7 @@ class Gateway:
             storage.ledger,
             settings.access.is_emergency,
         )
-        self._route_states = RouteStates(settings.upstream)
+        self._route_states = RouteHealths(settings.upstream)
         self._probe = Prober(self._embed_as_operator)
         self._planner = Planner(self._tokenizers, storage.cache, settings.cache.scope)
         self.pipeline = Pipeline(
@@ -253,7 +253,7 @@ class Gateway:
                 providers[name] = old[name]
                 continue
             try:
-                providers[name] = open_accounts(in_use, self.settings, self._tokenizers)
+                providers[name] = open_credentials(in_use, self.settings, self._tokenizers)
             except DependencyMissing as error:
                 raise ConfigError([f"providers.{name}: {error.message}"]) from error
         if LOCAL in decided.switched_on:
@@ -273,7 +273,7 @@ class Gateway:
             refuses_unpriced=settings.catalog.unpriced == "refuse",
             order=RouteOrder(self._route_states, settings.upstream.order),
         )
-        remote = {name: provider for name, provider in self._providers.items() if isinstance(provider, Accounts)}
+        remote = {name: provider for name, provider in self._providers.items() if isinstance(provider, Credentials)}
         return Work(
             embedding=self._embedding(find, resolve),
             chat=self._chat(find, resolve, remote),
@@ -292,29 +292,29 @@ class Gateway:
             self._probe,
         )
         return Stages(
-            validate=Validator(find, settings.limits, self._tokenizers),
+            validate=EmbeddingValidator(find, settings.limits, self._tokenizers),
             resolve=resolve,
-            weigh=EmbeddingScale(self._tokenizers),
+            weigh=EmbeddingWeigher(self._tokenizers),
             execute=partial(execute, plans=self._planner),
         )
 
     def _chat(
-        self, find: ModelFinder, resolve: Resolver, providers: Mapping[str, Accounts]
-    ) -> Callable[[HandOver | None], Stages[ChatRequest, ChatServed]]:
+        self, find: ModelFinder, resolve: Resolver, providers: Mapping[str, Credentials]
+    ) -> Callable[[StreamBuffer | None], Stages[ChatRequest, ChatServed]]:
         settings = self.settings
         complete = Completer(providers, self._route_states, settings.upstream, settings.transport.max_reply_bytes)
         validate = ChatValidator(find)
-        weigh = ChatScale(self._tokenizers, settings.limits.max_chat_output_tokens)
+        weigh = ChatWeigher(self._tokenizers, settings.limits.max_chat_output_tokens)
         return lambda out: Stages(validate, resolve, weigh, partial(complete, out=out))
 
     def _rerank(
-        self, find: ModelFinder, resolve: Resolver, rerankers: Mapping[str, Accounts]
+        self, find: ModelFinder, resolve: Resolver, rerankers: Mapping[str, Credentials]
     ) -> Stages[RerankRequest, Ranked]:
         settings = self.settings
         return Stages(
             validate=RerankValidator(find, settings.limits),
             resolve=resolve,
-            weigh=RerankScale(self._tokenizers),
+            weigh=RerankWeigher(self._tokenizers),
             execute=Ranker(rerankers, self._route_states, settings.upstream, self._tokenizers),
         )
 

@@ -11,7 +11,7 @@ from embedgate.core.access import Caller
 from embedgate.core.models import Model, Route
 from embedgate.core.types import Candidate
 from embedgate.engine.admission.admit import Admission
-from embedgate.engine.routing.route_health import RouteHealth, RouteStates
+from embedgate.engine.routing.route_health import HealthReport, RouteHealths
 from embedgate.wiring.drift import DriftWatch
 
 RouteCondition = Literal["ok", "failing", "probing", "drifted", "unknown"]
@@ -23,7 +23,7 @@ class OfferedRoute:
 
     route: Route
     condition: RouteCondition
-    health: RouteHealth
+    health: HealthReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,9 @@ class OfferedModel:
 class Offer:
     """Finds out what callers may use."""
 
-    def __init__(self, admission: Admission, states: RouteStates, drift: DriftWatch, *, refuses_unpriced: bool) -> None:
+    def __init__(
+        self, admission: Admission, states: RouteHealths, drift: DriftWatch, *, refuses_unpriced: bool
+    ) -> None:
         """refuses_unpriced: whether routes without a known price are not served."""
         self._admission = admission
         self._states = states

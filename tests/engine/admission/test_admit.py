@@ -259,7 +259,7 @@ async def test_a_budget_that_comes_while_a_request_waits_for_its_place_counts_fo
     assert await callers.ends(tasks) == {"EmbedResult": 2, "BudgetExhausted": 2}  # the first had begun, and is counted
 
 
-# Limits, through the whole pipeline.
+# RateLimits, through the whole pipeline.
 
 
 async def test_of_500_at_once_exactly_as_many_as_the_minute_allows_are_served() -> None:

@@ -9,7 +9,7 @@ import pytest
 from asking_limits import FAR_S, KEY, PROJECT, USER, Clock, admitted, refused, settle, start, wait_of
 from embedgate.core.access import EVERY, LimitRule, Rate, Subject
 from embedgate.core.errors import Overloaded, RateLimited
-from embedgate.engine.admission.rate_limits import MIN_KNOWN, Limits
+from embedgate.engine.admission.rate_limits import MIN_KNOWN, RateLimits
 from embedgate.engine.admission.sliding_window import SLOT_S
 
 
@@ -22,7 +22,7 @@ def clock() -> Clock:
 
 
 async def test_of_500_at_once_exactly_as_many_as_allowed_are_let_in(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, requests_per_minute=137)], clock)
+    limits = RateLimits([LimitRule(USER, requests_per_minute=137)], clock)
 
     async def ask() -> bool:
         await asyncio.sleep(0)
@@ -37,7 +37,7 @@ async def test_of_500_at_once_exactly_as_many_as_allowed_are_let_in(clock: Clock
 
 
 async def test_of_500_at_once_no_more_tokens_than_allowed_are_let_in(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, tokens_per_minute=1000, max_parallel=7, max_waiting=500)], clock)
+    limits = RateLimits([LimitRule(USER, tokens_per_minute=1000, max_parallel=7, max_waiting=500)], clock)
 
     async def ask() -> int:
         try:
@@ -52,7 +52,7 @@ async def test_of_500_at_once_no_more_tokens_than_allowed_are_let_in(clock: Cloc
 
 
 async def test_the_minute_slides(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, requests_per_minute=2)], clock)
+    limits = RateLimits([LimitRule(USER, requests_per_minute=2)], clock)
     await admitted(limits, USER)
     clock.now += 59
     await admitted(limits, USER)
@@ -66,7 +66,7 @@ async def test_the_minute_slides(clock: Clock) -> None:
 @pytest.mark.parametrize("start_s", [0.1, 1.7, 29.9, 31.3, 12345.678, 2.0**31 + 0.3])
 async def test_the_wait_that_is_told_is_true_to_a_hair(start_s: float) -> None:
     clock = Clock(start_s)
-    limits = Limits([LimitRule(USER, requests_per_minute=3, tokens_per_minute=100)], clock)
+    limits = RateLimits([LimitRule(USER, requests_per_minute=3, tokens_per_minute=100)], clock)
     for tokens in (50, 10, 40):
         await admitted(limits, USER, tokens=tokens)
         clock.now += 7.123
@@ -82,7 +82,7 @@ async def test_the_wait_that_is_told_is_true_to_a_hair(start_s: float) -> None:
 
 async def test_the_wait_that_is_told_is_not_rounded_to_too_little(clock: Clock) -> None:
     clock.now = 0.3985551600379108
-    limits = Limits([LimitRule(USER, requests_per_minute=1)], clock)
+    limits = RateLimits([LimitRule(USER, requests_per_minute=1)], clock)
     await admitted(limits, USER)
     clock.now = 27.800315675016126  # 60.39... less this, added to this, is less than 60.39...
     clock.now += wait_of(await refused(limits, USER))
@@ -90,7 +90,7 @@ async def test_the_wait_that_is_told_is_not_rounded_to_too_little(clock: Clock) 
 
 
 async def test_the_wait_is_that_of_the_slowest_limit(clock: Clock) -> None:
-    limits = Limits([LimitRule(KEY, requests_per_minute=1), LimitRule(USER, tokens_per_minute=10)], clock)
+    limits = RateLimits([LimitRule(KEY, requests_per_minute=1), LimitRule(USER, tokens_per_minute=10)], clock)
     await admitted(limits, KEY)
     clock.now += 20
     await admitted(limits, USER, tokens=10)
@@ -103,7 +103,7 @@ async def test_the_wait_is_that_of_the_slowest_limit(clock: Clock) -> None:
 
 
 async def test_who_is_refused_is_told_the_count_and_the_limit(clock: Clock) -> None:
-    limits = Limits([LimitRule(KEY, requests_per_minute=1)], clock)
+    limits = RateLimits([LimitRule(KEY, requests_per_minute=1)], clock)
     await admitted(limits, KEY)
     clock.now += 0.5
     error = await refused(limits, KEY)
@@ -111,7 +111,7 @@ async def test_who_is_refused_is_told_the_count_and_the_limit(clock: Clock) -> N
 
 
 async def test_a_request_too_big_for_any_minute_is_told_no_time(clock: Clock) -> None:
-    limits = Limits([LimitRule(KEY, requests_per_minute=1), LimitRule(PROJECT, tokens_per_minute=10)], clock)
+    limits = RateLimits([LimitRule(KEY, requests_per_minute=1), LimitRule(PROJECT, tokens_per_minute=10)], clock)
     error = await refused(limits, KEY, PROJECT, tokens=11)
     assert error.retry_after_s is None
     assert error.message == (
@@ -126,7 +126,7 @@ async def test_who_is_refused_by_one_subject_is_counted_by_none(clock: Clock) ->
         LimitRule(USER, requests_per_minute=1),
         LimitRule(PROJECT, requests_per_minute=5, tokens_per_minute=50, max_parallel=5),
     ]
-    limits = Limits(rules, clock)
+    limits = RateLimits(rules, clock)
     await admitted(limits, USER)
     for _ in range(20):
         await refused(limits, KEY, USER, PROJECT, tokens=10)
@@ -137,7 +137,7 @@ async def test_who_is_refused_by_one_subject_is_counted_by_none(clock: Clock) ->
 
 
 async def test_a_subject_that_is_named_twice_is_counted_once(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, requests_per_minute=2, max_parallel=2)], clock)
+    limits = RateLimits([LimitRule(USER, requests_per_minute=2, max_parallel=2)], clock)
     await admitted(limits, USER, USER)
     await admitted(limits, USER)
 
@@ -146,7 +146,7 @@ async def test_a_subject_that_is_named_twice_is_counted_once(clock: Clock) -> No
 
 
 async def test_a_correction_gives_tokens_back(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, tokens_per_minute=100)], clock)
+    limits = RateLimits([LimitRule(USER, tokens_per_minute=100)], clock)
     place = await admitted(limits, USER, tokens=100)
     await refused(limits, USER, tokens=1)
     place.correct(40)
@@ -155,7 +155,7 @@ async def test_a_correction_gives_tokens_back(clock: Clock) -> None:
 
 
 async def test_a_correction_takes_tokens_and_the_last_one_holds(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, tokens_per_minute=100)], clock)
+    limits = RateLimits([LimitRule(USER, tokens_per_minute=100)], clock)
     place = await admitted(limits, USER, tokens=10)
     place.leave()
     place.correct(500)
@@ -168,7 +168,7 @@ async def test_a_correction_takes_tokens_and_the_last_one_holds(clock: Clock) ->
 
 
 async def test_corrected_tokens_count_from_when_the_request_was_let_in(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, tokens_per_minute=100)], clock)
+    limits = RateLimits([LimitRule(USER, tokens_per_minute=100)], clock)
     place = await admitted(limits, USER, tokens=1)
     clock.now += 50
     place.correct(100)
@@ -178,7 +178,7 @@ async def test_corrected_tokens_count_from_when_the_request_was_let_in(clock: Cl
 
 
 async def test_a_correction_after_a_minute_changes_nothing(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, tokens_per_minute=100)], clock)
+    limits = RateLimits([LimitRule(USER, tokens_per_minute=100)], clock)
     late = await admitted(limits, USER, tokens=50)
     later = await admitted(limits, USER, tokens=50)
     clock.now += 60
@@ -189,7 +189,7 @@ async def test_a_correction_after_a_minute_changes_nothing(clock: Clock) -> None
 
 
 async def test_a_request_that_is_withdrawn_was_never_counted(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, requests_per_minute=1, tokens_per_minute=10, max_parallel=1)], clock)
+    limits = RateLimits([LimitRule(USER, requests_per_minute=1, tokens_per_minute=10, max_parallel=1)], clock)
     place = await admitted(limits, USER, tokens=7)
     place.correct(9)
     place.withdraw()
@@ -204,7 +204,7 @@ async def test_a_request_that_is_withdrawn_was_never_counted(clock: Clock) -> No
 
 
 async def test_no_more_than_allowed_are_in_flight_and_the_others_come_in_order(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, max_parallel=2, max_waiting=3)], clock)
+    limits = RateLimits([LimitRule(USER, max_parallel=2, max_waiting=3)], clock)
     first, second = await admitted(limits, USER), await admitted(limits, USER)
     waiting = [await start(admitted(limits, USER)) for _ in range(3)]
     with pytest.raises(Overloaded) as caught:
@@ -224,7 +224,7 @@ async def test_no_more_than_allowed_are_in_flight_and_the_others_come_in_order(c
 
 
 async def test_without_a_waiting_line_a_full_subject_refuses(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, requests_per_minute=9, max_parallel=1)], clock)
+    limits = RateLimits([LimitRule(USER, requests_per_minute=9, max_parallel=1)], clock)
     place = await admitted(limits, USER)
     with pytest.raises(Overloaded):
         await admitted(limits, USER)
@@ -236,7 +236,7 @@ async def test_without_a_waiting_line_a_full_subject_refuses(clock: Clock) -> No
 
 
 async def test_who_waits_is_counted_when_it_comes_in(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, requests_per_minute=9, max_parallel=1, max_waiting=1)], clock)
+    limits = RateLimits([LimitRule(USER, requests_per_minute=9, max_parallel=1, max_waiting=1)], clock)
     place = await admitted(limits, USER)
     task = await start(admitted(limits, USER))
     assert limits.rate((USER,)) == Rate(9, 8, 60.0)
@@ -247,7 +247,7 @@ async def test_who_waits_is_counted_when_it_comes_in(clock: Clock) -> None:
 
 
 async def test_who_comes_in_to_a_minute_that_is_used_up_is_refused_and_the_next_has_its_place(clock: Clock) -> None:
-    limits = Limits([LimitRule(KEY, tokens_per_minute=20), LimitRule(USER, max_parallel=1, max_waiting=2)], clock)
+    limits = RateLimits([LimitRule(KEY, tokens_per_minute=20), LimitRule(USER, max_parallel=1, max_waiting=2)], clock)
     place = await admitted(limits, USER)
     big = await start(admitted(limits, KEY, USER, tokens=15))
     small = await start(admitted(limits, KEY, USER, tokens=10))
@@ -261,7 +261,7 @@ async def test_who_comes_in_to_a_minute_that_is_used_up_is_refused_and_the_next_
 
 async def test_who_needs_two_places_waits_for_both_and_holds_neither(clock: Clock) -> None:
     rules = [LimitRule(USER, max_parallel=1, max_waiting=5), LimitRule(PROJECT, max_parallel=1, max_waiting=5)]
-    limits = Limits(rules, clock)
+    limits = RateLimits(rules, clock)
     of_user, of_project = await admitted(limits, USER), await admitted(limits, PROJECT)
     both = await start(admitted(limits, USER, PROJECT))
     of_user.leave()
@@ -277,7 +277,7 @@ async def test_who_needs_two_places_waits_for_both_and_holds_neither(clock: Cloc
 
 async def test_who_waits_for_one_subject_holds_up_no_other(clock: Clock) -> None:
     rules = [LimitRule(USER, max_parallel=1, max_waiting=5), LimitRule(PROJECT, max_parallel=2, max_waiting=0)]
-    limits = Limits(rules, clock)
+    limits = RateLimits(rules, clock)
     first = await admitted(limits, USER, PROJECT)
     waiting = [await start(admitted(limits, USER, PROJECT)) for _ in range(2)]
     other = await admitted(limits, PROJECT)
@@ -289,7 +289,7 @@ async def test_who_waits_for_one_subject_holds_up_no_other(clock: Clock) -> None
 
 
 async def test_a_waiter_who_is_cancelled_leaves_the_line(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, requests_per_minute=9, max_parallel=1, max_waiting=2)], clock)
+    limits = RateLimits([LimitRule(USER, requests_per_minute=9, max_parallel=1, max_waiting=2)], clock)
     place = await admitted(limits, USER)
     gone, stays = await start(admitted(limits, USER)), await start(admitted(limits, USER))
     gone.cancel()
@@ -303,7 +303,7 @@ async def test_a_waiter_who_is_cancelled_leaves_the_line(clock: Clock) -> None:
 
 
 async def test_a_waiter_who_is_cancelled_just_before_its_place_is_free_is_passed_over(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, requests_per_minute=9, max_parallel=1, max_waiting=2)], clock)
+    limits = RateLimits([LimitRule(USER, requests_per_minute=9, max_parallel=1, max_waiting=2)], clock)
     place = await admitted(limits, USER)
     gone, stays = await start(admitted(limits, USER)), await start(admitted(limits, USER))
     gone.cancel()
@@ -314,7 +314,7 @@ async def test_a_waiter_who_is_cancelled_just_before_its_place_is_free_is_passed
 
 
 async def test_a_waiter_who_is_cancelled_just_after_it_got_a_place_hands_it_on(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, requests_per_minute=2, max_parallel=1, max_waiting=2)], clock)
+    limits = RateLimits([LimitRule(USER, requests_per_minute=2, max_parallel=1, max_waiting=2)], clock)
     place = await admitted(limits, USER)
     gone, stays = await start(admitted(limits, USER)), await start(admitted(limits, USER))
     place.leave()
@@ -326,7 +326,7 @@ async def test_a_waiter_who_is_cancelled_just_after_it_got_a_place_hands_it_on(c
 
 async def test_a_waiter_who_is_cancelled_just_after_it_was_refused_leaves_no_trace(clock: Clock) -> None:
     rules = [LimitRule(KEY, requests_per_minute=1), LimitRule(USER, max_parallel=1, max_waiting=1)]
-    limits = Limits(rules, clock)
+    limits = RateLimits(rules, clock)
     place = await admitted(limits, USER)
     gone = await start(admitted(limits, KEY, USER))
     await admitted(limits, KEY)
@@ -338,7 +338,7 @@ async def test_a_waiter_who_is_cancelled_just_after_it_was_refused_leaves_no_tra
 
 
 async def test_a_waiter_whose_deadline_passes_is_turned_away(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, max_parallel=1, max_waiting=1)], clock)
+    limits = RateLimits([LimitRule(USER, max_parallel=1, max_waiting=1)], clock)
     place = await admitted(limits, USER)
     with pytest.raises(Overloaded) as caught:
         await limits.enter((USER,), 1, clock.now)
@@ -357,7 +357,7 @@ async def test_a_waiter_whose_deadline_passes_is_turned_away(clock: Clock) -> No
 
 async def test_a_rule_for_every_one_counts_each_apart_and_yields_to_a_rule_of_its_own(clock: Clock) -> None:
     other, own = Subject("user", "u2"), Subject("user", "u3")
-    limits = Limits([LimitRule(Subject("user", EVERY), 1), LimitRule(own, 3)], clock)
+    limits = RateLimits([LimitRule(Subject("user", EVERY), 1), LimitRule(own, 3)], clock)
     for subject, n in ((USER, 1), (other, 1), (own, 3)):
         for _ in range(n):
             await admitted(limits, KEY, subject)
@@ -366,7 +366,7 @@ async def test_a_rule_for_every_one_counts_each_apart_and_yields_to_a_rule_of_it
 
 
 async def test_a_rule_of_its_own_sets_aside_the_whole_rule_for_every_one(clock: Clock) -> None:
-    limits = Limits([LimitRule(Subject("user", EVERY), 1), LimitRule(USER, tokens_per_minute=10)], clock)
+    limits = RateLimits([LimitRule(Subject("user", EVERY), 1), LimitRule(USER, tokens_per_minute=10)], clock)
     await admitted(limits, USER)
     await admitted(limits, USER)
     assert limits.requests_per_minute("u1") is None
@@ -374,7 +374,7 @@ async def test_a_rule_of_its_own_sets_aside_the_whole_rule_for_every_one(clock: 
 
 @pytest.mark.parametrize("rules", [[], [LimitRule(Subject("user", "other"), 1, 1, 1)]])
 async def test_without_a_rule_nothing_is_limited_or_counted(rules: Sequence[LimitRule], clock: Clock) -> None:
-    limits = Limits(rules, clock)
+    limits = RateLimits(rules, clock)
     for _ in range(3):
         place = await admitted(limits, KEY, USER, tokens=10**12)
         place.correct(10**13)
@@ -387,7 +387,7 @@ async def test_without_a_rule_nothing_is_limited_or_counted(rules: Sequence[Limi
 
 
 async def test_new_rules_keep_what_was_counted(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, requests_per_minute=10, max_parallel=10)], clock)
+    limits = RateLimits([LimitRule(USER, requests_per_minute=10, max_parallel=10)], clock)
     for _ in range(4):
         await admitted(limits, USER, tokens=5)
     limits.replace([LimitRule(USER, requests_per_minute=5, tokens_per_minute=30, max_parallel=5)])
@@ -404,7 +404,7 @@ async def test_new_rules_hold_for_those_who_wait(clock: Clock) -> None:
     def rules(max_parallel: int | None, rpm: int) -> list[LimitRule]:
         return [LimitRule(USER, rpm, None, max_parallel, 3), LimitRule(Subject("project", "p2"), 1)]
 
-    limits = Limits(rules(1, 100), clock)
+    limits = RateLimits(rules(1, 100), clock)
     place = await admitted(limits, USER, PROJECT)
     waiting = [await start(admitted(limits, USER, PROJECT)) for _ in range(3)]
     limits.replace(rules(2, 100))
@@ -420,7 +420,7 @@ async def test_new_rules_hold_for_those_who_wait(clock: Clock) -> None:
 
 
 async def test_a_waiter_is_turned_away_by_the_subject_that_is_full_by_then(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, max_parallel=1, max_waiting=1), LimitRule(PROJECT, max_parallel=1)], clock)
+    limits = RateLimits([LimitRule(USER, max_parallel=1, max_waiting=1), LimitRule(PROJECT, max_parallel=1)], clock)
     await admitted(limits, USER)
     task = await start(limits.enter((USER, PROJECT), 1, clock.now + 0.01))
     await admitted(limits, PROJECT)
@@ -435,7 +435,7 @@ async def test_the_rate_is_that_of_the_tightest_limit_of_each_sort(clock: Clock)
         LimitRule(USER, requests_per_minute=100, tokens_per_minute=1000, max_parallel=1),
         LimitRule(PROJECT, tokens_per_minute=500),
     ]
-    limits = Limits(rules, clock)
+    limits = RateLimits(rules, clock)
     everyone = (KEY, USER, PROJECT)
     assert limits.applies(everyone)
     assert limits.rate(everyone) == Rate(10, 10, 0.0, 500, 500, 0.0)
@@ -454,7 +454,7 @@ async def test_the_rate_is_that_of_the_tightest_limit_of_each_sort(clock: Clock)
 
 
 async def test_a_subject_that_never_rests_is_remembered_in_a_bounded_number_of_slots(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, requests_per_minute=10**9)], clock)
+    limits = RateLimits([LimitRule(USER, requests_per_minute=10**9)], clock)
     longest = 0
     for step_s in (SLOT_S / 3, SLOT_S, SLOT_S * 1.01):
         for _ in range(4000):
@@ -464,14 +464,14 @@ async def test_a_subject_that_never_rests_is_remembered_in_a_bounded_number_of_s
     assert longest <= 1002
 
 
-async def pass_by(limits: Limits, n: int, first: int = 0) -> None:
+async def pass_by(limits: RateLimits, n: int, first: int = 0) -> None:
     """As many callers as that, each once: enough of them make the limits forget who is idle."""
     for number in range(first, first + n):
         (await admitted(limits, Subject("project", f"passing {number}"))).leave()
 
 
 async def test_idle_subjects_are_forgotten(clock: Clock) -> None:
-    limits = Limits([LimitRule(Subject("project", EVERY), requests_per_minute=1)], clock)
+    limits = RateLimits([LimitRule(Subject("project", EVERY), requests_per_minute=1)], clock)
     most = 0
     for minute in range(5):
         await pass_by(limits, MIN_KNOWN, first=minute * MIN_KNOWN)
@@ -481,13 +481,13 @@ async def test_idle_subjects_are_forgotten(clock: Clock) -> None:
 
 
 async def test_callers_without_a_limit_are_forgotten_too(clock: Clock) -> None:
-    limits = Limits([LimitRule(USER, requests_per_minute=1)], clock)
+    limits = RateLimits([LimitRule(USER, requests_per_minute=1)], clock)
     await pass_by(limits, 3 * MIN_KNOWN)
     assert len(limits._known) <= MIN_KNOWN
 
 
 async def test_a_subject_counted_in_the_last_minute_is_not_forgotten(clock: Clock) -> None:
-    limits = Limits([LimitRule(Subject("project", EVERY), 1), LimitRule(USER, requests_per_minute=1)], clock)
+    limits = RateLimits([LimitRule(Subject("project", EVERY), 1), LimitRule(USER, requests_per_minute=1)], clock)
     (await admitted(limits, USER)).leave()
     clock.now += 59
     await pass_by(limits, 2 * MIN_KNOWN)
@@ -495,7 +495,7 @@ async def test_a_subject_counted_in_the_last_minute_is_not_forgotten(clock: Cloc
 
 
 async def test_a_subject_with_a_request_in_flight_is_not_forgotten(clock: Clock) -> None:
-    limits = Limits([LimitRule(Subject("project", EVERY), 1), LimitRule(USER, max_parallel=1)], clock)
+    limits = RateLimits([LimitRule(Subject("project", EVERY), 1), LimitRule(USER, max_parallel=1)], clock)
     place = await admitted(limits, USER)
     clock.now += 61
     await pass_by(limits, 2 * MIN_KNOWN)
@@ -507,7 +507,7 @@ async def test_a_subject_with_a_request_in_flight_is_not_forgotten(clock: Clock)
 
 async def test_a_subject_with_someone_in_line_is_not_forgotten(clock: Clock) -> None:
     rules = [LimitRule(subject, max_parallel=1, max_waiting=1) for subject in (KEY, USER)]
-    limits = Limits([LimitRule(Subject("project", EVERY), 1), *rules], clock)
+    limits = RateLimits([LimitRule(Subject("project", EVERY), 1), *rules], clock)
     of_key, of_user = await admitted(limits, KEY), await admitted(limits, USER)
     both = await start(admitted(limits, KEY, USER))
     of_user.leave()
@@ -524,7 +524,7 @@ async def test_a_subject_with_someone_in_line_is_not_forgotten(clock: Clock) -> 
 
 async def test_requests_more_than_a_slot_apart_count_for_exactly_a_minute(clock: Clock) -> None:
     clock.now = 0.0
-    limits = Limits([LimitRule(USER, requests_per_minute=3)], clock)
+    limits = RateLimits([LimitRule(USER, requests_per_minute=3)], clock)
     for at_s in (0.0, SLOT_S / 2, SLOT_S):
         clock.now = at_s
         await admitted(limits, USER)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asking_limits import FAR_S, KEY, PROJECT, USER, Clock, admitted, refused, settle, start, wait_of
 from embedgate.core.access import EVERY, LimitRule, Subject
 from embedgate.core.errors import Overloaded, RateLimited
-from embedgate.engine.admission.rate_limits import Admitted, Limits
+from embedgate.engine.admission.rate_limits import CountedRequest, RateLimits
 from embedgate.engine.admission.sliding_window import SLOT_S
 
 
@@ -23,7 +23,7 @@ class Seen:
     at_s: float
     subjects: tuple[Subject, ...]
     tokens: int
-    place: Admitted
+    place: CountedRequest
     is_in_flight: bool = True
 
 
@@ -34,7 +34,7 @@ class Waits:
     subjects: tuple[Subject, ...]
     tokens: int
     full: tuple[Subject, ...]
-    task: "asyncio.Task[Admitted]"
+    task: "asyncio.Task[CountedRequest]"
 
 
 @dataclass
@@ -79,10 +79,10 @@ class Trial:
 
     def __init__(self, rules: Sequence[LimitRule]) -> None:
         self.clock = Clock()
-        self.limits = Limits(rules, self.clock)
+        self.limits = RateLimits(rules, self.clock)
         self.account = Account({rule.subject: rule for rule in rules})
 
-    def check_let_in(self, subjects: tuple[Subject, ...], tokens: int, place: Admitted) -> None:
+    def check_let_in(self, subjects: tuple[Subject, ...], tokens: int, place: CountedRequest) -> None:
         assert self.account.fits(subjects, tokens, self.clock.now, 60)
         self.account.seen.append(Seen(self.clock.now, subjects, tokens, place))
 
@@ -231,7 +231,7 @@ async def test_any_history_agrees_with_the_account(rules: list[LimitRule], steps
 )
 async def test_no_minute_whatever_its_beginning_has_more_than_the_limit(n: int, pauses: list[float]) -> None:
     clock = Clock(0.0)
-    limits = Limits([LimitRule(USER, requests_per_minute=n)], clock)
+    limits = RateLimits([LimitRule(USER, requests_per_minute=n)], clock)
     let_in: list[float] = []
     for pause_s in pauses:
         clock.now += pause_s

@@ -8,18 +8,18 @@ import pytest
 from chat_doubles import chat_model
 from embedgate.core.errors import CallerLeft, UpstreamTimeout
 from embedgate.core.types import Candidate
-from embedgate.engine.chat.stream import Begun, HandOver
+from embedgate.engine.chat.stream import StreamBuffer, StreamHead
 from memory_ledger import turn
 
 MODEL = chat_model("a")
-BEGUN = Begun(Candidate(MODEL, MODEL.routes[0]), "text/event-stream")
+BEGUN = StreamHead(Candidate(MODEL, MODEL.routes[0]), "text/event-stream")
 
 
 def far() -> float:
     return time.monotonic() + 10
 
 
-async def fetch(out: HandOver, pieces: list[bytes], put: list[bytes]) -> None:
+async def fetch(out: StreamBuffer, pieces: list[bytes], put: list[bytes]) -> None:
     out.begin(BEGUN)
     for piece in pieces:
         put.append(piece)
@@ -28,7 +28,7 @@ async def fetch(out: HandOver, pieces: list[bytes], put: list[bytes]) -> None:
 
 
 async def test_pieces_arrive_in_order_and_then_the_end() -> None:
-    out = HandOver(100)
+    out = StreamBuffer(100)
     fetching = asyncio.create_task(fetch(out, [b"a", b"b", b"c"], []))
     assert await out.beginning() is BEGUN
     taken = b""
@@ -40,7 +40,7 @@ async def test_pieces_arrive_in_order_and_then_the_end() -> None:
 
 
 async def test_a_fetcher_waits_when_enough_is_there() -> None:
-    out = HandOver(max_bytes=3)
+    out = StreamBuffer(max_bytes=3)
     put: list[bytes] = []
     fetching = asyncio.create_task(fetch(out, [b"xx"] * 9, put))
     await turn()
@@ -52,7 +52,7 @@ async def test_a_fetcher_waits_when_enough_is_there() -> None:
 
 
 async def test_an_answer_that_never_begins_has_an_end() -> None:
-    out = HandOver(1)
+    out = StreamBuffer(1)
     waiting = asyncio.create_task(out.beginning())
     await turn()
     out.end()
@@ -61,9 +61,9 @@ async def test_an_answer_that_never_begins_has_an_end() -> None:
 
 async def test_who_leaves_ends_what_waits_for_room_and_what_waits_for_the_far_side() -> None:
     for max_bytes in (1, 100):
-        out = HandOver(max_bytes)
+        out = StreamBuffer(max_bytes)
 
-        async def fetch_for_ever(out: HandOver = out) -> None:
+        async def fetch_for_ever(out: StreamBuffer = out) -> None:
             async with out.while_wanted(far()):
                 await out.put(b"xx")
                 await asyncio.Event().wait()
@@ -76,7 +76,7 @@ async def test_who_leaves_ends_what_waits_for_room_and_what_waits_for_the_far_si
 
 
 async def test_nothing_is_fetched_for_one_who_has_left_already() -> None:
-    out = HandOver(1)
+    out = StreamBuffer(1)
     out.leave()
     with pytest.raises(CallerLeft):
         async with out.while_wanted(far()):
@@ -84,7 +84,7 @@ async def test_nothing_is_fetched_for_one_who_has_left_already() -> None:
 
 
 async def test_a_fetcher_who_misses_the_end_of_it_is_told_with_the_next_piece() -> None:
-    out = HandOver(100)
+    out = StreamBuffer(100)
     out.leave()
     with pytest.raises(CallerLeft):
         out.begin(BEGUN)
@@ -93,21 +93,21 @@ async def test_a_fetcher_who_misses_the_end_of_it_is_told_with_the_next_piece() 
 
 
 async def test_the_deadline_ends_it_too() -> None:
-    out = HandOver(1)
+    out = StreamBuffer(1)
     with pytest.raises(UpstreamTimeout):
         async with out.while_wanted(time.monotonic() + 0.01):
             await asyncio.Event().wait()
 
 
 async def test_another_timeout_inside_is_not_taken_for_the_deadline() -> None:
-    out = HandOver(1)
+    out = StreamBuffer(1)
     with pytest.raises(TimeoutError):
         async with out.while_wanted(far()):
             raise TimeoutError
 
 
 async def test_leaving_twice_and_after_the_end_changes_nothing() -> None:
-    out = HandOver(1)
+    out = StreamBuffer(1)
     async with out.while_wanted(far()):
         pass
     out.end()

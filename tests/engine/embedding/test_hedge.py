@@ -13,8 +13,8 @@ from embedgate.core.errors import GatewayError, InvalidInput, UpstreamFailed
 from embedgate.core.hints import Observe, ignore
 from embedgate.core.models import Model, Route
 from embedgate.core.types import Batch, Candidate, EmbedRequest, EmbedResult, ProviderReply
-from embedgate.engine.upstream.credentials import Account, Accounts
-from embedgate.engine.upstream.limits import AccountMeter, LineLimits
+from embedgate.engine.upstream.credentials import Credential, Credentials
+from embedgate.engine.upstream.limits import CredentialLimits, QueueLimits
 from embedgate.settings import UpstreamSettings
 
 PRICE = 7
@@ -170,10 +170,10 @@ class TimedDriver(Timed):
 
 
 async def test_a_call_that_is_given_up_while_it_waits_for_room_costs_nothing_and_harms_nobody() -> None:
-    meter = AccountMeter("a", LineLimits(2.0, 10))
+    meter = CredentialLimits("a", QueueLimits(2.0, 10))
     meter.block("m", 1.0)
     first = TimedDriver()
-    accounts = Accounts([Account(first, meter)], Words())  # type: ignore[arg-type]  # it embeds only
+    accounts = Credentials([Credential(first, meter)], Words())  # type: ignore[arg-type]  # it embeds only
     bench = bench_of(accounts, second := Timed())  # type: ignore[arg-type]  # a real one
     assert (await embed(bench)).provider == "b"
     (entry,) = bench.memory.entries

@@ -20,7 +20,7 @@ from embedgate.core.errors import (
     UpstreamTooLarge,
 )
 from embedgate.core.types import Candidate
-from embedgate.engine.routing.route_health import RouteHealth, RouteState, RouteStates
+from embedgate.engine.routing.route_health import HealthReport, RouteHealth, RouteHealths
 from embedgate.observe import metrics
 from embedgate.settings import UpstreamSettings
 
@@ -43,8 +43,8 @@ class Clock:
         self.now_s += seconds
 
 
-def states(clock: Clock, settings: UpstreamSettings = SETTINGS) -> RouteStates:
-    return RouteStates(settings, clock, jitter=lambda: 0.5, now_ms=lambda: int(clock.now_s * 1000))
+def states(clock: Clock, settings: UpstreamSettings = SETTINGS) -> RouteHealths:
+    return RouteHealths(settings, clock, jitter=lambda: 0.5, now_ms=lambda: int(clock.now_s * 1000))
 
 
 @pytest.fixture
@@ -53,33 +53,33 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def state(clock: Clock) -> RouteState:
+def state(clock: Clock) -> RouteHealth:
     """A route; it waits exactly as long as the settings say, since the dice always show one half."""
     found = model("a")
     return states(clock).of(Candidate(found, found.routes[0]))
 
 
-def fail(state: RouteState, n: int = 1, error: GatewayError = FAILED) -> None:
+def fail(state: RouteHealth, n: int = 1, error: GatewayError = FAILED) -> None:
     for _ in range(n):
         state.failed(error, 0.0)
 
 
-def succeed(state: RouteState, n: int = 1) -> None:
+def succeed(state: RouteHealth, n: int = 1) -> None:
     for _ in range(n):
         state.succeeded(0.0)
 
 
-def well(state: RouteState) -> bool:
+def well(state: RouteHealth) -> bool:
     """`is_well`, without a type checker that takes it for constant."""
     return state.is_well
 
 
-def due(state: RouteState) -> bool:
+def due(state: RouteHealth) -> bool:
     """`is_due`, likewise."""
     return state.is_due
 
 
-def until_probed(state: RouteState, clock: Clock) -> float:
+def until_probed(state: RouteHealth, clock: Clock) -> float:
     """Seconds until somebody should find out if the route works."""
     begun_s = clock.now_s
     while not due(state):
@@ -93,7 +93,7 @@ def until_probed(state: RouteState, clock: Clock) -> float:
     [FAILED, UpstreamTimeout("late"), UpstreamGarbled("wrong"), UpstreamBusy("busy")],
     ids=lambda error: type(error).__name__,
 )
-def test_a_circuit_opens_when_a_share_of_the_last_calls_failed(state: RouteState, error: GatewayError) -> None:
+def test_a_circuit_opens_when_a_share_of_the_last_calls_failed(state: RouteHealth, error: GatewayError) -> None:
     succeed(state, 20)
     fail(state, 4, error)
     assert well(state)
@@ -102,14 +102,14 @@ def test_a_circuit_opens_when_a_share_of_the_last_calls_failed(state: RouteState
     assert state.health().state == "failing"
 
 
-def test_three_failures_are_needed_at_least(state: RouteState) -> None:
+def test_three_failures_are_needed_at_least(state: RouteHealth) -> None:
     fail(state, 2)
     assert well(state)
     fail(state)
     assert not well(state)
 
 
-def test_failures_of_long_ago_count_no_more(state: RouteState, clock: Clock) -> None:
+def test_failures_of_long_ago_count_no_more(state: RouteHealth, clock: Clock) -> None:
     fail(state, 2)
     clock.wait(61)
     fail(state, 2)
@@ -121,19 +121,19 @@ def test_failures_of_long_ago_count_no_more(state: RouteState, clock: Clock) -> 
     [UpstreamRejected("no"), UpstreamTooLarge("at most 3"), InvalidInput("is empty"), UpstreamLimited("no room")],
     ids=lambda error: type(error).__name__,
 )
-def test_what_says_nothing_of_the_routes_health_changes_nothing(state: RouteState, error: GatewayError) -> None:
+def test_what_says_nothing_of_the_routes_health_changes_nothing(state: RouteHealth, error: GatewayError) -> None:
     fail(state, 50, error)
     assert well(state)
     assert state.refusal() is None
 
 
-def test_a_refused_key_opens_it_at_once_and_for_long(state: RouteState, clock: Clock) -> None:
+def test_a_refused_key_opens_it_at_once_and_for_long(state: RouteHealth, clock: Clock) -> None:
     fail(state, 1, UpstreamDenied("bad key"))
     assert not well(state)
     assert until_probed(state, clock) == SETTINGS.circuit_max_wait_s
 
 
-def test_a_provider_that_asks_us_to_wait_is_left_alone_for_just_so_long(state: RouteState, clock: Clock) -> None:
+def test_a_provider_that_asks_us_to_wait_is_left_alone_for_just_so_long(state: RouteHealth, clock: Clock) -> None:
     fail(state, 1, UpstreamBusy("slow down", retry_after_s=20))
     assert not well(state)
     refusal = state.refusal()
@@ -147,7 +147,7 @@ def test_a_provider_that_asks_us_to_wait_is_left_alone_for_just_so_long(state: R
 
 
 def test_it_refuses_requests_without_another_route_only_when_nothing_has_worked_for_a_while(
-    state: RouteState, clock: Clock
+    state: RouteHealth, clock: Clock
 ) -> None:
     fail(state, 20)
     assert not well(state)
@@ -166,7 +166,7 @@ def test_it_refuses_requests_without_another_route_only_when_nothing_has_worked_
     assert state.refusal() is None
 
 
-def test_half_of_the_answers_are_better_than_none(state: RouteState, clock: Clock) -> None:
+def test_half_of_the_answers_are_better_than_none(state: RouteHealth, clock: Clock) -> None:
     for _ in range(200):
         fail(state)
         succeed(state)
@@ -175,7 +175,7 @@ def test_half_of_the_answers_are_better_than_none(state: RouteState, clock: Cloc
     assert state.refusal() is None
 
 
-def test_one_at_a_time_finds_out_and_three_good_answers_close_it(state: RouteState, clock: Clock) -> None:
+def test_one_at_a_time_finds_out_and_three_good_answers_close_it(state: RouteHealth, clock: Clock) -> None:
     fail(state, 3)
     succeed(state, 50)  # of calls that had begun before: they prove nothing
     assert not well(state)
@@ -194,7 +194,7 @@ def test_one_at_a_time_finds_out_and_three_good_answers_close_it(state: RouteSta
     assert well(state)  # what was before it closed is forgotten
 
 
-def test_the_wait_doubles_with_every_probe_that_fails_up_to_a_bound(state: RouteState, clock: Clock) -> None:
+def test_the_wait_doubles_with_every_probe_that_fails_up_to_a_bound(state: RouteHealth, clock: Clock) -> None:
     fail(state, 3)
     waits = []
     for _ in range(9):
@@ -204,7 +204,7 @@ def test_the_wait_doubles_with_every_probe_that_fails_up_to_a_bound(state: Route
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
-def test_a_relapse_waits_longer_than_the_first_time(state: RouteState, clock: Clock) -> None:
+def test_a_relapse_waits_longer_than_the_first_time(state: RouteHealth, clock: Clock) -> None:
     for wait_s in (1, 2, 4):
         fail(state, 3)
         assert until_probed(state, clock) == wait_s
@@ -215,7 +215,7 @@ def test_a_relapse_waits_longer_than_the_first_time(state: RouteState, clock: Cl
     assert until_probed(state, clock) == 1
 
 
-def test_a_probe_that_tells_nothing_lets_another_one_find_out(state: RouteState, clock: Clock) -> None:
+def test_a_probe_that_tells_nothing_lets_another_one_find_out(state: RouteHealth, clock: Clock) -> None:
     fail(state, 3)
     until_probed(state, clock)
     state.lease()
@@ -226,7 +226,7 @@ def test_a_probe_that_tells_nothing_lets_another_one_find_out(state: RouteState,
     assert due(state)
 
 
-def test_while_one_finds_out_others_are_told_to_come_back_soon(state: RouteState, clock: Clock) -> None:
+def test_while_one_finds_out_others_are_told_to_come_back_soon(state: RouteHealth, clock: Clock) -> None:
     fail(state, 5)
     clock.wait(11)
     fail(state)
@@ -238,7 +238,7 @@ def test_while_one_finds_out_others_are_told_to_come_back_soon(state: RouteState
     assert "right now" in refusal.message
 
 
-def test_a_call_that_was_given_little_time_is_no_proof(state: RouteState) -> None:
+def test_a_call_that_was_given_little_time_is_no_proof(state: RouteHealth) -> None:
     for _ in range(30):
         state.succeeded(1.0)
     for _ in range(30):
@@ -249,7 +249,7 @@ def test_a_call_that_was_given_little_time_is_no_proof(state: RouteState) -> Non
     assert not well(state)
 
 
-def test_a_call_that_had_all_the_time_there_is_counts_even_on_a_slow_route(state: RouteState) -> None:
+def test_a_call_that_had_all_the_time_there_is_counts_even_on_a_slow_route(state: RouteHealth) -> None:
     for _ in range(30):
         state.succeeded(0.8 * SETTINGS.attempt_timeout_s)
     for _ in range(5):
@@ -270,15 +270,15 @@ def test_a_provider_that_is_forgotten_is_in_no_metric_until_it_is_asked_again(cl
     assert f"{line} 1.0" in metrics.text(None).decode()
 
 
-def test_what_another_route_answers_was_refused_wrongly(state: RouteState) -> None:
+def test_what_another_route_answers_was_refused_wrongly(state: RouteHealth) -> None:
     for _ in range(3):
         state.failed(UpstreamRejected("no such deployment"), 0.1)
         state.disproved(UpstreamRejected("no such deployment"))
     assert not well(state)
 
 
-def test_health_tells_what_was_seen(state: RouteState, clock: Clock) -> None:
-    assert state.health() == RouteHealth()
+def test_health_tells_what_was_seen(state: RouteHealth, clock: Clock) -> None:
+    assert state.health() == HealthReport()
     for milliseconds in range(1, 101):
         state.succeeded(milliseconds / 1000, tokens=10)
     clock.wait(5)
@@ -300,7 +300,7 @@ def test_states_are_kept_by_model_and_provider_until_a_provider_changes(clock: C
     assert well(known.of(first))
 
 
-Act = Callable[[RouteState, Clock], object]
+Act = Callable[[RouteHealth, Clock], object]
 ACTS: list[Act] = [
     lambda state, _: state.succeeded(0.1),
     lambda state, _: state.failed(FAILED, 0.1),

@@ -26,8 +26,8 @@ from embedgate.core.errors import (
 )
 from embedgate.core.models import Route
 from embedgate.core.types import Batch, Call, Candidate, ChatRequest, EmbedRequest, ProviderReply
-from embedgate.engine.routing.failover import in_order, on_routes
-from embedgate.engine.routing.route_health import RouteStates
+from embedgate.engine.routing.failover import in_order_of_health, with_failover
+from embedgate.engine.routing.route_health import RouteHealths
 from embedgate.settings import UpstreamSettings
 from virtual_time import now
 
@@ -41,7 +41,7 @@ class Script:
 
     def __init__(self, settings: UpstreamSettings = QUICK, **routes: Sequence[GatewayError | None]) -> None:
         self.settings = settings
-        self.states = RouteStates(settings, now)
+        self.states = RouteHealths(settings, now)
         found = model(*routes)
         self.candidates = {route.provider: Candidate(found, route) for route in found.routes}
         self._left = {name: list(errors) for name, errors in routes.items()}
@@ -65,7 +65,7 @@ class Script:
             "req_1", "openai", Caller("u", "u", "k"), ChatRequest("acme/m", {}, 1, 1), now_s, 0.0, now_s + time_s
         )
         candidates = list(self.candidates.values())
-        candidate, answer = await on_routes(call, candidates, self.states, self.settings, self._ask)
+        candidate, answer = await with_failover(call, candidates, self.states, self.settings, self._ask)
         assert answer == f"answer of {candidate.route.provider}"
         return candidate.route.provider
 
@@ -114,7 +114,7 @@ async def test_it_comes_back_to_a_route_whose_fault_may_have_passed() -> None:
 async def test_each_route_is_asked_no_more_often_than_the_settings_say_and_the_error_tells() -> None:
     script = Script(a=[FAILED] * 9, b=[UpstreamFailed("broke too")] * 9, c=[REJECTED])
     script.settings = UpstreamSettings(max_retries=2, retry_wait_s=0.001)
-    script.states = RouteStates(script.settings, now)
+    script.states = RouteHealths(script.settings, now)
     error = await script.fails(UpstreamFailed, "No route could serve acme/m. Tried ")
     assert sorted(script.asked) == list("aaabbbc")
     for part in ("a: broke (3 attempts)", "b: broke too (3 attempts)", "c: no"):
@@ -227,7 +227,7 @@ async def test_a_probe_aside_keeps_requests_out_of_it() -> None:
         return len(probed) == 1
 
     def order() -> str:
-        ordered = in_order(list(script.candidates.values()), script.states, probe)
+        ordered = in_order_of_health(list(script.candidates.values()), script.states, probe)
         return "".join(candidate.route.provider for candidate in ordered)
 
     assert order() == "ba"

@@ -21,7 +21,7 @@ from embedgate.core.types import (
 )
 from embedgate.engine.routing.order import RouteOrder
 from embedgate.engine.routing.resolve import Resolver
-from embedgate.engine.routing.route_health import RouteStates
+from embedgate.engine.routing.route_health import RouteHealths
 from embedgate.settings import UpstreamSettings
 
 PROVIDERS = ("a", "b", "c")
@@ -41,7 +41,7 @@ class Measured:
 
     def __init__(self, dice: float = NEVER) -> None:
         self.clock_s = 0.0
-        self.states = RouteStates(UpstreamSettings(), lambda: self.clock_s)
+        self.states = RouteHealths(UpstreamSettings(), lambda: self.clock_s)
         self.model = model(*PROVIDERS)
         self._order = RouteOrder(self.states, dice=lambda: dice)
 
@@ -103,7 +103,7 @@ def test_what_is_slow_now_is_found_to_be_quick_later() -> None:
 
 def test_routes_are_drawn_as_their_weights_say_and_without_weight_come_last() -> None:
     found = weighted(a=1, b=3, c=0)
-    order = RouteOrder(RouteStates(UpstreamSettings()), "weight", random.Random(5).random)
+    order = RouteOrder(RouteHealths(UpstreamSettings()), "weight", random.Random(5).random)
     drawn = Counter("".join(route.provider for route in order(found, found.routes, None)) for _ in range(4000))
     assert drawn.keys() == {"abc", "bac"}
     assert drawn["bac"] == pytest.approx(3000, abs=150)
@@ -113,13 +113,13 @@ def test_the_cheapest_goes_first_and_what_has_no_price_last() -> None:
     found = model(*PROVIDERS)
     prices = (None, Price(9), Price(5))
     routes = [dataclasses.replace(route, price=price) for route, price in zip(found.routes, prices, strict=True)]
-    order = RouteOrder(RouteStates(UpstreamSettings()), "price")
+    order = RouteOrder(RouteHealths(UpstreamSettings()), "price")
     assert [route.provider for route in order(found, routes, None)] == ["c", "b", "a"]
     assert [route.provider for route in order(found, routes, "list")] == ["a", "b", "c"]
 
 
 def resolver(*models: Model, default: OrderBy = "price") -> Resolver:
-    states = RouteStates(UpstreamSettings())
+    states = RouteHealths(UpstreamSettings())
     return Resolver(Catalog(models), PROVIDERS, lambda name: f"switch {name} on", order=RouteOrder(states, default))
 
 
@@ -196,5 +196,5 @@ def test_a_route_that_is_named_twice_is_tried_once() -> None:
 
 def test_weights_that_are_all_nothing_leave_the_order_as_it_is() -> None:
     found = weighted(a=0, b=0, c=0)
-    order = RouteOrder(RouteStates(UpstreamSettings()), "weight")
+    order = RouteOrder(RouteHealths(UpstreamSettings()), "weight")
     assert [route.provider for route in order(found, found.routes, None)] == ["a", "b", "c"]

@@ -7,7 +7,7 @@ import pytest
 from embedgate.core.errors import UpstreamLimited
 from embedgate.core.hints import Allowance, RateHints
 from embedgate.engine.upstream.gauges import SOON_S
-from embedgate.engine.upstream.limits import MAX_BLOCK_S, AccountMeter, LineLimits, Ticket
+from embedgate.engine.upstream.limits import MAX_BLOCK_S, CredentialLimits, QueueLimits, Ticket
 from virtual_time import now, virtually
 
 FAR_S = 1e9
@@ -16,19 +16,21 @@ M, OTHER = "embedder", "talker"
 
 def meter(
     *, rpm: int | None = None, tpm: int | None = None, max_wait_s: float = 2.0, max_waiting: int = 100
-) -> AccountMeter:
-    line = LineLimits(max_wait_s, max_waiting)
-    return AccountMeter("acme#2", line, requests_per_minute=rpm, tokens_per_minute=tpm, clock=now)
+) -> CredentialLimits:
+    line = QueueLimits(max_wait_s, max_waiting)
+    return CredentialLimits("acme#2", line, requests_per_minute=rpm, tokens_per_minute=tpm, clock=now)
 
 
-async def refused_s(account: AccountMeter, tokens: int = 0, model: str = M) -> float:
+async def refused_s(account: CredentialLimits, tokens: int = 0, model: str = M) -> float:
     with pytest.raises(UpstreamLimited) as caught:
         await account.enter(model, tokens, FAR_S)
     assert caught.value.retry_after_s is not None
     return caught.value.retry_after_s
 
 
-def waiting(account: AccountMeter, tokens: int = 0, model: str = M, deadline_s: float = FAR_S) -> asyncio.Task[Ticket]:
+def waiting(
+    account: CredentialLimits, tokens: int = 0, model: str = M, deadline_s: float = FAR_S
+) -> asyncio.Task[Ticket]:
     return asyncio.create_task(account.enter(model, tokens, deadline_s))
 
 

@@ -13,7 +13,7 @@ from embedgate.core.errors import UpstreamLimited
 from embedgate.core.hints import Allowance, RateHints
 from embedgate.engine.admission.sliding_window import SLOT_S
 from embedgate.engine.upstream.gauges import SOON_S
-from embedgate.engine.upstream.limits import LIKELY_TOKENS, AccountMeter, LineLimits, Ticket
+from embedgate.engine.upstream.limits import LIKELY_TOKENS, CredentialLimits, QueueLimits, Ticket
 from virtual_time import now, run_virtually
 
 FAR_S = 1e9
@@ -68,7 +68,7 @@ class Book:
 class Trial:
     """The account and the book side by side. The account may be stricter by one slot, never looser."""
 
-    account: AccountMeter
+    account: CredentialLimits
     book: Book
     line: list[tuple[int, float, "asyncio.Task[None]"]] = field(default_factory=list)
 
@@ -146,8 +146,8 @@ def test_any_history_agrees_with_the_book(
     rpm: int, tpm: int, steps: list[tuple[Any, ...]], seen_at: list[float]
 ) -> None:
     async def run() -> None:
-        line = LineLimits(MAX_WAIT_S, MAX_WAITING)
-        account = AccountMeter("a", line, requests_per_minute=rpm, tokens_per_minute=tpm, clock=now)
+        line = QueueLimits(MAX_WAIT_S, MAX_WAITING)
+        account = CredentialLimits("a", line, requests_per_minute=rpm, tokens_per_minute=tpm, clock=now)
         trial = Trial(account, Book(rpm, tpm))
         made = trial.book.made
         for step in steps:
@@ -214,7 +214,7 @@ def test_once_a_provider_has_said_its_limit_it_has_nothing_to_refuse(
 ) -> None:
     async def run() -> None:
         host = Host(limit, window_s, is_bucket)
-        account = AccountMeter("a", LineLimits(60.0, 100), clock=now)
+        account = CredentialLimits("a", QueueLimits(60.0, 100), clock=now)
         refused = served = 0
 
         async def call(there_s: float, back_s: float) -> None:

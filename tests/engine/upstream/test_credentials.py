@@ -30,8 +30,8 @@ from embedgate.core.types import (
     RerankReply,
     RerankRequest,
 )
-from embedgate.engine.upstream.credentials import COOL_DOWN_S, Account, Accounts
-from embedgate.engine.upstream.limits import AccountMeter, LineLimits
+from embedgate.engine.upstream.credentials import COOL_DOWN_S, Credential, Credentials
+from embedgate.engine.upstream.limits import CredentialLimits, QueueLimits
 from embedgate.observe import metrics
 from virtual_time import now, virtually
 
@@ -99,14 +99,14 @@ class Trial:
     """Some accounts, with the same limits each."""
 
     def __init__(self, *drivers: ScriptedDriver, rpm: int | None = None, tpm: int | None = None) -> None:
-        line = LineLimits(2.0, 10)
+        line = QueueLimits(2.0, 10)
         self.drivers = drivers
         self.meters = [
-            AccountMeter(f"acme#{n}", line, requests_per_minute=rpm, tokens_per_minute=tpm, clock=now)
+            CredentialLimits(f"acme#{n}", line, requests_per_minute=rpm, tokens_per_minute=tpm, clock=now)
             for n in range(1, len(drivers) + 1)
         ]
         pairs = zip(drivers, self.meters, strict=True)
-        self.accounts = Accounts([Account(driver, meter) for driver, meter in pairs], Words(), now)
+        self.accounts = Credentials([Credential(driver, meter) for driver, meter in pairs], Words(), now)
 
     async def embed(self, batch: Batch = ONE, route: Route = ROUTE) -> ProviderReply:
         return await self.accounts.embed(batch, route, FAR_S)
@@ -328,12 +328,12 @@ async def test_closing_closes_every_account() -> None:
 
 @virtually
 async def test_metrics_and_log_tell_which_account_and_never_its_key(caplog: pytest.LogCaptureFixture) -> None:
-    line = LineLimits(2.0, 10)
-    meters = [AccountMeter(f"counted#{n}", line, requests_per_minute=2, clock=now) for n in (1, 2)]
+    line = QueueLimits(2.0, 10)
+    meters = [CredentialLimits(f"counted#{n}", line, requests_per_minute=2, clock=now) for n in (1, 2)]
     faults: list[list[GatewayError]] = [[UpstreamBusy("later", retry_after_s=1.5)], [UpstreamDenied("no")]]
     drivers = [ScriptedDriver(fault) for fault in faults]
     pairs = zip(drivers, meters, strict=True)
-    accounts = Accounts([Account(driver, meter) for driver, meter in pairs], Words(), now)
+    accounts = Credentials([Credential(driver, meter) for driver, meter in pairs], Words(), now)
     with pytest.raises(UpstreamBusy), caplog.at_level(logging.WARNING, "embedgate"):
         await accounts.embed(ONE, ROUTE, FAR_S)
     waiting = asyncio.create_task(accounts.embed(ONE, ROUTE, FAR_S))

@@ -25,7 +25,7 @@ from embedgate.core.types import (
 )
 from embedgate.engine.admission.budgets import Budgets, Hold
 from embedgate.engine.admission.grant import Grant
-from embedgate.engine.admission.rate_limits import Admitted, Limits
+from embedgate.engine.admission.rate_limits import CountedRequest, RateLimits
 
 _SPENDS = frozenset({"principal.current_daily_spend", "principal.current_monthly_spend"})
 _WEIGHTS = frozenset({"context.input_tokens", "context.estimated_cost"})
@@ -45,7 +45,7 @@ class Admission:
     def __init__(
         self,
         decider: PolicyDecider,
-        limits: Limits,
+        limits: RateLimits,
         budgets: Budgets,
         audit: AuditTrail,
         is_emergency: bool = False,
@@ -133,7 +133,7 @@ class Admission:
         self._note(call, weighed[0].candidate.model, "forbid", decisions[0])
         raise NotPermitted(_explain(call, decisions[0]), policies=decisions[0].policies)
 
-    async def _hold(self, call: Call[Any], permitted: Sequence[Weighed], place: Admitted) -> Hold:
+    async def _hold(self, call: Call[Any], permitted: Sequence[Weighed], place: CountedRequest) -> Hold:
         """Hold the price of the dearest route, or let go of the place."""
         amount = max(each.cost_picodollars for each in permitted)
         try:

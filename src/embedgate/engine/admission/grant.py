@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from embedgate.core.types import Candidate
 from embedgate.engine.admission.budgets import Hold
-from embedgate.engine.admission.rate_limits import Admitted
+from embedgate.engine.admission.rate_limits import CountedRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,5 +12,5 @@ class Grant:
     """The routes that a request may use, its place among the limits, its hold on the budgets."""
 
     candidates: tuple[Candidate, ...]
-    place: Admitted
+    place: CountedRequest
     hold: Hold

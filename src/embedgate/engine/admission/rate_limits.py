@@ -18,13 +18,13 @@ from dataclasses import dataclass
 
 from embedgate.core.access import EVERY, LimitRule, Rate, Subject
 from embedgate.core.errors import Overloaded, RateLimited
-from embedgate.engine.admission.sliding_window import UNLIMITED, Meter, Slot
+from embedgate.engine.admission.sliding_window import UNLIMITED, SlidingWindow, Slot
 
 MIN_KNOWN = 1024
 """Tuples of subjects that are remembered, at least, before the idle ones are forgotten."""
 
 
-class Limits:
+class RateLimits:
     """The limits in force and what has been used of them.
 
     Subjects that are idle (nothing in flight, waiting, or counted in the last minute) are forgotten each time that as
@@ -36,12 +36,12 @@ class Limits:
         """rules: with positive numbers, one per subject. clock: seconds, never going back."""
         self._clock = clock
         self._rules: dict[Subject, LimitRule] = {}
-        self._meters: dict[Subject, Meter] = {}
-        self._known: dict[tuple[Subject, ...], tuple[Meter, ...]] = {}
+        self._meters: dict[Subject, SlidingWindow] = {}
+        self._known: dict[tuple[Subject, ...], tuple[SlidingWindow, ...]] = {}
         self._max_known = MIN_KNOWN
         self._line: dict[_Waiting, None] = {}
         # Shared by all who have no limit: it leads to no meter, so correcting and leaving it does nothing.
-        self._unlimited = Admitted((), 0, self._call_next)
+        self._unlimited = CountedRequest((), 0, self._call_next)
         self.replace(rules)
 
     def replace(self, rules: Sequence[LimitRule]) -> None:
@@ -53,10 +53,10 @@ class Limits:
         for waiting in tuple(self._line):
             self._call(waiting)
 
-    async def enter(self, subjects: Sequence[Subject], tokens: int, deadline_s: float) -> "Admitted":
+    async def enter(self, subjects: Sequence[Subject], tokens: int, deadline_s: float) -> "CountedRequest":
         """Count a request and give it a place in flight, for all of its subjects at once; wait for a place if need be.
 
-        tokens: a good estimate, 0 or more; put it right with `Admitted.correct`. deadline_s: on this object's clock.
+        tokens: a good estimate, 0 or more; put it right with `CountedRequest.correct`. deadline_s: on this object's clock.
         Guarantees that who is refused or cancelled is counted nowhere. Who waits is counted when let in, not before.
         Raises RateLimited if the minute is used up, now or once a place is free; it carries the time after which the
         same request would be let in if nobody else asked, or none if it is too big for any minute. Raises Overloaded
@@ -82,8 +82,8 @@ class Limits:
             meter.expire(now)
         by_requests = [meter for meter in meters if meter.max_requests < UNLIMITED]
         by_tokens = [meter for meter in meters if meter.max_tokens < UNLIMITED]
-        requests = min(by_requests, key=Meter.requests_left, default=None)
-        tokens = min(by_tokens, key=Meter.tokens_left, default=None)
+        requests = min(by_requests, key=SlidingWindow.requests_left, default=None)
+        tokens = min(by_tokens, key=SlidingWindow.tokens_left, default=None)
         if requests is None and tokens is None:
             return None
         return Rate(
@@ -107,14 +107,14 @@ class Limits:
     def _rule_of(self, subject: Subject) -> LimitRule | None:
         return self._rules.get(subject) or self._rules.get(Subject(subject.kind, EVERY))
 
-    def _meters_of(self, subjects: tuple[Subject, ...]) -> tuple[Meter, ...]:
+    def _meters_of(self, subjects: tuple[Subject, ...]) -> tuple[SlidingWindow, ...]:
         """The meters of those subjects that have a rule."""
         if not self._rules:
             return ()
         meters = self._known.get(subjects)
         return self._get_to_know(subjects) if meters is None else meters
 
-    def _get_to_know(self, subjects: tuple[Subject, ...]) -> tuple[Meter, ...]:
+    def _get_to_know(self, subjects: tuple[Subject, ...]) -> tuple[SlidingWindow, ...]:
         if len(self._known) >= self._max_known:
             self._forget_idle()
         meters = []
@@ -123,7 +123,7 @@ class Limits:
             if rule is None:
                 continue
             if subject not in self._meters:
-                self._meters[subject] = Meter(subject, rule)
+                self._meters[subject] = SlidingWindow(subject, rule)
             meters.append(self._meters[subject])
         self._known[subjects] = tuple(meters)
         return self._known[subjects]
@@ -134,12 +134,12 @@ class Limits:
         self._known.clear()  # it leads to meters that are gone: a subject must never be counted in two
         self._max_known = max(MIN_KNOWN, len(self._meters))
 
-    def _admit(self, meters: Sequence[Meter], tokens: int, now: float) -> "Admitted":
-        return Admitted([meter.count(tokens, now) for meter in meters], tokens, self._call_next)
+    def _admit(self, meters: Sequence[SlidingWindow], tokens: int, now: float) -> "CountedRequest":
+        return CountedRequest([meter.count(tokens, now) for meter in meters], tokens, self._call_next)
 
     async def _wait(
-        self, subjects: tuple[Subject, ...], meters: Sequence[Meter], tokens: int, deadline_s: float
-    ) -> "Admitted":
+        self, subjects: tuple[Subject, ...], meters: Sequence[SlidingWindow], tokens: int, deadline_s: float
+    ) -> "CountedRequest":
         full = tuple(meter for meter in meters if not meter.has_place())
         for meter in full:
             if meter.waiting >= meter.max_waiting:
@@ -155,12 +155,14 @@ class Limits:
         except asyncio.CancelledError:
             if waiting.answer.cancelled():
                 self._step_out(waiting)
-            elif isinstance(let_in := waiting.answer.result(), Admitted):  # let in and cancelled in the same moment
+            elif isinstance(
+                let_in := waiting.answer.result(), CountedRequest
+            ):  # let in and cancelled in the same moment
                 let_in.withdraw()
             raise
         finally:
             timer.cancel()
-        if isinstance(answer, Admitted):
+        if isinstance(answer, CountedRequest):
             return answer
         raise answer
 
@@ -170,7 +172,7 @@ class Limits:
             for meter in waiting.full:
                 meter.waiting -= 1
 
-    def _answer(self, waiting: "_Waiting", answer: "Admitted | RateLimited | Overloaded") -> None:
+    def _answer(self, waiting: "_Waiting", answer: "CountedRequest | RateLimited | Overloaded") -> None:
         self._step_out(waiting)
         if not waiting.answer.done():
             waiting.answer.set_result(answer)
@@ -179,7 +181,7 @@ class Limits:
         full = (meter for meter in self._meters_of(waiting.subjects) if not meter.has_place())
         self._answer(waiting, next(full, waiting.full[0]).no_place_in_time())
 
-    def _call_next(self, freed: Sequence[Meter]) -> None:
+    def _call_next(self, freed: Sequence[SlidingWindow]) -> None:
         """Let in who can go now that each of `freed` has a place. Nobody else in line can."""
         for waiting in tuple(self._line):
             if self._call(waiting) and not any(meter.has_place() for meter in freed):
@@ -196,13 +198,13 @@ class Limits:
         return True
 
 
-class Admitted:
+class CountedRequest:
     """A request that was let in: counted in the minute of its subjects, with a place in flight at each."""
 
     __slots__ = ("_free", "_is_in_flight", "_slots", "_tokens")
 
-    def __init__(self, slots: Sequence[Slot], tokens: int, free: Callable[[Sequence[Meter]], None]) -> None:
-        """slots: where it is counted. free: told of the meters that were full before it left. Use `Limits.enter`."""
+    def __init__(self, slots: Sequence[Slot], tokens: int, free: Callable[[Sequence[SlidingWindow]], None]) -> None:
+        """slots: where it is counted. free: told of the meters that were full before it left. Use `RateLimits.enter`."""
         self._slots = slots
         self._tokens = tokens
         self._free = free
@@ -244,18 +246,18 @@ class _Waiting:
 
     subjects: tuple[Subject, ...]
     tokens: int
-    full: tuple[Meter, ...]
-    answer: "asyncio.Future[Admitted | RateLimited | Overloaded]"
+    full: tuple[SlidingWindow, ...]
+    answer: "asyncio.Future[CountedRequest | RateLimited | Overloaded]"
 
 
-def _have_places(meters: Sequence[Meter]) -> bool:
+def _have_places(meters: Sequence[SlidingWindow]) -> bool:
     for meter in meters:  # noqa: SIM110  `all()` over a generator takes three times as long, on every request
         if meter.in_flight >= meter.max_parallel:
             return False
     return True
 
 
-def _refusal(meters: Sequence[Meter], tokens: int, now: float) -> RateLimited | None:
+def _refusal(meters: Sequence[SlidingWindow], tokens: int, now: float) -> RateLimited | None:
     """None if the minute of every subject has room for the request. Of several that have not, the slowest refuses."""
     refusing = [meter for meter in meters if not meter.fits(tokens, now)]
     if not refusing:

@@ -24,7 +24,7 @@ UNLIMITED = sys.maxsize
 class Slot:
     """What one subject was granted within 60 ms. `until_s`: when the newest of it stops to count."""
 
-    meter: "Meter"
+    meter: "SlidingWindow"
     opened_s: float
     until_s: float
     requests: int = 0
@@ -40,7 +40,7 @@ class Slot:
             self.meter.tokens += tokens
 
 
-class Meter:
+class SlidingWindow:
     """One subject: its limits, what it was granted in the last minute, what it has in flight and in line."""
 
     __slots__ = (

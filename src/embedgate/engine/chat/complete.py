@@ -19,12 +19,12 @@ from embedgate.core.errors import (
 from embedgate.core.models import Model
 from embedgate.core.ports import ChatProvider, ChatReply
 from embedgate.core.types import Call, Candidate, ChatRequest, ChatUsage, Usage
-from embedgate.engine.chat.stream import Begun, HandOver
+from embedgate.engine.chat.stream import StreamBuffer, StreamHead
 from embedgate.engine.chat.weigh import chat_cost_picodollars, usage_by_rule
 from embedgate.engine.ledger.charge import charge, count_call, cover, ended_as, write_off
-from embedgate.engine.routing.failover import on_routes
+from embedgate.engine.routing.failover import with_failover
 from embedgate.engine.routing.find_model import ModelFinder
-from embedgate.engine.routing.route_health import RouteStates
+from embedgate.engine.routing.route_health import RouteHealths
 from embedgate.settings import UpstreamSettings
 
 _LAST_WORD = b"[DONE]"
@@ -65,7 +65,7 @@ class Completer:
     def __init__(
         self,
         providers: Mapping[str, ChatProvider],
-        states: RouteStates,
+        states: RouteHealths,
         settings: UpstreamSettings,
         max_answer_bytes: int,
     ) -> None:
@@ -76,7 +76,7 @@ class Completer:
         self._max_answer_bytes = max_answer_bytes
 
     async def __call__(
-        self, call: Call[ChatRequest], candidates: Sequence[Candidate], out: HandOver | None
+        self, call: Call[ChatRequest], candidates: Sequence[Candidate], out: StreamBuffer | None
     ) -> ChatServed:
         """The completion of the first candidate that begins one. out: where a stream goes; None keeps it whole.
 
@@ -88,19 +88,19 @@ class Completer:
             return await self._complete(call, candidates, out)
 
     async def _complete(
-        self, call: Call[ChatRequest], candidates: Sequence[Candidate], out: HandOver | None
+        self, call: Call[ChatRequest], candidates: Sequence[Candidate], out: StreamBuffer | None
     ) -> ChatServed:
         async def ask(candidate: Candidate, until_s: float) -> tuple[ChatReply, float]:
             # A whole answer takes as long as the model writes, so that only the request's own time bounds it.
             return await self._ask(call, candidate, until_s if out is not None else call.deadline_s)
 
-        candidate, (reply, started_s) = await on_routes(call, candidates, self._states, self._settings, ask)
+        candidate, (reply, started_s) = await with_failover(call, candidates, self._states, self._settings, ask)
         outcome: str | None = "cancelled"
         try:
             if out is None:
                 body = await self._whole(reply, candidate)
             else:
-                out.begin(Begun(candidate, reply.content_type))
+                out.begin(StreamHead(candidate, reply.content_type))
                 body = await _pass_on(reply, out)
             outcome = "ok"
         except UpstreamError as error:
@@ -158,7 +158,7 @@ class Completer:
         return b"".join(parts)
 
 
-async def _pass_on(reply: ChatReply, out: HandOver) -> bytes:
+async def _pass_on(reply: ChatReply, out: StreamBuffer) -> bytes:
     """Hand over every piece but one that ends the stream, which is returned: it is sent once the books are closed."""
     last = tail = b""
     try:

@@ -15,19 +15,19 @@ from embedgate.core.errors import CallerLeft, UpstreamTimeout
 from embedgate.core.types import Candidate
 
 
-class Begun(Struct, frozen=True):
+class StreamHead(Struct, frozen=True):
     """The head of an answer: who serves it, and how its bytes are to be read."""
 
     candidate: Candidate
     content_type: str
 
 
-class HandOver:
+class StreamBuffer:
     """One answer in transit. Who fetches calls `begin`, `put` and `end`; who sends calls `take` and `leave`."""
 
     def __init__(self, max_bytes: int) -> None:
         """max_bytes: of pieces that wait for the sender before the fetcher has to; one piece may go beyond it."""
-        self.begun: Begun | None = None
+        self.begun: StreamHead | None = None
         self._max_bytes = max_bytes
         self._pieces: list[bytes] = []
         self._size_bytes = 0
@@ -56,7 +56,7 @@ class HandOver:
         finally:
             self._patience = None
 
-    def begin(self, begun: Begun) -> None:
+    def begin(self, begun: StreamHead) -> None:
         """Let the answer begin. Raises CallerLeft if nobody wants it."""
         self._check_wanted()
         self.begun = begun
@@ -77,7 +77,7 @@ class HandOver:
         self._has_ended = True
         self._has_changed.set()
 
-    async def beginning(self) -> Begun | None:
+    async def beginning(self) -> StreamHead | None:
         """The head of the answer, once it begins. None if it ended before that."""
         while self.begun is None and not self._has_ended:
             await self._change()

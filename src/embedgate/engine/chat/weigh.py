@@ -19,7 +19,7 @@ MEDIA_TOKENS = 1_000
 _BYTES_PER_TOKEN = 4
 
 
-class ChatScale:
+class ChatWeigher:
     """Weighs completions before a provider is asked."""
 
     def __init__(self, tokenizers: Tokenizers, max_output_tokens: int) -> None:

@@ -22,15 +22,15 @@ from embedgate.core.types import Batch, Candidate, Input, ProviderReply
 from embedgate.engine.embedding.check import SpaceOf, checked
 from embedgate.engine.embedding.outcome import Outcome, merged
 from embedgate.engine.ledger.tokens import count_aside, split
-from embedgate.engine.routing.route_health import RouteState
+from embedgate.engine.routing.route_health import RouteHealth
 from embedgate.observe import metrics
 
 
-class Asker:
+class RouteCaller:
     """Calls one route of one model."""
 
     def __init__(
-        self, candidate: Candidate, provider: Provider, tokenizers: Tokenizers, space_of: SpaceOf, state: RouteState
+        self, candidate: Candidate, provider: Provider, tokenizers: Tokenizers, space_of: SpaceOf, state: RouteHealth
     ) -> None:
         """provider: the one of the candidate's route. state: of that route; told how each call went."""
         self._space_of = space_of

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from embedgate.core.errors import InvalidInput, Overloaded, UpstreamRejected, UpstreamTimeout
 from embedgate.core.models import BatchLimits
 from embedgate.core.types import Batch
-from embedgate.engine.embedding.ask import Asker
+from embedgate.engine.embedding.ask import RouteCaller
 from embedgate.engine.embedding.outcome import Outcome
 from embedgate.engine.ledger.tokens import bounds
 
@@ -24,7 +24,7 @@ MAX_GATHERED_INPUTS = 64
 """Larger works gain nothing from company and would make the others wait: they are called on their own."""
 
 
-class Work(Struct, frozen=True):
+class BatchItem(Struct, frozen=True):
     """Inputs of one request that one provider call may answer. Works with equal signatures may share a call.
 
     deadline_s: on the monotonic clock.
@@ -39,17 +39,17 @@ class Work(Struct, frozen=True):
 class _Waiting:
     """One work in the queue. `in_vain`: its share of what was billed for shared calls that had to be repeated."""
 
-    work: Work
+    work: BatchItem
     size_bytes: int
     outcome: "asyncio.Future[Outcome]"
     is_sent: bool = False
     in_vain: int = 0
 
 
-class Gatherer:
+class Batcher:
     """The queue in front of one route of one model."""
 
-    def __init__(self, asker: Asker, limits: BatchLimits, max_parallel: int, max_waiting: int) -> None:
+    def __init__(self, asker: RouteCaller, limits: BatchLimits, max_parallel: int, max_waiting: int) -> None:
         """asker: makes one checked call. max_parallel: gathered calls at once. max_waiting: works that may wait."""
         self._asker = asker
         self._limits = limits
@@ -59,7 +59,7 @@ class Gatherer:
         self._waiting: deque[_Waiting] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, work: Work) -> Outcome:
+    async def __call__(self, work: BatchItem) -> Outcome:
         """The outcome of one work, however its inputs travelled. Never raises a GatewayError."""
         if len(work.batch.inputs) > MAX_GATHERED_INPUTS:
             return await self._asker(work.batch, work.deadline_s)
@@ -72,7 +72,7 @@ class Gatherer:
                 self._pump()
         return await self._wait(work)
 
-    async def _wait(self, work: Work) -> Outcome:
+    async def _wait(self, work: BatchItem) -> Outcome:
         if len(self._waiting) >= self._max_waiting:
             message = f"{self._max_waiting} works wait for this model already; try again in a moment."
             return Outcome(error=Overloaded(message, retry_after_s=1))

@@ -14,15 +14,15 @@ from embedgate.core.errors import AccessError, GatewayError, InternalError, Inva
 from embedgate.core.ports import Provider, Tokenizers
 from embedgate.core.types import Batch, Call, Candidate, EmbedRequest, Part, Served
 from embedgate.engine.embedding import hedge
-from embedgate.engine.embedding.ask import Asker
-from embedgate.engine.embedding.batching import Gatherer, Work
+from embedgate.engine.embedding.ask import RouteCaller
+from embedgate.engine.embedding.batching import Batcher, BatchItem
 from embedgate.engine.embedding.check import SpaceOf
 from embedgate.engine.embedding.outcome import Outcome, charge_outcome, for_another
 from embedgate.engine.embedding.progress import Progress
-from embedgate.engine.embedding.single_flight import Flight, Flights, Seat
+from embedgate.engine.embedding.single_flight import Flight, JoinedInput, SingleFlight
 from embedgate.engine.ledger.charge import cover
-from embedgate.engine.routing.failover import Journey, Probe, Visit
-from embedgate.engine.routing.route_health import RouteStates
+from embedgate.engine.routing.failover import Failover, Probe, RouteAttempts
+from embedgate.engine.routing.route_health import RouteHealths
 from embedgate.observe import metrics
 from embedgate.settings import UpstreamSettings
 
@@ -58,7 +58,7 @@ class Executor:
         settings: UpstreamSettings,
         gathering: Mapping[str, int],
         space_of: SpaceOf,
-        states: RouteStates,
+        states: RouteHealths,
         probe: Probe | None = None,
     ) -> None:
         """providers: by name, every one that is on. gathering: calls at once of those that batch across callers.
@@ -72,8 +72,8 @@ class Executor:
         self._gathering = gathering
         self._states = states
         self._probe = probe
-        self._askers: dict[_Place, tuple[Asker, Gatherer | None]] = {}
-        self._flights: dict[_Place, Flights] = {}
+        self._askers: dict[_Place, tuple[RouteCaller, Batcher | None]] = {}
+        self._flights: dict[_Place, SingleFlight] = {}
         self._hedge = hedge.Hedger(self._ask_route, tokenizers)
 
     async def __call__(self, call: Call[EmbedRequest], candidates: Sequence[Candidate], plans: Plans) -> Served:
@@ -84,7 +84,7 @@ class Executor:
         not pay for another one.
         """
         progress = Progress(len(call.request.inputs), call.request.dim)
-        with Journey(call, candidates, self._states, self._settings, self._probe) as journey:
+        with Failover(call, candidates, self._states, self._settings, self._probe) as journey:
             entered = journey.first  # what is known of it is looked up also if it may not be asked now
             await plans.enter(call, entered, progress)
             await cover(call)  # also for what is found instead of asked for: that may cost as much
@@ -105,7 +105,7 @@ class Executor:
                     return progress.served(visit.answered_by)
             raise journey.failure()
 
-    async def _run(self, call: Call[EmbedRequest], visit: Visit, progress: Progress, plans: Plans) -> None:
+    async def _run(self, call: Call[EmbedRequest], visit: RouteAttempts, progress: Progress, plans: Plans) -> None:
         """Answer every missing row on one route."""
         may_join = True
         while missing := progress.missing():
@@ -125,17 +125,17 @@ class Executor:
                 _raise_first(await asyncio.gather(*travels, return_exceptions=True))
             may_join = False  # a row whose joined flight failed for another's mistake is now asked for on its own
 
-    def _flights_of(self, candidate: Candidate) -> Flights:
+    def _flights_of(self, candidate: Candidate) -> SingleFlight:
         place = (candidate.model.id, candidate.route.provider)
         found = self._flights.get(place)
         if found is None:
-            found = self._flights[place] = Flights()
+            found = self._flights[place] = SingleFlight()
         return found
 
     async def _fly(
         self,
         call: Call[EmbedRequest],
-        visit: Visit,
+        visit: RouteAttempts,
         part: Part,
         flight: Flight | None,
         progress: Progress,
@@ -157,7 +157,7 @@ class Executor:
             raise error or InternalError("An outcome without vectors and without error.")
         progress.fill(part.rows, vectors, outcome.tokens, outcome.truncated, outcome.is_estimated)
 
-    async def _attempts(self, call: Call[EmbedRequest], visit: Visit, part: Part, plans: Plans) -> Outcome:
+    async def _attempts(self, call: Call[EmbedRequest], visit: RouteAttempts, part: Part, plans: Plans) -> Outcome:
         """The outcome of a part after as many attempts as make sense at this route; charged to the call."""
         attempt = 0
         while True:
@@ -175,12 +175,14 @@ class Executor:
             if not await visit.again(error, attempt):
                 return replace(outcome, error=error, is_spent=visit.is_spent)
 
-    async def _ask(self, call: Call[EmbedRequest], visit: Visit, part: Part, plans: Plans) -> tuple[Candidate, Outcome]:
+    async def _ask(
+        self, call: Call[EmbedRequest], visit: RouteAttempts, part: Part, plans: Plans
+    ) -> tuple[Candidate, Outcome]:
         candidate = visit.candidate
         asker, gatherer = self._askers_of(candidate)
         deadline_s = visit.until_s()
         if gatherer is not None and not call.request.options:
-            return candidate, await gatherer(Work(part.batch, plans.signature(call, part), deadline_s))
+            return candidate, await gatherer(BatchItem(part.batch, plans.signature(call, part), deadline_s))
         if self._settings.hedge and visit.others() and (after_s := visit.state.p95_s) is not None:
             return await self._hedge(call, visit, part, plans, after_s)
         return candidate, await asker(part.batch, deadline_s)
@@ -188,21 +190,21 @@ class Executor:
     async def _ask_route(self, candidate: Candidate, batch: Batch, deadline_s: float) -> Outcome:
         return await self._askers_of(candidate)[0](batch, deadline_s)
 
-    def _askers_of(self, candidate: Candidate) -> tuple[Asker, Gatherer | None]:
+    def _askers_of(self, candidate: Candidate) -> tuple[RouteCaller, Batcher | None]:
         place = (candidate.model.id, candidate.route.provider)
         found = self._askers.get(place)
         if found is None:
             provider = candidate.route.provider
             state = self._states.of(candidate)
-            asker = Asker(candidate, self._providers[provider], self._tokenizers, self._space_of, state)
+            asker = RouteCaller(candidate, self._providers[provider], self._tokenizers, self._space_of, state)
             n = self._gathering.get(provider)
             limits = candidate.route.limits
-            gatherer = Gatherer(asker, limits, n, self._settings.max_waiting) if n else None
+            gatherer = Batcher(asker, limits, n, self._settings.max_waiting) if n else None
             found = self._askers[place] = (asker, gatherer)
         return found
 
 
-def _first_of_each(rows: Sequence[int], keys: Sequence[bytes] | None, flights: Flights) -> list[int]:
+def _first_of_each(rows: Sequence[int], keys: Sequence[bytes] | None, flights: SingleFlight) -> list[int]:
     """The rows to ask for ourselves: the first of each text that is not in flight; all of them without keys."""
     if keys is None:
         return list(rows)
@@ -213,7 +215,7 @@ def _first_of_each(rows: Sequence[int], keys: Sequence[bytes] | None, flights: F
     return list(first.values())
 
 
-async def _arrive(row: int, seat: Seat, visit: Visit, progress: Progress) -> None:
+async def _arrive(row: int, seat: JoinedInput, visit: RouteAttempts, progress: Progress) -> None:
     """Take the vector of a row from the flight it travels with. A fault of another row there leaves ours missing."""
     outcome, vector = await seat.arrival(visit.until_s())
     error = outcome.error

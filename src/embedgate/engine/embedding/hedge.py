@@ -17,7 +17,7 @@ from embedgate.core.types import Batch, Call, Candidate, EmbedRequest, Part
 from embedgate.engine.embedding.outcome import Outcome, charge_outcome
 from embedgate.engine.ledger.charge import cost_at, cover
 from embedgate.engine.ledger.tokens import count_aside
-from embedgate.engine.routing.failover import Visit
+from embedgate.engine.routing.failover import RouteAttempts
 from embedgate.observe import metrics
 
 Ask = Callable[[Candidate, Batch, float], Awaitable[Outcome]]
@@ -54,7 +54,7 @@ class Hedger:
         self._tokenizers = tokenizers
 
     async def __call__(
-        self, call: Call[EmbedRequest], visit: Visit, part: Part, plans: Plans, after_s: float
+        self, call: Call[EmbedRequest], visit: RouteAttempts, part: Part, plans: Plans, after_s: float
     ) -> tuple[Candidate, Outcome]:
         """The outcome of a part, and who gave it. What the other call costs is charged already.
 
@@ -87,7 +87,7 @@ class Hedger:
         return _Runner(candidate, batch, time.monotonic(), task)
 
     async def _second(
-        self, call: Call[EmbedRequest], visit: Visit, part: Part, plans: Plans
+        self, call: Call[EmbedRequest], visit: RouteAttempts, part: Part, plans: Plans
     ) -> tuple[Candidate, Batch, int] | None:
         """Who can be asked beside, for what, and how much more that may cost, which is held; None if nobody can."""
         wanted = plans.identity(call, visit.candidate)
@@ -116,7 +116,7 @@ class Hedger:
         counted = await count_aside(batch.inputs, candidate.route, self._tokenizers)
         return cost_at(candidate, counted.total)
 
-    async def _given_up(self, visit: Visit, runner: _Runner) -> Outcome:
+    async def _given_up(self, visit: RouteAttempts, runner: _Runner) -> Outcome:
         """What a call whose answer is not needed any more came to, after it has ended."""
         await _end([runner])
         if not runner.task.cancelled():

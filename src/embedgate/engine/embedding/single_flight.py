@@ -15,7 +15,7 @@ from embedgate.core.vectors import Vectors
 from embedgate.engine.embedding.outcome import Outcome
 
 
-class Seat(Struct, frozen=True):
+class JoinedInput(Struct, frozen=True):
     """One input in a call that is under way: where its vector will be."""
 
     flight: "Flight"
@@ -38,13 +38,13 @@ class Seat(Struct, frozen=True):
 class Flight:
     """Inputs that travel together, known by their keys until they have arrived."""
 
-    def __init__(self, board: "dict[bytes, Seat]", keys: Sequence[bytes]) -> None:
-        """Puts every key on the board. Use `Flights.depart`."""
+    def __init__(self, board: "dict[bytes, JoinedInput]", keys: Sequence[bytes]) -> None:
+        """Puts every key on the board. Use `SingleFlight.depart`."""
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._board = board
         self._keys = keys
         for position, key in enumerate(keys):
-            board[key] = Seat(self, position)
+            board[key] = JoinedInput(self, position)
 
     def land(self, outcome: Outcome) -> None:
         """Tell the waiters, and take the keys off the board: who comes later asks anew, or finds the cache."""
@@ -54,13 +54,13 @@ class Flight:
             self.outcome.set_result(outcome)
 
 
-class Flights:
+class SingleFlight:
     """The board: what is in flight now."""
 
     def __init__(self) -> None:
-        self._board: dict[bytes, Seat] = {}
+        self._board: dict[bytes, JoinedInput] = {}
 
-    def seat(self, key: bytes) -> Seat | None:
+    def seat(self, key: bytes) -> JoinedInput | None:
         """The seat of an input that is in flight, None if it is not."""
         return self._board.get(key)
 

@@ -9,7 +9,7 @@ from embedgate.engine.routing.find_model import ModelFinder
 from embedgate.settings import LimitSettings
 
 
-class Validator:
+class EmbeddingValidator:
     """Refusing is cheap: it needs the catalogue and, for large requests, a tokenizer."""
 
     def __init__(self, find: ModelFinder, limits: LimitSettings, tokenizers: Tokenizers) -> None:

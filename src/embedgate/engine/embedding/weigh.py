@@ -10,7 +10,7 @@ from embedgate.engine.embedding.prepare import prefix_of, prepared
 from embedgate.engine.ledger.tokens import bounds, count_aside
 
 
-class EmbeddingScale:
+class EmbeddingWeigher:
     """Weighs with the tokenizers that the gateway has."""
 
     def __init__(self, tokenizers: Tokenizers) -> None:

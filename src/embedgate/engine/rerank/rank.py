@@ -18,9 +18,9 @@ from embedgate.core.ports import Reranker, Tokenizers
 from embedgate.core.types import Call, Candidate, RerankReply, RerankRequest, Usage
 from embedgate.engine.ledger.charge import charge, count_call, cover, ended_as, write_off
 from embedgate.engine.rerank.weigh import Bill, bill_of, cut
-from embedgate.engine.routing.failover import on_routes
+from embedgate.engine.routing.failover import with_failover
 from embedgate.engine.routing.find_model import ModelFinder
-from embedgate.engine.routing.route_health import RouteStates
+from embedgate.engine.routing.route_health import RouteHealths
 from embedgate.settings import LimitSettings, UpstreamSettings
 
 
@@ -80,7 +80,7 @@ class Ranker:
     def __init__(
         self,
         rerankers: Mapping[str, Reranker],
-        states: RouteStates,
+        states: RouteHealths,
         settings: UpstreamSettings,
         tokenizers: Tokenizers,
     ) -> None:
@@ -100,7 +100,7 @@ class Ranker:
         async def ask(candidate: Candidate, until_s: float) -> Ranked:
             return await self._ask(call, candidate, until_s)
 
-        _, ranked = await on_routes(call, candidates, self._states, self._settings, ask)
+        _, ranked = await with_failover(call, candidates, self._states, self._settings, ask)
         return ranked
 
     async def _ask(self, call: Call[RerankRequest], candidate: Candidate, deadline_s: float) -> Ranked:

@@ -34,7 +34,7 @@ class Bill(Struct, frozen=True, gc=False):
     cost_picodollars: int
 
 
-class RerankScale:
+class RerankWeigher:
     """Weighs requests before a provider is asked."""
 
     def __init__(self, tokenizers: Tokenizers) -> None:

@@ -33,7 +33,7 @@ _SOON_S = 1.0
 """When to come back while another request finds out whether the route works again."""
 
 
-class Circuit:
+class CircuitBreaker:
     """The circuit of one route. All times are of one monotonic clock."""
 
     __slots__ = (

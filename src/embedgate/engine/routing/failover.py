@@ -21,7 +21,7 @@ from embedgate.core.errors import (
     UpstreamTimeout,
 )
 from embedgate.core.types import Call, Candidate
-from embedgate.engine.routing.route_health import RouteState, RouteStates
+from embedgate.engine.routing.route_health import RouteHealth, RouteHealths
 from embedgate.observe import events
 from embedgate.settings import UpstreamSettings
 
@@ -32,10 +32,10 @@ Probe = Callable[[Candidate], bool]
 """Begins to find out, aside, if a route works again. False: it cannot, so a request has to."""
 
 
-async def on_routes(
+async def with_failover(
     call: Call[Any],
     candidates: Sequence[Candidate],
-    states: RouteStates,
+    states: RouteHealths,
     settings: UpstreamSettings,
     ask: Callable[[Candidate, float], Awaitable[T]],
 ) -> tuple[Candidate, T]:
@@ -44,7 +44,7 @@ async def on_routes(
     candidates: at least one, best first. ask: makes one call, which has its time until a moment of the monotonic clock.
     Raises what the last route failed with, saying what was tried; any other error of `ask` as it is.
     """
-    with Journey(call, candidates, states, settings) as journey:
+    with Failover(call, candidates, states, settings) as journey:
         while (visit := await journey.next()) is not None:
             attempt = 0
             while True:
@@ -66,7 +66,7 @@ async def on_routes(
         raise journey.failure()
 
 
-class Visit:
+class RouteAttempts:
     """One request at one route, with what is repeated there.
 
     `is_spent` says that nothing more is to be got there, `answered_by` who answered: another route, if that was asked
@@ -75,8 +75,8 @@ class Visit:
 
     __slots__ = ("_journey", "_made", "answered_by", "attempts", "candidate", "is_spent", "state")
 
-    def __init__(self, journey: "Journey", candidate: Candidate, state: RouteState, made: int) -> None:
-        """made: attempts at this route before. Use `Journey.next`."""
+    def __init__(self, journey: "Failover", candidate: Candidate, state: RouteHealth, made: int) -> None:
+        """made: attempts at this route before. Use `Failover.next`."""
         self._journey = journey
         self._made = made
         self.attempts = made
@@ -92,7 +92,7 @@ class Visit:
             return min(deadline_s, time.monotonic() + journey.settings.attempt_timeout_s)
         return deadline_s
 
-    def others(self) -> list[tuple[Candidate, RouteState]]:
+    def others(self) -> list[tuple[Candidate, RouteHealth]]:
         """The routes that work and were not tried, best first."""
         return self._journey.others()
 
@@ -131,7 +131,7 @@ class Visit:
         return await journey.admitted(self.state)
 
 
-class Journey:
+class Failover:
     """The routes that one request may still take, and what happened on those that it took.
 
     To be entered as a context: at its end, whatever that is, others may find out what this one was to find out.
@@ -155,7 +155,7 @@ class Journey:
         self,
         call: Call[Any],
         candidates: Sequence[Candidate],
-        states: RouteStates,
+        states: RouteHealths,
         settings: UpstreamSettings,
         probe: Probe | None = None,
     ) -> None:
@@ -164,11 +164,11 @@ class Journey:
         self.settings = settings
         self._asked = candidates[0].model
         self._states = states
-        self._left = in_order(candidates, states, probe)
-        self._later: list[Visit] = []
+        self._left = in_order_of_health(candidates, states, probe)
+        self._later: list[RouteAttempts] = []
         self._refused: list[tuple[Candidate, UpstreamError]] = []
-        self._tried: list[tuple[Visit, UpstreamError]] = []
-        self._trial: tuple[RouteState, float] | None = None
+        self._tried: list[tuple[RouteAttempts, UpstreamError]] = []
+        self._trial: tuple[RouteHealth, float] | None = None
         self._waited_s = self._waits_until_s = 0.0
 
     def __enter__(self) -> Self:
@@ -182,7 +182,7 @@ class Journey:
         """The route to begin with, called or not."""
         return self._left[0]
 
-    async def next(self) -> Visit | None:
+    async def next(self) -> RouteAttempts | None:
         """The route to go on with, after the wait for it if nothing else is left. None: nothing is."""
         self._end_trial()
         while True:
@@ -190,12 +190,12 @@ class Journey:
                 candidate = self._left.pop(0)
                 state = self._states.of(candidate)
                 if state.is_well:
-                    return Visit(self, candidate, state, 0)
+                    return RouteAttempts(self, candidate, state, 0)
                 refusal = state.refusal()
                 if refusal is None:
                     if state.is_due:
                         self._trial = (state, state.lease())
-                    return Visit(self, candidate, state, 0)
+                    return RouteAttempts(self, candidate, state, 0)
                 self._refused.append((candidate, refusal))
             while self._later:
                 if (visit := await self._come_back()) is not None:
@@ -203,7 +203,7 @@ class Journey:
             if not await self._outlast_refusal():
                 return None
 
-    def leave(self, visit: Visit, error: UpstreamError) -> None:
+    def leave(self, visit: RouteAttempts, error: UpstreamError) -> None:
         """A visit has ended without an answer."""
         self._tried = [(other, fault) for other, fault in self._tried if other.candidate is not visit.candidate]
         self._tried.append((visit, error))
@@ -243,7 +243,7 @@ class Journey:
         """Whether there is another route that works and was not tried."""
         return bool(self._left) and bool(self.others())
 
-    def others(self) -> list[tuple[Candidate, RouteState]]:
+    def others(self) -> list[tuple[Candidate, RouteHealth]]:
         """Those routes, best first."""
         states = [(candidate, self._states.of(candidate)) for candidate in self._left]
         return [(candidate, state) for candidate, state in states if state.is_well]
@@ -260,7 +260,7 @@ class Journey:
         """Whether a wait is within what the settings and the request's time allow."""
         return wait_s <= self.settings.max_wait_s and self.has_time(wait_s)
 
-    async def admitted(self, state: RouteState) -> bool:
+    async def admitted(self, state: RouteHealth) -> bool:
         """Whether a route may be called; returns after the wait that its provider asks for, if that is short enough."""
         while (refusal := state.refusal()) is not None:
             wait_s = _with_jitter(refusal.retry_after_s or 0.0, self.settings)
@@ -276,7 +276,7 @@ class Journey:
             await asyncio.sleep(wait_s)
         return True
 
-    async def _come_back(self) -> Visit | None:
+    async def _come_back(self) -> RouteAttempts | None:
         """To a route that was left for another one, after a wait, to repeat the call there."""
         before = self._later.pop(0)
         state = before.state
@@ -288,7 +288,7 @@ class Journey:
         await asyncio.sleep(wait_s)
         if not await self.admitted(state):
             return None
-        return Visit(self, before.candidate, state, made)
+        return RouteAttempts(self, before.candidate, state, made)
 
     async def _outlast_refusal(self) -> bool:
         """Wait for the first of the providers that asked us to. Whether one can be asked now."""
@@ -314,7 +314,7 @@ class Journey:
         return f"{provider}: " if model is self._asked else f"{model.id} at {provider}: "
 
 
-def in_order(candidates: Sequence[Candidate], states: RouteStates, probe: Probe | None) -> list[Candidate]:
+def in_order_of_health(candidates: Sequence[Candidate], states: RouteHealths, probe: Probe | None) -> list[Candidate]:
     """Candidates as they are to be tried: of each model those that work first, their order kept.
 
     Where others work, one that may work again is probed aside; without a probe it keeps its place: the request is one.
@@ -347,5 +347,5 @@ def _with_jitter(wait_s: float, settings: UpstreamSettings) -> float:
     return wait_s + random.uniform(0, min(wait_s / 10, settings.retry_wait_s))  # noqa: S311 - jitter, no secret
 
 
-def _tried_text(visit: Visit, error: UpstreamError) -> str:
+def _tried_text(visit: RouteAttempts, error: UpstreamError) -> str:
     return f"{error.message} ({visit.attempts} attempts)" if visit.attempts > 1 else error.message

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from embedgate.core.models import Model, Route
 from embedgate.core.types import Candidate, OrderBy
-from embedgate.engine.routing.route_health import RouteState, RouteStates
+from embedgate.engine.routing.route_health import RouteHealth, RouteHealths
 
 _LOOKS_ELSEWHERE = 1 / 20
 """So often the route that was measured longest ago goes first: what is never asked cannot become the quickest."""
@@ -16,7 +16,7 @@ class RouteOrder:
     """Knows what the routes were like lately."""
 
     def __init__(
-        self, states: RouteStates, default: OrderBy = "list", dice: Callable[[], float] = random.random
+        self, states: RouteHealths, default: OrderBy = "list", dice: Callable[[], float] = random.random
     ) -> None:
         """default: for requests that ask for no order. dice: random numbers from 0 to 1."""
         self._states = states
@@ -50,13 +50,13 @@ def _price(route: Route) -> float:
     return route.price.picodollars_per_token if route.price else math.inf
 
 
-def _latency(state: RouteState) -> float:
+def _latency(state: RouteHealth) -> float:
     return math.inf if state.latency_s is None else state.latency_s
 
 
-def _slowness(state: RouteState) -> float:
+def _slowness(state: RouteHealth) -> float:
     return -(state.tokens_per_s or 0.0)
 
 
-def _seen_at(state: RouteState) -> float:
+def _seen_at(state: RouteHealth) -> float:
     return -math.inf if state.seen_at_s is None else state.seen_at_s

@@ -15,7 +15,7 @@ _STALE_AFTER = 10
 """New calls until a percentile is reckoned anew: sorting costs more than all the rest."""
 
 
-class Observations:
+class RecentCalls:
     """The last calls of one route."""
 
     __slots__ = ("_n", "_p95_at", "_p95_s", "_recent_s", "at_s", "latency_s", "tokens_per_s")

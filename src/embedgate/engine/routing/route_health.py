@@ -21,8 +21,8 @@ from embedgate.core.errors import (
     UpstreamTimeout,
 )
 from embedgate.core.types import Candidate
-from embedgate.engine.routing.circuit_breaker import Circuit
-from embedgate.engine.routing.recent_calls import Observations
+from embedgate.engine.routing.circuit_breaker import CircuitBreaker
+from embedgate.engine.routing.recent_calls import RecentCalls
 from embedgate.engine.routing.retry_budget import RetryBudget
 from embedgate.observe import events, metrics
 from embedgate.settings import UpstreamSettings
@@ -32,7 +32,7 @@ _ENOUGH = 0.9
 Health = Literal["ok", "failing", "probing", "unknown"]
 
 
-class RouteHealth(Struct, frozen=True):
+class HealthReport(Struct, frozen=True):
     """How a route is doing. Milliseconds are those of its last hundred calls, the share that of its last twenty.
 
     `probing`: it was failing, and calls find out whether it works again. None where there is nothing to tell.
@@ -46,7 +46,7 @@ class RouteHealth(Struct, frozen=True):
     last_failure_at_ms: int | None = None
 
 
-class RouteState:
+class RouteHealth:
     """One route of one model."""
 
     __slots__ = (
@@ -70,7 +70,7 @@ class RouteState:
         jitter: Callable[[], float],
         now_ms: Callable[[], int],
     ) -> None:
-        """place: model and provider. Use `RouteStates.of`."""
+        """place: model and provider. Use `RouteHealths.of`."""
         self._place = place
         self._settings = settings
         self._clock = clock
@@ -81,9 +81,9 @@ class RouteState:
     def begin_anew(self) -> None:
         """Forget what was learned."""
         settings = self._settings
-        self._circuit = Circuit(self._place[1], settings, self._jitter)
+        self._circuit = CircuitBreaker(self._place[1], settings, self._jitter)
         self._budget = RetryBudget(settings.retry_share, settings.retry_reserve, self._clock())
-        self._seen = Observations()
+        self._seen = RecentCalls()
         self._last_code: str | None = None
         self._last_failed_at_ms: int | None = None
 
@@ -175,17 +175,17 @@ class RouteState:
         """
         return isinstance(after, UpstreamLimited) or self._budget.spend(self._clock())
 
-    def health(self) -> RouteHealth:
+    def health(self) -> HealthReport:
         """How the route is doing now."""
         now_s = self._clock()
         circuit, seen = self._circuit, self._seen
         has_failed = self._last_code is not None
         if seen.at_s is None and not has_failed:
-            return RouteHealth()
+            return HealthReport()
         state: Health = "ok"
         if not circuit.is_well(now_s):
             state = "probing" if circuit.is_half_open(now_s) else "failing"
-        return RouteHealth(
+        return HealthReport(
             state=state,
             p50_ms=_ms(seen.percentile_s(0.5)),
             p95_ms=_ms(seen.percentile_s(0.95)),
@@ -208,7 +208,7 @@ class RouteState:
         metrics.route_works(model, provider, works=False)
 
 
-class RouteStates:
+class RouteHealths:
     """The states of all routes that were ever looked at: as many as the catalogue has."""
 
     def __init__(
@@ -223,14 +223,14 @@ class RouteStates:
         self._clock = clock
         self._jitter = jitter
         self._now_ms = now_ms
-        self._states: dict[tuple[str, str], RouteState] = {}
+        self._states: dict[tuple[str, str], RouteHealth] = {}
 
-    def of(self, candidate: Candidate) -> RouteState:
+    def of(self, candidate: Candidate) -> RouteHealth:
         """The state of a candidate's route."""
         place = (candidate.model.id, candidate.route.provider)
         found = self._states.get(place)
         if found is None:
-            found = RouteState(place, self._settings, self._clock, self._jitter, self._now_ms)
+            found = RouteHealth(place, self._settings, self._clock, self._jitter, self._now_ms)
             self._states[place] = found
         return found
 

@@ -26,7 +26,7 @@ from embedgate.core.models import Route
 from embedgate.core.ports import ChatReply, Tokenizers
 from embedgate.core.types import Batch, ChatRequest, ProviderReply, RerankReply, RerankRequest
 from embedgate.engine.ledger.tokens import bounds, count_aside, ranking_bound
-from embedgate.engine.upstream.limits import AccountMeter, Ticket
+from embedgate.engine.upstream.limits import CredentialLimits, Ticket
 from embedgate.observe import events, metrics
 
 COOL_DOWN_S = 60.0
@@ -58,11 +58,11 @@ class Driver(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Account:
+class Credential:
     """One credential: what calls with it, and what it may still do. `out_until_s`: since it was refused, by model."""
 
     driver: Driver
-    meter: AccountMeter
+    meter: CredentialLimits
     out_until_s: dict[str, float] = field(default_factory=dict)
 
     def is_in(self, model: str, now: float) -> bool:
@@ -70,11 +70,11 @@ class Account:
         return self.out_until_s.get(model, now) <= now
 
 
-class Accounts:
+class Credentials:
     """Implements the ports Provider, ChatProvider and Reranker over at least one account."""
 
     def __init__(
-        self, accounts: Sequence[Account], tokenizers: Tokenizers, clock: Callable[[], float] = time.monotonic
+        self, accounts: Sequence[Credential], tokenizers: Tokenizers, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """tokenizers: to weigh calls that do not fit by a bound. clock: that of the deadlines and of the meters."""
         self._accounts = tuple(accounts)
@@ -108,7 +108,7 @@ class Accounts:
             return request.text_bytes + request.n_choices * (request.max_output_tokens or 0)
 
         reply, ticket = await self._through(route, tokens, deadline_s, ask)
-        return _Metered(reply, ticket)
+        return _MeteredChat(reply, ticket)
 
     async def rerank(self, request: RerankRequest, route: Route, deadline_s: float) -> RerankReply:
         """Score documents, at an account that has room. Raises as `Reranker.rerank`, UpstreamBusy if none has."""
@@ -139,7 +139,7 @@ class Accounts:
         """
         model = route.upstream_model
         weight = tokens() if any(account.meter.counts_tokens(model) for account in self._accounts) else 0
-        faults: dict[Account, UpstreamError] = {}
+        faults: dict[Credential, UpstreamError] = {}
         while (account := self._choose(model, weight, faults)) is not None:
             if weight and count is not None and account.meter.wait_s(model, weight):
                 weight, count = min(weight, await count()), None
@@ -154,10 +154,10 @@ class Accounts:
                 self._leave_out(account, model)
         raise min(faults.values(), key=_again_in_s)
 
-    def _choose(self, model: str, tokens: int, tried: "dict[Account, UpstreamError]") -> Account | None:
+    def _choose(self, model: str, tokens: int, tried: "dict[Credential, UpstreamError]") -> Credential | None:
         """The account that can go first; of several that can go now, the one with the least in flight, in turn.
 
-        Accounts that are out are asked only if all are: then nothing better is known.
+        Credentials that are out are asked only if all are: then nothing better is known.
         """
         if len(self._accounts) == 1:
             return None if tried else self._accounts[0]
@@ -171,7 +171,7 @@ class Accounts:
         left = left[turn:] + left[:turn]
         return min(left, key=lambda account: (account.meter.wait_s(model, tokens), account.meter.in_flight))
 
-    def _leave_out(self, account: Account, model: str) -> None:
+    def _leave_out(self, account: Credential, model: str) -> None:
         if len(self._accounts) == 1:
             return
         now, name = self._clock(), account.meter.name
@@ -181,7 +181,7 @@ class Accounts:
         account.out_until_s[model] = now + COOL_DOWN_S
 
 
-async def _asked(account: Account, ticket: Ticket, ask: Callable[[Driver, Observe], Awaitable[_Reply]]) -> _Reply:
+async def _asked(account: Credential, ticket: Ticket, ask: Callable[[Driver, Observe], Awaitable[_Reply]]) -> _Reply:
     """The answer of an account. If it fails, the ticket is ended, and the account rests as long as it asks for."""
     try:
         return await ask(account.driver, ticket.learn)
@@ -209,7 +209,7 @@ def _again_in_s(fault: UpstreamError) -> tuple[bool, float]:
     return not fault.may_retry, fault.retry_after_s or 0.0
 
 
-class _Metered:
+class _MeteredChat:
     """A chat answer that ends its ticket when it is closed. Implements the port ChatReply."""
 
     def __init__(self, reply: ChatReply, ticket: Ticket) -> None:

@@ -25,7 +25,7 @@ _RESET_PRECISION_S = 1.0
 """Resets are told in whole seconds, by some."""
 
 
-class Minute:
+class ConfiguredLimit:
     """A limit that was set: at most `limit` in any 60 s, as seen from the provider's side.
 
     A call counts from its start until a minute after its end, for the provider counted it at some moment in between;
@@ -101,7 +101,7 @@ class _Slot:
     used: int = 0
 
 
-class Learnt:
+class ReportedLimit:
     """A limit that the provider tells of with its answers. Before the first one, everything fits.
 
     Between its words we count ourselves. Answers overtake each other, so within a window a word can only lower what we

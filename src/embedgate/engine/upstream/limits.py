@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from embedgate.core.errors import NOT_SENT, UpstreamLimited
 from embedgate.core.hints import RateHints
-from embedgate.engine.upstream.gauges import Learnt, Minute
+from embedgate.engine.upstream.gauges import ConfiguredLimit, ReportedLimit
 from embedgate.observe import events, metrics
 
 MAX_BLOCK_S = 3_600.0
@@ -23,11 +23,11 @@ MAX_BLOCK_S = 3_600.0
 LIKELY_TOKENS = 0.25
 """Calls are let in by a bound of one token per byte where they fit by it; most texts have four bytes per token."""
 
-Gauge = Minute | Learnt
+Gauge = ConfiguredLimit | ReportedLimit
 
 
 @dataclass(frozen=True, slots=True)
-class LineLimits:
+class QueueLimits:
     """How long a call may wait for room at an account, and how many may do so at once."""
 
     max_wait_s: float
@@ -67,13 +67,13 @@ class _Waiting:
     answer: "asyncio.Future[Ticket | UpstreamLimited]"
 
 
-class AccountMeter:
+class CredentialLimits:
     """One account: what is in flight, what it has used, who waits for room. For one event loop."""
 
     def __init__(
         self,
         name: str,
-        line: LineLimits,
+        line: QueueLimits,
         *,
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
@@ -84,8 +84,8 @@ class AccountMeter:
         self.clock = clock
         self.in_flight = 0
         self._limits = line
-        self._requests = Minute(requests_per_minute, 1.0) if requests_per_minute else None
-        self._tokens = Minute(tokens_per_minute, LIKELY_TOKENS) if tokens_per_minute else None
+        self._requests = ConfiguredLimit(requests_per_minute, 1.0) if requests_per_minute else None
+        self._tokens = ConfiguredLimit(tokens_per_minute, LIKELY_TOKENS) if tokens_per_minute else None
         self._models: dict[str, _Model] = {}
         self._line: dict[_Waiting, None] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -164,7 +164,7 @@ class AccountMeter:
     def _model(self, name: str) -> _Model:
         known = self._models.get(name)
         if known is None:
-            requests, tokens = self._requests or Learnt(1.0), self._tokens or Learnt(LIKELY_TOKENS)
+            requests, tokens = self._requests or ReportedLimit(1.0), self._tokens or ReportedLimit(LIKELY_TOKENS)
             known = self._models[name] = _Model(name, requests, tokens)
         return known
 
@@ -232,8 +232,8 @@ class Ticket:
 
     __slots__ = ("_began_s", "_counts_requests", "_counts_tokens", "_is_over", "_meter", "_model", "_tokens")
 
-    def __init__(self, meter: AccountMeter, model: _Model, tokens: int, began_s: float) -> None:
-        """Use `AccountMeter.enter`."""
+    def __init__(self, meter: CredentialLimits, model: _Model, tokens: int, began_s: float) -> None:
+        """Use `CredentialLimits.enter`."""
         self._meter = meter
         self._model = model
         self._tokens = tokens

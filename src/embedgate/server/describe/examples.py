@@ -9,7 +9,7 @@ from embedgate.core.models import Model
 from embedgate.core.money import cost_picodollars
 from embedgate.core.rerank import RerankResult
 from embedgate.core.types import EmbedResult, LedgerEntry, Timing, Usage
-from embedgate.engine.routing.route_health import RouteHealth
+from embedgate.engine.routing.route_health import HealthReport
 from embedgate.server.describe.errors import REQUEST_ID
 from embedgate.server.describe.schemas import EXAMPLE_DOCUMENTS
 from embedgate.server.generation import generation_of
@@ -55,7 +55,7 @@ def ranking_example() -> RerankResult:
 
 def listed_example(model: Model) -> object:
     """The model as the list of models has it, where no route was called yet."""
-    routes = tuple(OfferedRoute(route, "unknown", RouteHealth()) for route in model.routes)
+    routes = tuple(OfferedRoute(route, "unknown", HealthReport()) for route in model.routes)
     return orjson.loads(msgspec.json.encode(listed_model(OfferedModel(model, routes))))
 
 

@@ -107,7 +107,7 @@ class Incoming:
             await self._request.__aexit__(None, None, None)
 
 
-class Pool:
+class ConnectionPool:
     """Kept connections to one address. Follows no redirects: the key must not go along."""
 
     def __init__(self, endpoint: Endpoint, settings: TransportSettings) -> None:

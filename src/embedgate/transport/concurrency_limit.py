@@ -6,7 +6,7 @@ import time
 from embedgate.core.errors import NOT_SENT, UpstreamTimeout
 
 
-class Places:
+class ConcurrencyLimit:
     """At most `max_parallel` calls are in flight; those beyond wait in the order of asking, until their deadline."""
 
     def __init__(self, max_parallel: int) -> None:

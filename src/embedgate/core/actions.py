@@ -1,0 +1,61 @@
+"""Actions: the kinds of requests, and everything that differs between them outside their own rooms in the engine."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+ActionName = Literal["embedding", "chat", "rerank"]
+PolicyAction = Literal["embedding", "completion", "rerank"]
+Modality = Literal["embedding", "text", "score"]
+
+
+class Action(Struct, frozen=True, kw_only=True):
+    """One kind of request.
+
+    `name` is the word of the catalogue and of `/v1/models`, `policy_name` that of policies, the ledger and the audit
+    trail, `api_name` that of `/v1/generation`. `modality` is what its models put out, `makes` says the same to people.
+    `purpose` and `verb` are for messages: "a model for ...", "... the model". `has_default_model` says whether a model
+    can be suggested to those who name none that fits.
+    """
+
+    name: ActionName
+    policy_name: PolicyAction
+    api_name: str
+    modality: Modality
+    makes: str
+    purpose: str
+    verb: str
+    has_default_model: bool = False
+
+
+EMBEDDING = Action(
+    name="embedding",
+    policy_name="embedding",
+    api_name="embeddings",
+    modality="embedding",
+    makes="vectors",
+    purpose="embeddings",
+    verb="embedding with",
+    has_default_model=True,
+)
+CHAT = Action(
+    name="chat",
+    policy_name="completion",
+    api_name="chat.completions",
+    modality="text",
+    makes="chat; no vectors",
+    purpose="chat",
+    verb="chat with",
+)
+RERANK = Action(
+    name="rerank",
+    policy_name="rerank",
+    api_name="rerank",
+    modality="score",
+    makes="an order of documents; no vectors",
+    purpose="reranking",
+    verb="ranking with",
+)
+ACTIONS: Mapping[ActionName, Action] = {action.name: action for action in (EMBEDDING, CHAT, RERANK)}
+BY_POLICY_NAME: Mapping[str, Action] = {action.policy_name: action for action in ACTIONS.values()}
