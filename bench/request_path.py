@@ -1,4 +1,4 @@
-"""The way of one embeddings request through the program: files of ours that it crosses, Python and C calls that it makes.
+"""The way of one embeddings request: how many files of ours it crosses, and how many Python and C calls it makes.
 
 A gateway of this process serves real sockets; the upstream is a process of its own. A thread sends new texts one after
 the other, so each is a cache miss and one provider call. `sys.setprofile` counts on the event loop's thread, once all

@@ -56,7 +56,7 @@ class RateLimits:
     async def enter(self, subjects: Sequence[Subject], tokens: int, deadline_s: float) -> "CountedRequest":
         """Count a request and give it a place in flight, for all of its subjects at once; wait for a place if need be.
 
-        tokens: a good estimate, 0 or more; put it right with `CountedRequest.correct`. deadline_s: on this object's clock.
+        tokens: a good estimate, 0 or more; `CountedRequest.correct` puts it right. deadline_s: on this object's clock.
         Guarantees that who is refused or cancelled is counted nowhere. Who waits is counted when let in, not before.
         Raises RateLimited if the minute is used up, now or once a place is free; it carries the time after which the
         same request would be let in if nobody else asked, or none if it is too big for any minute. Raises Overloaded
@@ -204,7 +204,7 @@ class CountedRequest:
     __slots__ = ("_free", "_is_in_flight", "_slots", "_tokens")
 
     def __init__(self, slots: Sequence[Slot], tokens: int, free: Callable[[Sequence[SlidingWindow]], None]) -> None:
-        """slots: where it is counted. free: told of the meters that were full before it left. Use `RateLimits.enter`."""
+        """slots: where it is counted. free: told of the windows that were full before. Use `RateLimits.enter`."""
         self._slots = slots
         self._tokens = tokens
         self._free = free
