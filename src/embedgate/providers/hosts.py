@@ -1,26 +1,33 @@
 """The table of vendors. Those that speak the OpenAI format are a row each in `hosts.toml`, and need no module.
 
-A vendor with an API of its own is a module beside this one, named as the provider is: `HOST` is its row, and
-`provider(host)` its translation. Being there is its registration. What a model costs and how large it is stands in the
+A vendor with an API of its own is a module beside this one, named as the provider is, and needs no other registration:
+`HOST` is its row, and `provider(host)` its translation. Such a module may also be in another installed package, which
+names it in an entry point of the group `embedgate.providers`. What a model costs and how large it is stands in the
 catalogue.
 """
 
+import functools
 import importlib
+import importlib.metadata
 import importlib.resources
 import pkgutil
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import ModuleType
 from typing import Literal, Protocol, cast
 
 import msgspec
 
 import embedgate.providers
+from embedgate.core.errors import ConfigError
 from embedgate.core.models import BatchLimits, ParamValue, Route, Truncate
 from embedgate.transport import Chat, HttpProvider, HttpReranker
 
 GENERIC = "generic"
 """The row for a provider that is in the settings only."""
+ENTRY_POINTS = "embedgate.providers"
+"""The group of entry points in which other packages name their vendor modules."""
 
 
 class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,6 +58,8 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     precision: str = "f32"
     limits: BatchLimits = BatchLimits()
     module: str = "openai"
+    package: str = "embedgate.providers"
+    """Where `module` is; empty for one that is in no package."""
 
     def address(self, key: str | None) -> str | None:
         """Its base URL for that key; None if only its owner knows it."""
@@ -107,15 +116,26 @@ class _Ranking(Protocol):
 
 
 def load() -> Mapping[str, Host]:
-    """The table by provider name, `generic` included. Reads the file at each call."""
+    """The table by provider name, `generic` included. Reads the file at each call.
+
+    Raises ConfigError if vendor modules of other packages cannot be used.
+    """
     text = importlib.resources.files(__package__).joinpath("hosts.toml").read_text(encoding="utf-8")
     rows = msgspec.convert(tomllib.loads(text), dict[str, Host])
-    return {**rows, **dict(_native()), GENERIC: rows[GENERIC]}
+    own: dict[str, Host] = {**rows, **dict(_native()), GENERIC: rows[GENERIC]}
+    installed = _installed()
+    taken = own.keys() | {found.name for found in pkgutil.iter_modules(embedgate.providers.__path__)}
+    twice = [point for point, _ in installed if point.name in taken]
+    if twice:
+        raise ConfigError(
+            [f"{_of(each)}: a provider of that name is built in; rename the entry point" for each in twice]
+        )
+    return own | {point.name: row for point, row in installed}
 
 
 def vendor(host: Host) -> HttpProvider:
     """The translation that a host needs. Raises DependencyMissing if it stands on an extra that is not installed."""
-    provider = cast(_Vendor, importlib.import_module(f"{__package__}.{host.module}")).provider(host)
+    provider = cast(_Vendor, _import(host.package, host.module)).provider(host)
     provider = replace(provider, chat=host.chat)
     if host.rerank is None:
         return provider
@@ -129,3 +149,39 @@ def _native() -> Iterator[tuple[str, Host]]:
         row = getattr(importlib.import_module(f"{__package__}.{found.name}"), "HOST", None)
         if isinstance(row, Host):
             yield found.name, msgspec.structs.replace(row, module=found.name)
+
+
+@functools.cache
+def _installed() -> tuple[tuple[importlib.metadata.EntryPoint, Host], ...]:
+    """The vendor modules of other packages. Looked for once: a package that comes later needs a new start."""
+    found: dict[str, tuple[importlib.metadata.EntryPoint, Host]] = {}
+    mistakes = []
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        if point.name in found:
+            mistakes.append(f"{_of(point)}: {_of(found[point.name][0])} has the same name; uninstall one of them")
+            continue
+        package, _, module = point.module.rpartition(".")
+        try:
+            vendor_module = _import(package, module)
+        except Exception as error:  # noqa: BLE001 - the module of a stranger may raise anything
+            mistakes.append(f"{_of(point)} cannot be imported: {type(error).__name__}: {error}. Mend or uninstall it")
+            continue
+        row = getattr(vendor_module, "HOST", None)
+        if isinstance(row, Host) and callable(getattr(vendor_module, "provider", None)):
+            found[point.name] = point, msgspec.structs.replace(row, module=module, package=package)
+        else:
+            mistakes.append(
+                f"{_of(point)}: {point.module} needs HOST, a Host, and provider(host). Mend or uninstall it"
+            )
+    if mistakes:
+        raise ConfigError(mistakes)
+    return tuple(found.values())
+
+
+def _of(point: importlib.metadata.EntryPoint) -> str:
+    package = f"{point.dist.name} {point.dist.version}" if point.dist else "an installed package"
+    return f"the provider {point.name} of {package}"
+
+
+def _import(package: str, module: str) -> ModuleType:
+    return importlib.import_module(f"{package}.{module}" if package else module)
