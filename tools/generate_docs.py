@@ -25,7 +25,7 @@ from typer.main import get_command
 import embedgate
 from embedgate import config
 from embedgate.catalog import Catalog
-from embedgate.cli.main import EXIT_CODES, app
+from embedgate.cli.main import COMMANDS, EXIT_CODES, app, load
 from embedgate.core import errors
 from embedgate.core.errors import AccessError, GatewayError, InternalError, RequestError, UpstreamError
 from embedgate.core.models import DimRange, Model, Route
@@ -293,7 +293,11 @@ class Command:
 
 def commands() -> Iterator[Command]:
     """Every command that help shows, groups before what is in them."""
-    return _commands_below(_command(get_command(app)), PROGRAM, None)
+    program = _command(get_command(app))
+    if not isinstance(program, TyperGroup):
+        raise TypeError("the program has no commands")
+    program.commands = {name: load(name) if name in COMMANDS else command for name, command in program.commands.items()}
+    return _commands_below(program, PROGRAM, None)
 
 
 def _commands_below(command: TyperCommand | TyperGroup, name: str, parent: Context | None) -> Iterator[Command]:

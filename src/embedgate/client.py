@@ -166,7 +166,7 @@ class Client:
         return self._call_json("/api/chat/completions", {**fields, **parameters})
 
     def _embed_batch(self, batch: Sequence[Input], fields: Mapping[str, object]) -> Vectors:
-        answer = self._exchange("/v1/embeddings", {**fields, "input": batch}, "authorization")
+        answer = self._exchange("/v1/embeddings", _body({**fields, "input": batch}), "authorization")
         vectors = _read_vectors(answer, len(batch))
         dim = fields.get("dimensions")
         if dim is not None and vectors.shape[1] != dim:
@@ -175,7 +175,7 @@ class Client:
 
     def _call_json(self, path: str, fields: Mapping[str, object]) -> dict[str, Any]:
         given = {name: value for name, value in fields.items() if value is not None}
-        raw = self._exchange(path, given, "x-api-key")
+        raw = self._exchange(path, _body(given), "x-api-key")
         try:
             answer = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
@@ -184,29 +184,35 @@ class Client:
             raise UpstreamGarbled("the gateway's answer is not a JSON object")
         return answer
 
-    def _exchange(self, path: str, fields: Mapping[str, object], auth: _Auth) -> memoryview:
+    def administer(self, method: str, target: str, body: bytes | None = None) -> memoryview:
+        """One call of the administration API: the body of its answer. target: path and query, URL-encoded.
+
+        Only a GET is repeated after a failure that may pass: whether a change was made is not known then.
+        """
+        return self._exchange(target, body, "x-api-key", method=method, max_retries=None if method == "GET" else 0)
+
+    def _exchange(
+        self, path: str, body: bytes | None, auth: _Auth, *, method: str = "POST", max_retries: int | None = None
+    ) -> memoryview:
         """The body of a 2xx answer, after as many attempts as are allowed and there is time for."""
-        body = _body(fields)
+        allowed = self._max_retries if max_retries is None else max_retries
         deadline_s = time.monotonic() + self._timeout_s
         for attempt in itertools.count():
             try:
-                return _interruptible(lambda: self._attempt(path, body, auth, deadline_s))
+                return _interruptible(lambda: self._attempt(method, path, body, auth, deadline_s))
             except (GatewayRefused, UpstreamFailed) as error:
                 wait_s = _backoff_s(attempt) if error.retry_after_s is None else error.retry_after_s
                 has_time = time.monotonic() + wait_s < deadline_s
-                if not error.may_retry or attempt >= self._max_retries or not has_time:
+                if not error.may_retry or attempt >= allowed or not has_time:
                     raise
             time.sleep(wait_s)
         raise AssertionError("the attempts are counted without end")
 
-    def _attempt(self, path: str, body: bytes, auth: _Auth, deadline_s: float) -> memoryview:
+    def _attempt(self, method: str, path: str, body: bytes | None, auth: _Auth, deadline_s: float) -> memoryview:
         remaining_s = max(deadline_s - time.monotonic(), 0.001)
-        request = (
-            self._http.post(self._endpoint.url(path))
-            .timeout(timedelta(seconds=remaining_s))
-            .header("content-type", "application/json")
-            .body_bytes(body)
-        )
+        request = self._http.request(method, self._endpoint.url(path)).timeout(timedelta(seconds=remaining_s))
+        if body is not None:
+            request = request.header("content-type", "application/json").body_bytes(body)
         if self._endpoint.key is not None:
             prefix = "Bearer " if auth == "authorization" else ""
             request = request.header(auth, prefix + self._endpoint.key, is_sensitive=True)

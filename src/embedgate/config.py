@@ -24,6 +24,8 @@ SHORT_NAMES = {
     "EMBEDGATE_DATA_DIR": ("storage", "data_dir"),
 }
 CONFIG_VARIABLE = "EMBEDGATE_CONFIG"
+OF_COMMANDS = frozenset({CONFIG_VARIABLE, "EMBEDGATE_URL", "EMBEDGATE_API_KEY"})
+"""Read by commands, and no settings: the file itself, and the gateway elsewhere that a command is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def _merge_environment(tree: dict[str, Any], environment: Mapping[str, str]) -> 
     """Write EMBEDGATE_ variables into the tree. Returns the mistakes found."""
     mistakes = []
     for name in sorted(environment):
-        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE:
+        if not name.startswith(PREFIX) or name in OF_COMMANDS:
             continue
         path = SHORT_NAMES.get(name) or tuple(name.removeprefix(PREFIX).lower().split("__"))
         if len(path) < 2 or not all(path):

@@ -10,10 +10,10 @@ import argon2
 import pytest
 
 from embedgate.administration import Actor, Administration, Stores, open_stores
-from embedgate.administration.failed_logins import FailedLogins
 from embedgate.catalog import Catalog
 from embedgate.core.access import AuditEvent, Rules
 from embedgate.core.types import LedgerEntry
+from embedgate.govern.failed_logins import FailedLogins
 from embedgate.storage.appender import Appender
 from embedgate.storage.audit import SqlAudit
 from embedgate.storage.database import DATABASE_FILE, Database, open_database

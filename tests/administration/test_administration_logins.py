@@ -8,16 +8,16 @@ from typing import Protocol
 import pytest
 
 from embedgate.administration import Actor, Administration, Stores
-from embedgate.administration.failed_logins import (
+from embedgate.administration.logins import NOBODY
+from embedgate.catalog import Catalog
+from embedgate.core.access import AuditEvent, UserRecord
+from embedgate.core.errors import InvalidCredentials, InvalidInput, RateLimited
+from embedgate.govern.failed_logins import (
     MAX_FAILURES_OF_ADDRESS,
     MAX_FAILURES_OF_NAME,
     WINDOW_S,
     FailedLogins,
 )
-from embedgate.administration.logins import NOBODY
-from embedgate.catalog import Catalog
-from embedgate.core.access import AuditEvent, UserRecord
-from embedgate.core.errors import InvalidCredentials, InvalidInput, RateLimited
 
 PASSWORD = "correct horse battery"
 HERE, THERE = "192.0.2.7", "192.0.2.8"

@@ -148,7 +148,7 @@ def is_setting(path: list[str]) -> bool:
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_variables_exist(page: Path) -> None:
-    known = {*config.SHORT_NAMES, config.CONFIG_VARIABLE}
+    known = {*config.SHORT_NAMES, *config.OF_COMMANDS}
     for name in _VARIABLE.findall(text_of(page)):
         path = name.removeprefix(config.PREFIX).lower().split("__")
         assert name in known or (len(path) > 1 and is_setting(path)), name

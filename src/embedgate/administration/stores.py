@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from embedgate.administration.failed_logins import FailedLogins
 from embedgate.administration.transaction import JointDatabase
 from embedgate.core.clock import utc_ms
+from embedgate.govern.failed_logins import FailedLogins
 from embedgate.storage.audit import SqlAudit
 from embedgate.storage.database import Database
 from embedgate.storage.key_management import SqlKeys

@@ -1,31 +1,16 @@
 """The `embedgate` program: its commands, and the one place where an error becomes an exit code."""
 
+import importlib
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 import typer
+from typer._click import Command, Context
+from typer.core import TyperGroup
 
 from embedgate import __version__
-from embedgate.cli import (
-    audit,
-    budgets,
-    cache,
-    embed,
-    keys,
-    limits,
-    models,
-    options,
-    policies,
-    prices,
-    projects,
-    providers,
-    roles,
-    serve,
-    settings,
-    usage,
-    users,
-)
+from embedgate.cli import options
 from embedgate.core.errors import ConfigError, GatewayError
 
 OK = 0
@@ -47,7 +32,53 @@ EXIT_CODES: tuple[tuple[int, str], ...] = (
 
 _UPSTREAM_STATUSES = (502, 504)
 
+COMMANDS = {
+    "serve": "Start the gateway.",
+    "embed": "Embed texts from the command line, a file or a pipe.",
+    "models": "Look at the models.",
+    "users": "Make, change and delete users.",
+    "roles": "Make and delete roles.",
+    "projects": "Make, change and delete projects.",
+    "keys": "Make, rotate, stop and delete keys.",
+    "policies": "Check, save, switch and try policies.",
+    "limits": "Set and take away limits of requests and tokens.",
+    "budgets": "Set and take away budgets, and see what is spent of them.",
+    "prices": "Set and delete prices of your own.",
+    "providers": "Add and change providers and their keys.",
+    "usage": "Sum up what was used and what it cost.",
+    "audit": "Read, verify and shorten the audit trail.",
+    "cache": "Look at the vector cache, and clear it.",
+    "config": "Check and show the settings.",
+}
+"""Commands by name, each in a module of that name that is imported when it is needed: together they import the database
+and all providers, which takes longer than the help takes to print."""
+
+_MODULES = {"config": "settings"}
+
+
+def load(name: str) -> Command:
+    """The command of that name, or the group of commands, with all its options."""
+    module = importlib.import_module(f"embedgate.cli.{_MODULES.get(name, name)}")
+    program = typer.Typer(rich_markup_mode=None, add_completion=False)
+    program.callback()(lambda: None)  # with it a program of one command is a group, too
+    if hasattr(module, "app"):
+        program.add_typer(module.app, name=name)
+    else:
+        program.command(name)(getattr(module, name))
+    group = typer.main.get_group(program)
+    return group.commands[name]
+
+
+class _LazyGroup(TyperGroup):
+    """A group of commands that knows only their names and help until one of them is run."""
+
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name in COMMANDS else command, rest
+
+
 app = typer.Typer(
+    cls=_LazyGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # Plain help: rich would take longer to import than the help takes to print.
@@ -55,22 +86,8 @@ app = typer.Typer(
     # A line with \b keeps the paragraph after it from being filled.
     epilog="\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES),
 )
-app.command("serve")(serve.serve)
-app.command("embed")(embed.embed)
-app.add_typer(models.app, name="models")
-app.add_typer(users.app, name="users")
-app.add_typer(roles.app, name="roles")
-app.add_typer(projects.app, name="projects")
-app.add_typer(keys.app, name="keys")
-app.add_typer(policies.app, name="policies")
-app.add_typer(limits.app, name="limits")
-app.add_typer(budgets.app, name="budgets")
-app.add_typer(prices.app, name="prices")
-app.add_typer(providers.app, name="providers")
-app.add_typer(usage.app, name="usage")
-app.add_typer(audit.app, name="audit")
-app.add_typer(cache.app, name="cache")
-app.add_typer(settings.app, name="config")
+for _name, _help in COMMANDS.items():
+    app.command(_name, help=_help)(lambda: None)
 
 
 @app.callback()

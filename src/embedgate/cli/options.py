@@ -22,6 +22,20 @@ ConfigFile = Annotated[
         help="Settings file. If absent: EMBEDGATE_CONFIG, else ./embedgate.toml if it is there.",
     ),
 ]
+Url = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", envvar="EMBEDGATE_URL", help="Work on the running gateway at this address."),
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        metavar="KEY",
+        envvar="EMBEDGATE_API_KEY",
+        show_envvar=True,
+        help="An administrator's key for it. Better set in the environment, where no list of processes shows it.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
 Search = Annotated[str, typer.Option(metavar="TEXT", help="Only those with this text in a name, an id or the like.")]

@@ -2,18 +2,51 @@
 
 import sys
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 _PIPED_WIDTH = 10_000
 """Characters in a line of a table that goes into a file or another program: there no cell needs to be broken."""
 
 
-def print_json(value: Any) -> None:
-    """Print a value, records included, as indented JSON."""
-    import orjson  # loaded by few commands
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of texts under their columns. right: the columns that hold numbers. after: a line below."""
 
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    right: Collection[str] = ()
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of one thing, name by value; an empty value is left out."""
+
+    facts: Sequence[tuple[str, str]]
+
+
+Shown = str | Table | Facts
+"""A result for people: a line, a table, or the facts of one thing."""
+
+
+def print_shown(shown: Shown) -> None:
+    """Print a result for people."""
+    if isinstance(shown, Table):
+        print_table(shown.columns, shown.rows, right=shown.right)
+        if shown.after:
+            sys.stdout.write(f"\n{shown.after}\n")
+    elif isinstance(shown, Facts):
+        print_facts(shown.facts)
+    else:
+        sys.stdout.write(f"{shown}\n")
+
+
+def print_json(value: object) -> None:
+    """Print a value, records included, as indented JSON."""
+    import msgspec  # loaded by few commands
+
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> None:
@@ -22,10 +55,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     Cells are shown as they are: brackets in them are no markup.
     """
     from rich.console import Console  # rich takes as long to import as everything that `--help` needs
-    from rich.table import Table
+    from rich.table import Table as RichTable
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)
+    table = RichTable(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
@@ -54,6 +87,11 @@ def yes_no(value: bool) -> str:
 def count(n: int | None) -> str:
     """A number for a table, in groups of three digits; nothing for none."""
     return "" if n is None else f"{n:,}"
+
+
+def time_of(at: datetime | None, absent: str = "") -> str:
+    """A time as UTC to the second: `2026-11-20 08:15:00Z`; `absent` if there is none."""
+    return absent if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def utc(at_ms: int) -> str:

@@ -4,61 +4,43 @@ from typing import Annotated
 
 import typer
 
-from embedgate.cli import asking, options
-from embedgate.cli.output import count, print_json, print_table
+from embedgate.cli import asking
+from embedgate.cli.commands import Commands, Form, Session
+from embedgate.cli.output import Table, count
+from embedgate.core.errors import UnknownEntity
+from embedgate.govern import roles
 
-app = typer.Typer(no_args_is_help=True, help="Make and delete roles.")
+commands = Commands("Make and delete roles.")
+app = commands.app
 
-Role = Annotated[str, typer.Argument(metavar="ROLE", help="Name of the role.")]
-
-
-@app.command("create")
-def create_role(
-    context: typer.Context,
-    role: Role,
-    description: Annotated[str, typer.Option(metavar="TEXT", help="What the role is for.")] = "",
-    as_json: options.AsJson = False,
-    config_file: options.ConfigFile = None,
-) -> None:
-    """Make a role, which nobody has yet."""
-    with options.administration(context, config_file) as opened:
-        created = opened.roles.create(role, description)
-    if as_json:
-        print_json(created)
-    else:
-        typer.echo(f"the role {created.name} is there")
-
-
-@app.command("list")
-def list_roles(
-    context: typer.Context,
-    search: options.Search = "",
-    as_json: options.AsJson = False,
-    config_file: options.ConfigFile = None,
-) -> None:
-    """List roles by name, and how many users have each."""
-    with options.administration(context, config_file) as opened:
-        roles = options.every(opened.roles.list, search)
-    if as_json:
-        print_json(roles)
-        return
-    rows = [(role.name, count(role.users), role.description) for role in roles]
-    print_table(("role", "users", "description"), rows, right=("users",))
+commands.add(
+    "create",
+    roles.create_role,
+    lambda role: f"the role {role.name} is there",
+    Form(arguments=("name",)),
+)
+commands.add_list(
+    "list",
+    roles.list_roles,
+    lambda found: Table(
+        ("role", "users", "description"),
+        [(role.name, count(role.users), role.description) for role in found],
+        right=("users",),
+    ),
+)
 
 
-@app.command("delete")
+@commands.written("delete")
 def delete_role(
-    context: typer.Context,
-    role: Role,
+    session: Session,
+    role: Annotated[str, typer.Argument(metavar="ROLE", help="Name of the role.")],
     is_agreed: asking.Yes = False,
-    as_json: options.AsJson = False,
-    config_file: options.ConfigFile = None,
 ) -> None:
     """Delete a role, and take it from everybody who has it."""
+    listed = session.every(roles.list_roles, roles.RoleQuery(search=role))
+    found = next((known for known in listed.items if known.name == role), None)
+    if found is None:
+        raise UnknownEntity(f"There is no role {role!r}. List the roles, or create it first.", param="role")
     asking.confirm(f"Delete the role {role}, and take it from everybody?", is_agreed=is_agreed)
-    with options.administration(context, config_file) as opened:
-        deleted = opened.roles.delete(role)
-    if as_json:
-        print_json(deleted)
-    else:
-        typer.echo(f"the role {deleted.name} is deleted; {deleted.users} had it")
+    session.call(roles.delete_role, roles.WhichRole(role))
+    session.show(found, lambda: f"the role {found.name} is deleted; {found.users} had it")

@@ -52,6 +52,13 @@ class Database:
         with _reported(), self._writing_engine.begin() as connection:
             yield connection
 
+    @contextlib.contextmanager
+    def write_on_demand(self) -> Iterator[sa.Connection]:
+        """As `write`, but other writers are locked out from the first statement on, not before."""
+        with _reported(), self._writing_engine.connect() as connection:
+            yield connection
+            connection.commit()
+
     def connect_writer(self) -> sa.Connection:
         """A connection to keep, each of its transactions as in `write`. Raises SQLAlchemyError."""
         return self._writing_engine.connect()

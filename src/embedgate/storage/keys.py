@@ -108,11 +108,12 @@ class SqlKeyStore:
             lookup.add_done_callback(functools.partial(self._keep, digest, now_s + _CACHE_TTL_S))
         return await asyncio.shield(lookup)  # one caller that leaves must not end the look-up of the others
 
-    def forget(self, digest: bytes) -> None:
-        """Drop what is known of a digest: the next `find` reads the database."""
-        self._known.pop(digest, None)
-        self._unknown.pop(digest, None)
-        self._lookups.pop(digest, None)
+    def forget(self, is_meant: Callable[[KeyRecord], bool]) -> None:
+        """Drop what is known of some keys, and of every digest that was unknown: it may be of a key that is new."""
+        for digest in [digest for digest, cached in self._known.items() if cached.record and is_meant(cached.record)]:
+            del self._known[digest]
+        self._unknown.clear()
+        self._lookups.clear()
 
     def forget_all(self) -> None:
         """Drop what is known of every digest, after a change of users, projects or roles."""

@@ -1,6 +1,6 @@
 """Puts the gateway together: the only package that knows every concrete class."""
 
-from embedgate.wiring.administration import decide_as_stored, open_administration
+from embedgate.wiring.administration import decide_as_stored, open_administration, open_operations
 from embedgate.wiring.gateway import Gateway, open_embedder, open_gateway, open_vector_cache, verify_models
 from embedgate.wiring.offer import OfferedModel, OfferedRoute, RouteCondition
 from embedgate.wiring.verify import comparable, same_vectors
@@ -15,6 +15,7 @@ __all__ = [
     "open_administration",
     "open_embedder",
     "open_gateway",
+    "open_operations",
     "open_vector_cache",
     "same_vectors",
     "verify_models",

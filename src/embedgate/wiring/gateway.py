@@ -47,6 +47,7 @@ from embedgate.engine.routing.probe import Prober
 from embedgate.engine.routing.resolve import Resolver
 from embedgate.engine.routing.route_health import RouteHealths
 from embedgate.engine.upstream.credentials import Credentials
+from embedgate.govern import change as operations
 from embedgate.inference.counters import KnownTokenizers
 from embedgate.observe import events
 from embedgate.policy.decider import CedarDecider
@@ -54,6 +55,7 @@ from embedgate.providers import fake
 from embedgate.providers.local import LocalProvider
 from embedgate.storage.cache import open_cache
 from embedgate.storage.database import Database
+from embedgate.wiring.administration import open_resources
 from embedgate.wiring.credentials import open_credentials
 from embedgate.wiring.decide import FAKE, LOCAL, Decided, decide
 from embedgate.wiring.drift import DriftWatch
@@ -109,6 +111,8 @@ class Gateway:
             refuses_unpriced=settings.catalog.unpriced == "refuse",
         )
         self._stores = open_stores(storage.database, storage.data_dir, settings.keys.prefix, master_key(loaded))
+        self._resources = open_resources(loaded, lambda: self.catalog)
+        self._rules = rules
         self._following = Following(storage.rules, rules, self._apply)
 
     @property
@@ -146,6 +150,27 @@ class Gateway:
         """
         find_faults = fault_finder(self._loaded, self._decided.local_models)
         return Administration(self._stores, Actor(actor_id, request_id), lambda: self.catalog, find_faults)
+
+    def invocation(self, actor: operations.Actor, secret: str = "") -> operations.Invocation:
+        """What one operation of administration runs with; `follow` puts its changes in force.
+
+        secret: the key or the access token that came with the request.
+        """
+        return operations.Invocation(self._storage.database, self._resources, actor, secret=secret)
+
+    async def follow(self, touched: operations.Touched) -> None:
+        """Return once committed changes are in force here, and nothing else was read anew. Raises InternalError.
+
+        A provider that cannot be opened (say, the master key is gone) is logged and keeps nothing else from being in
+        force: the change is stored, and what it was about did not fail.
+        """
+        if touched.any_key:
+            self._storage.keys.forget(touched.concerns)
+        if touched.rules:
+            try:
+                await self._following.catch_up()
+            except ConfigError as error:
+                events.RULES_NOT_READ.emit(reason=str(error))
 
     def usable_models(self) -> list[Model]:
         """Embedding models with a route that is switched on, and only those routes."""
@@ -222,9 +247,13 @@ class Gateway:
 
     async def _apply(self, rules: Rules) -> None:
         """Put rules in force. Raises ConfigError if the providers cannot be; the other rules are then in force."""
-        self._admission.follow(CedarDecider(rules.policies))
-        self.limits.replace(rules.limits)
-        self.budgets.replace(rules.budgets)
+        old_rules, self._rules = self._rules, rules
+        if rules.policies != old_rules.policies:
+            self._admission.follow(CedarDecider(rules.policies))
+        if rules.limits != old_rules.limits:
+            self.limits.replace(rules.limits)
+        if rules.budgets != old_rules.budgets:
+            self.budgets.replace(rules.budgets)
         stored = await asyncio.to_thread(self._storage.stored, rules, utc_ms())
         if stored == self._stored:
             return

@@ -4,11 +4,12 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from embedgate.core.access import UserRecord
 from embedgate.core.errors import InvalidCredentials, InvalidInput, Overloaded, RateLimited
+from embedgate.govern.users import User
 from embedgate.server.admin.keys import Key, KeyWithSecret, OwnKeyQuery, Rotation, key_of, with_secret
 from embedgate.server.admin.route import Asked, Route
 from embedgate.server.admin.usage import Entry, OwnEntryQuery, OwnUsageQuery, UsageSum, entry_of, sums_of
-from embedgate.server.admin.users import User, user_of
 from embedgate.server.admin.wire import Listed, Moment, listed, moment
 from embedgate.storage.sessions import ACCESS_PREFIX, SessionTokens
 
@@ -41,6 +42,22 @@ class PasswordChange(Struct, forbid_unknown_fields=True):
 
     password: str
     new_password: Annotated[str, Meta(description="12 to 1,024 characters.")]
+
+
+def user_of(record: UserRecord) -> User:
+    """A user as it is answered."""
+    return User(
+        id=record.id,
+        name=record.name,
+        is_admin=record.is_admin,
+        is_disabled=record.is_disabled,
+        is_agent=record.is_agent,
+        email=record.email,
+        tenant=record.tenant,
+        roles=record.roles,
+        has_password=record.has_password,
+        created_at=moment(record.created_at_ms),
+    )
 
 
 def _session(tokens: SessionTokens) -> Session:

@@ -1,7 +1,7 @@
 """What a route of the administration API is: its path, what it takes and gives, who may use it. Serves nothing."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
@@ -11,6 +11,7 @@ from msgspec import Meta
 from embedgate.administration import Administration, Me
 from embedgate.core.access import Period, SubjectKind
 from embedgate.core.errors import GatewayError
+from embedgate.govern.operation import Declaration
 from embedgate.wiring import Gateway
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -62,13 +63,6 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """An answer for a program that reads tables: CSV, in pieces that are made while they are taken."""
-
-    pieces: Iterator[bytes]
-
-
-@dataclass(frozen=True, slots=True)
 class Route:
     """One route. `serve` blocks, unless it is an `async def`, which runs on the event loop.
 
@@ -95,11 +89,43 @@ class Route:
     gives_file: bool = False
     is_change: bool = False
     raises: tuple[type[GatewayError], ...] = ()
+    operation: Declaration | None = None
 
     @property
     def parameters(self) -> tuple[str, ...]:
         """The names in the path."""
         return tuple(_PARAMETER.findall(self.path))
+
+
+def routes_of(operations: Iterable[Declaration]) -> tuple[Route, ...]:
+    """The routes of declared operations."""
+    return tuple(
+        Route(
+            operation.method,
+            operation.path,
+            operation.facts.id,
+            operation.summary,
+            _never,
+            operation.gives,
+            operation.description,
+            who=operation.facts.who,
+            query=operation.query,
+            body=operation.body,
+            example=operation.facts.example,
+            max_body_bytes=operation.facts.max_body_bytes,
+            status=operation.facts.status,
+            is_list=operation.gives_list,
+            gives_file=operation.gives_file,
+            is_change=operation.is_change,
+            raises=operation.facts.raises,
+            operation=operation,
+        )
+        for operation in operations
+    )
+
+
+def _never(_: Asked) -> None:
+    raise AssertionError("an operation is run as such")
 
 
 class Table:

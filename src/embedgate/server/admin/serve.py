@@ -12,8 +12,10 @@ from typing import Any
 import msgspec
 
 from embedgate.core.errors import ConfigError, Conflict, MalformedRequest, MethodNotAllowed, NotPermitted
+from embedgate.govern.change import Actor
+from embedgate.govern.operation import Declaration, File, Given
 from embedgate.server.admin.follow import follow
-from embedgate.server.admin.route import PATH_TYPES, Asked, File, Route, Table
+from embedgate.server.admin.route import PATH_TYPES, Asked, Route, Table
 from embedgate.server.answer import JSON, PIECE_BYTES, Answer, Headers
 from embedgate.server.dialects import openai, ziri
 from embedgate.server.query import query_fields, read_query
@@ -53,6 +55,9 @@ class AdminApi:
     async def _serve(self, route: Route, parameters: Mapping[str, str], request: Request) -> Answer:
         secret = openai.secret(request.headers) or ""
         user_id = STRANGER if route.who == "anyone" else await self._identify(route, secret)
+        if route.operation is not None:
+            actor = Actor(user_id, request.id, self._address_of(request))
+            return await self._run(route.operation, parameters, request, actor, secret)
         asked = Asked(
             gateway=self._gateway,
             administration=self._gateway.administration(user_id, request.id),
@@ -73,6 +78,19 @@ class AdminApi:
         if route.is_change:
             await follow(self._gateway)
         return _answer(route, result, request.id)
+
+    async def _run(
+        self, operation: Declaration, parameters: Mapping[str, str], request: Request, actor: Actor, secret: str
+    ) -> Answer:
+        body = await request.body.read(operation.facts.max_body_bytes) if operation.body is not None else b""
+        invocation = self._gateway.invocation(actor, secret)
+        given = Given(parameters, request.query, body)
+        try:
+            result = await asyncio.to_thread(operation.answer, invocation, given)
+        except ConfigError as error:  # of the gateway's own set-up, such as a master key that is gone
+            raise Conflict(f"{error}.") from error
+        await self._gateway.follow(invocation.touched)
+        return _answer_of(operation, result, request.id)
 
     async def _identify(self, route: Route, secret: str) -> str:
         """The id of the user whose key or login this is. Raises an AccessError, also if the route is not for it."""
@@ -118,6 +136,16 @@ def _answer(route: Route, result: Any, request_id: str) -> Answer:
     if route.gives is None:
         return Answer(204, others, b"")
     return Answer(route.status, headers, msgspec.json.encode(result))
+
+
+def _answer_of(operation: Declaration, result: object, request_id: str) -> Answer:
+    headers = headers_of(request_id)
+    others = [header for header in headers if header != JSON]
+    if isinstance(result, File):
+        return Answer(200, [_CSV, *others], b"", stream=_pieces(result.pieces))
+    if operation.gives is None:
+        return Answer(204, others, b"")
+    return Answer(operation.facts.status, headers, msgspec.json.encode(result))
 
 
 def headers_of(request_id: str) -> Headers:

@@ -1,5 +1,6 @@
 """Every route of the administration API."""
 
+from embedgate.govern import projects, roles, users
 from embedgate.server.admin import (
     audit,
     budgets,
@@ -10,19 +11,13 @@ from embedgate.server.admin import (
     models,
     policies,
     prices,
-    projects,
     providers,
-    roles,
     usage,
-    users,
 )
-from embedgate.server.admin.route import Table
+from embedgate.server.admin.route import Table, routes_of
 
 _SUBJECTS = (
     logins,
-    users,
-    roles,
-    projects,
     keys,
     policies,
     limits,
@@ -35,4 +30,11 @@ _SUBJECTS = (
     cache,
 )
 
-TABLE = Table(route for subject in _SUBJECTS for route in subject.ROUTES)
+_DECLARED = (users, roles, projects)
+
+TABLE = Table(
+    [
+        *(route for subject in _SUBJECTS for route in subject.ROUTES),
+        *(route for subject in _DECLARED for route in routes_of(subject.OPERATIONS)),
+    ]
+)

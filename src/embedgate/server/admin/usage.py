@@ -9,7 +9,8 @@ from embedgate.administration import UsageFilter, UsageReport
 from embedgate.core.errors import UnknownEntity
 from embedgate.core.money import usd_text
 from embedgate.core.types import LedgerEntry
-from embedgate.server.admin.route import Asked, File, Route
+from embedgate.govern.operation import File
+from embedgate.server.admin.route import Asked, Route
 from embedgate.server.admin.wire import (
     Listed,
     ListQuery,
