@@ -1,0 +1,61 @@
+"""Operations of administration, run in tests straight on a database."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import argon2
+import msgspec
+from msgspec import Struct
+
+from embedgate.catalog import Catalog
+from embedgate.core.clock import utc_ms
+from embedgate.govern.change import COMMAND_LINE, Actor, Invocation
+from embedgate.govern.lists import MAX_PAGE_ITEMS, Listed, ListQuery
+from embedgate.govern.operation import Operation
+from embedgate.govern.passwords import PasswordHashes
+from embedgate.govern.resources import Resources
+from embedgate.storage.database import Database
+from embedgate.storage.sealing import Sealer
+
+P = TypeVar("P", bound=Struct)
+Q = TypeVar("Q", bound=ListQuery)
+R = TypeVar("R")
+
+CHEAP_HASHES = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+
+def resources_for(data_dir: Path, now_ms: Callable[[], int] = utc_ms) -> Resources:
+    """What operations need, over a data folder: passwords are cheap to hash, the catalogue is the built-in one."""
+    return Resources("eg", Sealer(data_dir), Catalog.builtin, now_ms, PasswordHashes(CHEAP_HASHES))
+
+
+@dataclass(frozen=True)
+class Governing:
+    """Runs operations as one actor. `with_actor` gives another's."""
+
+    database: Database
+    resources: Resources
+    actor: Actor = field(default=COMMAND_LINE)
+
+    def with_actor(self, actor: Actor) -> "Governing":
+        """The same for somebody else."""
+        return Governing(self.database, self.resources, actor)
+
+    def invocation(self) -> Invocation:
+        """What one operation runs with."""
+        return Invocation(self.database, self.resources, self.actor)
+
+    def __call__(self, operation: Operation[P, R], parameters: P) -> R:
+        """The result of an operation."""
+        return operation.run(self.invocation(), parameters)
+
+    def every(self, operation: Operation[Q, Listed[R]], query: Q) -> list[R]:
+        """A whole list."""
+        items: list[R] = []
+        while True:
+            page = self(operation, msgspec.structs.replace(query, offset=len(items), limit=MAX_PAGE_ITEMS))
+            items += page.items
+            if not page.items or len(items) >= page.total:
+                return items
