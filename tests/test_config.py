@@ -6,7 +6,7 @@ import pytest
 
 from embedgate import config
 from embedgate.core.errors import ConfigError
-from embedgate.settings import fields
+from embedgate.settings_reference import fields
 
 
 def _write(folder: Path, text: str) -> Path:

@@ -35,7 +35,8 @@ from embedgate.providers.hosts import GENERIC, Host
 from embedgate.server.answer import Answer
 from embedgate.server.describe.errors import REQUEST_ID, error_samples
 from embedgate.server.dialects import openai, ziri
-from embedgate.settings import LocalSettings, Settings, fields
+from embedgate.settings import LocalSettings, Settings
+from embedgate.settings_reference import fields
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 PROGRAM = "embedgate"

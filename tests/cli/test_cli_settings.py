@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from embedgate.settings import fields
+from embedgate.settings_reference import fields
 from program import Program
 
 SECRET = "sk-not-for-display"

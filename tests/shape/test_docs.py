@@ -18,7 +18,8 @@ from embedgate.catalog import Catalog
 from embedgate.core import errors
 from embedgate.core.errors import GatewayError
 from embedgate.providers import hosts
-from embedgate.settings import Settings, fields
+from embedgate.settings import Settings
+from embedgate.settings_reference import fields
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])

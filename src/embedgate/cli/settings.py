@@ -77,7 +77,8 @@ def show(context: typer.Context, as_json: options.AsJson = False, config_file: o
 
 def _effective(loaded: "Loaded") -> Iterator[_Setting]:
     """Every setting in the order of the tree; those of tables keyed by name once per name."""
-    from embedgate.settings import Settings, fields
+    from embedgate.settings import Settings
+    from embedgate.settings_reference import fields
 
     defaults = Settings()
     for info in fields():
