@@ -30,6 +30,7 @@ from embedgate.core.errors import (
 from embedgate.core.ports import Embedder
 from embedgate.core.vectors import Vectors
 from upstream import Answer, Twist, Upstream, error, running_upstream
+from waiting import PATIENCE_S, wait_until
 
 KEY = "eg_0123456789ab4def8123456789abcdef"
 DIM = 8
@@ -276,16 +277,15 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(hung: Upstream) -> No
     started_s = time.monotonic()
     with Client(KEY, url(hung), timeout_s=0.2) as client, pytest.raises(UpstreamTimeout, match=r"within 0\.2 s"):
         client.embed(["a"])
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 20
 
 
 def test_an_interrupt_ends_the_wait_for_an_answer(hung: Upstream) -> None:
     program = f"import embedgate; embedgate.Client(base_url={url(hung)!r}).embed(['a'])"
     with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) as process:
-        while not hung.requests and process.poll() is None:
-            time.sleep(0.01)
+        wait_until("it waits for the answer", lambda: bool(hung.requests) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=PATIENCE_S)
     assert b"KeyboardInterrupt" in errors
 
 

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import pytest
 
 from embedgate.cli.serve import curl_line
 from program import FAKE_ONLY, Program
+from waiting import PATIENCE_S, wait_until
 
 _SHOW_ARGUMENTS = 'curl() { printf "%s\\0" "$@"; }\n'
 """A shell function in place of curl: the tests need its arguments, and no curl."""
@@ -65,7 +65,7 @@ def test_the_line_to_paste_embeds_with_the_embedded_model(data_dir: Path) -> Non
         with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as answer:
             assert len(json.load(answer)["data"][0]["embedding"]) == 384
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     assert re.fullmatch(r"embedgate is ready at http://127\.0\.0\.1:\d+", lines[0])
     text = "\n".join(lines) + errors
@@ -80,7 +80,7 @@ def test_a_second_start_names_no_new_keys_and_an_interrupt_ends_it_well(folder: 
         with started(data_dir) as process:
             lines = greeting(process)
             process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 0
+            assert process.wait(PATIENCE_S) == 0
         assert ("First start" in "\n".join(lines)) is is_first
         assert '"model": "fake/deterministic"' in lines[-1]
     (data_dir / "user.key").unlink()
@@ -100,7 +100,7 @@ def test_other_machines_are_served_without_tls_only_where_that_was_said(
     with started(data_dir, "--host", "0.0.0.0", "--insecure") as process:
         assert re.fullmatch(r"embedgate is ready at http://127\.0\.0\.1:\d+", greeting(process)[0])
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE_S)
     assert "warning: listening on 0.0.0.0 without TLS" in errors
 
 
@@ -115,10 +115,9 @@ def test_a_taken_port_ends_with_3_before_anything_is_opened(program: Program, fo
 
 def test_an_interrupt_during_the_start_ends_with_130(data_dir: Path) -> None:
     with started(data_dir) as process:
-        while not (data_dir / "embedgate.db").exists() and process.poll() is None:
-            time.sleep(0.01)
+        wait_until("it opens", lambda: (data_dir / "embedgate.db").exists() or process.poll() is not None)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode in (0, 130), errors  # 0 where the start was faster than the signal
     assert "Traceback" not in errors
 

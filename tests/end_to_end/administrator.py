@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from crowd import wait_until
 from embedgate.core.access import AuditEvent, KeyRecord, LimitRule, Subject
 from embedgate.core.types import LedgerEntry
 from embedgate.storage.audit import AuditFilter, SqlAudit
@@ -19,6 +18,7 @@ from embedgate.storage.projects import SqlProjects
 from embedgate.storage.reports import LedgerFilter, SqlReports
 from embedgate.storage.users import SqlUsers
 from running import RunningGateway
+from waiting import wait_until
 from wire import call
 
 

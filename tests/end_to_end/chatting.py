@@ -10,12 +10,13 @@ from typing import Any
 
 from administrator import Administrator
 from chat_upstream import ChatUpstream
-from crowd import LOCAL_OFF, wait_until
+from crowd import LOCAL_OFF
 from embedgate.catalog import Catalog
 from embedgate.core.access import KeyRecord
 from embedgate.core.models import Price
 from embedgate.core.types import LedgerEntry
 from running import RunningGateway, gateway
+from waiting import wait_until
 from wire import raw_socket
 
 MODEL = "openai/gpt-4o-mini"

@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
@@ -12,11 +11,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from embedgate.inference.cl100k import load_cl100k
 from running import RunningGateway
+from waiting import PATIENCE_S
 from wire import Reply, call
 
 Dialect = Literal["openai", "ziri"]
 MODEL = "openai/text-embedding-3-small"
-PATIENCE_S = 30.0
 LOCAL_OFF = """
     [providers.local]
     enabled = false
@@ -101,14 +100,6 @@ def _reply(answer: bytes) -> Reply | None:
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return Reply(int(first.split(" ")[1]), headers, body)
-
-
-def wait_until(what: str, is_so: Callable[[], bool]) -> None:
-    """Return once it is so; fail when it does not come about."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < deadline_s, f"it did not come about that {what}"
-        time.sleep(0.02)
 
 
 def metric(running: RunningGateway, name: str, **labels: str) -> float:

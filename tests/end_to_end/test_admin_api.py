@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import pytest
 
 from embedgate.providers import fake
 from running import RunningGateway, gateway
+from waiting import PATIENCE_S
 from wire import Reply, call
 
 MODEL = fake.models()[0].id
@@ -71,17 +73,19 @@ def test_a_user_gets_a_key_a_policy_a_budget_and_is_stopped(running: RunningGate
 def test_no_request_passes_after_the_answer_to_a_revocation(running: RunningGateway) -> None:
     key_id, secret = new_key(running, "bob")
     revoked_at_s = float("inf")
+    begun = threading.Barrier(4)
 
     def hammer(_: int) -> list[tuple[float, int]]:
-        """When each request began, and its status."""
-        seen: list[tuple[float, int]] = []
-        while time.monotonic() < revoked_at_s + 0.2 and len(seen) < 5_000:
+        """When each request began, and its status: some before the revocation, and twenty after it."""
+        seen = [(time.monotonic(), embed(running, secret).status)]
+        begun.wait(PATIENCE_S)
+        while sum(began_s > revoked_at_s for began_s, _ in seen) < 20 and len(seen) < 5_000:
             seen.append((time.monotonic(), embed(running, secret).status))
         return seen
 
     with ThreadPoolExecutor(3) as callers:
         asked = callers.map(hammer, range(3))
-        time.sleep(0.2)
+        begun.wait(PATIENCE_S)
         assert ask(running, "POST", f"/api/keys/{key_id}/revoke").status == 200
         revoked_at_s = time.monotonic()
         seen = [each for caller in asked for each in caller]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from administrator import Administrator
-from crowd import LOCAL_OFF, MODEL, Caller, all_at_once, ask, in_both_dialects, metric, wait_until, weight
+from crowd import LOCAL_OFF, MODEL, Caller, all_at_once, ask, in_both_dialects, metric, weight
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded, load
 from embedgate.core.access import BudgetRule, KeyRecord, Subject, caller_of
@@ -20,6 +20,7 @@ from embedgate.core.types import EmbedRequest
 from embedgate.wiring.gateway import open_gateway
 from running import RunningGateway, gateway
 from upstream import Answer, Upstream, error
+from waiting import wait_until
 from wire import Reply
 
 N_CALLERS = 200

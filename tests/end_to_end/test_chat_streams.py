@@ -24,12 +24,14 @@ from chatting import (
     listening,
     resident_bytes,
 )
-from crowd import metric, wait_until
+from crowd import metric
 from embedgate.core.access import KeyRecord
 from running import RunningGateway
+from waiting import wait_until
 from wire import raw_socket
 
 MB = 1_000_000
+SOON_S = 10  # at once, where the machine is not busy
 EVENT = b'{"choices":[{"index":0,"delta":{"content":"%s"}}]}' % (b"x" * 16_000)
 FIRST = b'{"choices":[{"index":0,"delta":{"content":"first"}}]}'
 ZIRI = {"provider": "openai", "model": "gpt-4o-mini", "messages": MESSAGES, "stream": True}
@@ -80,7 +82,7 @@ def test_who_leaves_while_the_model_thinks_closes_the_call_and_pays_for_what_cam
         left_at_s = time.monotonic()
         listener.leave()
     wait_until("the provider's connection is closed", lambda: bool(host.left_at_s))
-    assert host.left_at_s[0] - left_at_s < 1
+    assert host.left_at_s[0] - left_at_s < SOON_S
     entry = entry_of(admin, account[0])
     assert (entry.outcome, entry.tokens_estimated, entry.output_tokens) == ("cancelled", True, 2)  # 5 bytes
     assert entry.cost_picodollars > 0
@@ -246,7 +248,7 @@ def test_a_shutdown_lets_a_stream_end_and_cuts_one_that_does_not(tmp_path: Path,
                 listener.read_until(b"assistant")
                 running.process.terminate()
                 if not is_cut:
-                    time.sleep(0.2)
+                    wait_until("it drains", lambda: "draining" in running.log.read_text())
                     pause.set()
                 body = listener.read_to_the_end()
             assert running.process.wait(20) == 0

@@ -93,7 +93,7 @@ def test_a_slow_body_is_cut_off(served: RunningGateway) -> None:
         connection.sendall(head.encode() + b'{"model"')
         started_s = time.monotonic()
         assert read_status(connection) == 408
-        assert 1 < time.monotonic() - started_s < 10
+        assert 1 < time.monotonic() - started_s < 25
     still_serves(served)
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from crowd import metric
 from running import RunningGateway, gateway
 from upstream import Answer, Upstream
+from waiting import PATIENCE_S, wait_until
 from wire import Reply, call
 
 MODEL = "local/all-minilm-l6-v2"
@@ -33,16 +35,23 @@ def embed(running: RunningGateway, inputs: list[str], into: list[Reply], model: 
 
 def test_health_answers_at_once_while_a_large_request_runs(tmp_path: Path) -> None:
     with gateway(tmp_path) as running:
+
+        def wait_ms() -> float:
+            """How long an answer takes, of 60 the one in the middle."""
+            waits_ms: list[float] = []
+            while len(waits_ms) < 60:
+                started_s = time.monotonic()
+                assert call(running.url, "/healthz").json == {"status": "ok"}
+                waits_ms.append((time.monotonic() - started_s) * 1000)
+                time.sleep(0.01)
+            return statistics.median(waits_ms)
+
+        idle_ms = wait_ms()
         # About as long as 2,048 texts may be within the tokens of one request: half a minute of work.
         thread = embed(running, [f"{i} " + "word " * 135 for i in range(2048)], [])
-        waits_ms: list[float] = []
-        while len(waits_ms) < 60:
-            started_s = time.monotonic()
-            assert call(running.url, "/healthz").json == {"status": "ok"}
-            waits_ms.append((time.monotonic() - started_s) * 1000)
-            time.sleep(0.03)
+        wait_until("it runs", lambda: metric(running, "embedgate_requests_running") == 1)
+        assert wait_ms() < max(50, 10 * idle_ms)  # on a machine that is busy, everything takes longer
         assert thread.is_alive()
-        assert statistics.median(waits_ms) < 50
         running.process.kill()  # nobody waits for the answer
         thread.join(30)
 
@@ -51,8 +60,7 @@ def test_sigterm_answers_what_is_in_flight_and_exits_with_zero(tmp_path: Path) -
     with gateway(tmp_path) as running:
         replies: list[Reply] = []
         thread = embed(running, [f"{i} " + "word " * 200 for i in range(100)], replies)
-        time.sleep(0.5)
-        assert thread.is_alive()
+        wait_until("it runs", lambda: metric(running, "embedgate_requests_running") == 1)
         assert running.terminate() == 0
         thread.join(30)
         assert [reply.status for reply in replies] == [200]
@@ -64,20 +72,17 @@ def test_sigterm_answers_what_is_in_flight_and_exits_with_zero(tmp_path: Path) -
 @pytest.mark.parametrize("signals", [1, 2])
 def test_a_stuck_provider_does_not_hold_up_the_end(tmp_path: Path, openai_host: Upstream, signals: int) -> None:
     openai_host.reset()
-    openai_host.usually(Answer(delay_s=40))
-    drain_timeout_s = 2 if signals == 1 else 30
+    openai_host.usually(Answer(gate=threading.Event()))
+    drain_timeout_s = 1 if signals == 1 else 300
     config = f'[providers.openai]\nbase_url = "{openai_host.base_url}"\n[server]\ndrain_timeout_s = {drain_timeout_s}\n'
     with gateway(tmp_path, config, {"OPENAI_API_KEY": "sk-x"}) as running:
         replies: list[Reply] = []
         thread = embed(running, ["hello"], replies, model="openai/text-embedding-3-small")
-        while not openai_host.requests:
-            time.sleep(0.01)
-        started_s = time.monotonic()
+        wait_until("the provider is asked", lambda: bool(openai_host.requests))
         if signals == 2:
             running.process.send_signal(signal.SIGTERM)
-            time.sleep(0.5)
-        assert running.terminate() == 0
-        assert time.monotonic() - started_s < 10
+            wait_until("it drains", lambda: "draining" in running.log.read_text())
+        assert running.terminate(PATIENCE_S) == 0
         thread.join(30)
     openai_host.reset()
     if signals == 1:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from administrator import Administrator
-from crowd import LOCAL_OFF, metric, wait_until
+from crowd import LOCAL_OFF, metric
 from embedgate.core.access import BudgetRule, KeyRecord, Subject
 from embedgate.engine.rerank.weigh import PAIR_TOKENS
 from running import RunningGateway, gateway
 from upstream import Answer, Upstream, error
+from waiting import wait_until
 from wire import Reply, call
 
 KEYS = {"COHERE_API_KEY": "co-key-1", "VOYAGE_API_KEY": "pa-key-2", "JINA_API_KEY": "jina-key-3"}

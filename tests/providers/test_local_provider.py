@@ -104,7 +104,7 @@ async def test_deadline_ends_a_request_between_two_runs(provider: LocalProvider)
         await provider.embed(_batch(*["a middling text " * 20] * 2000), MINILM_ROUTE, _deadline(0.2))
     with pytest.raises(UpstreamTimeout):
         await provider.embed(_batch("too late"), MINILM_ROUTE, _deadline(-1.0))
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 20  # the whole of it would take longer
 
 
 async def test_cancelled_request_asks_for_no_further_runs(provider: LocalProvider) -> None:
@@ -113,7 +113,7 @@ async def test_cancelled_request_asks_for_no_further_runs(provider: LocalProvide
     large.cancel()
     with pytest.raises(asyncio.CancelledError):
         await large
-    async with asyncio.timeout(5):  # the whole of it would take longer
+    async with asyncio.timeout(20):  # the whole of it would take longer
         await provider.aclose()
 
 

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from embedgate.storage.cache import DiskTier, MemoryTier, TieredCache, open_cach
 from embedgate.storage.cache.memory import ENTRY_OVERHEAD_BYTES
 from embedgate.storage.cache.record import Entry
 from embedgate.storage.cache.writer import Items, WriteBehind
+from waiting import wait_until
 
 DISK_BYTES = 16_000_000
 TTL_S = 100.0
@@ -45,10 +45,7 @@ def opened(
 
 
 def wait_until_written(cache: TieredCache) -> None:
-    deadline_s = time.monotonic() + 10
-    while cache.stats().pending_bytes:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.002)
+    wait_until("it is written", lambda: cache.stats().pending_bytes == 0)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from derived_vectors import is_right, items, key_of
 from embedgate.storage.cache import DiskTier, MemoryTier, TieredCache
+from waiting import wait_until
 
 DISK_BYTES = 16_000_000
 ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parents[1])}
@@ -158,13 +158,10 @@ def n_found(cache: TieredCache, first: int, last: int) -> int:
 
 def test_processes_find_what_the_other_one_has_written(cache: TieredCache, other: OtherProcess) -> None:
     assert other.ask("put", 0, 300) == "done"
-    deadline_s = time.monotonic() + 5  # a generation that the other process has begun is opened in the background
-    while n_found(cache, 0, 300) < 300:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.002)
+    # A generation that the other process has begun is opened in the background.
+    wait_until("all are found", lambda: n_found(cache, 0, 300) == 300)
     cache.put_many(items(range(300, 600)))
-    while cache.stats().pending_bytes:
-        time.sleep(0.002)
+    wait_until("it is written", lambda: cache.stats().pending_bytes == 0)
     assert other.ask("get", 0, 600) == "600"
 
 
@@ -186,8 +183,7 @@ def test_two_processes_that_write_at_once_keep_everything(cache: TieredCache, ot
         cache.put_many(items(range(first, first + 100)))
         if first % 500 == 0:
             assert other.ask("put", 10_000 + first, 10_500 + first) == "done"
-    while cache.stats().pending_bytes:
-        time.sleep(0.002)
+    wait_until("it is written", lambda: cache.stats().pending_bytes == 0)
     assert n_found(cache, 0, 2_000) == 2_000
     assert other.ask("get", 10_000, 12_000) == "2000"
     assert other.ask("get", 0, 2_000) == "2000"

@@ -24,6 +24,7 @@ from embedgate.storage.group_commit import GroupWriter, Pending
 from embedgate.storage.ledger import SqlLedger
 from embedgate.storage.paging import every
 from embedgate.storage.reports import SqlReports
+from waiting import PATIENCE_S
 
 ENTRY = LedgerEntry(
     request_id="r",
@@ -279,7 +280,7 @@ async def test_closing_in_an_outage_ends_and_logs_what_was_spent(
         await ledger.record(ENTRY)
     started_s = time.monotonic()
     ledger.close()
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 20
     assert events(caplog) == ["ledger_stuck", "ledger_lost"]
     fields = caplog.records[1].__dict__["fields"]
     assert (fields["user_id"], fields["tokens"], fields["cost_picodollars"]) == ("user_a", "7", "140000")
@@ -329,11 +330,11 @@ async def test_a_decision_without_an_entry_is_on_disk_within_a_moment(
     ledger = SqlLedger(database)
     for i in range(3):
         ledger.note(noted(i))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while len(trail(database)) < 3:
             await asyncio.sleep(0.01)
     ledger.note(noted(3))  # the wait begins anew for the next one
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while len(trail(database)) < 4:
             await asyncio.sleep(0.01)
     assert trail(database) == [noted(i) for i in range(4)]

@@ -23,6 +23,7 @@ from embedgate.wiring import Gateway, open_gateway
 from embedgate.wiring.drift import DriftWatch
 from embedgate.wiring.gateway import OPERATOR
 from upstream import Upstream, error, running_upstream
+from waiting import PATIENCE_S
 
 DIM = 64
 ROUTE = """
@@ -201,7 +202,7 @@ async def test_the_first_check_is_made_in_the_background_and_ends_with_the_gatew
     opened = await open_gateway(Loaded(often, None, Secrets({})), is_server=True)
     try:
         assert sum(len(host.requests) for host in hosts.values()) == 0  # the start did not wait for it
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while not opened.drift.is_drifted("acme/trio", "left"):
                 await asyncio.sleep(0.01)
     finally:

@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from embedgate.core.types import EmbedRequest, EmbedResult
 from embedgate.wiring import Gateway, open_gateway
 from embedgate.wiring.gateway import OPERATOR
 from upstream import Answer, Seen, Upstream, error, running_upstream
+from waiting import until
 
 MODEL = "openai/text-embedding-3-small"
 KEYS = {"FIRST": "sk-first", "SECOND": "sk-second"}
@@ -82,12 +83,6 @@ async def gateway(folder: Path, upstream: Upstream, settings: str) -> AsyncItera
 async def embed(gateway: Gateway, text: str) -> EmbedResult:
     request = EmbedRequest(MODEL, (text,), cache="no-store")
     return await gateway.pipeline.embed_as(f"req_{text}", OPERATOR, request)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_limits_that_are_set_are_kept_with_every_key(tmp_path: Path, upstream: Upstream) -> None:

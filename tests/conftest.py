@@ -1,0 +1,15 @@
+"""The hooks of the whole suite, in a module that the type checker sees: to it, there is one `conftest` only."""
+
+from suite_hooks import (
+    pytest_asyncio_loop_factories,
+    pytest_configure,
+    pytest_make_collect_report,
+    pytest_runtest_makereport,
+)
+
+__all__ = [
+    "pytest_asyncio_loop_factories",
+    "pytest_configure",
+    "pytest_make_collect_report",
+    "pytest_runtest_makereport",
+]

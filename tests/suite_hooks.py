@@ -1,0 +1,55 @@
+"""What holds for every test: which loop it runs on, that its children can be interrupted, and that CI skips nothing.
+
+Hooks of pytest, which `conftest.py` takes over.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+
+import pytest
+
+from virtual_time import VirtualLoop
+
+_ENGINE = Path(__file__).parent / "engine"
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]] | None:
+    """Run the tests of the engine on virtual time: none waits, and none depends on how busy the machine is."""
+    return {"virtual": VirtualLoop} if _ENGINE in item.path.parents else None
+
+
+def pytest_configure() -> None:
+    """Take interrupts where they are ignored, as in a process that a shell has started in the background.
+
+    Children inherit that a signal is ignored, but not that one is handled: theirs end them, as at a terminal.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _fail_if_left_out(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """With CI=true, a missing component is a failure; elsewhere the test says what is missing, and is skipped."""
+    if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"left out, though CI=true: {report.longreprtext}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail tests that skip in continuous integration."""
+    report = yield
+    _fail_if_left_out(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Fail files that skip in continuous integration."""
+    report = yield
+    _fail_if_left_out(report)
+    return report
