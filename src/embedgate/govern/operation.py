@@ -18,7 +18,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import NODEFAULT, Struct
@@ -26,6 +25,7 @@ from msgspec import NODEFAULT, Struct
 from embedgate.core.errors import GatewayError, MalformedRequest
 from embedgate.govern.change import Change, Invocation, Reading
 from embedgate.govern.lists import Listed
+from embedgate.govern.query import query_fields, read_query
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Who = Literal["admin", "user", "anyone"]
@@ -210,28 +210,6 @@ def runs(
         return Operation((name, method, path, facts), function, function, is_change=is_change)
 
     return declare
-
-
-def query_fields(raw: bytes) -> dict[str, str]:
-    """The fields of a query by name. Raises MalformedRequest if it is not URL-encoded UTF-8, or names one twice."""
-    try:
-        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")
-    except (UnicodeDecodeError, ValueError) as error:
-        raise MalformedRequest("The query is not URL-encoded UTF-8.", param="query") from error
-    given: dict[str, str] = {}
-    for name, value in pairs:
-        if name in given:
-            raise MalformedRequest(f"The query has {name[:100]!r} more than once.", param=name[:100])
-        given[name] = value
-    return given
-
-
-def read_query(raw: bytes, kind: type[AnyStruct]) -> AnyStruct:
-    """A query as a struct of that type. Raises MalformedRequest if it does not fit."""
-    try:
-        return msgspec.convert(query_fields(raw), kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise MalformedRequest(f"The query does not fit: {error}.", param="query") from error
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:

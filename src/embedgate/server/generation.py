@@ -13,9 +13,9 @@ from msgspec import Meta, Struct
 from embedgate.core.errors import MissingFields
 from embedgate.core.money import usd_text
 from embedgate.core.types import Dialect, LedgerEntry
+from embedgate.govern.query import read_query
 from embedgate.server.answer import Answer
 from embedgate.server.dialects import openai
-from embedgate.server.query import read_query
 from embedgate.server.respond import Request
 from embedgate.wiring import Gateway
 

@@ -15,13 +15,13 @@ from embedgate.core.models import Action, BatchLimits, DimRange, Model, Price, R
 from embedgate.core.money import usd_text
 from embedgate.core.quantise import BITS_PER_NUMBER, PACKED
 from embedgate.core.types import InputType
+from embedgate.govern.query import read_query
 from embedgate.server.address import CallerAddress
 from embedgate.server.admin.models import Sizes
 from embedgate.server.admin.wire import moment_or_none
 from embedgate.server.answer import Answer
 from embedgate.server.dialects import openai
 from embedgate.server.fields import ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, EncodingFormat
-from embedgate.server.query import read_query
 from embedgate.server.respond import Request
 from embedgate.wiring import Gateway, OfferedModel, OfferedRoute, RouteCondition
 

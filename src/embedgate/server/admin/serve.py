@@ -14,11 +14,11 @@ import msgspec
 from embedgate.core.errors import ConfigError, Conflict, MalformedRequest, MethodNotAllowed, NotPermitted
 from embedgate.govern.change import Actor
 from embedgate.govern.operation import Declaration, File, Given
+from embedgate.govern.query import query_fields, read_query
 from embedgate.server.admin.follow import follow
 from embedgate.server.admin.route import PATH_TYPES, Asked, Route, Table
 from embedgate.server.answer import JSON, PIECE_BYTES, Answer, Headers
 from embedgate.server.dialects import openai, ziri
-from embedgate.server.query import query_fields, read_query
 from embedgate.server.respond import Request, Serve
 from embedgate.storage.sessions import ACCESS_PREFIX
 from embedgate.wiring import Gateway

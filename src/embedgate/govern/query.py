@@ -1,4 +1,4 @@
-"""Reads the query of a URL. What its fields mean is the route's matter."""
+"""The query of a URL, read into a struct."""
 
 from collections import Counter
 from typing import TypeVar
