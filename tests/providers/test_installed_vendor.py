@@ -1,5 +1,6 @@
 """A vendor module of another package: found by its entry point, used like ours; a broken one stops the start."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from made_up_vendor import CATALOG, MODULE
+from made_up_vendor import CATALOG, MODULE, NAME
 from running import clean_environment
 from upstream import Answer, running_upstream
 
@@ -43,7 +44,7 @@ def run(tmp_path: Path, site: Path) -> Callable[..., subprocess.CompletedProcess
     """Runs `embedgate` in a process of its own that finds the installed packages."""
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = clean_environment(PYTHONPATH=str(site), ACME_TEST_KEY="k-1")
+        environment = clean_environment(PYTHONPATH=str(site), ACME_TEST_KEY="k-1", WORDMILL_API_KEY="k-2")
         return subprocess.run(
             [sys.executable, "-m", "embedgate", *arguments],
             capture_output=True,
@@ -59,8 +60,8 @@ def run(tmp_path: Path, site: Path) -> Callable[..., subprocess.CompletedProcess
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def settings_in(folder: Path, port: int) -> None:
-    (folder / "models.toml").write_text(CATALOG)
+def settings_in(folder: Path, port: int, name: str = NAME) -> None:
+    (folder / "models.toml").write_text(CATALOG.replace(NAME, name))
     (folder / "embedgate.toml").write_text(
         f"""
         [storage]
@@ -69,7 +70,7 @@ def settings_in(folder: Path, port: int) -> None:
         file = "models.toml"
         [providers.local]
         enabled = false
-        [providers.acme_made_up]
+        [providers.{name}]
         base_url = "http://127.0.0.1:{port}/api"
         """
     )
@@ -86,6 +87,24 @@ def test_an_installed_vendor_serves_its_model(install: Install, run: Run, tmp_pa
         (seen,) = upstream.requests
     np.testing.assert_allclose(np.load(tmp_path / "vectors.npy"), [[0.6, 0.8], [0.0, 1.0]], atol=1e-6)
     assert (seen.path, seen.headers["x-acme-key"], seen.json) == ("/api/vectors", "k-1", {"words": ["one", "two"]})
+
+
+def test_the_vendor_of_the_page_that_says_how_serves_its_model(install: Install, run: Run, tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "contribute" / "add-a-provider.md"
+    (module,) = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    install("wordmill = embedgate_wordmill", embedgate_wordmill=module)
+    with running_upstream() as upstream:
+        settings_in(tmp_path, upstream.port, "wordmill")
+        upstream.script(Answer(200, b'{"vectors": [[3.0, 4.0]], "billed_tokens": 3}'))
+        ended = run("embed", "--model", "acme/words", "--output", "vectors.npy", "one")
+        assert ended.returncode == 0, ended.stderr
+        (seen,) = upstream.requests
+    np.testing.assert_allclose(np.load(tmp_path / "vectors.npy"), [[0.6, 0.8]], atol=1e-6)
+    assert (seen.path, seen.headers["x-api-key"], seen.json) == (
+        "/api/vectors",
+        "k-2",
+        {"model": "w", "texts": ["one"]},
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import generate_docs
+import msgspec
 import pytest
 
 from embedgate import config
@@ -18,11 +19,13 @@ from embedgate.catalog import Catalog
 from embedgate.core import errors
 from embedgate.core.errors import GatewayError
 from embedgate.providers import hosts
+from embedgate.providers.hosts import Host
 from embedgate.settings import Settings
 from embedgate.settings_reference import fields
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+OUTSIDE_DOCS = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CONVENTIONS.md", "examples/README.md"]
+PAGES = sorted([*(ROOT / name for name in OUTSIDE_DOCS), *(ROOT / "docs").rglob("*.md")])
 HAND_WRITTEN = [page for page in PAGES if page.parent != generate_docs.FOLDER]
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -216,5 +219,9 @@ def test_settings_and_catalogues_in_the_text_are_valid(page: Path, tmp_path: Pat
             file = tmp_path / "models.toml"
             file.write_text(code, encoding="utf-8")
             Catalog.load(file)
+        elif "project" in content:
+            assert content["project"]["entry-points"].keys() == {hosts.ENTRY_POINTS}
+        elif page.name == "add-a-provider.md":
+            msgspec.convert(content, dict[str, Host])
         else:
             Settings.model_validate(content)
