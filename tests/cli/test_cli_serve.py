@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,8 +28,19 @@ def data_dir(folder: Path) -> Path:
 
 
 @contextmanager
-def started(data_dir: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "embedgate", "serve", "--port", "0", "--data-dir", str(data_dir), *arguments]
+def started(data_dir: Path, *arguments: str, shell: Sequence[str] = ()) -> Iterator["subprocess.Popen[str]"]:
+    command = [
+        *shell,
+        sys.executable,
+        "-m",
+        "embedgate",
+        "serve",
+        "--port",
+        "0",
+        "--data-dir",
+        str(data_dir),
+        *arguments,
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -86,6 +97,17 @@ def test_a_second_start_names_no_new_keys_and_an_interrupt_ends_it_well(folder: 
     (data_dir / "user.key").unlink()
     with started(data_dir) as process:
         assert "Bearer YOUR_KEY" in greeting(process)[-1]
+
+
+def test_interrupts_stay_ignored_where_a_shell_has_started_it_in_the_background(folder: Path, data_dir: Path) -> None:
+    (folder / "embedgate.toml").write_text(FAKE_ONLY, encoding="utf-8")
+    with started(data_dir, shell=["sh", "-c", 'trap "" INT; exec "$@"', "sh"]) as process:
+        url, headers, body = pasted(greeting(process)[-1])
+        process.send_signal(signal.SIGINT)
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_other_machines_are_served_without_tls_only_where_that_was_said(

@@ -81,12 +81,14 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        # A shell has background processes ignore interrupts, which are meant for what runs in front: so it stays.
+        wanted = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
+        for number in wanted:
             loop.add_signal_handler(number, self._stop)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in wanted:
                 loop.remove_signal_handler(number)
 
     def _stop(self) -> None:
@@ -127,6 +129,8 @@ async def serve(
     gateway: Gateway, listener: socket.socket, certificate: Certificate | None, on_ready: Callable[[str], None]
 ) -> None:
     """Serve until SIGTERM or SIGINT, answer what is in flight, close the gateway.
+
+    A signal that is ignored when the process starts stays ignored.
 
     certificate: of HTTPS; None for plain HTTP. on_ready: called once with the base URL when requests are taken.
     """
