@@ -8,6 +8,9 @@ UV     := $(TOOLS)/bin/uv --system-certs
 STAMP  := $(VENV)/.installed
 NODE_STAMP := tests/sdk/node/node_modules/.installed
 UV_VERSION := 0.13.8
+# Files stay together on a worker, with the gateway that they share, until a worker has nothing left to do.
+PARALLEL := -n auto --maxprocesses 8 --dist worksteal
+COVERED := --cov --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test test-oldest lint check fuzz audit fix docs bench lock clean
