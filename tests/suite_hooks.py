@@ -16,11 +16,9 @@ from virtual_time import VirtualLoop
 _ENGINE = Path(__file__).parent / "engine"
 
 
-def pytest_asyncio_loop_factories(
-    item: pytest.Item,
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]] | None:
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run the tests of the engine on virtual time: none waits, and none depends on how busy the machine is."""
-    return {"virtual": VirtualLoop} if _ENGINE in item.path.parents else None
+    return {"loop": VirtualLoop if _ENGINE in item.path.parents else asyncio.new_event_loop}
 
 
 def pytest_configure() -> None:
