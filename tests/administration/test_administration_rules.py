@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedgate.administration import Administration
-from embedgate.administration.dollars import MAX_USD, picodollars_of
 from embedgate.core.access import BudgetRule, LimitRule, PriceRule, Subject, SubjectKind
 from embedgate.core.errors import (
     Conflict,
@@ -18,6 +17,7 @@ from embedgate.core.errors import (
     UnknownProvider,
 )
 from embedgate.core.money import to_usd, usd_text
+from embedgate.govern.values import MAX_USD, picodollars_of
 
 NOW_MS = 1_795_262_400_000
 MODEL = "openai/text-embedding-3-small"

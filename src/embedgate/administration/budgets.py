@@ -2,12 +2,12 @@
 
 from decimal import Decimal
 
-from embedgate.administration.dollars import picodollars_of
 from embedgate.administration.stores import Stores
 from embedgate.administration.subjects import find_subject
 from embedgate.administration.trail import Trail
 from embedgate.core.access import BudgetRule, Period, SubjectKind
 from embedgate.core.money import usd_text
+from embedgate.govern.values import picodollars_of
 
 
 class Budgets:

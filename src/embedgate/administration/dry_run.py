@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from embedgate.administration.keys import find_key, state_of
-from embedgate.administration.models import find_model
 from embedgate.administration.stores import Stores
 from embedgate.catalog import Catalog
 from embedgate.core.access import EVERY, Decision, KeyRecord, PolicyAction, Question, Rules, Subject, caller_of
@@ -18,6 +17,7 @@ from embedgate.core.clock import ms_of
 from embedgate.core.errors import InvalidDimension, InvalidInput
 from embedgate.core.models import Action, Model, Route
 from embedgate.engine.rerank.weigh import DOCUMENTS_PER_SEARCH, rerank_cost_picodollars
+from embedgate.govern.models import find_model
 from embedgate.policy.decider import CedarDecider
 from embedgate.storage.fields import check_number
 from embedgate.storage.key_rows import KeyState

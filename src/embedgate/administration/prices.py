@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from decimal import Decimal
 
-from embedgate.administration.dollars import read_usd
-from embedgate.administration.models import find_route
 from embedgate.administration.stores import Stores
 from embedgate.administration.trail import Trail
 from embedgate.catalog import Catalog
 from embedgate.core.access import PriceRule
 from embedgate.core.errors import ConfigError, InvalidInput
 from embedgate.core.money import price_from_usd_per_million, usd_text
+from embedgate.govern.models import find_route
+from embedgate.govern.values import read_usd
 
 
 class Prices:

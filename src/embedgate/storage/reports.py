@@ -111,16 +111,8 @@ class SqlReports:
 
     def spent(self, subject: Subject, since_ms: int, without: Collection[str] = ()) -> int:
         """What one key, user or project has spent from a time on, in picodollars. without: requests not to count."""
-        query = sa.select(*_exact_sum(ledger.c.cost_picodollars)).where(
-            _SUBJECTS[subject.kind] == subject.id, ledger.c.at_ms >= since_ms
-        )
-        left_out = list(without)
         with self._database.read() as connection:
-            total = _joined(*connection.execute(query).one())
-            for start in range(0, len(left_out), _IDS_AT_ONCE):
-                ids = left_out[start : start + _IDS_AT_ONCE]
-                total -= _joined(*connection.execute(query.where(ledger.c.request_id.in_(ids))).one())
-        return total
+            return sum_spent(connection, subject, since_ms, without)
 
     def entries(self, filter_by: LedgerFilter = EVERY_ENTRY, query: PageQuery = FIRST_PAGE) -> Page[LedgerEntry]:
         """A page of the entries, newest first unless sorted otherwise. Raises InvalidInput for an unfit page."""
@@ -180,6 +172,19 @@ class LedgerSpending:
     def close(self) -> None:
         """Let the sum that is being made end, and stop the worker."""
         self._worker.shutdown(cancel_futures=True)
+
+
+def sum_spent(connection: sa.Connection, subject: Subject, since_ms: int, without: Collection[str] = ()) -> int:
+    """What one key, user or project has spent from a time on, in picodollars. without: requests not to count."""
+    query = sa.select(*_exact_sum(ledger.c.cost_picodollars)).where(
+        _SUBJECTS[subject.kind] == subject.id, ledger.c.at_ms >= since_ms
+    )
+    total = _joined(*connection.execute(query).one())
+    left_out = list(without)
+    for start in range(0, len(left_out), _IDS_AT_ONCE):
+        ids = left_out[start : start + _IDS_AT_ONCE]
+        total -= _joined(*connection.execute(query.where(ledger.c.request_id.in_(ids))).one())
+    return total
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from msgspec import Meta, Struct
 
 from embedgate.core.models import DimRange, Model
 from embedgate.core.models import Route as ModelRoute
-from embedgate.server.admin.prices import price_text, search_price_text
+from embedgate.govern.values import price_text, search_price_text
 from embedgate.server.admin.route import Asked, Route
 from embedgate.server.admin.wire import Listed, ListQuery, Usd, pick, sorts
 

@@ -6,12 +6,9 @@ from msgspec import Meta, Struct
 
 from embedgate.core.access import PriceRule
 from embedgate.core.errors import ModelNotAtProvider, UnknownEntity, UnknownModel, UnknownProvider
-from embedgate.core.money import usd_text
+from embedgate.govern.values import price_text
 from embedgate.server.admin.route import Asked, Route
 from embedgate.server.admin.wire import Listed, ListQuery, Moment, Usd, UsdGiven, milliseconds, moment, pick, sorts
-
-_TOKENS = 1_000_000
-_SEARCHES = 1_000
 
 
 class Price(Struct, frozen=True):
@@ -44,16 +41,6 @@ class PriceToDelete(Struct, forbid_unknown_fields=True):
     model: str
     provider: str
     since: Moment
-
-
-def price_text(picodollars_per_token: int) -> str:
-    """A price in dollars per million tokens."""
-    return usd_text(picodollars_per_token * _TOKENS)
-
-
-def search_price_text(picodollars_per_search: int | None) -> str | None:
-    """A price in dollars per thousand searches; None if there is none."""
-    return None if picodollars_per_search is None else usd_text(picodollars_per_search * _SEARCHES)
 
 
 def _price(rule: PriceRule) -> Price:
