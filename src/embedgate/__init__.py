@@ -1,4 +1,4 @@
-"""embedgate: one OpenAI-compatible door to every text-embedding model.
+"""embedgate: self-hosted, OpenAI-compatible gateway to every text-embedding model.
 
 The public names of the package. Each is imported when it is first used: `import embedgate` loads no numpy and no HTTP
 code.

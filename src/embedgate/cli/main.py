@@ -92,7 +92,7 @@ for _name, _help in COMMANDS.items():
 
 @app.callback()
 def _root(context: typer.Context, config_file: options.ConfigFile = None) -> None:
-    """One OpenAI-compatible door to every text-embedding model, with a model on this machine."""
+    """OpenAI-compatible gateway to every text-embedding model, with a model on this machine."""
     context.obj = config_file
 
 
