@@ -8,6 +8,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 import cedarpy
+from msgspec import structs
 
 from embedgate.core.access import Caller, Decision, PolicyRecord, Question
 
@@ -28,7 +29,7 @@ QUESTION = Question(
 
 def ask(*, caller: Mapping[str, Any] | None = None, **changes: Any) -> Question:
     """An unremarkable question on a Friday noon, but for what is given."""
-    return replace(QUESTION, caller=replace(CALLER, **(caller or {})), **changes)
+    return structs.replace(QUESTION, caller=replace(CALLER, **(caller or {})), **changes)
 
 
 def record(text: str, policy_id: str = "p", *, is_enabled: bool = True) -> PolicyRecord:

@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from embedgate.core.actions import ActionName
 from embedgate.core.errors import ConfigError
 from embedgate.core.models import (
-    Action,
     BatchLimits,
     Confidence,
     DimRange,
@@ -90,7 +90,7 @@ class Catalog:
 
     def find(self, name: str) -> Model | None:
         """The model of that id, or of that bare name if only one has it; upper and lower case matter last."""
-        found = self._matches(name)
+        found = self._ids.get(name) or self._names.get(name) or self._matches(name)
         return found[0] if len(found) == 1 else None
 
     def ambiguous(self, name: str) -> list[str]:
@@ -128,7 +128,7 @@ class Catalog:
                 return replacement
         return None
 
-    def close_matches(self, name: str, action: Action | None = None) -> list[str]:
+    def close_matches(self, name: str, action: ActionName | None = None) -> list[str]:
         """Up to three ids that look like `name`, the closest first. For messages: it is slow.
 
         action: of the models; None for all.
@@ -205,7 +205,7 @@ class _ModelRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     id: _ModelId
     max_input_tokens: _Positive
-    action: Action = "embedding"
+    action: ActionName = "embedding"
     space: str | None = None
     dims: _DimsRow | None = None
     matryoshka: bool = False

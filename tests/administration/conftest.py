@@ -8,6 +8,7 @@ from typing import Any
 
 import argon2
 import pytest
+from msgspec import structs
 
 from embedgate.administration import Actor, Administration, Stores, open_stores
 from embedgate.catalog import Catalog
@@ -132,6 +133,6 @@ def spend(database: Database) -> Callable[..., None]:
 
     def record(**changes: Any) -> None:
         with database.write() as connection:
-            Appender(database.dialect)(connection.exec_driver_sql, [replace(ENTRY, **changes)])
+            Appender(database.dialect)(connection.exec_driver_sql, [structs.replace(ENTRY, **changes)])
 
     return record

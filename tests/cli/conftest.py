@@ -6,11 +6,11 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from embedgate.cli.main import run
 from embedgate.core.types import LedgerEntry
@@ -90,7 +90,7 @@ def add_entries(folder: Path) -> AddEntries:
             with database.write() as connection:
                 Appender(database.dialect)(
                     connection.exec_driver_sql,
-                    [replace(usual, **{"request_id": f"req_{next(numbers)}"} | change) for change in changes],
+                    [structs.replace(usual, **{"request_id": f"req_{next(numbers)}"} | change) for change in changes],
                 )
         finally:
             database.close()

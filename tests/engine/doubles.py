@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -44,7 +43,7 @@ from embedgate.engine.embedding.plan import Planner, Scope
 from embedgate.engine.embedding.validate import EmbeddingValidator
 from embedgate.engine.embedding.weigh import EmbeddingWeigher
 from embedgate.engine.ledger.account import Accountant
-from embedgate.engine.pipeline import Pipeline, Stages, Work
+from embedgate.engine.pipeline import Pipeline, Stages
 from embedgate.engine.rerank.rank import Ranker, RerankValidator
 from embedgate.engine.rerank.weigh import RerankWeigher
 from embedgate.engine.routing.find_model import ModelFinder
@@ -138,6 +137,7 @@ class Permit:
 
     def __init__(self) -> None:
         self.reads: frozenset[str] = frozenset()
+        self.constant: Decision | None = None
         self.forbidden: set[str] = set()
         self.questions: list[Question] = []
 
@@ -286,33 +286,38 @@ class Bench:
 
         self.admission = Admission(self.policies, self.limits, self.budgets, self.memory, now=now)
         self.states = RouteHealths(upstream, virtual_time.now)
-        execute = Executor(providers, tokenizers, upstream, gathering or {}, space_of, self.states)
         switched_on = providers.keys() | chatting.keys() | rerankers.keys()
-        find = ModelFinder(catalog, switched_on, models[0].id)
+        finder = ModelFinder(catalog, switched_on, models[0].id)
         order = RouteOrder(self.states, upstream.order)
-        resolve = Resolver(catalog, switched_on, lambda name: f"switch {name} on", refuses_unpriced, order=order)
-        embedding = Stages(
-            validate=EmbeddingValidator(find, limits or LimitSettings(), tokenizers),
-            resolve=resolve,
-            weigh=EmbeddingWeigher(tokenizers),
-            execute=partial(execute, plans=Planner(tokenizers, cache, scope)),
-        )
-        complete = Completer(chatting, self.states, upstream, max_answer_bytes=10_000)
-        scale = ChatWeigher(tokenizers, max_output_tokens=1_000)
+        limit_settings = limits or LimitSettings()
         self.pipeline = Pipeline(
-            authenticate=Authenticator(self.memory, "eg"),
-            work=Work(
-                embedding=embedding,
-                chat=lambda out: Stages(ChatValidator(find), resolve, scale, partial(complete, out=out)),
-                rerank=Stages(
-                    validate=RerankValidator(find, limits or LimitSettings()),
-                    resolve=resolve,
-                    weigh=RerankWeigher(tokenizers),
-                    execute=Ranker(rerankers, RouteHealths(upstream, virtual_time.now), upstream, tokenizers),
+            authenticator=Authenticator(self.memory, "eg"),
+            stages=Stages(
+                resolver=Resolver(
+                    catalog, switched_on, lambda name: f"switch {name} on", refuses_unpriced, order=order
                 ),
+                embedding_validator=EmbeddingValidator(finder, limit_settings, tokenizers),
+                embedding_weigher=EmbeddingWeigher(tokenizers),
+                executor=Executor(
+                    providers,
+                    tokenizers,
+                    upstream,
+                    gathering or {},
+                    space_of,
+                    self.states,
+                    Planner(tokenizers, cache, scope),
+                ),
+                chat_validator=ChatValidator(finder),
+                chat_weigher=ChatWeigher(tokenizers, max_output_tokens=1_000),
+                completer=Completer(chatting, self.states, upstream, max_answer_bytes=10_000),
+                rerank_validator=RerankValidator(finder, limit_settings),
+                rerank_weigher=RerankWeigher(tokenizers),
+                ranker=Ranker(rerankers, RouteHealths(upstream, virtual_time.now), upstream, tokenizers),
             ),
-            admit=self.admission,
-            account=Accountant(self.memory, charges_reuse=charges_reuse, now_ms=lambda: int(now().timestamp() * 1000)),
+            admission=self.admission,
+            accountant=Accountant(
+                self.memory, charges_reuse=charges_reuse, now_ms=lambda: int(now().timestamp() * 1000)
+            ),
             request_timeout_s=request_timeout_s,
             chat_timeout_s=request_timeout_s,
         )

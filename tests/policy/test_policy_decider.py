@@ -1,13 +1,14 @@
 """What a set of policies decides, why, and that remembering decisions changes none."""
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from embedgate.core.access import Decision, PolicyRecord, Question
 from embedgate.core.ports import PolicyDecider
@@ -289,15 +290,15 @@ questions = st.builds(
 )
 
 
-QUESTION_FIELDS = sorted(field.name for field in fields(Question) if field.name != "caller")
+QUESTION_FIELDS = sorted(name for name in Question.__struct_fields__ if name != "caller")
 CALLER_FIELDS = ["email", "is_agent", "key_id", "roles", "tenant", "user_id"]
 
 
 def with_one_change(question: Question, other: Question, name: str) -> Question:
     """The question with one field of the other: what a decision wrongly remembered would overlook."""
     if name in CALLER_FIELDS:
-        return replace(question, caller=replace(question.caller, **{name: getattr(other.caller, name)}))
-    return replace(question, **{name: getattr(other, name)})
+        return structs.replace(question, caller=replace(question.caller, **{name: getattr(other.caller, name)}))
+    return structs.replace(question, **{name: getattr(other, name)})
 
 
 ONE = ask(

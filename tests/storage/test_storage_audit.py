@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from embedgate.core.access import AuditEvent
 from embedgate.core.errors import InvalidInput
@@ -77,7 +78,7 @@ ledger.close()
 
 
 def numbered(i: int) -> AuditEvent:
-    return replace(EVENT, at_ms=NOW_MS + i, request_id=f"req_{i}")
+    return structs.replace(EVENT, at_ms=NOW_MS + i, request_id=f"req_{i}")
 
 
 def stored(audit: SqlAudit) -> list[StoredEvent]:
@@ -109,7 +110,7 @@ def rewrite(intruder: sqlite3.Connection, seq: int, **values: object) -> None:
     """Put a row in place of another whose digest fits its content."""
     found = intruder.execute("SELECT * FROM audit WHERE seq = ?", (seq,)).fetchone()
     before = AuditRow(*found)
-    row = chained([replace(numbered(seq), **values)], ORIGIN._replace(seq=seq - 1, digest=before.previous))[0]  # type: ignore[arg-type]  # any field
+    row = chained([structs.replace(numbered(seq), **values)], ORIGIN._replace(seq=seq - 1, digest=before.previous))[0]  # type: ignore[arg-type]  # any field
     intruder.execute(f"REPLACE INTO audit VALUES ({', '.join('?' * len(row))})", row)
 
 
@@ -225,13 +226,13 @@ def test_a_retention_event_that_names_no_row_excuses_nothing(
     audit: SqlAudit, intruder: sqlite3.Connection, detail: dict[str, str | int | bool | None]
 ) -> None:
     intruder.execute("DELETE FROM audit WHERE seq <= 2")
-    audit.append([replace(EVENT, kind="retention", detail=detail)])
+    audit.append([structs.replace(EVENT, kind="retention", detail=detail)])
     assert not audit.verify().is_intact
 
 
 def test_pruning_stops_at_the_first_row_that_is_young_enough(database: Database) -> None:
     audit = SqlAudit(database, clock=lambda: NOW_MS)
-    audit.append([replace(EVENT, at_ms=at_ms) for at_ms in (1, 2, 9, 3, 4)])
+    audit.append([structs.replace(EVENT, at_ms=at_ms) for at_ms in (1, 2, 9, 3, 4)])
     assert audit.prune(5, actor="a") == 2
     assert [row.event.at_ms for row in stored(audit)] == [9, 3, 4, NOW_MS]
     assert audit.prune(5, actor="a") == 0  # and no event that nothing was done
@@ -271,7 +272,7 @@ def test_events_are_found_by_what_they_say(database: Database) -> None:
     audit = SqlAudit(database)
     events = [
         EVENT,
-        replace(EVENT, at_ms=NOW_MS + 1, outcome="forbid", request_id="req_2"),
+        structs.replace(EVENT, at_ms=NOW_MS + 1, outcome="forbid", request_id="req_2"),
         AuditEvent("change", NOW_MS + 2, "user_root", "keys.revoke", "key_a", "ok"),
         AuditEvent("login", NOW_MS + 3, "user_root", "login", "user_root", "ok"),
     ]
@@ -298,5 +299,5 @@ def test_events_are_found_by_what_they_say(database: Database) -> None:
 
 def test_an_event_that_no_row_can_hold_is_refused_with_its_neighbours(audit: SqlAudit) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        audit.append([EVENT, replace(EVENT, actor="\ud800")])
+        audit.append([EVENT, structs.replace(EVENT, actor="\ud800")])
     assert audit.verify().count == N

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from msgspec import structs
 
 from embedgate.core.access import AuditEvent
 from embedgate.core.errors import InternalError
@@ -80,11 +81,11 @@ asyncio.run(main())
 
 
 def numbered(i: int) -> LedgerEntry:
-    return replace(ENTRY, request_id=f"r{i}", at_ms=ENTRY.at_ms + i)
+    return structs.replace(ENTRY, request_id=f"r{i}", at_ms=ENTRY.at_ms + i)
 
 
 def noted(i: int) -> AuditEvent:
-    return replace(EVENT, request_id=f"r{i}")
+    return structs.replace(EVENT, request_id=f"r{i}")
 
 
 def written(database: Database) -> list[LedgerEntry]:
@@ -232,9 +233,13 @@ async def test_what_cannot_be_stored_fails_alone(
     database = open_database(tmp_path, synchronous)
     ledger = SqlLedger(database)
     entries = [numbered(i) for i in range(5)]
-    entries[1] = replace(entries[1], cost_picodollars=2**63)
-    entries[3] = replace(entries[3], end_user="\ud800")
-    bad = [replace(noted(5), target="\ud800"), replace(noted(6), at_ms=2**63), replace(noted(7), detail={"n": 2**64})]
+    entries[1] = structs.replace(entries[1], cost_picodollars=2**63)
+    entries[3] = structs.replace(entries[3], end_user="\ud800")
+    bad = [
+        structs.replace(noted(5), target="\ud800"),
+        structs.replace(noted(6), at_ms=2**63),
+        structs.replace(noted(7), detail={"n": 2**64}),
+    ]
     for event in (noted(0), *bad, noted(8)):
         ledger.note(event)
     recording = (asyncio.wait_for(ledger.record(entry), timeout=10) for entry in entries)

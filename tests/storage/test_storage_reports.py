@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from embedgate.core.access import Subject
 from embedgate.core.errors import InternalError, InvalidInput, Overloaded
@@ -85,7 +86,7 @@ FILTERS = st.builds(
 
 def write(database: Database, entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
     """Make these the only entries, each with a request id of its own."""
-    numbered = [replace(entry, request_id=f"r{i}") for i, entry in enumerate(entries)]
+    numbered = [structs.replace(entry, request_id=f"r{i}") for i, entry in enumerate(entries)]
     with database.write() as connection:
         connection.execute(table.delete())
         Appender(database.dialect)(connection.exec_driver_sql, numbered)
@@ -166,7 +167,7 @@ def test_an_empty_ledger_adds_up_to_nothing(database: Database) -> None:
 
 def test_weeks_are_those_of_iso_and_begin_on_monday(database: Database) -> None:
     monday = NEW_YEAR_MS + 4 * DAY_MS
-    write(database, [replace(ENTRY, at_ms=at_ms) for at_ms in (0, monday - 1, monday)])
+    write(database, [structs.replace(ENTRY, at_ms=at_ms) for at_ms in (0, monday - 1, monday)])
     rows = SqlReports(database).usage(["week"])
     assert [row.group for row in rows] == [("1970-W01",), ("2026-W01",), ("2026-W02",)]
 
@@ -175,8 +176,10 @@ def test_weeks_are_those_of_iso_and_begin_on_monday(database: Database) -> None:
 def test_what_a_subject_has_spent_is_exact_and_read_from_its_index(
     tmp_path: Path, database: Database, kind: Literal["key", "user", "project"]
 ) -> None:
-    theirs = replace(ENTRY, key_id="key_b", user_id="user_b", project_id="project_b", cost_picodollars=2**63 - 1)
-    write(database, [*(replace(theirs, at_ms=at_ms) for at_ms in (1, 2, 3, 4)), ENTRY])
+    theirs = structs.replace(
+        ENTRY, key_id="key_b", user_id="user_b", project_id="project_b", cost_picodollars=2**63 - 1
+    )
+    write(database, [*(structs.replace(theirs, at_ms=at_ms) for at_ms in (1, 2, 3, 4)), ENTRY])
     reports = SqlReports(database)
     subject = Subject(kind, f"{kind}_b")
     assert reports.spent(subject, 0) == 4 * (2**63 - 1)  # more than SQLite adds up by itself
@@ -192,7 +195,7 @@ def test_what_a_subject_has_spent_is_exact_and_read_from_its_index(
 
 
 def test_entries_come_page_by_page(database: Database) -> None:
-    entries = write(database, [replace(ENTRY, at_ms=i, tokens=i % 3, model=f"m{i % 2}") for i in range(2_500)])
+    entries = write(database, [structs.replace(ENTRY, at_ms=i, tokens=i % 3, model=f"m{i % 2}") for i in range(2_500)])
     reports = SqlReports(database)
     assert list(reports.every_entry()) == entries
     page = reports.entries(query=PageQuery(offset=10, limit=5))
@@ -210,7 +213,7 @@ def test_a_time_that_no_column_holds_is_refused(database: Database) -> None:
 
 
 async def test_spending_is_added_up_aside(database: Database) -> None:
-    write(database, [ENTRY, replace(ENTRY, at_ms=1)])
+    write(database, [ENTRY, structs.replace(ENTRY, at_ms=1)])
     spending = LedgerSpending(database)
     sums = [
         spending.spent(Subject("user", user), since_ms) for user, since_ms in (("user_a", 0), ("user_a", 2), ("x", 0))

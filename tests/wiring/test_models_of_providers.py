@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from embedgate.config import Loaded, Secrets
+from embedgate.core.actions import EMBEDDING
 from embedgate.core.errors import ConfigError, ProviderKeyMissing
 from embedgate.engine.routing.find_model import ModelFinder
 from embedgate.settings import ProviderSettings, Settings, StorageSettings
@@ -63,7 +64,7 @@ def test_a_model_that_no_server_has_is_refused_with_the_reason(tmp_path: Path) -
     )
     found = decide(Loaded(settings, None, Secrets({})))
     with pytest.raises(ProviderKeyMissing, match=r"set to serve other models \(providers.<name>.models\)"):
-        ModelFinder(found.catalog, found.switched_on, "BAAI/bge-m3")("ours/encoder", None, "embedding")
+        ModelFinder(found.catalog, found.switched_on, "BAAI/bge-m3").find("ours/encoder", None, EMBEDDING)
 
 
 def test_a_model_that_is_not_known_there_is_a_mistake(tmp_path: Path) -> None:

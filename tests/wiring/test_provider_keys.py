@@ -127,7 +127,7 @@ def test_the_cap_is_of_the_provider_and_the_limits_of_each_key(tmp_path: Path) -
     decided = decide(loaded(tmp_path, settings))
     in_use = decided.hosts["openai"]
     assert (in_use.max_parallel, in_use.requests_per_minute, in_use.tokens_per_minute) == (5, 500, 1_000_000)
-    assert decided.gathering()["openai"] == 5
+    assert decided.batching()["openai"] == 5
 
 
 def test_a_declared_precision_keeps_vectors_of_a_server_apart(tmp_path: Path) -> None:

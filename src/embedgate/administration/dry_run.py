@@ -4,7 +4,6 @@ The question is put together as for a true request. Limits and budgets are not a
 """
 
 import ipaddress
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -12,10 +11,11 @@ from typing import Literal
 from embedgate.administration.keys import find_key, state_of
 from embedgate.administration.stores import Stores
 from embedgate.catalog import Catalog
-from embedgate.core.access import EVERY, Decision, KeyRecord, PolicyAction, Question, Rules, Subject, caller_of
+from embedgate.core.access import EVERY, Decision, KeyRecord, Question, Rules, Subject, caller_of
+from embedgate.core.actions import ACTIONS
 from embedgate.core.clock import ms_of
 from embedgate.core.errors import InvalidDimension, InvalidInput
-from embedgate.core.models import Action, Model, Route
+from embedgate.core.models import Model, Route
 from embedgate.engine.rerank.weigh import DOCUMENTS_PER_SEARCH, rerank_cost_picodollars
 from embedgate.govern.models import find_model
 from embedgate.policy.decider import CedarDecider
@@ -23,7 +23,6 @@ from embedgate.storage.fields import check_number
 from embedgate.storage.key_rows import KeyState
 
 _MAX_TOKENS = 10**12
-_ACTIONS: Mapping[Action, PolicyAction] = {"embedding": "embedding", "chat": "completion", "rerank": "rerank"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ def _question(
     searches = -(-trial.n_inputs // DOCUMENTS_PER_SEARCH)  # costs something only where documents are ordered for it
     return Question(
         caller=caller_of(key),
-        action=_ACTIONS[model.action],
+        action=ACTIONS[model.action].policy_name,
         model=model.id,
         model_name=model.name,
         provider=route.provider,

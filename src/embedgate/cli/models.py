@@ -11,6 +11,7 @@ import typer
 
 from embedgate.cli import options
 from embedgate.cli.output import print_json, print_table
+from embedgate.core.actions import ACTIONS
 from embedgate.core.errors import NotAnEmbeddingModel, UnknownModel, UnknownProvider
 from embedgate.core.money import usd_text
 
@@ -24,7 +25,6 @@ app = typer.Typer(no_args_is_help=True, help="Look at the models.")
 
 _TOKENS_PER_PRICE = 1_000_000
 _SEARCHES_PER_PRICE = 1_000
-_MAKES = {"embedding": "vectors", "chat": "chat; no vectors", "rerank": "an order of documents; no vectors"}
 
 
 @app.command("list")
@@ -209,7 +209,7 @@ def _usd_of_searches(price: "Price | None") -> str | None:
 def _facts(model: "Model") -> list[tuple[str, str]]:
     return [
         ("id", model.id),
-        ("makes", _MAKES[model.action]),
+        ("makes", ACTIONS[model.action].makes),
         ("vector space", model.space or ""),
         ("size", f"{model.dims.default} of {model.dims.describe()}" if model.dims else ""),
         ("can be shortened", "yes" if model.is_matryoshka else ""),

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from embedgate.core.actions import ActionName
+
 Truncate = Literal["none", "start", "end"]
-Action = Literal["embedding", "chat", "rerank"]
 Confidence = Literal["confirmed", "partial", "third-party", "unconfirmed"]
 ParamValue = str | int | float | bool
 
@@ -123,7 +124,7 @@ class Model:
     """
 
     id: str
-    action: Action
+    action: ActionName
     routes: tuple[Route, ...]
     space: str | None = None
     dims: DimRange | None = None

@@ -1,9 +1,21 @@
-"""The sockets of the engine: what it needs of the world, as protocols. Concrete classes are chosen in wiring.py."""
+"""Ports: what the engine needs of the world, as protocols. Their implementations are chosen in `wiring`."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from embedgate.core.access import AuditEvent, Decision, KeyRecord, Question, UserRecord
+from embedgate.core.access import (
+    AuditEvent,
+    BudgetRule,
+    BudgetState,
+    Decision,
+    KeyRecord,
+    LimitRule,
+    Question,
+    Rate,
+    Spends,
+    Subject,
+    UserRecord,
+)
 from embedgate.core.models import Route
 from embedgate.core.types import (
     Batch,
@@ -11,6 +23,8 @@ from embedgate.core.types import (
     CacheStats,
     ChatRequest,
     ChatUsage,
+    CountedRequest,
+    Hold,
     Input,
     InputType,
     LedgerEntry,
@@ -150,9 +164,11 @@ class PolicyDecider(Protocol):
     """Answers whether a request is permitted, by the policies in force.
 
     `reads` are the attributes that decisions depend on, such as `context.input_tokens`; others need not be found out.
+    `constant` is the decision on every question, if no policy has a condition: then nothing need be asked.
     """
 
     reads: frozenset[str]
+    constant: Decision | None
 
     def decide(self, question: Question) -> Decision:
         """Deny unless a policy permits and none forbids. Fast enough for the event loop. Never raises."""
@@ -164,6 +180,61 @@ class AuditTrail(Protocol):
 
     def note(self, event: AuditEvent) -> None:
         """Put an event on its way: committed with the next ledger entry, or within a moment. Never waits or raises."""
+        ...
+
+
+class RateLimiter(Protocol):
+    """Rate limits of keys, users and projects: requests and tokens per minute, requests in flight."""
+
+    def replace(self, rules: Sequence[LimitRule]) -> None:
+        """Put other rules in force. What was counted stays counted."""
+        ...
+
+    async def enter(self, subjects: Sequence[Subject], tokens: int, deadline_s: float) -> CountedRequest:
+        """Count a request for all of its subjects at once, after a wait for its turn if need be.
+
+        tokens: an estimate. deadline_s: on the monotonic clock. Who is refused or cancelled is counted nowhere.
+        Raises RateLimited, or Overloaded if too many requests are in flight.
+        """
+        ...
+
+    def applies(self, subjects: Sequence[Subject]) -> bool:
+        """Whether any limit concerns these subjects."""
+        ...
+
+    def rate(self, subjects: Sequence[Subject]) -> Rate | None:
+        """Where a caller stands with its limits; None if no minute is limited for it."""
+        ...
+
+    def requests_per_minute(self, user_id: str) -> int | None:
+        """The limit of a user; None without one."""
+        ...
+
+
+class BudgetKeeper(Protocol):
+    """Budgets of keys, users and projects: money is held before it is spent, then settled or released."""
+
+    def replace(self, rules: Sequence[BudgetRule]) -> None:
+        """Put other rules in force. What is held and spent stays counted."""
+        ...
+
+    async def hold(self, request_id: str, subjects: Sequence[Subject], amount_picodollars: int) -> Hold:
+        """Hold the most that a request can cost in every budget of its subjects. It must be settled or released.
+
+        Raises BudgetExhausted, or InternalError if the ledger cannot be read; then nothing is held.
+        """
+        ...
+
+    def applies(self, subjects: Sequence[Subject]) -> bool:
+        """Whether any budget concerns these subjects."""
+        ...
+
+    async def spends(self, subject: Subject) -> Spends:
+        """What a subject has spent. Raises InternalError if the ledger cannot be read."""
+        ...
+
+    async def state(self) -> list[BudgetState]:
+        """Every budget that is known, with what is spent and held. Raises InternalError as `spends`."""
         ...
 
 

@@ -1,17 +1,18 @@
-"""The records that travel through the gateway. All frozen, except `Call`, the life of one request.
+"""Records that travel through the gateway: requests, results, ledger entries. All frozen, except `Call`.
 
-Those that every request makes anew are structs: a frozen dataclass takes ten times as long to make. Those that no cycle
-of references can pass through are not tracked by the garbage collector.
+Records that every request makes anew are structs: a frozen dataclass takes ten times as long to make. Those that no
+cycle of references can pass through are not tracked by the garbage collector (`gc=False`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
-from embedgate.core.access import Caller, PolicyAction, Rate
+from embedgate.core.access import Caller, Rate
+from embedgate.core.actions import CHAT, EMBEDDING, RERANK, Action
 from embedgate.core.errors import GatewayError
 from embedgate.core.models import Model, Route, Truncate
 from embedgate.core.quantise import Quantisation
@@ -45,9 +46,9 @@ class Origin(Struct, frozen=True, gc=False):
 
 
 class AnyRequest(Protocol):
-    """What every sort of request has: `action` is how policies and the ledger call it, `n_items` how much it holds."""
+    """What every kind of request has: `action` says which kind it is, `n_items` how much it holds."""
 
-    action: ClassVar[PolicyAction]
+    action: ClassVar[Action]
 
     @property
     def model(self) -> str:
@@ -93,7 +94,7 @@ class EmbedRequest(Struct, frozen=True, gc=False):
     be rounded to when they are answered; the engine only sees to it that they can be.
     """
 
-    action: ClassVar[PolicyAction] = "embedding"
+    action: ClassVar[Action] = EMBEDDING
 
     model: str
     inputs: tuple[Input, ...]
@@ -124,7 +125,7 @@ class ChatRequest(Struct, frozen=True):
     `wants_usage` for the event that counts tokens.
     """
 
-    action: ClassVar[PolicyAction] = "completion"
+    action: ClassVar[Action] = CHAT
     input_type: ClassVar[InputType | None] = None
 
     model: str
@@ -145,7 +146,7 @@ class ChatRequest(Struct, frozen=True):
 class RerankRequest(Struct, frozen=True):
     """One query, and documents to be put in the order in which they answer it. `top_n` None returns all of them."""
 
-    action: ClassVar[PolicyAction] = "rerank"
+    action: ClassVar[Action] = RERANK
     input_type: ClassVar[InputType | None] = None
 
     model: str
@@ -301,8 +302,7 @@ class Timing(Struct, frozen=True, gc=False):
     upstream_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
+class LedgerEntry(Struct, frozen=True, gc=False):
     """One line of the ledger: what one request used and cost, and whom to bill.
 
     `end_user` is the `user` field of the request: whom the caller serves. `tokens` and `price_picodollars` are of
@@ -376,8 +376,7 @@ class CacheStats:
     pending_bytes: int
 
 
-@dataclass(slots=True)
-class Spend:
+class Spend(Struct):
     """What one route has cost one request so far."""
 
     candidate: Candidate
@@ -387,23 +386,58 @@ class Spend:
     output_tokens: int = 0
 
 
-class Holding(Protocol):
-    """Money that is held for one request."""
+class Hold(Protocol):
+    """Money held for one request, until it is settled or released. The budgets port gives it out."""
 
     async def cover(self, total_picodollars: int) -> None:
         """Hold at least that much in all. Raises BudgetExhausted, or InternalError if the ledger cannot be read."""
         ...
 
+    def settle(self, cost_picodollars: int, at_ms: int, *, is_recorded: bool = True) -> None:
+        """Replace what was held by the true cost. at_ms: of the ledger entry. is_recorded: if that is committed."""
+        ...
+
+    def release(self) -> None:
+        """Give back what was held, for a request without a ledger entry."""
+        ...
+
+
+class CountedRequest(Protocol):
+    """One request in the rate limits of its subjects: counted, and in flight. The rate-limit port gives it out."""
+
+    def correct(self, tokens: int) -> None:
+        """Count the true number of tokens in place of the estimate."""
+        ...
+
+    def leave(self) -> None:
+        """Be in flight no more. Leaving twice changes nothing."""
+        ...
+
+    def withdraw(self) -> None:
+        """Leave, and be counted no more: for a request that was refused after all."""
+        ...
+
+
+class Grant(Struct, frozen=True):
+    """What a request was admitted with: the routes it may use, its count in the rate limits, its hold on the budgets.
+
+    `held_picodollars` were held for answering each input once.
+    """
+
+    candidates: tuple[Candidate, ...]
+    counted: CountedRequest
+    hold: Hold
+    held_picodollars: int
+
 
 RequestT = TypeVar("RequestT", bound=AnyRequest)
 
 
-@dataclass(slots=True)
-class Call(Generic[RequestT]):
+class Call(Struct, Generic[RequestT]):
     """The life of one request: the only mutable record. Stages add to it; `account` reads it at the end.
 
-    `held_picodollars` were held for answering each input once; `wasted_picodollars` were billed for answers that had to
-    be asked for again.
+    `grant` is None until the request is admitted. `wasted_picodollars` were billed for answers that had to be asked for
+    again. `began_s`: when the stages after reading began.
     """
 
     request_id: str
@@ -414,10 +448,10 @@ class Call(Generic[RequestT]):
     authenticate_s: float
     deadline_s: float
     ip_address: str = ""
+    began_s: float = 0.0
     admit_s: float = 0.0
-    hold: Holding | None = None
-    held_picodollars: int = 0
-    spends: list[Spend] = field(default_factory=list)
+    grant: Grant | None = None
+    spends: list[Spend] = []
     wasted_picodollars: int = 0
     upstream_s: float = 0.0
     error: GatewayError | None = None

@@ -1,26 +1,25 @@
-"""One request, top to bottom: embeddings, chat, rerank. The order of the stages is here and nowhere else.
+"""Request pipeline: authenticate, read, validate, resolve, weigh, admit, execute, account. The order is here only.
 
-Work that has begun runs to its end as an owned task, even when the caller leaves, and is accounted for.
+Work that has begun runs to its end in a task of its own, even when the caller leaves, and is accounted for.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
 from embedgate.core.access import Caller, Rate
 from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import GatewayError, InternalError, Overloaded
-from embedgate.core.models import Model
 from embedgate.core.rerank import RerankResult
 from embedgate.core.types import (
     Answered,
     AnyRequest,
     Call,
-    Candidate,
     ChatRequest,
     EmbedRequest,
     EmbedResult,
@@ -29,51 +28,43 @@ from embedgate.core.types import (
     RerankRequest,
     Served,
     Timing,
-    Weighed,
 )
 from embedgate.engine.admission.admit import Admission
 from embedgate.engine.admission.authenticate import Authenticator
-from embedgate.engine.admission.grant import Grant
-from embedgate.engine.chat.complete import ChatServed
+from embedgate.engine.chat.complete import ChatServed, ChatValidator, Completer
 from embedgate.engine.chat.stream import StreamBuffer
+from embedgate.engine.chat.weigh import ChatWeigher
+from embedgate.engine.embedding.execute import Executor
+from embedgate.engine.embedding.validate import EmbeddingValidator
+from embedgate.engine.embedding.weigh import EmbeddingWeigher
 from embedgate.engine.ledger.account import Accountant
-from embedgate.engine.rerank.rank import Ranked
+from embedgate.engine.rerank.rank import Ranked, Ranker, RerankValidator
+from embedgate.engine.rerank.weigh import RerankWeigher
+from embedgate.engine.routing.resolve import Resolver
 from embedgate.observe import metrics
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound=AnyRequest)
-WeighedT = TypeVar("WeighedT", bound=AnyRequest, contravariant=True)
 AnsweredT = TypeVar("AnsweredT", bound=Answered)
 
 Read = Callable[[], Awaitable[RequestT]]
 """Reads the body and translates it: called once the caller is known, so that strangers send no megabytes."""
 
 
-class Scale(Protocol[WeighedT]):
-    """Weighs one sort of request."""
-
-    async def __call__(self, request: WeighedT, candidates: Sequence[Candidate], *, matters: bool) -> list[Weighed]:
-        """What the request can come to at each candidate. matters: whether a rough bound is not enough."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class Stages(Generic[RequestT, AnsweredT]):
-    """The stages that differ from one sort of request to the other."""
+class Stages:
+    """The stages that depend on which models and providers there are. Replaced as a whole when those change."""
 
-    validate: Callable[[RequestT], Awaitable[Model]]
-    resolve: Callable[[RequestT, Model], tuple[Candidate, ...]]
-    weigh: Scale[RequestT]
-    execute: Callable[[Call[RequestT], Sequence[Candidate]], Awaitable[AnsweredT]]
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What can be asked for, with the models and providers of one moment. `chat`: by where a stream is to go."""
-
-    embedding: Stages[EmbedRequest, Served]
-    chat: Callable[[StreamBuffer | None], Stages[ChatRequest, ChatServed]]
-    rerank: Stages[RerankRequest, Ranked]
+    resolver: Resolver
+    embedding_validator: EmbeddingValidator
+    embedding_weigher: EmbeddingWeigher
+    executor: Executor
+    chat_validator: ChatValidator
+    chat_weigher: ChatWeigher
+    completer: Completer
+    rerank_validator: RerankValidator
+    rerank_weigher: RerankWeigher
+    ranker: Ranker
 
 
 class Done(Struct, Generic[AnsweredT], frozen=True):
@@ -86,44 +77,44 @@ class Done(Struct, Generic[AnsweredT], frozen=True):
 
 
 class Pipeline:
-    """authenticate, read, validate, resolve, admit, execute, account."""
+    """Serves requests. One instance serves all of a gateway."""
 
     def __init__(
         self,
-        authenticate: Authenticator,
-        work: Work,
-        admit: Admission,
-        account: Accountant,
+        authenticator: Authenticator,
+        stages: Stages,
+        admission: Admission,
+        accountant: Accountant,
         request_timeout_s: float,
         chat_timeout_s: float,
     ) -> None:
         """request_timeout_s: from the first byte of a request to its answer. chat_timeout_s: to the end of a stream."""
-        self._authenticate = authenticate
-        self._work = work
-        self._admit = admit
-        self._account = account
+        self._authenticator = authenticator
+        self._stages = stages
+        self._admission = admission
+        self._accountant = accountant
         self._request_timeout_s = request_timeout_s
         self._chat_timeout_s = chat_timeout_s
         self.running = Running()
 
-    def reroute(self, work: Work) -> None:
+    def reroute(self, stages: Stages) -> None:
         """Serve what comes from now on with other models and providers; what is in progress keeps what it has."""
-        self._work = work
+        self._stages = stages
 
     async def embed(self, origin: Origin, read: Read[EmbedRequest]) -> EmbedResult:
         """Serve one embeddings request. Raises a GatewayError."""
         call = await self._begin(origin, read, self._request_timeout_s)
-        return _result(await self.running.to_the_end(self._serve(call, self._work.embedding)))
+        return _embed_result(await self.running.to_the_end(self._accounted(call, self._embed)))
 
     async def chat(self, origin: Origin, read: Read[ChatRequest], out: StreamBuffer) -> ChatResult | ChatStream:
         """Serve one completion: whole, or as a stream once it has begun. Raises a GatewayError.
 
-        out: through which a stream goes, and which ends it when the caller leaves.
+        out: where a stream goes, which ends it when the caller leaves.
         """
         call = await self._begin(origin, read, self._chat_timeout_s)
         if not call.request.is_stream:
-            return _completion(await self.running.to_the_end(self._serve(call, self._work.chat(None))))
-        serving = self.running.start(self._serve(call, self._work.chat(out)))
+            return _chat_result(await self.running.to_the_end(self._accounted(call, partial(self._complete, out=None))))
+        serving = self.running.start(self._accounted(call, partial(self._complete, out=out)))
         serving.add_done_callback(lambda _: out.end())
         begun = await out.beginning()
         if begun is None:
@@ -134,67 +125,82 @@ class Pipeline:
             provider=begun.candidate.route.provider,
             content_type=begun.content_type,
             pieces=self._pieces(serving, out),
-            rate=self._admit.rate(call.caller),
+            rate=self._admission.rate(call.caller),
         )
 
     async def rerank(self, origin: Origin, read: Read[RerankRequest]) -> RerankResult:
         """Put the documents of one request in order. Raises a GatewayError."""
         call = await self._begin(origin, read, self._request_timeout_s)
-        return _ranking(await self.running.to_the_end(self._serve(call, self._work.rerank)))
+        return _rerank_result(await self.running.to_the_end(self._accounted(call, self._rank)))
 
     async def embed_as(self, request_id: str, caller: Caller, request: EmbedRequest) -> EmbedResult:
         """Serve a request of this process's own operator, who needs no key. Raises a GatewayError."""
         origin = Origin(request_id, "openai", None)
-        call = self._call(origin, caller, request, time.monotonic(), 0.0, self._request_timeout_s)
-        return _result(await self.running.to_the_end(self._serve(call, self._work.embedding)))
+        call = _call(origin, caller, request, time.monotonic(), 0.0, self._request_timeout_s)
+        return _embed_result(await self.running.to_the_end(self._accounted(call, self._embed)))
 
     async def identify(self, secret: str | None) -> Caller:
-        """Who asks, for routes that serve no model. Raises an AccessError."""
-        return await self._authenticate(secret)
+        """The caller of an API key, for routes that serve no model. Raises an AccessError."""
+        return await self._authenticator.authenticate(secret)
 
     async def _begin(self, origin: Origin, read: Read[RequestT], timeout_s: float) -> Call[RequestT]:
-        """Find out who asks, and for what."""
+        """Authenticate the caller, then read its request."""
         started_s = time.monotonic()
-        caller = await self._authenticate(origin.secret)
+        caller = await self._authenticator.authenticate(origin.secret)
         authenticate_s = time.monotonic() - started_s
         try:
             request = await read()
         except GatewayError as error:
-            error.rate = self._admit.rate(caller)
+            error.rate = self._admission.rate(caller)
             raise
-        return self._call(origin, caller, request, started_s, authenticate_s, timeout_s)
+        return _call(origin, caller, request, started_s, authenticate_s, timeout_s)
 
-    @staticmethod
-    def _call(
-        origin: Origin, caller: Caller, request: RequestT, started_s: float, authenticate_s: float, timeout_s: float
-    ) -> Call[RequestT]:
-        return Call(
-            request_id=origin.request_id,
-            dialect=origin.dialect,
-            ip_address=origin.ip_address,
-            caller=caller,
-            request=request,
-            started_s=started_s,
-            authenticate_s=authenticate_s,
-            deadline_s=started_s + timeout_s,
-        )
+    async def _embed(self, call: Call[EmbedRequest]) -> Served:
+        """Validate, resolve, weigh, admit, execute: embeddings. `execute` plans each route: cache, batches."""
+        stages, request = self._stages, call.request
+        model = await stages.embedding_validator.validate(request)
+        candidates = stages.resolver.resolve(request, model)
+        matters = self._admission.depends_on_weight(call.caller)
+        weighed = await stages.embedding_weigher.weigh(request, candidates, matters=matters)
+        grant = await self._admission.admit(call, weighed)
+        call.admit_s = time.monotonic() - call.began_s
+        return await stages.executor.execute(call, grant.candidates)
 
-    async def _serve(self, call: Call[RequestT], stages: Stages[RequestT, AnsweredT]) -> Done[AnsweredT]:
-        grant: Grant | None = None
+    async def _complete(self, call: Call[ChatRequest], out: StreamBuffer | None) -> ChatServed:
+        """Validate, resolve, weigh, admit, execute: a chat completion. out: where a stream goes."""
+        stages, request = self._stages, call.request
+        model = stages.chat_validator.validate(request)
+        candidates = stages.resolver.resolve(request, model)
+        matters = self._admission.depends_on_weight(call.caller)
+        weighed = await stages.chat_weigher.weigh(request, candidates, matters=matters)
+        grant = await self._admission.admit(call, weighed)
+        call.admit_s = time.monotonic() - call.began_s
+        return await stages.completer.complete(call, grant.candidates, out)
+
+    async def _rank(self, call: Call[RerankRequest]) -> Ranked:
+        """Validate, resolve, weigh, admit, execute: reranking."""
+        stages, request = self._stages, call.request
+        model = stages.rerank_validator.validate(request)
+        candidates = stages.resolver.resolve(request, model)
+        matters = self._admission.depends_on_weight(call.caller)
+        weighed = await stages.rerank_weigher.weigh(request, candidates, matters=matters)
+        grant = await self._admission.admit(call, weighed)
+        call.admit_s = time.monotonic() - call.began_s
+        return await stages.ranker.rank(call, grant.candidates)
+
+    async def _accounted(
+        self, call: Call[RequestT], answer: Callable[[Call[RequestT]], Awaitable[AnsweredT]]
+    ) -> Done[AnsweredT]:
+        """Run the stages of one request to their end, then account for it, whatever its outcome."""
         answered: AnsweredT | None = None
         entry: LedgerEntry | None = None
         metrics.request_began()
+        call.began_s = time.monotonic()
         try:
-            begun_s = time.monotonic()
-            model = await stages.validate(call.request)
-            candidates = stages.resolve(call.request, model)
-            matters = self._admit.depends_on_weight(call.caller)
-            grant = await self._admit(call, await stages.weigh(call.request, candidates, matters=matters))
-            call.admit_s = time.monotonic() - begun_s
-            answered = await stages.execute(call, grant.candidates)
+            answered = await answer(call)
         except GatewayError as error:
             call.error = error
-            error.rate = self._admit.rate(call.caller)
+            error.rate = self._admission.rate(call.caller)
             raise
         except asyncio.CancelledError:
             call.error = _shutting_down()
@@ -203,13 +209,18 @@ class Pipeline:
             call.error = InternalError("The gateway failed; its log has the details.")
             raise call.error from error
         finally:
-            entry = await self._account(call, grant, answered)
+            entry = await self._accountant.account(call, answered)
         if entry is None or answered is None:
             raise InternalError("An answered request left no entry.")
-        return Done(answered, entry, _timing(call), self._admit.rate(call.caller))
+        timing = Timing(
+            total_ms=(time.monotonic() - call.started_s) * 1000,
+            authenticate_ms=call.authenticate_s * 1000,
+            upstream_ms=call.upstream_s * 1000,
+        )
+        return Done(answered, entry, timing, self._admission.rate(call.caller))
 
     async def _pieces(self, serving: asyncio.Task[Done[ChatServed]], out: StreamBuffer) -> AsyncGenerator[bytes, None]:
-        """What is handed over; at the end, which is known when the entry is in the ledger, the last word."""
+        """The pieces of a stream, and at its end the last word, once the entry is in the ledger."""
         try:
             while piece := await out.take():
                 yield piece
@@ -219,15 +230,22 @@ class Pipeline:
             out.leave()
 
 
-def _timing(call: Call[Any]) -> Timing:
-    return Timing(
-        total_ms=(time.monotonic() - call.started_s) * 1000,
-        authenticate_ms=call.authenticate_s * 1000,
-        upstream_ms=call.upstream_s * 1000,
+def _call(
+    origin: Origin, caller: Caller, request: RequestT, started_s: float, authenticate_s: float, timeout_s: float
+) -> Call[RequestT]:
+    return Call(
+        request_id=origin.request_id,
+        dialect=origin.dialect,
+        ip_address=origin.ip_address,
+        caller=caller,
+        request=request,
+        started_s=started_s,
+        authenticate_s=authenticate_s,
+        deadline_s=started_s + timeout_s,
     )
 
 
-def _result(done: Done[Served]) -> EmbedResult:
+def _embed_result(done: Done[Served]) -> EmbedResult:
     served, entry = done.answered, done.entry
     return EmbedResult(
         model=entry.model,
@@ -241,7 +259,7 @@ def _result(done: Done[Served]) -> EmbedResult:
     )
 
 
-def _completion(done: Done[ChatServed]) -> ChatResult:
+def _chat_result(done: Done[ChatServed]) -> ChatResult:
     served, entry = done.answered, done.entry
     return ChatResult(
         model=entry.model,
@@ -256,7 +274,7 @@ def _completion(done: Done[ChatServed]) -> ChatResult:
     )
 
 
-def _ranking(done: Done[Ranked]) -> RerankResult:
+def _rerank_result(done: Done[Ranked]) -> RerankResult:
     ranked, entry = done.answered, done.entry
     return RerankResult(
         model=entry.model,
@@ -273,6 +291,11 @@ def _ranking(done: Done[Ranked]) -> RerankResult:
 
 def _shutting_down() -> Overloaded:
     return Overloaded("The gateway is shutting down. Try again in a moment.", retry_after_s=1)
+
+
+def _wake(waiter: asyncio.Future[None], _: object) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class Running:
@@ -295,12 +318,14 @@ class Running:
     @staticmethod
     async def outcome(task: asyncio.Task[T]) -> T:
         """What a started task returns or raises, once it ends."""
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():  # by `drain`: it was not the caller who left
-                raise _shutting_down() from None
-            raise
+        if not task.done():
+            # As `asyncio.shield`, which takes three times as long: who is cancelled here leaves the task running.
+            waiter = asyncio.get_running_loop().create_future()
+            task.add_done_callback(partial(_wake, waiter))
+            await waiter
+        if task.cancelled():  # by `drain`: it was not the caller who left
+            raise _shutting_down()
+        return task.result()
 
     async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Start `work`; return or raise what it does."""

@@ -1,4 +1,4 @@
-"""What is counted and timed, in the Prometheus text format. Labels are bounded: models and providers of the catalogue.
+"""Metrics in the Prometheus text format: counters, histograms, gauges. Labels are bounded by the catalogue.
 
 Counting happens on the event loop's thread, many times per request, so it is plain arithmetic on dictionaries; the
 library's own counters take a lock each time. It writes the text when somebody asks for it. Names follow the
@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from embedgate.core.types import CacheStats
+from embedgate.core.types import CacheStats, LedgerEntry
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -96,18 +96,16 @@ def request_ended(dialect: str, outcome: str, total_s: float) -> None:
     _request_s.observe(dialect, total_s)
 
 
-def stage(name: str, spent_s: float) -> None:
-    """Time of one stage of a request."""
-    _stage_s.observe(name, spent_s)
-
-
-def answered(model: str, items: int, billed_tokens: int, reused_tokens: int, output_tokens: int) -> None:
-    """What an answered request used. model: an id of the catalogue."""
-    _inputs.values[model,] += items
-    _tokens.values["billed",] += billed_tokens
-    _tokens.values["reused",] += reused_tokens
-    if output_tokens:
-        _tokens.values["output",] += output_tokens
+def answered(entry: LedgerEntry, authenticate_s: float, admit_s: float, upstream_s: float) -> None:
+    """What an answered request used, and how long its stages took. Its model is an id of the catalogue."""
+    _inputs.values[entry.model,] += entry.items
+    _tokens.values["billed",] += entry.tokens
+    _tokens.values["reused",] += entry.reused_tokens
+    if entry.output_tokens:
+        _tokens.values["output",] += entry.output_tokens
+    _stage_s.observe("authenticate", authenticate_s)
+    _stage_s.observe("admit", admit_s)
+    _stage_s.observe("upstream", upstream_s)
 
 
 def looked_up(hits: int, misses: int) -> None:

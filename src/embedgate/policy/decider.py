@@ -37,12 +37,12 @@ class CedarDecider:
         self._ids = tuple(policy.id for policy in enabled)
         self._policy_set = cedarpy.PolicySet.from_str("")
         natures: list[Nature] = []
-        self._constant = _deny_if_unreadable(enabled)
-        if self._constant is None:
+        self.constant = _deny_if_unreadable(enabled)
+        if self.constant is None:
             # Cedar numbers policies in the order of the text: the i-th is the i-th record.
             self._policy_set = cedarpy.PolicySet.from_str("\n".join(policy.text for policy in enabled))
             natures = [nature_of(policy.text) for policy in enabled]
-            self._constant = _constant_decision(self._ids, natures)
+            self.constant = _constant_decision(self._ids, natures)
         self.reads = frozenset[str]().union(*(nature.reads for nature in natures))
         """The attributes that decisions depend on, such as `context.hour`."""
         reads = sorted(self.reads)
@@ -53,8 +53,8 @@ class CedarDecider:
 
     def decide(self, question: Question) -> Decision:
         """Deny unless a policy permits and none forbids; names the policies that decided. Never raises."""
-        if self._constant is not None:
-            return self._constant
+        if self.constant is not None:
+            return self.constant
         return self._answer(_identity_of(question), tuple([read(question) for read in self._readers]))
 
     def _ask(self, identity: _Identity, values: tuple[Value, ...]) -> Decision:

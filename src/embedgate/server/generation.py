@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from embedgate.core.actions import BY_POLICY_NAME
 from embedgate.core.errors import MissingFields
 from embedgate.core.money import usd_text
 from embedgate.core.types import Dialect, LedgerEntry
@@ -20,8 +21,6 @@ from embedgate.server.respond import Request
 from embedgate.wiring import Gateway
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_APIS = {"embedding": "embeddings", "completion": "chat.completions"}
-"""What the API calls an action, where it has a word of its own."""
 
 Dollars = Annotated[
     msgspec.Raw, Meta(description="Cost in dollars, exactly.", extra_json_schema={"type": "number", "minimum": 0})
@@ -94,7 +93,7 @@ def generation_of(entry: LedgerEntry) -> Generation:
     """An entry of the ledger as it is answered."""
     prompt_tokens = entry.tokens + entry.reused_tokens
     return Generation(
-        api=_APIS.get(entry.action, entry.action),
+        api=_api_name(entry.action),
         generation_id=entry.request_id,
         model=entry.model,
         create_at=_EPOCH + timedelta(milliseconds=entry.at_ms - round(entry.total_ms)),
@@ -113,3 +112,9 @@ def generation_of(entry: LedgerEntry) -> Generation:
         dialect=entry.dialect,
         outcome=entry.outcome,
     )
+
+
+def _api_name(policy_name: str) -> str:
+    """What the API calls the action of a ledger entry; an action that this version does not know keeps its name."""
+    action = BY_POLICY_NAME.get(policy_name)
+    return action.api_name if action else policy_name

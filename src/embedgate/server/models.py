@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from embedgate.core.actions import ACTIONS, ActionName, Modality
 from embedgate.core.errors import UnknownModel
-from embedgate.core.models import Action, BatchLimits, DimRange, Model, Price, Route, Truncate
+from embedgate.core.models import BatchLimits, DimRange, Model, Price, Route, Truncate
 from embedgate.core.money import usd_text
 from embedgate.core.quantise import BITS_PER_NUMBER, PACKED
 from embedgate.core.types import InputType
@@ -28,17 +29,12 @@ from embedgate.wiring import Gateway, OfferedModel, OfferedRoute, RouteCondition
 _CREATED_S = 1_767_225_600
 """`created` of every model: 2026-01-01, since the API wants a time and none is known."""
 _TOKENS_PER_PRICE = 1_000_000
-_MAKES: dict[Action, Literal["embedding", "text", "score"]] = {
-    "embedding": "embedding",
-    "chat": "text",
-    "rerank": "score",
-}
 
 
 class ModelsQuery(Struct):
     """Which models. Other fields are none of ours: clients send versions and page sizes of their own."""
 
-    action: Annotated[Action | None, Meta(description="Only those that are made for it.")] = None
+    action: Annotated[ActionName | None, Meta(description="Only those that are made for it.")] = None
     provider: Annotated[str | None, Meta(description="Only those with a route at it.")] = None
 
 
@@ -120,9 +116,9 @@ class ListedModel(Struct, frozen=True):
     object: Literal["model"]
     created: Annotated[int, Meta(description="A fixed time, since the real one is not known. Unix seconds.")]
     owned_by: Annotated[str, Meta(description="Who made the model.")]
-    action: Annotated[Action, Meta(description="What it is for.")]
+    action: Annotated[ActionName, Meta(description="What it is for.")]
     input_modalities: tuple[Literal["text"], ...]
-    output_modalities: tuple[Literal["embedding", "text", "score"], ...]
+    output_modalities: tuple[Modality, ...]
     context_length: Annotated[int, Meta(description="Tokens per input.")]
     max_output_tokens: Annotated[int | None, Meta(description="Of an answer of a chat model.")]
     dimensions: Annotated[int | None, Meta(description="Length of its vectors, unless shortened.")]
@@ -182,7 +178,7 @@ def listed_model(offered: OfferedModel) -> ListedModel:
         owned_by=model.author,
         action=model.action,
         input_modalities=("text",),
-        output_modalities=(_MAKES[model.action],),
+        output_modalities=(ACTIONS[model.action].modality,),
         context_length=model.max_input_tokens,
         max_output_tokens=model.max_output_tokens,
         dimensions=model.dims.default if model.dims else None,
@@ -227,7 +223,7 @@ def _cheapest(prices: Iterable[Price | None]) -> Price | None:
     return min(known, key=lambda price: (price.picodollars_per_token, price.picodollars_per_search or 0), default=None)
 
 
-def _pricings(price: Price | None, action: Action) -> Pricings:
+def _pricings(price: Price | None, action: ActionName) -> Pricings:
     if price is None:
         return Pricings(prompt=())
     output, cached = price.output_picodollars_per_token, price.cached_input_picodollars_per_token
@@ -254,7 +250,7 @@ def _number(picodollars: int) -> msgspec.Raw:
     return msgspec.Raw(usd_text(picodollars).encode())
 
 
-def _route(offered: OfferedRoute, action: Action) -> ServedRoute:
+def _route(offered: OfferedRoute, action: ActionName) -> ServedRoute:
     route, health = offered.route, offered.health
     return ServedRoute(
         provider=route.provider,

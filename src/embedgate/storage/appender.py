@@ -4,7 +4,6 @@ Both paths to the disk, on the event loop and on the writer thread, go through h
 they must lock other writers out from their beginning, or two of them would extend the same end of the audit trail.
 """
 
-import dataclasses
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -18,7 +17,7 @@ from embedgate.storage.chain import ORIGIN, AuditRow, Link, chained
 from embedgate.storage.schema import audit, ledger
 
 Item = LedgerEntry | AuditEvent
-_ENTRY_FIELDS = tuple(field.name for field in dataclasses.fields(LedgerEntry))
+_ENTRY_FIELDS = LedgerEntry.__struct_fields__
 _GROUP_SIZES = (64, 16, 4, 1)
 _END_OF_TRAIL = sa.select(audit.c.seq, audit.c.digest).order_by(audit.c.seq.desc()).limit(1)
 

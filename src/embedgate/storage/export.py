@@ -4,7 +4,6 @@ Money is written in dollars, exactly; times in UTC.
 """
 
 import csv
-import dataclasses
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,7 @@ from embedgate.storage.reports import Dimension, UsageRow
 Cell = str | int | float | bool | Decimal | None
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ENTRY_FIELDS = tuple(field.name for field in dataclasses.fields(LedgerEntry))
+_ENTRY_FIELDS = LedgerEntry.__struct_fields__
 _ENTRY_COLUMNS = tuple(
     {"at_ms": "at", "price_picodollars": "price_usd", "cost_picodollars": "cost_usd"}.get(name, name)
     for name in _ENTRY_FIELDS

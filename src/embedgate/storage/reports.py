@@ -24,7 +24,7 @@ from embedgate.storage.schema import ledger
 
 Dimension = Literal["day", "week", "month", "model", "upstream_model", "provider", "user", "project", "key", "action"]
 
-_ENTRY_COLUMNS = tuple(ledger.c[field.name] for field in dataclasses.fields(LedgerEntry))
+_ENTRY_COLUMNS = tuple(ledger.c[name] for name in LedgerEntry.__struct_fields__)
 _SUBJECTS: dict[SubjectKind, sa.Column[Any]] = {
     "key": ledger.c.key_id,
     "user": ledger.c.user_id,

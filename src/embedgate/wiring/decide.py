@@ -21,7 +21,7 @@ from embedgate.wiring.provider_keys import find_keys
 LOCAL = "local"
 FAKE = "fake"
 LOCAL_CALLS = 2
-"""Gathered calls of local models at once: one computes while the next is tokenized. Large requests go beside them."""
+"""Shared calls of local models at once: one computes while the next is tokenized. Large requests go beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,8 @@ class Decided:
                 served.append(replace(model, routes=routes))
         return served
 
-    def gathering(self) -> dict[str, int]:
-        """The providers that batch across callers, and how many such calls each makes at once."""
+    def batching(self) -> dict[str, int]:
+        """The providers that batch across requests, and how many such calls each makes at once."""
         found = {name: in_use.max_parallel for name, in_use in self.hosts.items()}
         found[LOCAL] = LOCAL_CALLS
         wanted = {name: entry.batching for name, entry in self.entries.items() if entry.batching is not None}

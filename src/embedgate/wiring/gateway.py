@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 
 from embedgate.administration import Actor, Administration, open_stores
 from embedgate.catalog import Catalog
@@ -16,29 +15,25 @@ from embedgate.core.models import Model
 from embedgate.core.ports import Embedder, Provider, VectorCache
 from embedgate.core.types import (
     CacheStats,
-    ChatRequest,
     EmbedRequest,
     EmbedResult,
     Input,
     InputType,
-    RerankRequest,
-    Served,
 )
 from embedgate.core.vectors import Vectors
 from embedgate.engine.admission.admit import Admission
 from embedgate.engine.admission.authenticate import Authenticator
 from embedgate.engine.admission.budgets import Budgets
 from embedgate.engine.admission.rate_limits import RateLimits
-from embedgate.engine.chat.complete import ChatServed, ChatValidator, Completer
-from embedgate.engine.chat.stream import StreamBuffer
+from embedgate.engine.chat.complete import ChatValidator, Completer
 from embedgate.engine.chat.weigh import ChatWeigher
 from embedgate.engine.embedding.execute import Executor
 from embedgate.engine.embedding.plan import Planner
 from embedgate.engine.embedding.validate import EmbeddingValidator
 from embedgate.engine.embedding.weigh import EmbeddingWeigher
 from embedgate.engine.ledger.account import Accountant
-from embedgate.engine.pipeline import Pipeline, Stages, Work
-from embedgate.engine.rerank.rank import Ranked, Ranker, RerankValidator
+from embedgate.engine.pipeline import Pipeline, Stages
+from embedgate.engine.rerank.rank import Ranker, RerankValidator
 from embedgate.engine.rerank.weigh import RerankWeigher
 from embedgate.engine.routing.compare import Verdict
 from embedgate.engine.routing.find_model import ModelFinder
@@ -92,12 +87,11 @@ class Gateway:
             storage.ledger,
             settings.access.is_emergency,
         )
-        self._route_states = RouteHealths(settings.upstream)
-        self._probe = Prober(self._embed_as_operator)
-        self._planner = Planner(self._tokenizers, storage.cache, settings.cache.scope)
+        self._healths = RouteHealths(settings.upstream)
+        self._prober = Prober(self._embed_as_operator)
         self.pipeline = Pipeline(
             Authenticator(storage.keys, settings.keys.prefix),
-            self._work(),
+            self._stages(),
             self._admission,
             Accountant(storage.ledger, charges_reuse=settings.cache.reuse_costs == "full"),
             settings.server.request_timeout_s,
@@ -106,7 +100,7 @@ class Gateway:
         self.drift = DriftWatch(self.usable_models, self._embed_as_operator, settings.upstream.verify_every_s)
         self._offer = Offer(
             self._admission,
-            self._route_states,
+            self._healths,
             self.drift,
             refuses_unpriced=settings.catalog.unpriced == "refuse",
         )
@@ -209,7 +203,7 @@ class Gateway:
         served = [found.id for found in self.usable_models() for route in found.routes if route.provider == name]
         if model is None and not served:
             raise ProviderKeyMissing(f"{name} serves no embedding model here. {self._decided.explain_off(name)}.")
-        self._route_states.forget(name)  # it is to be asked in any case: what made it fail may be mended
+        self._healths.forget(name)  # it is to be asked in any case: what made it fail may be mended
         request = EmbedRequest(model or served[0], ("embedgate",), provider=name, cache="no-store")
         return await self._embed_as_operator(request)
 
@@ -239,7 +233,7 @@ class Gateway:
         """
         await self.drift.aclose()
         await self._following.aclose()
-        await self._probe.aclose()
+        await self._prober.aclose()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 await asyncio.gather(*(provider.aclose() for provider in self._providers.values()), *self._retired)
@@ -261,10 +255,10 @@ class Gateway:
         old = self._providers
         self._providers = self._open_providers(decided, old)
         self._decided, self._stored = decided, stored
-        self.pipeline.reroute(self._work())
+        self.pipeline.reroute(self._stages())
         for name, provider in old.items():
             if self._providers.get(name) is not provider:
-                self._route_states.forget(name)
+                self._healths.forget(name)
                 task = asyncio.get_running_loop().create_task(self._retire(provider))
                 self._retired.add(task)
                 task.add_done_callback(self._retired.discard)
@@ -291,60 +285,38 @@ class Gateway:
             providers[FAKE] = old.get(FAKE) or fake.FakeProvider()
         return providers
 
-    def _work(self) -> Work:
-        """What depends on which models and providers there are."""
-        decided, settings = self._decided, self.settings
-        find = ModelFinder(decided.catalog, decided.switched_on, decided.default_model(settings.local.default_model))
-        resolve = Resolver(
-            decided.catalog,
-            decided.switched_on,
-            decided.explain_off,
-            refuses_unpriced=settings.catalog.unpriced == "refuse",
-            order=RouteOrder(self._route_states, settings.upstream.order),
-        )
+    def _stages(self) -> Stages:
+        """The stages that depend on which models and providers there are."""
+        decided, settings, tokenizers = self._decided, self.settings, self._tokenizers
+        healths, upstream = self._healths, settings.upstream
+        finder = ModelFinder(decided.catalog, decided.switched_on, decided.default_model(settings.local.default_model))
         remote = {name: provider for name, provider in self._providers.items() if isinstance(provider, Credentials)}
-        return Work(
-            embedding=self._embedding(find, resolve),
-            chat=self._chat(find, resolve, remote),
-            rerank=self._rerank(find, resolve, remote),
-        )
-
-    def _embedding(self, find: ModelFinder, resolve: Resolver) -> Stages[EmbedRequest, Served]:
-        decided, settings = self._decided, self.settings
-        execute = Executor(
-            self._providers,
-            self._tokenizers,
-            settings.upstream,
-            decided.gathering(),
-            decided.space_of,
-            self._route_states,
-            self._probe,
-        )
         return Stages(
-            validate=EmbeddingValidator(find, settings.limits, self._tokenizers),
-            resolve=resolve,
-            weigh=EmbeddingWeigher(self._tokenizers),
-            execute=partial(execute, plans=self._planner),
-        )
-
-    def _chat(
-        self, find: ModelFinder, resolve: Resolver, providers: Mapping[str, Credentials]
-    ) -> Callable[[StreamBuffer | None], Stages[ChatRequest, ChatServed]]:
-        settings = self.settings
-        complete = Completer(providers, self._route_states, settings.upstream, settings.transport.max_reply_bytes)
-        validate = ChatValidator(find)
-        weigh = ChatWeigher(self._tokenizers, settings.limits.max_chat_output_tokens)
-        return lambda out: Stages(validate, resolve, weigh, partial(complete, out=out))
-
-    def _rerank(
-        self, find: ModelFinder, resolve: Resolver, rerankers: Mapping[str, Credentials]
-    ) -> Stages[RerankRequest, Ranked]:
-        settings = self.settings
-        return Stages(
-            validate=RerankValidator(find, settings.limits),
-            resolve=resolve,
-            weigh=RerankWeigher(self._tokenizers),
-            execute=Ranker(rerankers, self._route_states, settings.upstream, self._tokenizers),
+            resolver=Resolver(
+                decided.catalog,
+                decided.switched_on,
+                decided.explain_off,
+                refuses_unpriced=settings.catalog.unpriced == "refuse",
+                order=RouteOrder(healths, upstream.order),
+            ),
+            embedding_validator=EmbeddingValidator(finder, settings.limits, tokenizers),
+            embedding_weigher=EmbeddingWeigher(tokenizers),
+            executor=Executor(
+                self._providers,
+                tokenizers,
+                upstream,
+                decided.batching(),
+                decided.space_of,
+                healths,
+                Planner(tokenizers, self._storage.cache, settings.cache.scope),
+                self._prober.probe,
+            ),
+            chat_validator=ChatValidator(finder),
+            chat_weigher=ChatWeigher(tokenizers, settings.limits.max_chat_output_tokens),
+            completer=Completer(remote, healths, upstream, settings.transport.max_reply_bytes),
+            rerank_validator=RerankValidator(finder, settings.limits),
+            rerank_weigher=RerankWeigher(tokenizers),
+            ranker=Ranker(remote, healths, upstream, tokenizers),
         )
 
 

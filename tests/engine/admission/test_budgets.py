@@ -4,16 +4,16 @@ import asyncio
 import gc
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
-from embedgate.core.access import BudgetRule, Period, Subject
+from embedgate.core.access import BudgetRule, BudgetState, Period, Spends, Subject
 from embedgate.core.errors import BudgetExhausted, GatewayError, InternalError, Overloaded
 from embedgate.core.types import LedgerEntry
-from embedgate.engine.admission.budgets import MAX_UNRECORDED, SWEEP_FROM, Budgets, BudgetState, Hold, Spends
+from embedgate.engine.admission.budgets import MAX_UNRECORDED, SWEEP_FROM, Budgets, Hold
 from embedgate.storage.database import open_database
 from embedgate.storage.ledger import SqlLedger
 from embedgate.storage.reports import LedgerSpending
@@ -541,7 +541,7 @@ async def test_a_restart_over_the_same_ledger_leaves_the_same_room(tmp_path: Pat
 
     async def request(budgets: Budgets, request_id: str, cost: int) -> None:
         hold = await budgets.hold(request_id, CALLER, cost + 50)
-        entry = replace(ENTRY, request_id=request_id, at_ms=ms(now), cost_picodollars=cost)
+        entry = structs.replace(ENTRY, request_id=request_id, at_ms=ms(now), cost_picodollars=cost)
         await ledger.record(entry)
         hold.settle(cost, entry.at_ms)
 

@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedgate.core.access import BudgetRule, Period, Subject, SubjectKind
+from embedgate.core.access import BudgetRule, Period, Spends, Subject, SubjectKind
 from embedgate.core.errors import BudgetExhausted, InternalError
-from embedgate.engine.admission.budgets import Budgets, Hold, Spends
+from embedgate.engine.admission.budgets import Budgets, Hold
 from memory_ledger import Entry, Memory, ms, rule, turn
 
 CALLERS: list[tuple[Subject, ...]] = [

@@ -412,7 +412,7 @@ def test_what_is_held_is_never_less_than_what_it_costs(tokens: int, output: int,
     asked = request(text_bytes=tokens, max_output_tokens=max(output, 1))
     found = chat_model("a", price=price)
     (weighed,) = asyncio.run(
-        ChatWeigher(Words(), 1)(asked, [Candidate(found, found.routes[0])], matters=False),
+        ChatWeigher(Words(), 1).weigh(asked, [Candidate(found, found.routes[0])], matters=False),
     )
     assert chat_cost_picodollars(ChatUsage(tokens, output, cached), price) <= weighed.cost_picodollars
     uncached = tokens * price.picodollars_per_token + output * (price.output_picodollars_per_token or 0)
@@ -423,7 +423,7 @@ async def test_the_bound_of_the_output_is_the_callers_then_the_models_then_the_g
     async def held(max_output_tokens: int | None, of_model: int | None, n: int = 1) -> int:
         found = chat_model("a", price=Price(0, output_picodollars_per_token=1), max_output_tokens=of_model)
         asked = request(max_output_tokens=max_output_tokens, n_choices=n)
-        (weighed,) = await ChatWeigher(Words(), 77)(asked, [Candidate(found, found.routes[0])], matters=True)
+        (weighed,) = await ChatWeigher(Words(), 77).weigh(asked, [Candidate(found, found.routes[0])], matters=True)
         return weighed.cost_picodollars
 
     assert [await held(5, 100), await held(5, 100, n=3), await held(None, 100, n=2), await held(None, None)] == [
@@ -437,7 +437,7 @@ async def test_the_bound_of_the_output_is_the_callers_then_the_models_then_the_g
 async def test_media_are_held_at_all_that_the_model_reads_and_counted_by_rule() -> None:
     found = chat_model("a", price=Price(1))
     asked = request(n_media=2)
-    (weighed,) = await ChatWeigher(Words(), 1)(asked, [Candidate(found, found.routes[0])], matters=True)
+    (weighed,) = await ChatWeigher(Words(), 1).weigh(asked, [Candidate(found, found.routes[0])], matters=True)
     assert weighed.cost_picodollars == found.max_input_tokens
     assert weighed.tokens == len(MESSAGES) + 2 * MEDIA_TOKENS
 
@@ -446,5 +446,5 @@ async def test_an_exact_tokenizer_is_asked_where_it_matters() -> None:
     found = chat_model("a", price=Price(1), tokenizer="tiktoken:cl100k_base")
     asked = structs.replace(request(), fields={"messages": b"one two three", "tools": b"four"})
     for matters, tokens in ((True, 4), (False, len(MESSAGES))):
-        (weighed,) = await ChatWeigher(Words(), 1)(asked, [Candidate(found, found.routes[0])], matters=matters)
+        (weighed,) = await ChatWeigher(Words(), 1).weigh(asked, [Candidate(found, found.routes[0])], matters=matters)
         assert weighed.tokens == tokens

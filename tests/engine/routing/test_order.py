@@ -8,8 +8,9 @@ import pytest
 
 from doubles import model
 from embedgate.catalog import Catalog
+from embedgate.core.actions import ActionName
 from embedgate.core.errors import UnknownModel, UnsupportedOption
-from embedgate.core.models import Action, Model, Price
+from embedgate.core.models import Model, Price
 from embedgate.core.types import (
     AnyRequest,
     Candidate,
@@ -52,7 +53,7 @@ class Measured:
         self.states.of(Candidate(self.model, route)).succeeded(seconds, tokens)
 
     def order(self, by: OrderBy) -> str:
-        return "".join(route.provider for route in self._order(self.model, self.model.routes, by))
+        return "".join(route.provider for route in self._order.order(self.model, self.model.routes, by))
 
 
 def test_the_quickest_goes_first_and_what_nobody_measured_last() -> None:
@@ -94,7 +95,7 @@ def test_what_is_slow_now_is_found_to_be_quick_later() -> None:
         if turn == 1000:
             seconds = {"a": 0.1, "b": 0.01, "c": 1.0}
             firsts.clear()
-        first = order(routes.model, routes.model.routes, None)[0].provider
+        first = order.order(routes.model, routes.model.routes, None)[0].provider
         firsts[first] += 1
         routes.see(first, seconds[first])
     assert firsts["b"] > 700
@@ -104,7 +105,7 @@ def test_what_is_slow_now_is_found_to_be_quick_later() -> None:
 def test_routes_are_drawn_as_their_weights_say_and_without_weight_come_last() -> None:
     found = weighted(a=1, b=3, c=0)
     order = RouteOrder(RouteHealths(UpstreamSettings()), "weight", random.Random(5).random)
-    drawn = Counter("".join(route.provider for route in order(found, found.routes, None)) for _ in range(4000))
+    drawn = Counter("".join(route.provider for route in order.order(found, found.routes, None)) for _ in range(4000))
     assert drawn.keys() == {"abc", "bac"}
     assert drawn["bac"] == pytest.approx(3000, abs=150)
 
@@ -114,8 +115,8 @@ def test_the_cheapest_goes_first_and_what_has_no_price_last() -> None:
     prices = (None, Price(9), Price(5))
     routes = [dataclasses.replace(route, price=price) for route, price in zip(found.routes, prices, strict=True)]
     order = RouteOrder(RouteHealths(UpstreamSettings()), "price")
-    assert [route.provider for route in order(found, routes, None)] == ["c", "b", "a"]
-    assert [route.provider for route in order(found, routes, "list")] == ["a", "b", "c"]
+    assert [route.provider for route in order.order(found, routes, None)] == ["c", "b", "a"]
+    assert [route.provider for route in order.order(found, routes, "list")] == ["a", "b", "c"]
 
 
 def resolver(*models: Model, default: OrderBy = "price") -> Resolver:
@@ -124,10 +125,10 @@ def resolver(*models: Model, default: OrderBy = "price") -> Resolver:
 
 
 def resolved(resolve: Resolver, request: AnyRequest, asked: Model) -> list[str]:
-    return [f"{candidate.model.name} {candidate.route.provider}" for candidate in resolve(request, asked)]
+    return [f"{candidate.model.name} {candidate.route.provider}" for candidate in resolve.resolve(request, asked)]
 
 
-def priced(*providers: str, name: str = "acme/m", action: Action = "embedding") -> Model:
+def priced(*providers: str, name: str = "acme/m", action: ActionName = "embedding") -> Model:
     """The first provider is the dearest."""
     found = model(*providers, name=name)
     routes = tuple(dataclasses.replace(route, price=Price(len(providers) - n)) for n, route in enumerate(found.routes))
@@ -143,7 +144,7 @@ def requests(**fields: object) -> list[AnyRequest]:
     ]
 
 
-ACTIONS: tuple[Action, ...] = ("embedding", "chat", "rerank")
+ACTIONS: tuple[ActionName, ...] = ("embedding", "chat", "rerank")
 
 
 def test_what_a_request_names_counts_before_the_settings_for_every_sort_of_request() -> None:
@@ -167,7 +168,7 @@ def test_a_fallback_is_a_model_of_the_same_sort_behind_all_routes_of_the_first()
         for wrong in set(ACTIONS) - {action}:
             strange = priced("c", name="acme/n", action=wrong)
             with pytest.raises(UnknownModel, match="acme/n"):
-                resolver(asked, strange)(request, asked)
+                resolver(asked, strange).resolve(request, asked)
 
 
 def test_only_vectors_are_bound_to_a_space() -> None:
@@ -175,7 +176,7 @@ def test_only_vectors_are_bound_to_a_space() -> None:
     asked = priced("a")
     elsewhere = dataclasses.replace(priced("b", name="acme/n"), space="elsewhere")
     with pytest.raises(UnsupportedOption, match="elsewhere"):
-        resolver(asked, elsewhere)(embed, asked)
+        resolver(asked, elsewhere).resolve(embed, asked)
     for action, request in (("chat", chat), ("rerank", rerank)):
         found = dataclasses.replace(asked, action=action, space="one")  # type: ignore[arg-type]  # one of the two
         other = dataclasses.replace(elsewhere, action=action)  # type: ignore[arg-type]  # one of the two
@@ -197,4 +198,4 @@ def test_a_route_that_is_named_twice_is_tried_once() -> None:
 def test_weights_that_are_all_nothing_leave_the_order_as_it_is() -> None:
     found = weighted(a=0, b=0, c=0)
     order = RouteOrder(RouteHealths(UpstreamSettings()), "weight")
-    assert [route.provider for route in order(found, found.routes, None)] == ["a", "b", "c"]
+    assert [route.provider for route in order.order(found, found.routes, None)] == ["a", "b", "c"]

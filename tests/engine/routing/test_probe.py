@@ -52,7 +52,7 @@ async def test_a_route_is_probed_once_at_a_time_by_a_real_embedding_with_an_entr
     embeds = Embeds(bench)
     probe = Prober(embeds)
     (candidate,) = candidates("a")
-    assert [probe(candidate) for _ in range(3)] == [True] * 3
+    assert [probe.probe(candidate) for _ in range(3)] == [True] * 3
     embeds.gate.set()
     await settled()
     assert len(provider.batches) == len(embeds.asked) == 1
@@ -60,7 +60,7 @@ async def test_a_route_is_probed_once_at_a_time_by_a_real_embedding_with_an_entr
     (entry,) = bench.memory.entries
     assert (entry.user_id, entry.provider) == ("operator", "a")
     assert entry.cost_picodollars > 0
-    assert probe(candidate)
+    assert probe.probe(candidate)
     await settled()
     assert len(provider.batches) == 2
 
@@ -68,7 +68,7 @@ async def test_a_route_is_probed_once_at_a_time_by_a_real_embedding_with_an_entr
 async def test_routes_are_probed_beside_each_other() -> None:
     embeds = Embeds(bench_of(ScriptedProvider(), ScriptedProvider()))
     probe = Prober(embeds)
-    assert all(probe(candidate) for candidate in candidates("a", "b"))
+    assert all(probe.probe(candidate) for candidate in candidates("a", "b"))
     await settled()
     assert len(embeds.asked) == 2
     await probe.aclose()
@@ -82,7 +82,7 @@ async def test_where_the_policies_forbid_it_requests_have_to_find_out() -> None:
         embeds = Embeds(bench, error)
         embeds.gate.set()
         probe = Prober(embeds)
-        assert probe(candidate)
+        assert probe.probe(candidate)
         await settled()
-        assert probe(candidate) is is_possible
+        assert probe.probe(candidate) is is_possible
         await probe.aclose()

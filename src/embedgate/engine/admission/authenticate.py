@@ -1,4 +1,4 @@
-"""Who asks: turns the secret that came with a request into a Caller. Grants nothing; that is `admit`."""
+"""Authentication: turns the API key that came with a request into a Caller. Grants nothing; that is `admit`."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,8 @@ from embedgate.core.keys import digest, is_well_formed
 from embedgate.core.ports import KeyStore
 
 _MAX_CALLERS = 10_000
+_Known = tuple[KeyRecord, Caller, str | None]
+"""A record, its caller, and why its key is not taken."""
 
 
 class Authenticator:
@@ -19,10 +21,10 @@ class Authenticator:
         self._keys = keys
         self._prefix = prefix
         self._now_ms = now_ms
-        self._callers: dict[bytes, tuple[KeyRecord, Caller]] = {}
+        self._callers: dict[bytes, _Known] = {}
 
-    async def __call__(self, secret: str | None) -> Caller:
-        """The owner of the key.
+    async def authenticate(self, secret: str | None) -> Caller:
+        """The caller of the key.
 
         Raises MissingKey, MalformedKey, UnknownKey or RevokedKey. No message repeats what was sent.
         """
@@ -37,26 +39,28 @@ class Authenticator:
         record = await self._keys.find(key)
         if record is None:
             raise UnknownKey("The API key is not known here. Check it, or ask your administrator for one.")
-        if (fault := self._fault(record)) is not None:
-            raise RevokedKey(f"The API key {fault}. Ask your administrator for a new one.")
-        return self._caller(key, record)
-
-    def _fault(self, record: KeyRecord) -> str | None:
-        """Why a known key is not taken; None if it is."""
-        if record.revoked_at_ms is not None or record.user_is_disabled:
-            return "was revoked or its user disabled"
-        if record.is_disabled or record.project_is_disabled:
-            return "or its project is disabled"
-        if record.expires_at_ms is not None and record.expires_at_ms <= self._now_ms():
-            return "has expired"
-        return None
-
-    def _caller(self, key: bytes, record: KeyRecord) -> Caller:
-        """The caller of a record, made once for each time that the record is read."""
         known = self._callers.get(key)
-        if known is not None and known[0] is record:
-            return known[1]
+        if known is None or known[0] is not record:
+            known = self._remember(key, record)
+        caller, fault = known[1], known[2]
+        if fault is None and record.expires_at_ms is not None and record.expires_at_ms <= self._now_ms():
+            fault = "has expired"
+        if fault is not None:
+            raise RevokedKey(f"The API key {fault}. Ask your administrator for a new one.")
+        return caller
+
+    def _remember(self, key: bytes, record: KeyRecord) -> "_Known":
+        """What follows from a record, worked out once for each time that it is read."""
         if len(self._callers) >= _MAX_CALLERS:
             self._callers.clear()
-        self._callers[key] = (record, caller_of(record))
-        return self._callers[key][1]
+        known = self._callers[key] = (record, caller_of(record), _fault(record))
+        return known
+
+
+def _fault(record: KeyRecord) -> str | None:
+    """Why a known key is not taken, apart from its age; None if it is."""
+    if record.revoked_at_ms is not None or record.user_is_disabled:
+        return "was revoked or its user disabled"
+    if record.is_disabled or record.project_is_disabled:
+        return "or its project is disabled"
+    return None

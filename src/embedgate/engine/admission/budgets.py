@@ -1,11 +1,11 @@
 """Budgets: money is held before it is spent, so that no key, user or project spends a picodollar more than it may.
 
-Owns the holds of the requests in flight and, for each subject that needs it, an account: what the ledger says it has
-spent since the period began, and what is held for it now. Refuses, with BudgetExhausted, what could cost more than is
-left, and, with the error of whoever sums up the ledger, what it cannot know. It does not reckon what a request could
-cost and writes no ledger. It is for one event loop, and for the only process that spends.
+Implements the port BudgetKeeper in this process, for one event loop, and for the only process that spends. A hold is
+kept for each request in flight; it is settled or released when the request ends, whichever is first. For each subject
+that needs one there is a balance: what the ledger says it has spent since the period began, and what is held for it
+now. Raises BudgetExhausted for what could cost more than is left. What a request could cost is worked out elsewhere.
 
-The ledger is the one lasting truth; an account is a copy, which may be dropped at any time and made again. That a
+The ledger is the one lasting truth; a balance is a copy, which may be dropped at any time and made again. That a
 request is counted exactly once rests on two rules. Every request in flight has a hold, budget or not, and a sum is
 taken without the entries of those requests, which are then added from memory: it does not matter whether an entry was
 committed before or after the sum was taken. And while the sum of a subject is being taken, no further request of it
@@ -22,18 +22,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from embedgate.core.access import EVERY, BudgetRule, Period, Subject, SubjectKind
+from embedgate.core.access import EVERY, BudgetRule, BudgetState, Period, Spends, Subject, SubjectKind
 from embedgate.core.clock import ms_of, utc_now
 from embedgate.core.errors import BudgetExhausted, InternalError, Overloaded
 from embedgate.core.money import usd_text
 
 SWEEP_FROM = 1_000
-"""Accounts in memory before those that nobody uses are looked for; again whenever their number has doubled."""
+"""Balances in memory before those that nobody uses are looked for; again whenever their number has doubled."""
 MAX_UNRECORDED = 10_000
 """Costs to remember that the ledger has not taken yet. Older ones are in it by then, or lost to its log."""
-
-_Key = tuple[SubjectKind, str]
-"""A subject as a key of dicts: a tuple is looked up in half the time of a record."""
 
 
 class Spending(Protocol):
@@ -47,31 +44,12 @@ class Spending(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Spends:
-    """What one subject has spent in the current UTC day and month."""
-
-    day_picodollars: int
-    month_picodollars: int
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetState:
-    """Where one budget of one subject stands in the current period."""
-
-    subject: Subject
-    period: Period
-    cap_picodollars: int
-    spent_picodollars: int
-    held_picodollars: int
-
-
 class Hold:
     """The most that one request can cost, kept for it until it is settled or released, whichever is first."""
 
     __slots__ = ("_budgets", "amount_picodollars", "at_ms", "cost_picodollars", "is_open", "keys", "request_id")
 
-    def __init__(self, budgets: "Budgets", request_id: str, keys: Sequence[_Key], amount_picodollars: int) -> None:
+    def __init__(self, budgets: "Budgets", request_id: str, keys: Sequence[Subject], amount_picodollars: int) -> None:
         """Use `Budgets.hold`."""
         self._budgets = budgets
         self.request_id = request_id
@@ -106,7 +84,7 @@ class Hold:
 
 
 @dataclass(slots=True)
-class _Account:
+class _Balance:
     """What one subject has spent since each period began, and what is held for it."""
 
     spent: dict[Period, int]
@@ -145,7 +123,7 @@ class _Today:
 
 
 class Budgets:
-    """Every budget of the gateway, and all that is held of them."""
+    """Every budget of the gateway, and all holds on them."""
 
     def __init__(self, rules: Sequence[BudgetRule], spending: Spending, now: Callable[[], datetime] = utc_now) -> None:
         """spending: the ledger's sums. now: an aware time, of the clock that dates ledger entries."""
@@ -153,9 +131,9 @@ class Budgets:
         self._now = now
         self._today = _Today.at(now())
         self._newest_ms = ms_of(now())  # no entry is newer: neither those settled here, nor those of an earlier process
-        self._accounts: dict[_Key, _Account] = {}
+        self._balances: dict[Subject, _Balance] = {}
         self._sweep_at = SWEEP_FROM
-        self._loading: dict[_Key, asyncio.Task[None]] = {}
+        self._loading: dict[Subject, asyncio.Task[None]] = {}
         self._in_flight: set[Hold] = set()
         self._unrecorded: deque[Hold] = deque()
         self.replace(rules)
@@ -163,23 +141,23 @@ class Budgets:
     def replace(self, rules: Sequence[BudgetRule]) -> None:
         """Put other rules in force. What is held and spent stays counted."""
         every: dict[SubjectKind, dict[Period, BudgetRule]] = {}
-        own: dict[_Key, dict[Period, BudgetRule]] = {}
+        own: dict[Subject, dict[Period, BudgetRule]] = {}
         for rule in rules:
             kind, name = rule.subject.kind, rule.subject.id
-            of_subject = every.setdefault(kind, {}) if name == EVERY else own.setdefault((kind, name), {})
+            of_subject = every.setdefault(kind, {}) if name == EVERY else own.setdefault(rule.subject, {})
             of_subject[rule.period] = rule
         self._every = {kind: tuple(by_period.values()) for kind, by_period in every.items()}
         self._own = {key: tuple({**every.get(key[0], {}), **by_period}.values()) for key, by_period in own.items()}
-        lacking = [key for key, account in self._accounts.items() if not self._periods(key) <= account.spent.keys()]
+        lacking = [key for key, balance in self._balances.items() if not self._periods(key) <= balance.spent.keys()]
         for key in lacking:
-            del self._accounts[key]
+            del self._balances[key]
 
     def applies(self, subjects: Sequence[Subject]) -> bool:
         """Whether any budget concerns these subjects. If none does, a rough bound will do for the amount of a hold.
 
         Not 0, though: a rule may come at any time, and then counts what is in flight.
         """
-        return any(self._rules_of((subject.kind, subject.id)) for subject in subjects)
+        return bool(self._own or self._every) and any(self._rules_of(subject) for subject in subjects)
 
     async def hold(self, request_id: str, subjects: Sequence[Subject], amount_picodollars: int) -> Hold:
         """Keep the most that a request can cost, in every budget of its subjects at once. It must be ended.
@@ -188,10 +166,9 @@ class Budgets:
         only to sum up the ledger, when a subject is first seen.
         Raises BudgetExhausted, or what `Spending.spent` does; then nothing is held.
         """
-        keys = [(subject.kind, subject.id) for subject in subjects]
-        while (missing := self._reserve(keys, 0, amount_picodollars)) is not None:
+        while (missing := self._reserve(subjects, 0, amount_picodollars)) is not None:
             await self._load(missing)
-        hold = Hold(self, request_id, keys, amount_picodollars)
+        hold = Hold(self, request_id, subjects, amount_picodollars)
         self._in_flight.add(hold)
         return hold
 
@@ -200,9 +177,9 @@ class Budgets:
 
         Raises what `Spending.spent` does.
         """
-        account = await self._account((subject.kind, subject.id))
-        account.is_used = True
-        return Spends(account.spent["day"], account.spent["month"])
+        balance = await self._balance(subject)
+        balance.is_used = True
+        return Spends(balance.spent["day"], balance.spent["month"])
 
     async def state(self) -> list[BudgetState]:
         """Every budget: of each subject that a rule names, and of the others of a `*` rule that are in memory.
@@ -210,12 +187,12 @@ class Budgets:
         Raises what `Spending.spent` does.
         """
         states = []
-        for key in dict.fromkeys([*self._own, *self._accounts]):
+        for key in dict.fromkeys([*self._own, *self._balances]):
             if not self._rules_of(key):
                 continue
-            account = await self._account(key)
+            balance = await self._balance(key)
             states += [
-                BudgetState(Subject(*key), rule.period, rule.cap_picodollars, account.spent[rule.period], account.held)
+                BudgetState(key, rule.period, rule.cap_picodollars, balance.spent[rule.period], balance.held)
                 for rule in self._rules_of(key)
             ]
         return states
@@ -243,47 +220,47 @@ class Budgets:
         if hold.at_ms > self._newest_ms:
             self._newest_ms = hold.at_ms
         for key in hold.keys:
-            account = self._accounts.get(key)
-            if account is not None:
-                account.held -= hold.amount_picodollars
-                account.book(hold, self._today.starts_ms)
+            balance = self._balances.get(key)
+            if balance is not None:
+                balance.held -= hold.amount_picodollars
+                balance.book(hold, self._today.starts_ms)
 
-    def _rules_of(self, key: _Key) -> tuple[BudgetRule, ...]:
+    def _rules_of(self, key: Subject) -> tuple[BudgetRule, ...]:
         return self._own.get(key) or self._every.get(key[0], ())
 
-    def _periods(self, key: _Key) -> set[Period]:
-        """What an account must know: the day and the month, and all time only if a rule asks, for that sum is long."""
+    def _periods(self, key: Subject) -> set[Period]:
+        """What a balance must know: the day and the month, and all time only if a rule asks, for that sum is long."""
         return {"day", "month", *(rule.period for rule in self._rules_of(key))}
 
-    def _reserve(self, keys: Sequence[_Key], own: int, total: int) -> _Key | None:
+    def _reserve(self, keys: Sequence[Subject], own: int, total: int) -> Subject | None:
         """Raise what a request holds from `own` to `total` for all its subjects, or raise BudgetExhausted.
 
         If a subject must be summed up first, returns it and changes nothing.
         """
-        accounts = []
+        balances = []
         for key in keys:
-            account = self._accounts.get(key)
-            if account is not None:
-                accounts.append((key, account))
+            balance = self._balances.get(key)
+            if balance is not None:
+                balances.append((key, balance))
             elif key in self._own or key[0] in self._every or key in self._loading:
                 return key
-        if not accounts:
+        if not balances:
             return None
         if self._follow_clock():
             return self._reserve(keys, own, total)
         more = total - own
-        for key, account in accounts:
+        for key, balance in balances:
             for rule in self._rules_of(key):
-                if more > 0 and account.spent[rule.period] + account.held + more > rule.cap_picodollars:
-                    raise self._refusal(key, rule, account, own, total)
-        for _, account in accounts:
-            account.held += more
-            account.is_used = True
+                if more > 0 and balance.spent[rule.period] + balance.held + more > rule.cap_picodollars:
+                    raise self._refusal(key, rule, balance, own, total)
+        for _, balance in balances:
+            balance.held += more
+            balance.is_used = True
         return None
 
-    def _refusal(self, key: _Key, rule: BudgetRule, account: _Account, own: int, total: int) -> BudgetExhausted:
-        held = account.held - own
-        unspent = rule.cap_picodollars - account.spent[rule.period]
+    def _refusal(self, key: Subject, rule: BudgetRule, balance: _Balance, own: int, total: int) -> BudgetExhausted:
+        held = balance.held - own
+        unspent = rule.cap_picodollars - balance.spent[rule.period]
         resets_at = self._today.resets_at(rule.period)
         if held and total <= unspent:
             next_step = "Try again when those have ended"
@@ -309,9 +286,9 @@ class Budgets:
         begun = [period for period, start_ms in starts_ms.items() if start_ms != before.starts_ms[period]]
         if now < before.begins or self._newest_ms >= min(starts_ms[period] for period in begun):
             # The clock was set back, or returns to days that it was set back from: only the ledger knows their sums.
-            self._accounts.clear()
-        for account in self._accounts.values():
-            account.spent.update(dict.fromkeys(begun, 0))
+            self._balances.clear()
+        for balance in self._balances.values():
+            balance.spent.update(dict.fromkeys(begun, 0))
         return True
 
     def _remember(self, hold: Hold) -> None:
@@ -320,15 +297,15 @@ class Budgets:
         if len(self._unrecorded) > MAX_UNRECORDED:
             self._in_flight.remove(self._unrecorded.popleft())
 
-    async def _account(self, key: _Key) -> _Account:
+    async def _balance(self, key: Subject) -> _Balance:
         self._follow_clock()
-        while (account := self._accounts.get(key)) is None:
+        while (balance := self._balances.get(key)) is None:
             await self._load(key)
             self._follow_clock()
-        return account
+        return balance
 
-    async def _load(self, key: _Key) -> None:
-        """Return once there is an account of a subject, summed up once for all who wait.
+    async def _load(self, key: Subject) -> None:
+        """Return once there is a balance of a subject, summed up once for all who wait.
 
         A task, because those who wait may leave. Raises what `Spending.spent` does, for all who wait.
         """
@@ -341,7 +318,7 @@ class Budgets:
         except (InternalError, Overloaded) as error:  # one of its own for each who waits
             raise type(error)(error.message, retry_after_s=error.retry_after_s) from error
 
-    async def _fill(self, key: _Key) -> None:
+    async def _fill(self, key: Subject) -> None:
         try:
             while True:
                 self._follow_clock()
@@ -349,31 +326,31 @@ class Budgets:
                 # All holds are searched, which is rare: an index by subject would cost every request.
                 in_flight = [hold for hold in self._in_flight if key in hold.keys]
                 without = [hold.request_id for hold in in_flight]
-                account = _Account({})
+                balance = _Balance({})
                 for period in periods:
                     since_ms = today.starts_ms[period]
-                    account.spent[period] = await self._spending.spent(Subject(*key), since_ms, without)
+                    balance.spent[period] = await self._spending.spent(key, since_ms, without)
                 if today is self._today and self._periods(key) <= periods:
                     break
             for hold in in_flight:
                 if hold.is_open:
-                    account.held += hold.amount_picodollars
+                    balance.held += hold.amount_picodollars
                 else:
-                    account.book(hold, today.starts_ms)
-            self._accounts[key] = account
+                    balance.book(hold, today.starts_ms)
+            self._balances[key] = balance
         finally:
-            del self._loading[key]  # at once: who finds neither account nor task begins anew
+            del self._loading[key]  # at once: who finds neither balance nor task begins anew
         self._drop_idle()
 
     def _drop_idle(self) -> None:
         """Drop what was not used since the last sweep. It is loaded again when its subject returns."""
-        if len(self._accounts) < self._sweep_at:
+        if len(self._balances) < self._sweep_at:
             return
-        for key, account in list(self._accounts.items()):
-            if not account.is_used and not account.held:
-                del self._accounts[key]
-            account.is_used = False
-        self._sweep_at = max(SWEEP_FROM, 2 * len(self._accounts))
+        for key, balance in list(self._balances.items()):
+            if not balance.is_used and not balance.held:
+                del self._balances[key]
+            balance.is_used = False
+        self._sweep_at = max(SWEEP_FROM, 2 * len(self._balances))
 
 
 def _see(loading: asyncio.Task[None]) -> None:

@@ -1,13 +1,13 @@
-"""How much each key, user and project may ask at a time: requests and tokens per minute, and requests in flight.
+"""Rate limits of keys, users and projects: requests and tokens per minute, and requests in flight.
 
-Owns the counts, in this process and for one event loop; they start anew with it. A request meets all the limits of all
-its subjects or none of them counts it. Knows nothing of money, policies or providers. The sliding minute of one subject
-is in `limits_meter`.
+Implements the port RateLimiter in this process, for one event loop; counts start anew with it. A request meets all the
+limits of all its subjects, or none of them counts it. Knows nothing of money, policies or providers. The window of one
+subject is in `sliding_window`.
 
-Those who find no place in flight stand in one line. When a place comes free, the line is walked from its head, and
-everyone for whom all subjects have a place is let in. So no one passes another who waits for the same subjects, and no
-one waits behind a subject that is not theirs. The price: one who needs places at two busy subjects may see others take
-a place at one of them while the other is full; the deadline bounds that wait.
+Requests beyond the number in flight wait in one queue. When a request ends, the queue is walked from its head, and
+every request is let in for which all subjects have room. So no request passes another that waits for the same subjects,
+and none waits behind a subject that is not its own. The price: a request that needs room at two busy subjects may see
+others take it at one of them while the other is full; its deadline bounds that wait.
 """
 
 import asyncio
@@ -62,6 +62,8 @@ class RateLimits:
         same request would be let in if nobody else asked, or none if it is too big for any minute. Raises Overloaded
         if no place is free and the line is full, or the deadline passes.
         """
+        if not self._rules:
+            return self._unlimited
         callers = tuple(subjects)
         meters = self._meters_of(callers)
         if not meters:
@@ -76,6 +78,8 @@ class RateLimits:
 
     def rate(self, subjects: Sequence[Subject]) -> Rate | None:
         """Where a caller stands: of each sort, the limit with the least left. None if no minute is limited for them."""
+        if not self._rules:
+            return None
         meters = self._meters_of(tuple(subjects))
         now = self._clock()
         for meter in meters:
@@ -97,10 +101,12 @@ class RateLimits:
 
     def applies(self, subjects: Sequence[Subject]) -> bool:
         """Whether any limit concerns these subjects."""
-        return bool(self._meters_of(tuple(subjects)))
+        return bool(self._rules) and bool(self._meters_of(tuple(subjects)))
 
     def requests_per_minute(self, user_id: str) -> int | None:
         """The limit of a user, by a rule of its own or the one for every user; None without one."""
+        if not self._rules:
+            return None
         rule = self._rule_of(Subject("user", user_id))
         return rule.requests_per_minute if rule else None
 
@@ -199,7 +205,7 @@ class RateLimits:
 
 
 class CountedRequest:
-    """A request that was let in: counted in the minute of its subjects, with a place in flight at each."""
+    """A request that was let in: counted in the window of its subjects, and in flight at each."""
 
     __slots__ = ("_free", "_is_in_flight", "_slots", "_tokens")
 
@@ -212,6 +218,8 @@ class CountedRequest:
 
     def correct(self, tokens: int) -> None:
         """Put the true number of tokens in place of the one counted so far, as of when the request was let in."""
+        if not self._slots:
+            return
         difference = tokens - self._tokens
         self._tokens = tokens
         if difference:
@@ -220,7 +228,7 @@ class CountedRequest:
 
     def leave(self) -> None:
         """Give the place in flight to the next in line. Leaving twice changes nothing."""
-        if not self._is_in_flight:
+        if not self._slots or not self._is_in_flight:
             return
         self._is_in_flight = False
         freed = []

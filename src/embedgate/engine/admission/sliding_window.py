@@ -1,8 +1,8 @@
-"""One subject of the limits: what it was granted in the last minute, what it has in flight, and how it is told no.
+"""Sliding window of one subject of the rate limits: its last minute, its requests in flight, and its refusals.
 
-The minute slides: what was granted at t counts until t + 60 s. Counts are kept in slots of 60 ms, which end with their
+The window slides: what was granted at t counts until t + 60 s. Counts are kept in slots of 60 ms, which end with their
 newest request: a request may count up to 60 ms too long, never too short, and a subject has at most 1,002 slots.
-Decides nothing for several subjects together; that is `limits`.
+Decides nothing for several subjects together; that is `rate_limits`.
 """
 
 import math
@@ -41,7 +41,7 @@ class Slot:
 
 
 class SlidingWindow:
-    """One subject: its limits, what it was granted in the last minute, what it has in flight and in line."""
+    """Sliding-window counts of one subject: its limits, the last minute, and what is in flight or waits."""
 
     __slots__ = (
         "_slots",

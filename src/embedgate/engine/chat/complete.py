@@ -1,4 +1,4 @@
-"""Runs a chat completion: finds a route whose answer begins, and passes on what the provider sends, byte by byte.
+"""Chat completions: failover until a route begins to answer, then what the provider sends is passed on, byte by byte.
 
 Until the first bytes are there, an attempt may be repeated and another route or model may be tried; after them nothing
 is. Whatever becomes of the answer, what it cost is added to the call before this ends.
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from embedgate.core.actions import CHAT
 from embedgate.core.errors import (
     GatewayError,
     UpstreamError,
@@ -21,7 +22,7 @@ from embedgate.core.ports import ChatProvider, ChatReply
 from embedgate.core.types import Call, Candidate, ChatRequest, ChatUsage, Usage
 from embedgate.engine.chat.stream import StreamBuffer, StreamHead
 from embedgate.engine.chat.weigh import chat_cost_picodollars, usage_by_rule
-from embedgate.engine.ledger.charge import charge, count_call, cover, ended_as, write_off
+from embedgate.engine.ledger.charge import charge, count_call, cover, outcome_of, write_off
 from embedgate.engine.routing.failover import with_failover
 from embedgate.engine.routing.find_model import ModelFinder
 from embedgate.engine.routing.route_health import RouteHealths
@@ -48,34 +49,33 @@ class ChatServed(Struct, frozen=True):
 
 
 class ChatValidator:
-    """Does the request make sense? The catalogue knows; all else is for the provider to say."""
+    """Refuses models that do not exist or do not chat. All else is for the provider to say."""
 
-    def __init__(self, find: ModelFinder) -> None:
-        """find: the model of a name."""
-        self._find = find
+    def __init__(self, finder: ModelFinder) -> None:
+        self._finder = finder
 
-    async def __call__(self, request: ChatRequest) -> Model:
+    def validate(self, request: ChatRequest) -> Model:
         """The model that is asked for. Raises a RequestError if there is none, or it does not chat."""
-        return self._find(request.model, request.provider, "chat")
+        return self._finder.find(request.model, request.provider, CHAT)
 
 
 class Completer:
-    """Asks providers. One instance serves all requests."""
+    """Gets completions from providers. One instance serves all requests."""
 
     def __init__(
         self,
         providers: Mapping[str, ChatProvider],
-        states: RouteHealths,
+        healths: RouteHealths,
         settings: UpstreamSettings,
         max_answer_bytes: int,
     ) -> None:
         """providers: by name, every one that is on. max_answer_bytes: of an answer that is not streamed."""
         self._providers = providers
-        self._states = states
+        self._healths = healths
         self._settings = settings
         self._max_answer_bytes = max_answer_bytes
 
-    async def __call__(
+    async def complete(
         self, call: Call[ChatRequest], candidates: Sequence[Candidate], out: StreamBuffer | None
     ) -> ChatServed:
         """The completion of the first candidate that begins one. out: where a stream goes; None keeps it whole.
@@ -94,7 +94,7 @@ class Completer:
             # A whole answer takes as long as the model writes, so that only the request's own time bounds it.
             return await self._ask(call, candidate, until_s if out is not None else call.deadline_s)
 
-        candidate, (reply, started_s) = await with_failover(call, candidates, self._states, self._settings, ask)
+        candidate, (reply, started_s) = await with_failover(call, candidates, self._healths, self._settings, ask)
         outcome: str | None = "cancelled"
         try:
             if out is None:
@@ -104,8 +104,8 @@ class Completer:
                 body = await _pass_on(reply, out)
             outcome = "ok"
         except UpstreamError as error:
-            outcome = ended_as(error)
-            self._states.of(candidate).failed(error, time.monotonic() - started_s)
+            outcome = outcome_of(error)
+            self._healths.of(candidate).failed(error, time.monotonic() - started_s)
             raise
         finally:
             count_call(call, candidate, call.request.n_items, outcome, started_s)
@@ -141,7 +141,7 @@ class Completer:
             _charge(call, candidate, None, output_bytes=0)
             raise
         except GatewayError as error:
-            count_call(call, candidate, call.request.n_items, ended_as(error), started_s)
+            count_call(call, candidate, call.request.n_items, outcome_of(error), started_s)
             raise
 
     async def _whole(self, reply: ChatReply, candidate: Candidate) -> bytes:
@@ -159,7 +159,7 @@ class Completer:
 
 
 async def _pass_on(reply: ChatReply, out: StreamBuffer) -> bytes:
-    """Hand over every piece but one that ends the stream, which is returned: it is sent once the books are closed."""
+    """Pass on every piece but one that ends the stream, which is returned: it is sent once the ledger has the entry."""
     last = tail = b""
     try:
         async for piece in reply.pieces():

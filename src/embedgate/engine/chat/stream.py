@@ -1,7 +1,7 @@
-"""Hands the pieces of one streamed answer from the task that fetches them to the one that sends them on.
+"""Stream buffer with backpressure: pieces of one answer, from the task that fetches them to the one that sends them.
 
-Owns how far the first may be ahead of the second, and what happens when the second goes away. Knows no provider and no
-socket. It is for one event loop.
+Bounds how far the fetcher may be ahead of the sender, and stops it when the caller leaves. Knows no provider and no
+socket. For one event loop.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ from embedgate.core.types import Candidate
 
 
 class StreamHead(Struct, frozen=True):
-    """The head of an answer: who serves it, and how its bytes are to be read."""
+    """Head of a streamed answer: the candidate that serves it, and its content type."""
 
     candidate: Candidate
     content_type: str
 
 
 class StreamBuffer:
-    """One answer in transit. Who fetches calls `begin`, `put` and `end`; who sends calls `take` and `leave`."""
+    """One answer in transit: the fetcher calls `begin`, `put` and `end`, the sender `take` and `leave`."""
 
     def __init__(self, max_bytes: int) -> None:
         """max_bytes: of pieces that wait for the sender before the fetcher has to; one piece may go beyond it."""

@@ -1,4 +1,4 @@
-"""What a chat completion can come to, and what it came to, in tokens and money.
+"""Weight and price of a chat completion: its bound before the call, its usage after it.
 
 Before the call there is only a bound: no token is shorter than a byte. After it the provider's count decides; where
 there is none, because the answer was cut or the provider does not count, bytes are turned into tokens by rule of thumb.
@@ -20,14 +20,14 @@ _BYTES_PER_TOKEN = 4
 
 
 class ChatWeigher:
-    """Weighs completions before a provider is asked."""
+    """Weighs completions before a provider is called."""
 
     def __init__(self, tokenizers: Tokenizers, max_output_tokens: int) -> None:
         """max_output_tokens: of each choice, where neither the request nor the catalogue says."""
         self._tokenizers = tokenizers
         self._max_output_tokens = max_output_tokens
 
-    async def __call__(self, request: ChatRequest, candidates: Sequence[Candidate], *, matters: bool) -> list[Weighed]:
+    async def weigh(self, request: ChatRequest, candidates: Sequence[Candidate], *, matters: bool) -> list[Weighed]:
         """Each candidate with a bound of its input tokens, what was asked for as output, and a bound of the price."""
         weighed = []
         for candidate in candidates:

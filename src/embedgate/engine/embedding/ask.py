@@ -1,4 +1,4 @@
-"""One provider call, checked and weighed: the only place where a route is really called.
+"""One provider call for embeddings, checked and weighed: the only place where a route is called for them.
 
 A call that the provider finds too large is halved until it fits, never repeated at the same size. What was billed
 is reported with the outcome, right or wrong the answer.
@@ -30,64 +30,65 @@ class RouteCaller:
     """Calls one route of one model."""
 
     def __init__(
-        self, candidate: Candidate, provider: Provider, tokenizers: Tokenizers, space_of: SpaceOf, state: RouteHealth
+        self, candidate: Candidate, provider: Provider, tokenizers: Tokenizers, space_of: SpaceOf, health: RouteHealth
     ) -> None:
-        """provider: the one of the candidate's route. state: of that route; told how each call went."""
-        self._space_of = space_of
-        self._state = state
+        """provider: the one of the candidate's route. health: of that route; told how each call went."""
         self._candidate = candidate
         self._provider = provider
         self._tokenizers = tokenizers
+        self._space_of = space_of
+        self._health = health
 
-    async def __call__(self, batch: Batch, deadline_s: float) -> Outcome:
+    async def ask(self, batch: Batch, deadline_s: float) -> Outcome:
         """Call, check, weigh. Never raises a GatewayError: a failed outcome holds it."""
-        outcome = await self._call(batch, deadline_s)
-        if not isinstance(outcome.error, UpstreamTooLarge) or len(batch.inputs) == 1:
-            return outcome
-        middle = len(batch.inputs) // 2
-        first = await self(replace(batch, inputs=batch.inputs[:middle]), deadline_s)
-        if first.error is not None:
-            return replace(first, upstream_s=first.upstream_s + outcome.upstream_s)
-        second = await self(replace(batch, inputs=batch.inputs[middle:]), deadline_s)
-        if isinstance(second.error, InvalidInput) and second.error.index is not None:
-            second = replace(second, error=second.error.at(second.error.index + middle))
-        both = merged(first, second)
-        return replace(both, upstream_s=both.upstream_s + outcome.upstream_s)
-
-    async def _call(self, batch: Batch, deadline_s: float) -> Outcome:
-        route = self._candidate.route
+        model, route = self._candidate.model, self._candidate.route
         started_s = time.monotonic()
         if started_s >= deadline_s:
             return Outcome(error=UpstreamTimeout(f"{route.provider} could not be asked within the call's time"))
         try:
             reply = await self._provider.embed(batch, route, deadline_s)
         except GatewayError as error:
-            spent_s = time.monotonic() - started_s
-            word = "bad_answer" if isinstance(error, UpstreamGarbled) else error.code
-            if not isinstance(error, UpstreamLimited):  # else it was not called
-                metrics.provider_call(route.provider, word, len(batch.inputs), spent_s)
-            self._state.failed(error, spent_s)
-            return await self._failed(batch.inputs, error, spent_s)
+            return await self._failed(batch, deadline_s, error, time.monotonic() - started_s)
         spent_s = time.monotonic() - started_s
         tokens, is_estimated = await self._tokens(batch.inputs, reply)
         try:
-            vectors = checked(reply, batch, self._candidate.model, route, self._space_of)
+            vectors = checked(reply, batch, model, route, self._space_of)
         except UpstreamGarbled as error:
-            metrics.provider_call(route.provider, "bad_answer", len(batch.inputs), spent_s)
-            self._state.failed(error, spent_s)
+            self._tell_failed(batch, error, spent_s)
             return Outcome(None, tokens, is_estimated, billed=sum(tokens), upstream_s=spent_s, error=error)
         metrics.provider_call(route.provider, "ok", len(batch.inputs), spent_s)
         billed = sum(tokens)
-        self._state.succeeded(spent_s, billed)
+        self._health.succeeded(spent_s, billed)
         return Outcome(vectors, tokens, is_estimated, reply.truncated, billed, spent_s)
 
-    async def _failed(self, inputs: Sequence[Input], error: GatewayError, spent_s: float) -> Outcome:
-        """The outcome of a call that gave no vectors, but may be on the bill all the same."""
+    async def _failed(self, batch: Batch, deadline_s: float, error: GatewayError, spent_s: float) -> Outcome:
+        """The outcome of a call that gave no vectors, but may be on the bill all the same. Too large, it is halved."""
+        self._tell_failed(batch, error, spent_s)
+        if isinstance(error, UpstreamTooLarge) and len(batch.inputs) > 1:
+            return await self._in_halves(batch, deadline_s, spent_s)
         billed = error.billed_tokens if isinstance(error, UpstreamGarbled) else 0
         if not billed:
             return Outcome(error=error, upstream_s=spent_s)
-        counted = await count_aside(inputs, self._candidate.route, self._tokenizers)
+        counted = await count_aside(batch.inputs, self._candidate.route, self._tokenizers)
         return Outcome(None, split(billed, counted.each), billed=billed, upstream_s=spent_s, error=error)
+
+    async def _in_halves(self, batch: Batch, deadline_s: float, spent_s: float) -> Outcome:
+        """The outcome of two calls, each for half of a batch. spent_s: at the provider so far."""
+        middle = len(batch.inputs) // 2
+        first = await self.ask(replace(batch, inputs=batch.inputs[:middle]), deadline_s)
+        if first.error is not None:
+            return replace(first, upstream_s=first.upstream_s + spent_s)
+        second = await self.ask(replace(batch, inputs=batch.inputs[middle:]), deadline_s)
+        if isinstance(second.error, InvalidInput) and second.error.index is not None:
+            second = replace(second, error=second.error.at(second.error.index + middle))
+        both = merged(first, second)
+        return replace(both, upstream_s=both.upstream_s + spent_s)
+
+    def _tell_failed(self, batch: Batch, error: GatewayError, spent_s: float) -> None:
+        if not isinstance(error, UpstreamLimited):  # else it was not called
+            outcome = "bad_answer" if isinstance(error, UpstreamGarbled) else error.code
+            metrics.provider_call(self._candidate.route.provider, outcome, len(batch.inputs), spent_s)
+        self._health.failed(error, spent_s)
 
     async def _tokens(self, inputs: Sequence[Input], reply: ProviderReply) -> tuple[tuple[int, ...], bool]:
         """Tokens of each input, adding up to what the provider billed; whether the sum is our estimate."""

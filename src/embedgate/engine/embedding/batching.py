@@ -1,14 +1,13 @@
-"""Batching across callers: while a route is at its cap, small works gather into the next provider call.
+"""Adaptive batching across requests: while a route is at its cap, small requests wait for the next provider call.
 
-An idle route is called at once, with no added wait and no extra task. Works share a call only if their signatures
-agree. A fault that one work causes is found by halving, and fails that work alone.
+An idle route is called at once, with no added wait and no extra task. Requests share a call only if their signatures
+agree. A fault that one of them causes is found by halving, and fails that one alone.
 """
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -18,28 +17,18 @@ from embedgate.core.models import BatchLimits
 from embedgate.core.types import Batch
 from embedgate.engine.embedding.ask import RouteCaller
 from embedgate.engine.embedding.outcome import Outcome
-from embedgate.engine.ledger.tokens import bounds
+from embedgate.engine.ledger.tokens import total_bound
 
-MAX_GATHERED_INPUTS = 64
-"""Larger works gain nothing from company and would make the others wait: they are called on their own."""
+MAX_BATCHED_INPUTS = 64
+"""Larger batches gain nothing from company and would make the others wait: they are called on their own."""
 
 
-class BatchItem(Struct, frozen=True):
-    """Inputs of one request that one provider call may answer. Works with equal signatures may share a call.
-
-    deadline_s: on the monotonic clock.
-    """
+class _Waiting(Struct, eq=False):
+    """One batch in the queue. `in_vain`: its share of what was billed for shared calls that had to be repeated."""
 
     batch: Batch
     signature: Hashable
     deadline_s: float
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """One work in the queue. `in_vain`: its share of what was billed for shared calls that had to be repeated."""
-
-    work: BatchItem
     size_bytes: int
     outcome: "asyncio.Future[Outcome]"
     is_sent: bool = False
@@ -49,9 +38,9 @@ class _Waiting:
 class Batcher:
     """The queue in front of one route of one model."""
 
-    def __init__(self, asker: RouteCaller, limits: BatchLimits, max_parallel: int, max_waiting: int) -> None:
-        """asker: makes one checked call. max_parallel: gathered calls at once. max_waiting: works that may wait."""
-        self._asker = asker
+    def __init__(self, caller: RouteCaller, limits: BatchLimits, max_parallel: int, max_waiting: int) -> None:
+        """max_parallel: shared calls at once. max_waiting: batches that may wait."""
+        self._caller = caller
         self._limits = limits
         self._max_parallel = max_parallel
         self._max_waiting = max_waiting
@@ -59,35 +48,38 @@ class Batcher:
         self._waiting: deque[_Waiting] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, work: BatchItem) -> Outcome:
-        """The outcome of one work, however its inputs travelled. Never raises a GatewayError."""
-        if len(work.batch.inputs) > MAX_GATHERED_INPUTS:
-            return await self._asker(work.batch, work.deadline_s)
+    async def ask(self, batch: Batch, signature: Hashable, deadline_s: float) -> Outcome:
+        """The outcome of one batch, alone or in a shared call. Never raises a GatewayError.
+
+        signature: batches of equal ones may share a call. deadline_s: on the monotonic clock.
+        """
+        if len(batch.inputs) > MAX_BATCHED_INPUTS:
+            return await self._caller.ask(batch, deadline_s)
         if self._in_flight < self._max_parallel and not self._waiting:
             self._in_flight += 1
             try:
-                return await self._asker(work.batch, work.deadline_s)
+                return await self._caller.ask(batch, deadline_s)
             finally:
                 self._in_flight -= 1
                 self._pump()
-        return await self._wait(work)
+        return await self._wait(batch, signature, deadline_s)
 
-    async def _wait(self, work: BatchItem) -> Outcome:
+    async def _wait(self, batch: Batch, signature: Hashable, deadline_s: float) -> Outcome:
         if len(self._waiting) >= self._max_waiting:
-            message = f"{self._max_waiting} works wait for this model already; try again in a moment."
+            message = f"{self._max_waiting} requests wait for this model already; try again in a moment."
             return Outcome(error=Overloaded(message, retry_after_s=1))
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(work, sum(bounds(work.batch.inputs)), loop.create_future())
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(batch, signature, deadline_s, total_bound(batch.inputs), outcome)
         self._waiting.append(waiting)
         try:
-            await asyncio.wait([waiting.outcome], timeout=max(0.0, work.deadline_s - time.monotonic()))
+            await asyncio.wait([outcome], timeout=max(0.0, deadline_s - time.monotonic()))
         finally:
             if not waiting.is_sent:
-                waiting.outcome.cancel()
+                outcome.cancel()
         if not waiting.is_sent:
             return Outcome(error=UpstreamTimeout("The provider was busy for the whole time of the request"))
-        # Its call may end a little later than this work's own time, and its share is on the bill either way.
-        return await waiting.outcome
+        # Its call may end a little later than this request's own time, and its share is on the bill either way.
+        return await outcome
 
     def _pump(self) -> None:
         """Send what waits, as far as the cap allows."""
@@ -101,20 +93,20 @@ class Batcher:
             task.add_done_callback(self._tasks.discard)
 
     def _take(self) -> list[_Waiting]:
-        """The longest waiting work and those that may go with it, within the limits of one call; order is kept."""
+        """The longest waiting batch and those that may go with it, within the limits of one call; order is kept."""
         group: list[_Waiting] = []
         left: deque[_Waiting] = deque()
         n_inputs = size_bytes = 0
         max_inputs = self._limits.max_inputs or 10**9
-        # The bound in bytes is also one in tokens; precise enough for works this small.
+        # The bound in bytes is also one in tokens; precise enough for batches this small.
         max_bytes = min(self._limits.max_bytes or 10**12, self._limits.max_tokens or 10**12)
         while self._waiting:
             waiting = self._waiting.popleft()
             if waiting.outcome.done():  # its caller ran out of time
                 continue
-            n = len(waiting.work.batch.inputs)
+            n = len(waiting.batch.inputs)
             fits = n_inputs + n <= max_inputs and size_bytes + waiting.size_bytes <= max_bytes
-            if group and not (fits and waiting.work.signature == group[0].work.signature):
+            if group and not (fits and waiting.signature == group[0].signature):
                 left.append(waiting)
                 continue
             waiting.is_sent = True
@@ -135,11 +127,10 @@ class Batcher:
             self._pump()
 
     async def _serve(self, group: Sequence[_Waiting]) -> None:
-        """Call for a whole group; if one of it is at fault, find which, so that its neighbours are served."""
-        works = [waiting.work for waiting in group]
-        inputs = tuple(item for work in works for item in work.batch.inputs)
-        deadline_s = max(work.deadline_s for work in works)
-        outcome = await self._asker(replace(works[0].batch, inputs=inputs), deadline_s)
+        """Call for a whole group; if one of it is at fault, find which, so that the others are served."""
+        inputs = tuple(item for waiting in group for item in waiting.batch.inputs)
+        deadline_s = max(waiting.deadline_s for waiting in group)
+        outcome = await self._caller.ask(replace(group[0].batch, inputs=inputs), deadline_s)
         error = outcome.error
         if len(group) > 1 and isinstance(error, InvalidInput) and error.index is not None:
             _share_bill(group, outcome)
@@ -153,10 +144,10 @@ class Batcher:
             _hand_out(group, outcome)
 
     async def _without(self, group: Sequence[_Waiting], error: InvalidInput) -> None:
-        """Fail the work that the index points into, and serve the others."""
+        """Fail the batch that the index points into, and serve the others."""
         start = 0
         for position, waiting in enumerate(group):
-            end = start + len(waiting.work.batch.inputs)
+            end = start + len(waiting.batch.inputs)
             if error.index is not None and start <= error.index < end:
                 _settle(waiting, Outcome(error=error.at(error.index - start)))
                 await self._serve([*group[:position], *group[position + 1 :]])
@@ -166,13 +157,13 @@ class Batcher:
 
 
 def _hand_out(group: Sequence[_Waiting], outcome: Outcome) -> None:
-    """Give each work its rows and its share of what was billed, also for a wrong answer."""
+    """Give each batch its rows and its share of what was billed, also for a wrong answer."""
     for waiting, part in _shares(group, outcome):
         _settle(waiting, part)
 
 
 def _share_bill(group: Sequence[_Waiting], outcome: Outcome) -> None:
-    """Write down what was billed for half of a call, when the whole has to be repeated."""
+    """Remember each batch's share of what was billed for a call that has to be repeated."""
     for waiting, part in _shares(group, outcome):
         waiting.in_vain += part.billed
 
@@ -180,7 +171,7 @@ def _share_bill(group: Sequence[_Waiting], outcome: Outcome) -> None:
 def _shares(group: Sequence[_Waiting], outcome: Outcome) -> Iterator[tuple[_Waiting, Outcome]]:
     start = 0
     for waiting in group:
-        end = start + len(waiting.work.batch.inputs)
+        end = start + len(waiting.batch.inputs)
         yield waiting, outcome.part(start, end)
         start = end
 

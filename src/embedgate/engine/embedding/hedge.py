@@ -1,13 +1,12 @@
-"""Asks a second route when the first takes longer than it usually does. The first good answer counts.
+"""Hedging: a second route is called when the first takes longer than it usually does. The first good answer counts.
 
-The other call is given up. If it was sent, it is paid for by our own count: its provider may well bill it. So the money
-for both is held before, and every second call comes out of the budget of further attempts of its route.
+The other call is cancelled. If it was sent, it is paid for by our own count: its provider may well bill it. So the
+money for both is held before, and every second call comes out of the retry budget of its route.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
 
 from msgspec import Struct
 
@@ -15,6 +14,7 @@ from embedgate.core.errors import NOT_SENT, GatewayError, InvalidInput, Upstream
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import Batch, Call, Candidate, EmbedRequest, Part
 from embedgate.engine.embedding.outcome import Outcome, charge_outcome
+from embedgate.engine.embedding.plan import Planner
 from embedgate.engine.ledger.charge import cost_at, cover
 from embedgate.engine.ledger.tokens import count_aside
 from embedgate.engine.routing.failover import RouteAttempts
@@ -22,18 +22,6 @@ from embedgate.observe import metrics
 
 Ask = Callable[[Candidate, Batch, float], Awaitable[Outcome]]
 """One call to a candidate's route: batch, and deadline on the monotonic clock."""
-
-
-class Plans(Protocol):
-    """What the planning stage does for this one."""
-
-    def identity(self, call: Call[EmbedRequest], candidate: Candidate) -> tuple[str, ...]:
-        """What must be equal for the vectors of two candidates to stand for each other."""
-        ...
-
-    def cut(self, request: EmbedRequest, rows: Sequence[int], candidate: Candidate) -> list[Part]:
-        """Cut rows into parts for the candidate's route."""
-        ...
 
 
 class _Runner(Struct, frozen=True):
@@ -48,31 +36,32 @@ class _Runner(Struct, frozen=True):
 class Hedger:
     """Makes one call, and beside it a second one where that may help."""
 
-    def __init__(self, ask: Ask, tokenizers: Tokenizers) -> None:
-        """tokenizers: to count what a call that is given up may cost."""
+    def __init__(self, ask: Ask, planner: Planner, tokenizers: Tokenizers) -> None:
+        """ask: calls a route. tokenizers: to count what a call that is cancelled may cost."""
         self._ask = ask
+        self._planner = planner
         self._tokenizers = tokenizers
 
-    async def __call__(
-        self, call: Call[EmbedRequest], visit: RouteAttempts, part: Part, plans: Plans, after_s: float
+    async def ask(
+        self, call: Call[EmbedRequest], here: RouteAttempts, part: Part, after_s: float
     ) -> tuple[Candidate, Outcome]:
         """The outcome of a part, and who gave it. What the other call costs is charged already.
 
         after_s: how long the first one has the field for itself.
         """
-        first = self._start(visit.candidate, part.batch, visit.until_s())
+        first = self._start(here.candidate, part.batch, here.until_s())
         runners = [first]
         try:
             await asyncio.wait([first.task], timeout=after_s)
-            second = None if first.task.done() else await self._second(call, visit, part, plans)
+            second = None if first.task.done() else await self._second(call, here, part)
             if second is None:
                 return first.candidate, await first.task
             candidate, batch, cost_picodollars = second
             try:
                 if not first.task.done():
-                    runners.append(self._start(candidate, batch, visit.until_s()))
+                    runners.append(self._start(candidate, batch, here.until_s()))
                 winner = await _winner(runners)
-                lost = [(runner, await self._given_up(visit, runner)) for runner in runners if runner is not winner]
+                lost = [(runner, await self._given_up(here, runner)) for runner in runners if runner is not winner]
             finally:
                 call.wasted_picodollars -= cost_picodollars
             for runner, outcome in lost:  # at once: what is not held any more must be charged
@@ -87,22 +76,22 @@ class Hedger:
         return _Runner(candidate, batch, time.monotonic(), task)
 
     async def _second(
-        self, call: Call[EmbedRequest], visit: RouteAttempts, part: Part, plans: Plans
+        self, call: Call[EmbedRequest], here: RouteAttempts, part: Part
     ) -> tuple[Candidate, Batch, int] | None:
         """Who can be asked beside, for what, and how much more that may cost, which is held; None if nobody can."""
-        wanted = plans.identity(call, visit.candidate)
-        for candidate, state in visit.others():
-            if plans.identity(call, candidate) != wanted:
+        wanted = self._planner.of_route(call, here.candidate).identity
+        for candidate, health in here.others():
+            if self._planner.of_route(call, candidate).identity != wanted:
                 continue
             try:
-                parts = plans.cut(call.request, part.rows, candidate)
+                parts = self._planner.cut(call, part.rows, candidate)
             except InvalidInput:
                 continue
-            if len(parts) > 1 or not state.may_retry():
+            if len(parts) > 1 or not health.may_retry():
                 continue
             batch = parts[0].batch
             # Either of the two may be given up, and either may be the dearer one.
-            cost_picodollars = max(await self._cost(visit.candidate, part.batch), await self._cost(candidate, batch))
+            cost_picodollars = max(await self._cost(here.candidate, part.batch), await self._cost(candidate, batch))
             call.wasted_picodollars += cost_picodollars
             try:
                 await cover(call)
@@ -116,7 +105,7 @@ class Hedger:
         counted = await count_aside(batch.inputs, candidate.route, self._tokenizers)
         return cost_at(candidate, counted.total)
 
-    async def _given_up(self, visit: RouteAttempts, runner: _Runner) -> Outcome:
+    async def _given_up(self, here: RouteAttempts, runner: _Runner) -> Outcome:
         """What a call whose answer is not needed any more came to, after it has ended."""
         await _end([runner])
         if not runner.task.cancelled():
@@ -125,8 +114,8 @@ class Hedger:
             return Outcome()
         spent_s = time.monotonic() - runner.began_s
         metrics.provider_call(runner.candidate.route.provider, "given_up", len(runner.batch.inputs), spent_s)
-        if runner.candidate is visit.candidate:
-            visit.state.outrun(spent_s)
+        if runner.candidate is here.candidate:
+            here.health.outrun(spent_s)
         tokens = (await count_aside(runner.batch.inputs, runner.candidate.route, self._tokenizers)).each
         return Outcome(None, tokens, is_estimated=True, billed=sum(tokens), upstream_s=spent_s)
 

@@ -72,4 +72,5 @@ def charge_outcome(call: Call[Any], candidate: Candidate, outcome: Outcome, *, i
     cost = cost_at(candidate, outcome.billed)
     charge(call, candidate, outcome.billed, cost, is_estimated=outcome.is_estimated)
     used = 0 if in_vain or outcome.error is not None else sum(outcome.tokens)
-    call.wasted_picodollars += cost_at(candidate, outcome.billed - used)
+    if used != outcome.billed:
+        call.wasted_picodollars += cost_at(candidate, outcome.billed - used)

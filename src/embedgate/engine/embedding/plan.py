@@ -1,4 +1,4 @@
-"""What is left to ask a provider: looks up what is known already, and cuts the rest into batches a route takes.
+"""Plan of an embeddings request on one route: what the cache knows already, and the rest cut into batches.
 
 Cutting is done per route, because the next route may take other sizes. Nothing is cut more than needed.
 """
@@ -7,19 +7,19 @@ import asyncio
 from collections.abc import Hashable, Sequence
 from typing import Literal
 
-from msgspec.structs import replace
+from msgspec import Struct
 
 from embedgate.core.access import Caller
 from embedgate.core.errors import InvalidInput
 from embedgate.core.fingerprint import fingerprint
 from embedgate.core.models import Route
 from embedgate.core.ports import Tokenizers, VectorCache
-from embedgate.core.types import Batch, CachedVector, Call, Candidate, EmbedRequest, Input, Part
+from embedgate.core.types import Batch, CachedVector, Call, Candidate, EmbedRequest, Input, InputType, Part
 from embedgate.engine.embedding.outcome import Outcome
 from embedgate.engine.embedding.prepare import prefix_of, prepared
 from embedgate.engine.embedding.progress import Progress
 from embedgate.engine.ledger.charge import write_off
-from embedgate.engine.ledger.tokens import bounds, count
+from embedgate.engine.ledger.tokens import bounds, count, total_bound
 from embedgate.observe import metrics
 
 CONTEXTUAL_OPTIONS = frozenset({"late_chunking"})
@@ -27,10 +27,28 @@ CONTEXTUAL_OPTIONS = frozenset({"late_chunking"})
 Scope = Literal["project", "user", "shared"]
 INPUTS_PER_TURN = 128
 """About 2 ms of looking up, or of copying vectors of 1,536 numbers; then the event loop has its turn."""
+_MAX_KEPT = 4_096
+
+
+class RoutePlan(Struct, frozen=True):
+    """How requests of one kind are served on one route: all that does not depend on their inputs.
+
+    Where `identity` is equal, vectors are interchangeable: kept under the same keys, and asked for in each other's
+    place. `owner` is whose texts they are. `upstream_dim` is the size to ask the route for, None for its native one,
+    which is shortened afterwards if need be; `width` is the size that it answers with.
+    """
+
+    identity: tuple[str, ...]
+    owner: str
+    width: int
+    upstream_dim: int | None
+    input_type: InputType | None
+    prefix: str
+    is_cached: bool
 
 
 class Planner:
-    """Knows the cache, and how routes are cut for."""
+    """Plans requests by the cache and by the limits of routes. Owns the plans that were worked out before."""
 
     def __init__(self, tokenizers: Tokenizers, cache: VectorCache | None, scope: Scope) -> None:
         """tokenizers: to decode token ids for hosts that take text only, and to weigh large requests.
@@ -40,50 +58,76 @@ class Planner:
         self._tokenizers = tokenizers
         self._cache = cache
         self._scope = scope
+        self._plans: dict[tuple[object, ...], tuple[Candidate, RoutePlan]] = {}
 
-    async def enter(self, call: Call[EmbedRequest], candidate: Candidate, progress: Progress) -> None:
-        """Go on with a candidate: look up what the cache knows of its vectors, unless that has been done."""
-        if progress.enter(candidate, self._width(call.request, candidate)):
-            write_off(call)  # those are vectors of another space
-        identity = self.identity(call, candidate)
-        if not call.request.options and identity != progress.identity:
-            await self._look_up(call.request, candidate, identity, progress)
-
-    def identity(self, call: Call[EmbedRequest], candidate: Candidate) -> tuple[str, ...]:
-        """What makes a vector what it is beside its input, and whose it is.
-
-        Where it is equal, a candidate's vectors may be kept under the same keys, and asked for in each other's place.
-        """
-        request, route = call.request, candidate.route
-        is_typed = bool(route.input_types or route.query_prefix or route.document_prefix)
-        return (
-            self._owner(call.caller),
-            candidate.model.id,
-            candidate.model.space or "",
-            route.precision,
-            str(self._width(request, candidate)),
-            (request.input_type or "") if is_typed else "",
+    def of_route(self, call: Call[EmbedRequest], candidate: Candidate) -> RoutePlan:
+        """The plan of a request on a candidate's route: worked out once for all requests that differ in inputs only."""
+        request, caller = call.request, call.caller
+        owner = "" if self._scope == "shared" else self._owner(caller)
+        key = (
+            id(candidate),
+            owner,
+            request.dim,
+            request.input_type,
             request.truncate,
+            request.cache,
+            not request.options,
+        )
+        known = self._plans.get(key)
+        if known is not None and known[0] is candidate:
+            return known[1]
+        if len(self._plans) >= _MAX_KEPT:
+            self._plans.clear()
+        plan = self._work_out(request, candidate, owner)
+        self._plans[key] = (candidate, plan)
+        return plan
+
+    def _work_out(self, request: EmbedRequest, candidate: Candidate, owner: str) -> RoutePlan:
+        model, route = candidate.model, candidate.route
+        upstream_dim = self._upstream_dim(request, candidate)
+        width = upstream_dim or route.dims.default
+        is_typed = bool(route.input_types or route.query_prefix or route.document_prefix)
+        return RoutePlan(
+            identity=(
+                owner,
+                model.id,
+                model.space or "",
+                route.precision,
+                str(width),
+                (request.input_type or "") if is_typed else "",
+                request.truncate,
+            ),
+            owner=owner,
+            width=width,
+            upstream_dim=upstream_dim,
+            input_type=request.input_type if route.input_types else None,
+            prefix=prefix_of(request.input_type, route),
+            is_cached=self._cache is not None and upstream_dim is None and request.cache == "store",
         )
 
-    async def _look_up(
-        self, request: EmbedRequest, candidate: Candidate, identity: tuple[str, ...], progress: Progress
-    ) -> None:
-        """Find the keys of all inputs, and what is kept of those that have no vector yet.
+    async def look_up(self, call: Call[EmbedRequest], candidate: Candidate, progress: Progress) -> None:
+        """Go on with a candidate: look up what the cache knows of its vectors, unless that has been done.
 
         A large request leaves the event loop to others in between.
         """
-        is_whole = self._upstream_dim(request, candidate) is None
-        cache = self._cache if is_whole and request.cache == "store" else None
+        plan = self.of_route(call, candidate)
+        if progress.move(candidate, plan.width):
+            write_off(call)  # those are vectors of another space
+        inputs, identity = call.request.inputs, plan.identity
+        if call.request.options or identity == progress.identity:
+            return
+        cache = self._cache if plan.is_cached else None
         keys: list[bytes] = []
         hits = misses = 0
-        for start in range(0, len(request.inputs), INPUTS_PER_TURN):
+        missing = set(progress.missing())
+        for start in range(0, len(inputs), INPUTS_PER_TURN):
             if start:
                 await asyncio.sleep(0)
-            keys += [fingerprint(identity, item) for item in request.inputs[start : start + INPUTS_PER_TURN]]
-            rows = [row for row in range(start, len(keys)) if progress.lacks(row)] if cache is not None else []
-            found = cache.get_many([keys[row] for row in rows]) if cache is not None else []
-            for row, kept in zip(rows, found, strict=True):
+            keys += [fingerprint(identity, item) for item in inputs[start : start + INPUTS_PER_TURN]]
+            if cache is None:
+                continue
+            rows = [row for row in range(start, len(keys)) if row in missing]
+            for row, kept in zip(rows, cache.get_many([keys[row] for row in rows]), strict=True):
                 if kept is None:
                     misses += 1
                 else:
@@ -100,82 +144,65 @@ class Planner:
 
         A large answer leaves the event loop to others in between.
         """
-        vectors = outcome.vectors
+        vectors, tokens = outcome.vectors, outcome.tokens
         if self._cache is None or vectors is None or call.request.cache == "no-store":
             return
         if vectors.shape[1] != candidate.route.dims.default or outcome.is_estimated:
             return
-        cut = set(outcome.truncated)
+        cut = outcome.truncated
         for start in range(0, len(keys), INPUTS_PER_TURN):
             if start:
                 await asyncio.sleep(0)
-            self._cache.put_many(
-                [
-                    (keys[position], CachedVector(vectors[position], outcome.tokens[position], position in cut))
-                    for position in range(start, min(start + INPUTS_PER_TURN, len(keys)))
-                ]
-            )
+            rows = range(start, min(start + INPUTS_PER_TURN, len(keys)))
+            self._cache.put_many([(keys[row], CachedVector(vectors[row], tokens[row], row in cut)) for row in rows])
 
-    def signature(self, call: Call[EmbedRequest], part: Part) -> Hashable:
+    def signature(self, call: Call[EmbedRequest], candidate: Candidate, batch: Batch) -> Hashable:
         """What must be equal for the inputs of different callers to share one provider call."""
-        batch = part.batch
-        scope = self._owner(call.caller)
-        return (scope, batch.dim, batch.input_type, batch.truncate, batch.user, tuple(sorted(batch.options.items())))
+        owner = self.of_route(call, candidate).owner
+        return (owner, batch.dim, batch.input_type, batch.truncate, batch.user, tuple(sorted(batch.options.items())))
 
-    def cut(self, request: EmbedRequest, rows: Sequence[int], candidate: Candidate) -> list[Part]:
+    def cut(self, call: Call[EmbedRequest], rows: Sequence[int], candidate: Candidate) -> list[Part]:
         """Parts that cover `rows`, in order, each within the limits of the candidate's route.
 
         Raises InvalidInput if token ids have to be decoded for this route and cannot be.
         """
-        route = candidate.route
-        inputs = self._prepared(request, rows, route)
-        dim = self._upstream_dim(request, candidate)
-        template = Batch(
-            inputs=(),
-            expected_dim=dim or route.dims.default,
-            dim=dim,
-            input_type=request.input_type if route.input_types else None,
-            truncate=request.truncate,
-            user=request.user if route.accepts_user else None,
-            options=request.options,
-        )
+        request, route = call.request, candidate.route
+        plan = self.of_route(call, candidate)
+        inputs = self._prepared(request, rows, plan.prefix, route)
         is_whole = len(inputs) == 1 or CONTEXTUAL_OPTIONS & request.options.keys()
-        ends = [len(inputs)] if is_whole else self._ends(inputs, route)
-        if len(ends) == 1:
-            return [Part(tuple(rows), replace(template, inputs=tuple(inputs)))]
-        starts = [0, *ends[:-1]]
-        return [
-            Part(tuple(rows[start:end]), replace(template, inputs=tuple(inputs[start:end])))
-            for start, end in zip(starts, ends, strict=True)
-        ]
-
-    def _width(self, request: EmbedRequest, candidate: Candidate) -> int:
-        """How many numbers the vectors have that a candidate is asked for."""
-        return self._upstream_dim(request, candidate) or candidate.route.dims.default
+        ends = (len(inputs),) if is_whole else self._ends(inputs, route)
+        parts = []
+        start = 0
+        for end in ends:
+            batch = Batch(
+                inputs=tuple(inputs[start:end]),
+                expected_dim=plan.width,
+                dim=plan.upstream_dim,
+                input_type=plan.input_type,
+                truncate=request.truncate,
+                user=request.user if route.accepts_user else None,
+                options=request.options,
+            )
+            parts.append(Part(tuple(rows[start:end]), batch))
+            start = end
+        return parts
 
     def _upstream_dim(self, request: EmbedRequest, candidate: Candidate) -> int | None:
-        """The size to ask a route for; None means its native one, which is shortened afterwards if need be.
-
-        Resolve has left out the routes where neither is sound.
-        """
-        dim, route = request.dim, candidate.route
-        if dim is None or dim == route.dims.default or self._is_kept_whole(request, candidate):
+        """The size to ask a route for; None means its native one. Resolve has left out the routes of neither."""
+        dim, model, route = request.dim, candidate.model, candidate.route
+        if dim is None or dim == route.dims.default:
+            return None
+        # From a full-size vector in the cache every smaller one can be cut.
+        is_kept = self._cache is not None and request.cache != "no-store" and not request.options
+        if is_kept and model.is_matryoshka and model.cuts_exactly:
             return None
         return dim if route.accepts_dim and dim in route.dims else None
 
-    def _is_kept_whole(self, request: EmbedRequest, candidate: Candidate) -> bool:
-        """Whether the full-size vector is asked for, so that every smaller one can be cut from what is kept of it."""
-        is_kept = self._cache is not None and request.cache != "no-store" and not request.options
-        return is_kept and candidate.model.is_matryoshka and candidate.model.cuts_exactly
-
     def _owner(self, caller: Caller) -> str:
         """Whose texts the caller's are: those of equal owners may be joined and found by each other."""
-        if self._scope == "shared":
-            return ""
-        return caller.account if self._scope == "project" else caller.user_id
+        return caller.billed_to if self._scope == "project" else caller.user_id
 
-    def _prepared(self, request: EmbedRequest, rows: Sequence[int], route: Route) -> list[Input]:
-        prefix = prefix_of(request.input_type, route)
+    def _prepared(self, request: EmbedRequest, rows: Sequence[int], prefix: str, route: Route) -> list[Input]:
         inputs = []
         for row in rows:
             try:
@@ -184,15 +211,15 @@ class Planner:
                 raise error.at(row) from error
         return inputs
 
-    def _ends(self, inputs: list[Input], route: Route) -> list[int]:
+    def _ends(self, inputs: list[Input], route: Route) -> Sequence[int]:
         """Where each batch ends: as few batches as the limits allow when inputs stay in order."""
         limits = route.limits
         max_inputs = limits.max_inputs or len(inputs)
-        sizes = bounds(inputs)
-        total = sum(sizes)
+        total = total_bound(inputs)
         max_bytes, max_tokens = limits.max_bytes or total, limits.max_tokens or total
         if len(inputs) <= max_inputs and total <= min(max_bytes, max_tokens):
-            return [len(inputs)]
+            return (len(inputs),)
+        sizes = bounds(inputs)
         tokens = count(inputs, route, self._tokenizers).each if total > max_tokens else sizes
         ends = []
         n = batch_tokens = batch_bytes = 0

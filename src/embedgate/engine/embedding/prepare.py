@@ -1,4 +1,4 @@
-"""What of an input is sent on a route: token ids as text unless they are read there, with the prefix of their type."""
+"""Inputs as a route takes them: token ids as text unless it reads them, with the prefix of their type."""
 
 from embedgate.core.models import Route
 from embedgate.core.ports import Tokenizers

@@ -1,4 +1,4 @@
-"""What of one request is answered: vectors, their tokens, and where they came from, row by row."""
+"""Progress of one request: the vectors it has so far, their tokens, and where they came from, row by row."""
 
 from collections.abc import Sequence
 
@@ -9,35 +9,42 @@ from embedgate.core.vectors import Vectors, shorten
 
 
 class Progress:
-    """The rows of one request, all of one space at any time: entering another space throws them away."""
+    """The rows of one request, all of one vector space at any time: a move to another space discards them.
+
+    `candidate` is the one of the moment, `keys` are the cache keys of the inputs there, made with its `identity`.
+    """
 
     def __init__(self, n: int, dim: int | None) -> None:
-        """n: inputs of the request. dim: the size asked for, None for the model's own.
-
-        `keys` are those that the inputs have at the candidate of the moment, made with its `identity`.
-        """
+        """n: inputs of the request. dim: the size asked for, None for the model's own."""
         self._n = n
         self._dim = dim
-        self._place: tuple[str | None, int] = (None, 0)
+        self._space: tuple[str | None, int] = (None, 0)
+        self.candidate: Candidate | None = None
         self._clear()
 
     def _clear(self) -> None:
         self._rows: list[Vectors | None] = [None] * self._n
         self._block: Vectors | None = None
         self._tokens = [0] * self._n
-        self._is_reused = [False] * self._n
+        self._reused_tokens = 0
         self._truncated: set[int] = set()
         self._is_estimated = False
         self.keys: tuple[bytes, ...] | None = None
         self.identity: tuple[str, ...] = ()
 
-    def enter(self, candidate: Candidate, width: int) -> bool:
-        """Go on with a candidate whose answers have `width` numbers. True if that begins anew, in another space."""
-        place = (candidate.model.space, width)
-        if place == self._place:
+    def move(self, candidate: Candidate, width: int) -> bool:
+        """Go on with a candidate whose vectors have `width` numbers. True if its space is another one: no row is left.
+
+        The first move of a request moves no rows.
+        """
+        self.candidate = candidate
+        space = (candidate.model.space, width)
+        if space == self._space:
             return False
-        self._place = place
-        self._clear()
+        is_first = self._space == (None, 0)
+        self._space = space
+        if not is_first:
+            self._clear()
         return True
 
     def missing(self) -> list[int]:
@@ -46,19 +53,17 @@ class Progress:
             return []
         return [position for position, row in enumerate(self._rows) if row is None]
 
-    def lacks(self, row: int) -> bool:
-        """Whether that position has no vector yet."""
-        return self._block is None and self._rows[row] is None
-
     def fill(
         self, rows: Sequence[int], vectors: Vectors, tokens: Sequence[int], truncated: Sequence[int], is_estimated: bool
     ) -> None:
         """Put the vectors of one call in place, (len(rows), d). truncated: positions among `rows`."""
-        self._truncated.update(rows[position] for position in truncated)
+        if truncated:
+            self._truncated.update(rows[position] for position in truncated)
         self._is_estimated |= is_estimated
         if len(rows) == self._n:
             self._block = vectors
             self._tokens = list(tokens)
+            self._reused_tokens = 0
             return
         for row, vector, n_tokens in zip(rows, vectors, tokens, strict=True):
             self._rows[row] = vector
@@ -68,25 +73,21 @@ class Progress:
         """Put a vector in place that cost this request nothing: from the cache, or from another request's call."""
         self._rows[row] = vector
         self._tokens[row] = tokens
-        self._is_reused[row] = True
+        self._reused_tokens += tokens
         if is_truncated:
             self._truncated.add(row)
 
     def served(self, candidate: Candidate) -> Served:
         """The finished answer, shortened to the size asked for."""
-        vectors = self._whole()
+        vectors = self._block
+        if vectors is None:
+            rows = [row for row in self._rows if row is not None]
+            vectors = rows[0][np.newaxis] if self._n == 1 else np.stack(rows)
         if self._dim is not None and vectors.shape[1] != self._dim:
             vectors = shorten(vectors, self._dim)
-        reused = sum(tokens for tokens, is_reused in zip(self._tokens, self._is_reused, strict=True) if is_reused)
         return Served(
             candidate=candidate,
             vectors=vectors,
-            usage=Usage(sum(self._tokens), self._is_estimated, reused),
-            truncated=tuple(sorted(self._truncated)),
+            usage=Usage(sum(self._tokens), self._is_estimated, self._reused_tokens),
+            truncated=tuple(sorted(self._truncated)) if self._truncated else (),
         )
-
-    def _whole(self) -> Vectors:
-        if self._block is not None:
-            return self._block
-        rows = [row for row in self._rows if row is not None]
-        return rows[0][np.newaxis] if self._n == 1 else np.stack(rows)

@@ -1,4 +1,4 @@
-"""Joining in flight: a text that is being embedded right now is not sent again, its askers wait for the one answer.
+"""Single flight: one provider call per distinct text. Requests for a text that is being embedded wait for that call.
 
 A caller who leaves does not cancel the others, since work that has begun runs to its end. A failure reaches each
 waiter as an error of its own.
@@ -22,52 +22,73 @@ class JoinedInput(Struct, frozen=True):
     position: int
 
     async def arrival(self, until_s: float) -> tuple[Outcome, Vectors | None]:
-        """The outcome of the flight, and this seat's vector (d,); None if the flight failed.
+        """The outcome of the flight, and this input's vector (d,); None if the flight failed.
 
-        until_s: on the monotonic clock. Raises UpstreamTimeout if it has not landed by then.
+        until_s: on the monotonic clock. Raises UpstreamTimeout if it has not ended by then.
         """
-        flying = self.flight.outcome
-        if not flying.done():
-            await asyncio.wait([flying], timeout=max(0.0, until_s - time.monotonic()))
-            if not flying.done():
+        outcome = self.flight.outcome
+        if outcome is None:
+            waiting = self.flight.waiting()
+            await asyncio.wait([waiting], timeout=max(0.0, until_s - time.monotonic()))
+            outcome = self.flight.outcome
+            if outcome is None:
                 raise UpstreamTimeout("Another request's call with the same text took too long")
-        outcome = flying.result()
         return outcome, None if outcome.vectors is None else outcome.vectors[self.position]
 
 
 class Flight:
-    """Inputs that travel together, known by their keys until they have arrived."""
+    """Inputs of one provider call, known by their keys until it has ended."""
 
-    def __init__(self, board: "dict[bytes, JoinedInput]", keys: Sequence[bytes]) -> None:
-        """Puts every key on the board. Use `SingleFlight.depart`."""
-        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._board = board
+    __slots__ = ("_in_flight", "_keys", "_waiting", "outcome")
+
+    def __init__(self, in_flight: dict[bytes, JoinedInput], keys: Sequence[bytes]) -> None:
+        """Use `SingleFlight.depart`."""
+        self.outcome: Outcome | None = None
+        self._waiting: asyncio.Future[None] | None = None
+        self._in_flight = in_flight
         self._keys = keys
         for position, key in enumerate(keys):
-            board[key] = JoinedInput(self, position)
+            in_flight[key] = JoinedInput(self, position)
+
+    def waiting(self) -> asyncio.Future[None]:
+        """Done once the flight has ended."""
+        if self._waiting is None:
+            self._waiting = asyncio.get_running_loop().create_future()
+        return self._waiting
 
     def land(self, outcome: Outcome) -> None:
-        """Tell the waiters, and take the keys off the board: who comes later asks anew, or finds the cache."""
+        """Tell the waiters. A request that comes later makes a call of its own, or finds the vector in the cache."""
         for key in self._keys:
-            del self._board[key]
-        if not self.outcome.done():
-            self.outcome.set_result(outcome)
+            del self._in_flight[key]
+        self.outcome = outcome
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
 
 class SingleFlight:
-    """The board: what is in flight now."""
+    """The inputs of one route of one model that are in flight now."""
 
     def __init__(self) -> None:
-        self._board: dict[bytes, JoinedInput] = {}
+        self._in_flight: dict[bytes, JoinedInput] = {}
 
-    def seat(self, key: bytes) -> JoinedInput | None:
-        """The seat of an input that is in flight, None if it is not."""
-        return self._board.get(key)
+    def find(self, key: bytes) -> JoinedInput | None:
+        """The input of that key, if it is in flight."""
+        return self._in_flight.get(key)
 
     def depart(self, keys: Sequence[bytes]) -> Flight:
-        """Put inputs on the board. Their keys must be different and not in flight. `land` must follow."""
-        return Flight(self._board, keys)
+        """Begin a flight. Its keys must be different and not in flight. `Flight.land` must follow."""
+        return Flight(self._in_flight, keys)
+
+    def first_of_each(self, rows: Sequence[int], keys: Sequence[bytes]) -> list[int]:
+        """The rows that need a call of their own: the first of each text that is not in flight."""
+        if not self._in_flight and len(rows) == 1:
+            return list(rows)
+        first: dict[bytes, int] = {}
+        for row in rows:
+            if keys[row] not in self._in_flight:
+                first.setdefault(keys[row], row)
+        return list(first.values())
 
     def __len__(self) -> int:
         """Inputs in flight."""
-        return len(self._board)
+        return len(self._in_flight)

@@ -1,4 +1,4 @@
-"""What an embeddings request can come to on each of its routes, in tokens and money, before a provider is asked."""
+"""Weight of an embeddings request on each of its routes, in tokens and money, before a provider is called."""
 
 from collections.abc import Sequence
 
@@ -7,32 +7,36 @@ from embedgate.core.models import Route
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import Candidate, EmbedRequest, Input, Weighed
 from embedgate.engine.embedding.prepare import prefix_of, prepared
-from embedgate.engine.ledger.tokens import bounds, count_aside
+from embedgate.engine.ledger.charge import cost_at
+from embedgate.engine.ledger.tokens import count_aside, total_bound
 
 
 class EmbeddingWeigher:
-    """Weighs with the tokenizers that the gateway has."""
+    """Weighs requests by the tokenizers that the gateway has."""
 
     def __init__(self, tokenizers: Tokenizers) -> None:
         """tokenizers: of the models behind the routes."""
         self._tokenizers = tokenizers
 
-    async def __call__(self, request: EmbedRequest, candidates: Sequence[Candidate], *, matters: bool) -> list[Weighed]:
+    async def weigh(self, request: EmbedRequest, candidates: Sequence[Candidate], *, matters: bool) -> list[Weighed]:
         """Each candidate with the tokens that it will bill, if its tokenizer is here and they matter; else a bound."""
-        if not matters:
-            at_most = sum(bounds(request.inputs))
-            return [_weighed(request, candidate, at_most) for candidate in candidates]
+        at_most = 0 if matters else total_bound(request.inputs)
         found: dict[tuple[str | bool, ...], int] = {}
         weighed = []
         for candidate in candidates:
-            route = candidate.route
-            model = route.upstream_model if route.tokenizer == "local" else ""
-            alike = (route.tokenizer, model, prefix_of(request.input_type, route), route.accepts_token_ids)
-            if alike not in found:
-                sent = self._as_sent(request, route)
-                found[alike] = (await count_aside(sent, route, self._tokenizers)).total
-            weighed.append(_weighed(request, candidate, found[alike]))
+            tokens = await self._count(request, candidate.route, found) if matters else at_most
+            dim = request.dim or candidate.route.dims.default
+            weighed.append(Weighed(candidate, tokens, cost_at(candidate, tokens), dim))
         return weighed
+
+    async def _count(self, request: EmbedRequest, route: Route, found: dict[tuple[str | bool, ...], int]) -> int:
+        """The tokens of the request on a route. found: those of routes that count alike, to be added to."""
+        model = route.upstream_model if route.tokenizer == "local" else ""
+        alike = (route.tokenizer, model, prefix_of(request.input_type, route), route.accepts_token_ids)
+        if alike not in found:
+            sent = self._as_sent(request, route)
+            found[alike] = (await count_aside(sent, route, self._tokenizers)).total
+        return found[alike]
 
     def _as_sent(self, request: EmbedRequest, route: Route) -> Sequence[Input]:
         prefix = prefix_of(request.input_type, route)
@@ -40,9 +44,3 @@ class EmbeddingWeigher:
             return [prepared(item, prefix, route, self._tokenizers) for item in request.inputs]
         except (InvalidInput, DependencyMissing):
             return request.inputs  # they cannot be sent there, and so cost nothing: `plan` refuses if it comes to that
-
-
-def _weighed(request: EmbedRequest, candidate: Candidate, tokens: int) -> Weighed:
-    price = candidate.route.price
-    cost = tokens * price.picodollars_per_token if price else 0
-    return Weighed(candidate, tokens, cost, request.dim or candidate.route.dims.default)

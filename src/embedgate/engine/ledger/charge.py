@@ -1,21 +1,23 @@
-"""What provider calls cost the request that they were made for: added when they end, covered before they begin."""
+"""Charging: what provider calls cost the request they were made for. Covered before, charged after.
+
+The one way to charge for embeddings, chat and rerank alike; what tokens, searches and output cost is for their rooms.
+"""
 
 import time
 from typing import Any
 
 from embedgate.core.errors import GatewayError, InvalidInput, UpstreamGarbled, UpstreamLimited
-from embedgate.core.money import cost_picodollars
 from embedgate.core.types import Call, Candidate, Spend
 from embedgate.observe import metrics
 
 
 async def cover(call: Call[Any]) -> None:
-    """Have as much held as the request can still come to cost: what was billed in vain comes on top.
+    """Hold as much as the request can still cost: what was billed in vain comes on top of what was held at first.
 
     Raises BudgetExhausted, or InternalError if the ledger cannot be read.
     """
-    if call.wasted_picodollars and call.hold is not None:
-        await call.hold.cover(call.held_picodollars + call.wasted_picodollars)
+    if call.wasted_picodollars and call.grant is not None:
+        await call.grant.hold.cover(call.grant.held_picodollars + call.wasted_picodollars)
 
 
 def charge(
@@ -27,8 +29,8 @@ def charge(
     is_estimated: bool,
     output_tokens: int = 0,
 ) -> None:
-    """Add what a provider call used and costs to the call, the moment it is known. tokens: of its input."""
-    spend = next((spend for spend in call.spends if spend.candidate is candidate), None)
+    """Add what a provider call used and costs to the request, the moment it is known. tokens: of its input."""
+    spend = next((spend for spend in call.spends if spend.candidate is candidate), None) if call.spends else None
     if spend is None:
         spend = Spend(candidate)
         call.spends.append(spend)
@@ -39,12 +41,12 @@ def charge(
 
 
 def write_off(call: Call[Any]) -> None:
-    """Nothing that was billed so far will be used: to answer the call costs all of it anew."""
+    """Count all that was billed so far as wasted: to answer the request costs all of it anew."""
     call.wasted_picodollars = sum(spend.cost_picodollars for spend in call.spends)
 
 
-def ended_as(error: GatewayError) -> str | None:
-    """How metrics name what ended the one call that serves a request; None if it was not made."""
+def outcome_of(error: GatewayError) -> str | None:
+    """How metrics name the outcome of a provider call that failed; None if it was not made."""
     if isinstance(error, (UpstreamLimited, InvalidInput)):
         return None
     return "bad_answer" if isinstance(error, UpstreamGarbled) else error.code
@@ -59,6 +61,6 @@ def count_call(call: Call[Any], candidate: Candidate, n_items: int, outcome: str
 
 
 def cost_at(candidate: Candidate, tokens: int) -> int:
-    """Picodollars for tokens at a candidate; 0 where no price is known."""
+    """Picodollars for input tokens at a candidate; 0 where no price is known."""
     price = candidate.route.price
-    return cost_picodollars(tokens, price.picodollars_per_token) if price else 0
+    return tokens * price.picodollars_per_token if price else 0

@@ -1,4 +1,4 @@
-"""Token counts, as cheaply as the question allows. Knows no model; the tokenizers come in through a port.
+"""Token counts: bounds, exact counts, and shares of a count. Tokenizers come in through a port.
 
 Most requests are far below every limit, and a text never has more tokens than bytes (plus the special ones), so
 the exact count is taken only where that bound does not already answer the question.
@@ -43,9 +43,20 @@ def bounds(inputs: Sequence[Input]) -> list[int]:
     return [bound(item) for item in inputs]
 
 
+def total_bound(inputs: Sequence[Input]) -> int:
+    """The bound of all inputs together."""
+    total = 0
+    for item in inputs:
+        if isinstance(item, str):
+            total += (len(item) if item.isascii() else len(item.encode())) + SPECIAL_TOKENS
+        else:
+            total += len(item)
+    return total
+
+
 def ranking_bound(request: RerankRequest) -> int:
     """An upper bound of the tokens of documents to be ordered: models read the query anew beside every one."""
-    return bound(request.query) * len(request.documents) + sum(bounds(request.documents))
+    return bound(request.query) * len(request.documents) + total_bound(request.documents)
 
 
 def count(inputs: Sequence[Input], route: Route, tokenizers: Tokenizers) -> Count:
@@ -60,7 +71,7 @@ def count(inputs: Sequence[Input], route: Route, tokenizers: Tokenizers) -> Coun
 
 async def count_aside(inputs: Sequence[Input], route: Route, tokenizers: Tokenizers) -> Count:
     """`count`, on a worker thread where it takes more than about a millisecond."""
-    if sum(bounds(inputs)) > _COUNT_ON_WORKER_BYTES:
+    if total_bound(inputs) > _COUNT_ON_WORKER_BYTES:
         return await asyncio.to_thread(count, inputs, route, tokenizers)
     return count(inputs, route, tokenizers)
 

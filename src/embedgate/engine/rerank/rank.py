@@ -1,4 +1,4 @@
-"""Puts documents in the order in which they answer a query: what makes sense, who is asked, and what comes back.
+"""Reranking: documents in the order in which they answer a query. Validation, failover, parallel parts, checks.
 
 Every score of an answer is checked before it is returned. What a call has cost is added to the request the moment it
 returns, right or wrong its answer.
@@ -12,11 +12,12 @@ from itertools import accumulate
 
 from msgspec import Struct
 
+from embedgate.core.actions import RERANK
 from embedgate.core.errors import GatewayError, InvalidInput, UpstreamGarbled, UpstreamRejected
 from embedgate.core.models import Model
 from embedgate.core.ports import Reranker, Tokenizers
 from embedgate.core.types import Call, Candidate, RerankReply, RerankRequest, Usage
-from embedgate.engine.ledger.charge import charge, count_call, cover, ended_as, write_off
+from embedgate.engine.ledger.charge import charge, count_call, cover, outcome_of, write_off
 from embedgate.engine.rerank.weigh import Bill, bill_of, cut
 from embedgate.engine.routing.failover import with_failover
 from embedgate.engine.routing.find_model import ModelFinder
@@ -46,19 +47,19 @@ class _Answer(Struct, frozen=True):
 
 
 class RerankValidator:
-    """Does the request make sense? Knows no caller."""
+    """Refuses what makes no sense. Knows no caller."""
 
-    def __init__(self, find: ModelFinder, limits: LimitSettings) -> None:
-        """find: the model of a name. limits: of any request."""
-        self._find = find
+    def __init__(self, finder: ModelFinder, limits: LimitSettings) -> None:
+        """limits: of any request."""
+        self._finder = finder
         self._limits = limits
 
-    async def __call__(self, request: RerankRequest) -> Model:
+    def validate(self, request: RerankRequest) -> Model:
         """The model that is asked for.
 
         Raises a RequestError that names the field, the value seen and the value allowed.
         """
-        model = self._find(request.model, request.provider, "rerank")
+        model = self._finder.find(request.model, request.provider, RERANK)
         if not request.query:
             raise InvalidInput("query is empty; send the text that the documents shall answer.", param="query")
         n, at_most = len(request.documents), self._limits.max_documents
@@ -75,22 +76,22 @@ class RerankValidator:
 
 
 class Ranker:
-    """Asks providers. One instance serves all requests."""
+    """Gets rankings from providers. One instance serves all requests."""
 
     def __init__(
         self,
         rerankers: Mapping[str, Reranker],
-        states: RouteHealths,
+        healths: RouteHealths,
         settings: UpstreamSettings,
         tokenizers: Tokenizers,
     ) -> None:
         """rerankers: by name, every provider that is on and may know how. tokenizers: to count where none is told."""
         self._rerankers = rerankers
-        self._states = states
+        self._healths = healths
         self._settings = settings
         self._tokenizers = tokenizers
 
-    async def __call__(self, call: Call[RerankRequest], candidates: Sequence[Candidate]) -> Ranked:
+    async def rank(self, call: Call[RerankRequest], candidates: Sequence[Candidate]) -> Ranked:
         """The order by the first candidate that gives one.
 
         Raises what the last route failed with, naming the routes that were tried; BudgetExhausted if the budget does
@@ -100,7 +101,7 @@ class Ranker:
         async def ask(candidate: Candidate, until_s: float) -> Ranked:
             return await self._ask(call, candidate, until_s)
 
-        _, ranked = await with_failover(call, candidates, self._states, self._settings, ask)
+        _, ranked = await with_failover(call, candidates, self._healths, self._settings, ask)
         return ranked
 
     async def _ask(self, call: Call[RerankRequest], candidate: Candidate, deadline_s: float) -> Ranked:
@@ -132,7 +133,7 @@ class Ranker:
             _check(reply, part, candidate)
             outcome = "ok"
         except GatewayError as error:
-            outcome = ended_as(error)
+            outcome = outcome_of(error)
             raise
         finally:
             count_call(call, candidate, part.n_items, outcome, started_s)

@@ -1,4 +1,4 @@
-"""What it can come to to order documents, and what it came to, in tokens, searches and money; and in which parts.
+"""Weight and price of reranking, in tokens, searches and money, and the parts that a request is cut into.
 
 Models read the query anew beside every document, so it weighs as often as there are documents. Some hosts bill the
 tokens, some by the search.
@@ -26,7 +26,7 @@ _PIECE_TOKENS = 244
 
 
 class Bill(Struct, frozen=True, gc=False):
-    """What one call used, and what it costs. `searches` None where nothing is billed so."""
+    """Usage and cost of one call. `searches` None where nothing is billed so."""
 
     tokens: int
     is_estimated: bool
@@ -35,15 +35,13 @@ class Bill(Struct, frozen=True, gc=False):
 
 
 class RerankWeigher:
-    """Weighs requests before a provider is asked."""
+    """Weighs requests before a provider is called."""
 
     def __init__(self, tokenizers: Tokenizers) -> None:
         """tokenizers: of the models behind the routes."""
         self._tokenizers = tokenizers
 
-    async def __call__(
-        self, request: RerankRequest, candidates: Sequence[Candidate], *, matters: bool
-    ) -> list[Weighed]:
+    async def weigh(self, request: RerankRequest, candidates: Sequence[Candidate], *, matters: bool) -> list[Weighed]:
         """Each candidate with the tokens of the texts, counted if its tokenizer is here and they matter; else a bound.
 
         The cost is a bound in any case: it has room for what the model's template adds.

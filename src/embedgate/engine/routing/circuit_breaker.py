@@ -1,4 +1,4 @@
-"""Whether one route may be asked now: closed, open for a while, or on trial. Counts faults, calls nobody.
+"""Circuit breaker of one route: closed, open, half-open. Counts failures, makes no calls.
 
 An open circuit sends requests to other routes as soon as a share of the last calls has failed. It refuses those that
 have no other route only when nothing has worked for a while, or while the provider itself asks us to wait: half of the
@@ -34,10 +34,9 @@ _SOON_S = 1.0
 
 
 class CircuitBreaker:
-    """The circuit of one route. All times are of one monotonic clock."""
+    """Circuit breaker of one route. All times are of one monotonic clock."""
 
     __slots__ = (
-        "_busy_until_s",
         "_closed_at_s",
         "_counted_at_s",
         "_failing_since_s",
@@ -53,6 +52,7 @@ class CircuitBreaker:
         "_settings",
         "_until_s",
         "_wait_s",
+        "busy_until_s",
         "is_open",
     )
 
@@ -68,7 +68,7 @@ class CircuitBreaker:
         self._failing_since_s = 0.0
         self._refuses = False
         self._wait_s = 0.0
-        self._until_s = self._busy_until_s = self._probe_until_s = 0.0
+        self._until_s = self.busy_until_s = self._probe_until_s = 0.0
         self._closed_at_s = self._counted_at_s = float("-inf")
         self._good = 0
 
@@ -78,31 +78,31 @@ class CircuitBreaker:
         return self._outcomes.bit_count() / self._n if self._n else 0.0
 
     def is_well(self, now_s: float) -> bool:
-        """Whether the route is as good as any."""
-        return not self.is_open and now_s >= self._busy_until_s
+        """Whether the circuit is closed and the provider has not asked us to wait."""
+        return not self.is_open and now_s >= self.busy_until_s
 
     def is_due(self, now_s: float) -> bool:
-        """Whether somebody should find out if the route works again, and nobody does."""
+        """Whether a trial call should be made, and none is under way."""
         return self.is_half_open(now_s) and now_s >= self._probe_until_s
 
     def is_half_open(self, now_s: float) -> bool:
-        """Whether the time of leaving it alone is over, and calls find out if it works."""
-        return self.is_open and now_s >= max(self._until_s, self._busy_until_s)
+        """Whether the open time is over, and trial calls find out if the route works."""
+        return self.is_open and now_s >= max(self._until_s, self.busy_until_s)
 
     def lease(self, now_s: float) -> float:
-        """Take it on oneself to find out: nobody else will until that call has ended, or has had its time."""
+        """Lease the trial: no other request makes one until that call has ended, or has had its time."""
         self._probe_until_s = now_s + self._settings.attempt_timeout_s
         return self._probe_until_s
 
     def give_back(self, lease: float) -> None:
-        """Who had this lease is done. Another one of somebody else stays."""
+        """Give a lease back. A newer one of another request stays."""
         if self._probe_until_s == lease:
             self._probe_until_s = 0.0
 
     def refusal(self, now_s: float) -> UpstreamError | None:
         """Why not even a request without another route may call now, and when it may; None if it may."""
-        if now_s < self._busy_until_s:
-            wait_s = self._busy_until_s - now_s
+        if now_s < self.busy_until_s:
+            wait_s = self.busy_until_s - now_s
             message = f"{self._provider} asked us to wait, and is asked again in {_told(wait_s)}"
             return UpstreamBusy(message, retry_after_s=wait_s)
         if not self._refuses or self._last is None:
@@ -149,7 +149,7 @@ class CircuitBreaker:
         self._count(1, now_s)
         if isinstance(error, UpstreamBusy) and error.retry_after_s:
             hint_s = min(error.retry_after_s, _LONGEST_HINT_S)
-            self._busy_until_s = max(self._busy_until_s, now_s + hint_s)
+            self.busy_until_s = max(self.busy_until_s, now_s + hint_s)
         else:
             self._count_in_a_row(began_s, now_s)
         if is_trial:

@@ -1,6 +1,6 @@
-"""Do the routes of one model give the same vectors? Compares what they made of the same texts, and says what differs.
+"""Comparison of the vectors that the routes of one model give for the same texts, and what likely makes them differ.
 
-Asks nobody and knows no provider. That a route is wrong is measured; why it is, is a guess from the pattern, for a
+Makes no calls and knows no provider. That a route is wrong is measured; why it is, is a guess from the pattern, for a
 person to look into.
 """
 

@@ -1,15 +1,15 @@
-"""Where a request goes next when a route fails, how long it waits before, and what it says when nothing is left.
+"""Failover: the one loop over the routes of a request, its retries and waits, and its error when no route is left.
 
-It goes from route to route without waiting, those that work first. Only where no other is left does it wait and repeat
-a call, as often as the settings, the route's budget of further attempts and the deadline allow; then it comes back to
-routes that it left for a fault that may have passed.
+The loop goes from route to route without waiting, healthy ones first. Only where no other is left does it wait and
+repeat a call, as often as the settings, the route's retry budget and the deadline allow; then it comes back to routes
+that it left for a fault that may have passed.
 """
 
 import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from embedgate.core.errors import (
     GatewayError,
@@ -35,7 +35,7 @@ Probe = Callable[[Candidate], bool]
 async def with_failover(
     call: Call[Any],
     candidates: Sequence[Candidate],
-    states: RouteHealths,
+    healths: RouteHealths,
     settings: UpstreamSettings,
     ask: Callable[[Candidate, float], Awaitable[T]],
 ) -> tuple[Candidate, T]:
@@ -44,105 +44,106 @@ async def with_failover(
     candidates: at least one, best first. ask: makes one call, which has its time until a moment of the monotonic clock.
     Raises what the last route failed with, saying what was tried; any other error of `ask` as it is.
     """
-    with Failover(call, candidates, states, settings) as journey:
-        while (visit := await journey.next()) is not None:
-            attempt = 0
-            while True:
-                attempt += 1
-                began_s = time.monotonic()
-                try:
-                    answer = await ask(visit.candidate, visit.until_s())
-                except GatewayError as error:
-                    visit.state.failed(error, time.monotonic() - began_s)
-                    if not isinstance(error, UpstreamError):
-                        raise
-                    fault = visit.told(error)
-                else:
-                    visit.state.succeeded(time.monotonic() - began_s)
-                    return visit.candidate, answer
-                if not await visit.again(fault, attempt):
-                    break
-            journey.leave(visit, fault)
-        raise journey.failure()
+
+    async def serve(here: RouteAttempts) -> tuple[Candidate, T]:
+        return here.candidate, await here.retry(ask)
+
+    return await Failover(call, candidates, healths, settings).run(serve)
 
 
 class RouteAttempts:
-    """One request at one route, with what is repeated there.
+    """The attempts of one request at one route.
 
-    `is_spent` says that nothing more is to be got there, `answered_by` who answered: another route, if that was asked
-    beside and was quicker.
+    `is_spent` says that no retry is left there; `answered_by` is the candidate that answered: another one, if a hedged
+    call to it was quicker.
     """
 
-    __slots__ = ("_journey", "_made", "answered_by", "attempts", "candidate", "is_spent", "state")
+    __slots__ = ("_failover", "_made", "answered_by", "attempts", "candidate", "health", "is_spent")
 
-    def __init__(self, journey: "Failover", candidate: Candidate, state: RouteHealth, made: int) -> None:
-        """made: attempts at this route before. Use `Failover.next`."""
-        self._journey = journey
+    def __init__(self, failover: "Failover", candidate: Candidate, health: RouteHealth, made: int) -> None:
+        """made: attempts at this route before. Use `Failover.run`."""
+        self._failover = failover
         self._made = made
         self.attempts = made
         self.candidate = self.answered_by = candidate
-        self.state = state
+        self.health = health
         self.is_spent = made > 0
+
+    async def retry(self, ask: Callable[[Candidate, float], Awaitable[T]]) -> T:
+        """The answer of `ask` after as many attempts as make sense here. Raises what the last one failed with."""
+        attempt = 0
+        while True:
+            attempt += 1
+            began_s = time.monotonic()
+            try:
+                answer = await ask(self.candidate, self.until_s())
+            except GatewayError as error:
+                self.health.failed(error, time.monotonic() - began_s)
+                if not isinstance(error, UpstreamError):
+                    raise
+                fault = self.told(error)
+            else:
+                self.health.succeeded(time.monotonic() - began_s)
+                return answer
+            if not await self.again(fault, attempt):
+                raise fault
 
     def until_s(self) -> float:
         """When one attempt has had its time: earlier than the request, where that can still go elsewhere."""
-        journey = self._journey
-        deadline_s = journey.call.deadline_s
-        if journey.goes_on() or not self.state.is_well:
-            return min(deadline_s, time.monotonic() + journey.settings.attempt_timeout_s)
+        failover = self._failover
+        deadline_s = failover.call.deadline_s
+        if failover.goes_on() or not self.health.is_well:
+            return min(deadline_s, time.monotonic() + failover.settings.attempt_timeout_s)
         return deadline_s
 
     def others(self) -> list[tuple[Candidate, RouteHealth]]:
         """The routes that work and were not tried, best first."""
-        return self._journey.others()
+        return self._failover.others()
 
     def told(self, error: UpstreamError) -> UpstreamError:
         """The fault of one attempt; if that had less time than the request, with the setting that says how much."""
-        if isinstance(error, UpstreamTimeout) and self._journey.may_pass(error):
-            limit_s = self._journey.settings.attempt_timeout_s
+        if isinstance(error, UpstreamTimeout) and self._failover.may_pass(error):
+            limit_s = self._failover.settings.attempt_timeout_s
             return UpstreamTimeout(f"{error.message}, which is {limit_s:g} s (upstream.attempt_timeout_s)")
         return error
 
     async def again(self, error: UpstreamError, attempt: int) -> bool:
         """Whether the same call is to be made here once more. Returns when it is time for it.
 
-        attempt: how often it was made in this visit.
+        attempt: how often it was made since the loop came here.
         """
-        journey = self._journey
-        settings = journey.settings
+        failover = self._failover
+        settings = failover.settings
         made = self._made + attempt
         self.attempts = max(self.attempts, made)
         if not isinstance(error, UpstreamLimited):
             event = events.BAD_ANSWER if isinstance(error, UpstreamGarbled) else events.UPSTREAM_FAULT
             event.emit(
-                request_id=journey.call.request_id,
+                request_id=failover.call.request_id,
                 provider=self.candidate.route.provider,
                 code=error.code,
                 attempt=made,
                 detail=error.message,
             )
-        if journey.goes_on() or not journey.may_pass(error):
+        if failover.goes_on() or not failover.may_pass(error):
             return False
         self.is_spent = True
         wait_s = _wait_s(error, made, settings)
-        if made > settings.max_retries or not journey.can_wait(wait_s) or not self.state.may_retry(error):
+        if made > settings.max_retries or not failover.can_wait(wait_s) or not self.health.may_retry(error):
             return False
         await asyncio.sleep(wait_s)
-        return await journey.admitted(self.state)
+        return await failover.admitted(self.health)
 
 
 class Failover:
-    """The routes that one request may still take, and what happened on those that it took.
-
-    To be entered as a context: at its end, whatever that is, others may find out what this one was to find out.
-    """
+    """The failover of one request: the routes that it may still take, and what happened on those that it took."""
 
     __slots__ = (
         "_asked",
+        "_healths",
         "_later",
         "_left",
         "_refused",
-        "_states",
         "_trial",
         "_tried",
         "_waited_s",
@@ -155,7 +156,7 @@ class Failover:
         self,
         call: Call[Any],
         candidates: Sequence[Candidate],
-        states: RouteHealths,
+        healths: RouteHealths,
         settings: UpstreamSettings,
         probe: Probe | None = None,
     ) -> None:
@@ -163,67 +164,76 @@ class Failover:
         self.call = call
         self.settings = settings
         self._asked = candidates[0].model
-        self._states = states
-        self._left = in_order_of_health(candidates, states, probe)
+        self._healths = healths
+        self._left = in_order_of_health(candidates, healths, probe)
         self._later: list[RouteAttempts] = []
         self._refused: list[tuple[Candidate, UpstreamError]] = []
         self._tried: list[tuple[RouteAttempts, UpstreamError]] = []
         self._trial: tuple[RouteHealth, float] | None = None
         self._waited_s = self._waits_until_s = 0.0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end_trial()
-
     @property
     def first(self) -> Candidate:
         """The route to begin with, called or not."""
         return self._left[0]
 
-    async def next(self) -> RouteAttempts | None:
+    async def run(self, serve: Callable[[RouteAttempts], Awaitable[T]]) -> T:
+        """What `serve` returns for the first route on which it raises no UpstreamError.
+
+        Raises what the last route failed with, saying what was tried; any other error of `serve` as it is.
+        """
+        try:
+            while (here := await self._next()) is not None:
+                try:
+                    return await serve(here)
+                except UpstreamError as error:
+                    self._leave(here, error)
+            raise self._failure()
+        finally:
+            self._end_trial()
+
+    async def _next(self) -> RouteAttempts | None:
         """The route to go on with, after the wait for it if nothing else is left. None: nothing is."""
         self._end_trial()
         while True:
             while self._left:
                 candidate = self._left.pop(0)
-                state = self._states.of(candidate)
-                if state.is_well:
-                    return RouteAttempts(self, candidate, state, 0)
-                refusal = state.refusal()
+                health = self._healths.of(candidate)
+                if health.is_well:
+                    return RouteAttempts(self, candidate, health, 0)
+                refusal = health.refusal()
                 if refusal is None:
-                    if state.is_due:
-                        self._trial = (state, state.lease())
-                    return RouteAttempts(self, candidate, state, 0)
+                    if health.is_due:
+                        self._trial = (health, health.lease())
+                    return RouteAttempts(self, candidate, health, 0)
                 self._refused.append((candidate, refusal))
             while self._later:
-                if (visit := await self._come_back()) is not None:
-                    return visit
+                if (here := await self._come_back()) is not None:
+                    return here
             if not await self._outlast_refusal():
                 return None
 
-    def leave(self, visit: RouteAttempts, error: UpstreamError) -> None:
-        """A visit has ended without an answer."""
-        self._tried = [(other, fault) for other, fault in self._tried if other.candidate is not visit.candidate]
-        self._tried.append((visit, error))
-        if not visit.is_spent and self.may_pass(error):
-            self._later.append(visit)
+    def _leave(self, here: RouteAttempts, error: UpstreamError) -> None:
+        """Remember a route that gave no answer, to come back to it if its fault may pass."""
+        self._tried = [(other, fault) for other, fault in self._tried if other.candidate is not here.candidate]
+        self._tried.append((here, error))
+        if not here.is_spent and self.may_pass(error):
+            self._later.append(here)
 
     def arrived(self, answered: Candidate) -> None:
-        """A candidate gave the answer: routes that had refused the same call as wrong were wrong themselves.
+        """Tell the routes that refused the same call as wrong that this candidate has answered it.
 
         Not so those that only take less than it: fewer inputs in a call, or shorter ones; nor those of another model.
         """
-        for visit, error in self._tried:
-            model, route = visit.candidate.model, visit.candidate.route
+        for tried, error in self._tried:
+            model, route = tried.candidate.model, tried.candidate.route
             takes_as_much = route.max_input_tokens >= answered.route.max_input_tokens
             if type(error) is UpstreamRejected and model is answered.model and takes_as_much:
-                visit.state.disproved(error)
+                tried.health.disproved(error)
 
-    def failure(self) -> UpstreamError:
+    def _failure(self) -> UpstreamError:
         """What to raise when nothing is left: a fault that may pass, else the last one; with all that was tried."""
-        told = [(self._name(visit.candidate) + _tried_text(visit, error), error) for visit, error in self._tried]
+        told = [(self._name(tried.candidate) + _tried_text(tried, error), error) for tried, error in self._tried]
         told += [(f"{self._name(candidate)}not asked, {error.message}", error) for candidate, error in self._refused]
         faults = [error for _, error in told]
         last = self._tried[-1][1] if self._tried else faults[0]
@@ -245,8 +255,8 @@ class Failover:
 
     def others(self) -> list[tuple[Candidate, RouteHealth]]:
         """Those routes, best first."""
-        states = [(candidate, self._states.of(candidate)) for candidate in self._left]
-        return [(candidate, state) for candidate, state in states if state.is_well]
+        left = [(candidate, self._healths.of(candidate)) for candidate in self._left]
+        return [(candidate, health) for candidate, health in left if health.is_well]
 
     def may_pass(self, error: UpstreamError) -> bool:
         """Whether the same call may succeed at the same route a little later."""
@@ -260,9 +270,9 @@ class Failover:
         """Whether a wait is within what the settings and the request's time allow."""
         return wait_s <= self.settings.max_wait_s and self.has_time(wait_s)
 
-    async def admitted(self, state: RouteHealth) -> bool:
+    async def admitted(self, health: RouteHealth) -> bool:
         """Whether a route may be called; returns after the wait that its provider asks for, if that is short enough."""
-        while (refusal := state.refusal()) is not None:
+        while (refusal := health.refusal()) is not None:
             wait_s = _with_jitter(refusal.retry_after_s or 0.0, self.settings)
             now_s = time.monotonic()
             # Parts of one request wait at the same time; that counts once.
@@ -279,16 +289,16 @@ class Failover:
     async def _come_back(self) -> RouteAttempts | None:
         """To a route that was left for another one, after a wait, to repeat the call there."""
         before = self._later.pop(0)
-        state = before.state
+        health = before.health
         made = max(1, before.attempts)
-        error = next(error for visit, error in self._tried if visit is before)
+        error = next(error for tried, error in self._tried if tried is before)
         wait_s = _wait_s(error, made, self.settings)
-        if made > self.settings.max_retries or not self.can_wait(wait_s) or not state.may_retry(error):
+        if made > self.settings.max_retries or not self.can_wait(wait_s) or not health.may_retry(error):
             return None
         await asyncio.sleep(wait_s)
-        if not await self.admitted(state):
+        if not await self.admitted(health):
             return None
-        return RouteAttempts(self, before.candidate, state, made)
+        return RouteAttempts(self, before.candidate, health, made)
 
     async def _outlast_refusal(self) -> bool:
         """Wait for the first of the providers that asked us to. Whether one can be asked now."""
@@ -296,17 +306,17 @@ class Failover:
         if not busy:
             return False
         soonest = min(busy, key=lambda refused: refused[1].retry_after_s or 0.0)
-        if not await self.admitted(self._states.of(soonest[0])):
+        if not await self.admitted(self._healths.of(soonest[0])):
             return False
         self._refused.remove(soonest)
         self._left.append(soonest[0])
         return True
 
     def _end_trial(self) -> None:
-        """Let others find out whether a route works: the visit that was to do it is over, told or not."""
+        """Let others find out whether a route works: the attempts that were to do it are over, told or not."""
         if self._trial is not None:
-            state, lease = self._trial
-            state.give_back(lease)
+            health, lease = self._trial
+            health.give_back(lease)
             self._trial = None
 
     def _name(self, candidate: Candidate) -> str:
@@ -314,12 +324,12 @@ class Failover:
         return f"{provider}: " if model is self._asked else f"{model.id} at {provider}: "
 
 
-def in_order_of_health(candidates: Sequence[Candidate], states: RouteHealths, probe: Probe | None) -> list[Candidate]:
+def in_order_of_health(candidates: Sequence[Candidate], healths: RouteHealths, probe: Probe | None) -> list[Candidate]:
     """Candidates as they are to be tried: of each model those that work first, their order kept.
 
     Where others work, one that may work again is probed aside; without a probe it keeps its place: the request is one.
     """
-    well = [states.of(candidate).is_well for candidate in candidates]
+    well = [healths.of(candidate).is_well for candidate in candidates]
     if all(well):
         return list(candidates)
     ranked: list[tuple[int, Candidate]] = []
@@ -328,7 +338,7 @@ def in_order_of_health(candidates: Sequence[Candidate], states: RouteHealths, pr
         if position and candidate.model is not candidates[position - 1].model:
             rank += 2
         is_first = well[position]
-        if not is_first and any(well) and states.of(candidate).is_due:
+        if not is_first and any(well) and healths.of(candidate).is_due:
             is_first = probe is None or not probe(candidate)
         ranked.append((rank if is_first else rank + 1, candidate))
     return [candidate for _, candidate in sorted(ranked, key=lambda each: each[0])]
@@ -347,5 +357,5 @@ def _with_jitter(wait_s: float, settings: UpstreamSettings) -> float:
     return wait_s + random.uniform(0, min(wait_s / 10, settings.retry_wait_s))  # noqa: S311 - jitter, no secret
 
 
-def _tried_text(visit: RouteAttempts, error: UpstreamError) -> str:
-    return f"{error.message} ({visit.attempts} attempts)" if visit.attempts > 1 else error.message
+def _tried_text(tried: RouteAttempts, error: UpstreamError) -> str:
+    return f"{error.message} ({tried.attempts} attempts)" if tried.attempts > 1 else error.message

@@ -1,8 +1,9 @@
-"""The model that a request names, or why there is none: with the name that was meant, where it can be guessed."""
+"""Finds the model that a request names, or says why there is none and which model may have been meant."""
 
 from collections.abc import Collection
 
 from embedgate.catalog import Catalog
+from embedgate.core.actions import EMBEDDING, Action
 from embedgate.core.errors import (
     ModelNotAtProvider,
     NotAnEmbeddingModel,
@@ -11,13 +12,11 @@ from embedgate.core.errors import (
     UnknownProvider,
     WrongAction,
 )
-from embedgate.core.models import Action, Model
-
-_VERBS: dict[Action, str] = {"embedding": "embedding", "chat": "completion", "rerank": "rerank"}
+from embedgate.core.models import Model
 
 
 class ModelFinder:
-    """Knows the catalogue, and which providers are on."""
+    """Finds models by the catalogue and by which providers are on."""
 
     def __init__(self, catalog: Catalog, switched_on: Collection[str], default_model: str) -> None:
         """switched_on: providers that can be called. default_model: an embedding model, named when nothing fits."""
@@ -25,7 +24,7 @@ class ModelFinder:
         self._switched_on = switched_on
         self._default_model = default_model
 
-    def __call__(self, name: str, provider: str | None, action: Action) -> Model:
+    def find(self, name: str, provider: str | None, action: Action) -> Model:
         """The model of that name, made for `action`. provider: the only one that may serve it; then `name` may be its.
 
         Raises UnknownProvider, ModelNotAtProvider, UnknownModel, ProviderKeyMissing, NotAnEmbeddingModel or
@@ -44,11 +43,11 @@ class ModelFinder:
                 "(providers.<name>.models).",
                 param="model",
             )
-        if model.action != action:
-            error = NotAnEmbeddingModel if action == "embedding" else WrongAction
+        if model.action != action.name:
+            error = NotAnEmbeddingModel if action is EMBEDDING else WrongAction
             suggestion = self._suggest(model, provider, action)
             advice = f"Use {suggestion} instead." if suggestion else "See GET /v1/models for models that do."
-            raise error(f"Model {name} does not support {_VERBS[action]} action. {advice}", param="model")
+            raise error(f"Model {name} does not support {action.policy_name} action. {advice}", param="model")
         return model
 
     def _suggest(self, model: Model, provider: str | None, action: Action) -> str | None:
@@ -58,13 +57,13 @@ class ModelFinder:
             (route.price.picodollars_per_token, other)
             for other in self._catalog.models()
             for route in other.routes
-            if other.action == action
+            if other.action == action.name
             and route.provider in wanted
             and route.price
             and (provider or other.author == model.author)
         ]
         if not near:
-            return self._default_model if action == "embedding" else None
+            return self._default_model if action.has_default_model else None
         _, cheapest = min(near, key=lambda pair: pair[0])
         return cheapest.name if provider else cheapest.id
 
@@ -75,7 +74,7 @@ class ModelFinder:
         replacement = self._catalog.retired(name)
         if replacement:
             return f"The model {name!r} was shut down by its provider. Use {replacement} instead."
-        close = self._catalog.close_matches(name, action)
-        usual = f"Use {self._default_model}, or see" if action == "embedding" else "See"
+        close = self._catalog.close_matches(name, action.name)
+        usual = f"Use {self._default_model}, or see" if action.has_default_model else "See"
         hint = f"Did you mean {' or '.join(close)}?" if close else f"{usual} GET /v1/models."
         return f"The model {name[:200]!r} does not exist here. {hint}"

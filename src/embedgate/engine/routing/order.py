@@ -1,4 +1,7 @@
-"""In which order the routes of a model are tried. Whether they work is no matter here: `attempts` puts that first."""
+"""Order in which the routes of a model are tried: listed, by weight, latency, price or throughput.
+
+Health does not matter here: `failover` puts healthy routes first.
+"""
 
 import math
 import random
@@ -13,17 +16,19 @@ _LOOKS_ELSEWHERE = 1 / 20
 
 
 class RouteOrder:
-    """Knows what the routes were like lately."""
+    """Orders routes by what requests or settings ask for, and by recent latency and throughput."""
 
     def __init__(
-        self, states: RouteHealths, default: OrderBy = "list", dice: Callable[[], float] = random.random
+        self, healths: RouteHealths, default: OrderBy = "list", dice: Callable[[], float] = random.random
     ) -> None:
         """default: for requests that ask for no order. dice: random numbers from 0 to 1."""
-        self._states = states
+        self._healths = healths
         self._default = default
         self._dice = dice
+        self.is_constant = default in ("list", "price")
+        """Whether the order of requests that ask for none is always the same."""
 
-    def __call__(self, model: Model, routes: Sequence[Route], by: OrderBy | None) -> list[Route]:
+    def order(self, model: Model, routes: Sequence[Route], by: OrderBy | None) -> list[Route]:
         """The routes of one model, best first. by: None for the order of the settings."""
         by = by or self._default
         if by == "list" or len(routes) < 2:
@@ -32,7 +37,7 @@ class RouteOrder:
             return sorted(routes, key=_price)
         if by == "weight":
             return sorted(routes, key=self._draw)
-        known = [(self._states.of(Candidate(model, route)), route) for route in routes]
+        known = [(self._healths.of(Candidate(model, route)), route) for route in routes]
         measure = _latency if by == "latency" else _slowness
         known.sort(key=lambda each: measure(each[0]))
         well = [each for each in known if each[0].is_well]
@@ -50,13 +55,13 @@ def _price(route: Route) -> float:
     return route.price.picodollars_per_token if route.price else math.inf
 
 
-def _latency(state: RouteHealth) -> float:
-    return math.inf if state.latency_s is None else state.latency_s
+def _latency(health: RouteHealth) -> float:
+    return math.inf if health.latency_s is None else health.latency_s
 
 
-def _slowness(state: RouteHealth) -> float:
-    return -(state.tokens_per_s or 0.0)
+def _slowness(health: RouteHealth) -> float:
+    return -(health.tokens_per_s or 0.0)
 
 
-def _seen_at(state: RouteHealth) -> float:
-    return -math.inf if state.seen_at_s is None else state.seen_at_s
+def _seen_at(health: RouteHealth) -> float:
+    return -math.inf if health.seen_at_s is None else health.seen_at_s

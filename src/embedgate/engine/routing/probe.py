@@ -1,7 +1,7 @@
-"""Finds out aside whether a route works again: a real embedding, on the account of the gateway's operator.
+"""Health probe of a route whose circuit is half-open: a real embedding beside the requests, billed to the operator.
 
 A probe goes the whole way of a request that names its provider, so its answer is checked and its cost is in the ledger.
-How it ended is told to the route's state by whoever made the call.
+The call itself tells the route's health how it ended.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ class Prober:
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._barred: set[tuple[str, str]] = set()
 
-    def __call__(self, candidate: Candidate) -> bool:
-        """Begin to find out, unless that is under way. False: the policies forbid it, so a request has to do it."""
+    def probe(self, candidate: Candidate) -> bool:
+        """Begin a probe, unless one is under way. False: the policies forbid it, so a request has to find out."""
         place = (candidate.model.id, candidate.route.provider)
         if place in self._barred:
             return False
@@ -46,6 +46,6 @@ class Prober:
         except NotPermitted:
             self._barred.add(place)
         except GatewayError:
-            pass  # the route's state knows, and if it was something else, the next probe will tell
+            pass  # the route's health knows, and if it was something else, the next probe will tell
         finally:
             del self._tasks[place]

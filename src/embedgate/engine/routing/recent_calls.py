@@ -1,4 +1,4 @@
-"""What the calls of one route were like lately: how long they took, and how much they did in a second.
+"""Latency and throughput of the recent calls of one route: moving averages and percentiles.
 
 Averages follow the last calls; percentiles are those of the last hundred. Knows nothing of failures.
 """
@@ -16,7 +16,7 @@ _STALE_AFTER = 10
 
 
 class RecentCalls:
-    """The last calls of one route."""
+    """Latency and throughput of the last calls of one route."""
 
     __slots__ = ("_n", "_p95_at", "_p95_s", "_recent_s", "at_s", "latency_s", "tokens_per_s")
 

@@ -1,11 +1,12 @@
-"""Model to routes, in the order in which they are to be tried. Asks no provider.
+"""Resolves a model to candidates: its routes, in the order in which they are to be tried. Asks no provider.
 
 A route that cannot honour what the request names is left out; if none is left, the option is refused by name.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 
 from embedgate.catalog import Catalog
+from embedgate.core.actions import ACTIONS
 from embedgate.core.errors import (
     GatewayError,
     ModelNotAtProvider,
@@ -14,16 +15,14 @@ from embedgate.core.errors import (
     UnknownProvider,
     UnsupportedOption,
 )
-from embedgate.core.models import Action, Model, Route
+from embedgate.core.models import Model, Route
 from embedgate.core.quantise import BITS_PER_NUMBER, PACKED, Quantisation
 from embedgate.core.types import AnyRequest, Candidate, EmbedRequest
 from embedgate.engine.routing.order import RouteOrder
 
-_PURPOSES: Mapping[Action, str] = {"embedding": "embeddings", "chat": "chat", "rerank": "reranking"}
-
 
 class Resolver:
-    """Knows which providers are switched on."""
+    """Resolves requests by the catalogue and by which providers are switched on."""
 
     def __init__(
         self,
@@ -43,12 +42,22 @@ class Resolver:
         self._catalog = catalog
         self._switched_on = switched_on
         self._explain_off = explain_off
+        self._is_constant = order.is_constant
+        self._plain: dict[str, tuple[Candidate, ...]] = {}
 
-    def __call__(self, request: AnyRequest, model: Model) -> tuple[Candidate, ...]:
+    def resolve(self, request: AnyRequest, model: Model) -> tuple[Candidate, ...]:
         """At least one candidate, best first; those of a fallback model last. model: the asked one.
 
         Raises UnknownProvider, ModelNotAtProvider, ProviderKeyMissing, UnknownModel or UnsupportedOption.
         """
+        is_plain = self._is_constant and request.provider is None and request.routing is None
+        if is_plain and request.fallback_model is None and _asks_nothing(request):
+            # The same for every such request, as long as this object lives.
+            known = self._plain.get(model.id)
+            if known is None:
+                routes = self._routes(model, request)
+                known = self._plain[model.id] = tuple(Candidate(model, route) for route in routes)
+            return known
         candidates = [Candidate(model, route) for route in self._routes(model, request)]
         if request.fallback_model:
             fallback = self._fallback(model, request)
@@ -69,7 +78,9 @@ class Resolver:
         honouring = [route for route in usable if self._refusal(model, route, request) is None]
         if not honouring:
             raise self._refusal(model, usable[0], request) or UnsupportedOption("no route honours the request")
-        return honouring if named else self._order(model, honouring, request.routing.by if request.routing else None)
+        return (
+            honouring if named else self._order.order(model, honouring, request.routing.by if request.routing else None)
+        )
 
     def _refusal(self, model: Model, route: Route, request: AnyRequest) -> GatewayError | None:
         if self._refuses_unpriced and route.price is None:
@@ -104,7 +115,7 @@ class Resolver:
         fallback = self._catalog.find(name)
         if fallback is None or fallback.action != asked.action:
             raise UnknownModel(
-                f"The fallback {name[:200]!r} is not known here as a model for {_PURPOSES[asked.action]}. "
+                f"The fallback {name[:200]!r} is not known here as a model for {ACTIONS[asked.action].purpose}. "
                 "See GET /v1/models.",
                 param="provider.fallback",
             )
@@ -117,6 +128,14 @@ class Resolver:
                 param="provider.fallback",
             )
         return fallback
+
+
+def _asks_nothing(request: AnyRequest) -> bool:
+    """Whether the request has no option that a route might not honour."""
+    if not isinstance(request, EmbedRequest):
+        return True
+    has_option = request.options or request.quantisation is not None or request.truncate != "none"
+    return request.dim is None and not has_option
 
 
 def refusal(model: Model, route: Route, request: EmbedRequest) -> GatewayError | None:

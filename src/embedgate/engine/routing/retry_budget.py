@@ -1,13 +1,13 @@
-"""How often calls to one route may be repeated: a share of its calls, and a small reserve for quiet times.
+"""Retry budget of one route: a share of its calls, and a small reserve for quiet times.
 
-Where everything fails, repeating it all would multiply the load just when it hurts most. Knows no provider.
+Where everything fails, retrying it all would multiply the load just when it hurts most. Knows no provider.
 """
 
 _WINDOW_S = 10.0
 
 
 class RetryBudget:
-    """Counts calls and further attempts of this window of ten seconds and the one before."""
+    """Retry budget: counts calls and retries of this window of ten seconds and the one before."""
 
     __slots__ = ("_before", "_calls", "_ends_s", "_repeated", "_reserve", "_share")
 

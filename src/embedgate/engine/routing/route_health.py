@@ -1,7 +1,7 @@
-"""What is known of every route by the calls that were made: its circuit, its speed, its budget of further attempts.
+"""Health of every route, from the calls that were made: circuit breaker, latency, retry budget.
 
-One of it serves a gateway for as long as it runs: what was learned outlives a change of providers and models. Calls
-nobody, and decides nothing about a request.
+One registry serves a gateway for as long as it runs, so what was learned outlives a change of providers and models.
+Makes no calls, and decides nothing about a request.
 """
 
 import random
@@ -33,7 +33,8 @@ Health = Literal["ok", "failing", "probing", "unknown"]
 
 
 class HealthReport(Struct, frozen=True):
-    """How a route is doing. Milliseconds are those of its last hundred calls, the share that of its last twenty.
+    """Health of a route as reported. Milliseconds are those of its last hundred calls, the share is that of its
+    last twenty.
 
     `probing`: it was failing, and calls find out whether it works again. None where there is nothing to tell.
     """
@@ -47,11 +48,11 @@ class HealthReport(Struct, frozen=True):
 
 
 class RouteHealth:
-    """One route of one model."""
+    """Health of one route of one model: its circuit breaker, its recent calls, its retry budget."""
 
     __slots__ = (
+        "_breaker",
         "_budget",
-        "_circuit",
         "_clock",
         "_jitter",
         "_last_code",
@@ -81,7 +82,7 @@ class RouteHealth:
     def begin_anew(self) -> None:
         """Forget what was learned."""
         settings = self._settings
-        self._circuit = CircuitBreaker(self._place[1], settings, self._jitter)
+        self._breaker = CircuitBreaker(self._place[1], settings, self._jitter)
         self._budget = RetryBudget(settings.retry_share, settings.retry_reserve, self._clock())
         self._seen = RecentCalls()
         self._last_code: str | None = None
@@ -90,12 +91,13 @@ class RouteHealth:
     @property
     def is_well(self) -> bool:
         """Whether the route is as good as any: requests may go there first."""
-        return self._circuit.is_well(self._clock())
+        breaker = self._breaker
+        return not breaker.is_open and self._clock() >= breaker.busy_until_s
 
     @property
     def is_due(self) -> bool:
         """Whether somebody should find out if the route works again, and nobody does."""
-        return self._circuit.is_due(self._clock())
+        return self._breaker.is_due(self._clock())
 
     @property
     def latency_s(self) -> float | None:
@@ -119,27 +121,27 @@ class RouteHealth:
 
     def refusal(self) -> UpstreamError | None:
         """Why not even a request without another route may call now, with a true `retry_after_s`; None if it may."""
-        return self._circuit.refusal(self._clock())
+        return self._breaker.refusal(self._clock())
 
     def lease(self) -> float:
-        """Take it on oneself to find out whether the route works again: the next call tells. To be given back."""
-        return self._circuit.lease(self._clock())
+        """Lease the trial of an open circuit: the next call tells whether the route works again. To be given back."""
+        return self._breaker.lease(self._clock())
 
     def give_back(self, lease: float) -> None:
-        """Let somebody else find out, if no call has told."""
-        self._circuit.give_back(lease)
+        """Give the lease back, for another trial if no call has told."""
+        self._breaker.give_back(lease)
 
     def succeeded(self, seconds: float, tokens: int = 0) -> None:
         """A call took so long and gave a good answer. tokens: that it did; 0 where that says nothing of its speed."""
         now_s = self._clock()
-        seen, circuit = self._seen, self._circuit
+        seen, breaker = self._seen, self._breaker
         if seen.at_s is None:
-            metrics.route_works(*self._place, works=not circuit.is_open)
+            metrics.route_works(*self._place, works=not breaker.is_open)
         seen.add(seconds, tokens, now_s)
         self._budget.earn(now_s)
-        was_open = circuit.is_open
-        circuit.succeeded(now_s - seconds, now_s)
-        if was_open and not circuit.is_open:
+        was_open = breaker.is_open
+        breaker.succeeded(now_s - seconds, now_s)
+        if was_open and not breaker.is_open:
             events.ROUTE_RECOVERED.emit(model=self._place[0], provider=self._place[1])
             metrics.route_works(*self._place, works=True)
 
@@ -163,13 +165,13 @@ class RouteHealth:
         now_s = self._clock()
         self._budget.earn(now_s)
         self._seen.add(seconds, 0, now_s)  # left out, the slowest calls would make the percentile ever smaller
-        was_open = self._circuit.is_open
-        self._circuit.slow(now_s)
-        if self._circuit.is_open and not was_open:
+        was_open = self._breaker.is_open
+        self._breaker.slow(now_s)
+        if self._breaker.is_open and not was_open:
             self._tell_opened(UpstreamTimeout.code)
 
     def may_retry(self, after: UpstreamError | None = None) -> bool:
-        """Take one further attempt out of the route's budget, if there is one. After one that was not made, it is none.
+        """Take one retry out of the route's budget, if there is one. After an attempt that was not made it costs none.
 
         after: what the attempt before failed with.
         """
@@ -178,18 +180,18 @@ class RouteHealth:
     def health(self) -> HealthReport:
         """How the route is doing now."""
         now_s = self._clock()
-        circuit, seen = self._circuit, self._seen
+        breaker, seen = self._breaker, self._seen
         has_failed = self._last_code is not None
         if seen.at_s is None and not has_failed:
             return HealthReport()
         state: Health = "ok"
-        if not circuit.is_well(now_s):
-            state = "probing" if circuit.is_half_open(now_s) else "failing"
+        if not breaker.is_well(now_s):
+            state = "probing" if breaker.is_half_open(now_s) else "failing"
         return HealthReport(
             state=state,
             p50_ms=_ms(seen.percentile_s(0.5)),
             p95_ms=_ms(seen.percentile_s(0.95)),
-            failure_share=circuit.failure_share,
+            failure_share=breaker.failure_share,
             last_failure_code=self._last_code,
             last_failure_at_ms=self._last_failed_at_ms,
         )
@@ -197,9 +199,9 @@ class RouteHealth:
     def _judge(self, error: GatewayError, began_s: float, now_s: float) -> None:
         if isinstance(error, UpstreamError) and not isinstance(error, UpstreamLimited):
             self._last_code, self._last_failed_at_ms = error.code, self._now_ms()
-        was_open = self._circuit.is_open
-        self._circuit.failed(error, began_s, now_s)
-        if self._circuit.is_open and not was_open:
+        was_open = self._breaker.is_open
+        self._breaker.failed(error, began_s, now_s)
+        if self._breaker.is_open and not was_open:
             self._tell_opened(error.code)
 
     def _tell_opened(self, code: str) -> None:
@@ -209,7 +211,7 @@ class RouteHealth:
 
 
 class RouteHealths:
-    """The states of all routes that were ever looked at: as many as the catalogue has."""
+    """Health of all routes that were ever looked at: as many as the catalogue has."""
 
     def __init__(
         self,
@@ -223,20 +225,20 @@ class RouteHealths:
         self._clock = clock
         self._jitter = jitter
         self._now_ms = now_ms
-        self._states: dict[tuple[str, str], RouteHealth] = {}
+        self._by_route: dict[tuple[str, str], RouteHealth] = {}
 
     def of(self, candidate: Candidate) -> RouteHealth:
-        """The state of a candidate's route."""
+        """The health of a candidate's route."""
         place = (candidate.model.id, candidate.route.provider)
-        found = self._states.get(place)
+        found = self._by_route.get(place)
         if found is None:
             found = RouteHealth(place, self._settings, self._clock, self._jitter, self._now_ms)
-            self._states[place] = found
+            self._by_route[place] = found
         return found
 
     def forget(self, provider: str) -> None:
         """Begin anew with the routes of a provider: its address or its key is another one."""
-        for place, state in self._states.items():
+        for place, state in self._by_route.items():
             if place[1] == provider:
                 state.begin_anew()
                 metrics.route_forgotten(*place)

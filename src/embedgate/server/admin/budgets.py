@@ -6,10 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from embedgate.core.access import BudgetRule, Period, SubjectKind
+from embedgate.core.access import BudgetRule, BudgetState, Period, SubjectKind
 from embedgate.core.errors import Overloaded
 from embedgate.core.money import usd_text
-from embedgate.engine.admission.budgets import BudgetState
 from embedgate.server.admin.route import Asked, Route
 from embedgate.server.admin.wire import Listed, ListQuery, Usd, UsdGiven, pick, sorts
 

@@ -1,9 +1,10 @@
 """The route for models: the catalogue with routes and prices, those in force. Changes nothing."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from embedgate.core.actions import ActionName
 from embedgate.core.models import DimRange, Model
 from embedgate.core.models import Route as ModelRoute
 from embedgate.govern.values import price_text, search_price_text
@@ -14,7 +15,7 @@ from embedgate.server.admin.wire import Listed, ListQuery, Usd, pick, sorts
 class ModelQuery(ListQuery):
     """Which models."""
 
-    action: Literal["embedding", "chat", "rerank"] | None = None
+    action: ActionName | None = None
     provider: Annotated[str | None, Meta(description="One that serves it, on or off.")] = None
     is_on: Annotated[bool | None, Meta(description="Whether a provider that serves it is on.")] = None
     sort: Annotated[str, sorts("id", "action", "space", "max_input_tokens")] = ""
@@ -47,7 +48,7 @@ class CatalogModel(Struct, frozen=True):
     """A model."""
 
     id: str
-    action: Literal["embedding", "chat", "rerank"]
+    action: ActionName
     status: str
     note: str | None
     space: Annotated[str | None, Meta(description="Vectors of one space can be compared.")]
