@@ -110,7 +110,7 @@ def rewrite(intruder: sqlite3.Connection, seq: int, **values: object) -> None:
     """Put a row in place of another whose digest fits its content."""
     found = intruder.execute("SELECT * FROM audit WHERE seq = ?", (seq,)).fetchone()
     before = AuditRow(*found)
-    row = chained([structs.replace(numbered(seq), **values)], ORIGIN._replace(seq=seq - 1, digest=before.previous))[0]  # type: ignore[arg-type]  # any field
+    row = chained([structs.replace(numbered(seq), **values)], ORIGIN._replace(seq=seq - 1, digest=before.previous))[0]
     intruder.execute(f"REPLACE INTO audit VALUES ({', '.join('?' * len(row))})", row)
 
 

@@ -1,4 +1,4 @@
-"""Connections to one provider, and one call over one of them. Knows HTTP, nothing of embeddings.
+"""Connection pool of one address, with a deadline for every call. Knows HTTP, nothing of embeddings.
 
 The library is pyreqwest (Rust); its exceptions and clients do not leave this module. Facts about it (0.15) that the
 code relies on:
@@ -13,11 +13,10 @@ code relies on:
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
 
+from msgspec import Struct
 from pyreqwest import exceptions
 from pyreqwest.bytes import Bytes
 from pyreqwest.client import Client, ClientBuilder
@@ -36,26 +35,14 @@ _SENDING_FAILED = "client error (SendRequest)"
 _CLOCK_SLACK_S = 0.05
 _CLOSED = "The answer was closed before its end"
 
-T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A reply as it came off the wire: header names in lower case, the decompressed body in pieces."""
+class Answer(Struct, frozen=True):
+    """An answer as it came off the wire: header names in lower case, the decompressed body in pieces."""
 
     status: int
     headers: dict[str, str]
     chunks: list[Bytes]
     size_bytes: int
-
-    @property
-    def is_success(self) -> bool:
-        """Whether it is a 2xx."""
-        return 200 <= self.status < 300
-
-    def body(self) -> bytes:
-        """The body in one piece; copies it."""
-        return b"".join(self.chunks)
 
 
 class Incoming:
@@ -108,11 +95,12 @@ class Incoming:
 
 
 class ConnectionPool:
-    """Kept connections to one address. Follows no redirects: the key must not go along."""
+    """Connections kept open to one address. Follows no redirects: the key must not go along."""
 
     def __init__(self, endpoint: Endpoint, settings: TransportSettings) -> None:
         """Opens no connection, but starts the library's thread."""
         self._endpoint = endpoint
+        self._base_url = endpoint.url("")
         self._settings = settings
         self._kept: Client | None = self._client(settings.pool_max_idle)
 
@@ -124,14 +112,28 @@ class ConnectionPool:
         Raises UpstreamTimeout, UpstreamFailed if the way to the provider broke, UpstreamGarbled if the answer is
         larger than the settings allow.
         """
-        return await self._sent(self._exchanged, call, deadline_s)
+        client = self._opened()
+        while True:
+            try:
+                async with self._request(client, call, deadline_s).build_streamed() as response:
+                    return await self._read(response)
+            except exceptions.RequestError as error:
+                client = self._other(client, error, deadline_s)
 
     async def open(self, call: HttpCall, deadline_s: float) -> Incoming:
         """Send one call and return once the head of its answer is here. Otherwise as `send`.
 
         deadline_s: of the whole answer. Who is cancelled before the head comes leaves a call that lasts until then.
         """
-        return await self._sent(self._opened, call, deadline_s)
+        client = self._opened()
+        while True:
+            request = self._request(client, call, deadline_s).streamed_read_buffer_limit(0).build_streamed()
+            try:
+                response = await request.__aenter__()
+            except exceptions.RequestError as error:
+                client = self._other(client, error, deadline_s)
+            else:
+                return Incoming(request, response, lambda error: self._fault(error, deadline_s))
 
     async def close(self) -> None:
         """Fail calls in flight and drop all connections."""
@@ -155,30 +157,19 @@ class ConnectionPool:
         )
         return builder.build() if self._endpoint.may_use_proxy else builder.no_proxy().build()
 
-    async def _sent(
-        self, attempt: Callable[[Client, HttpCall, float], Awaitable[T]], call: HttpCall, deadline_s: float
-    ) -> T:
+    def _opened(self) -> Client:
         if self._kept is None:
             raise InternalError(f"the connections to {self._endpoint.provider} are closed")
-        try:
-            try:
-                return await attempt(self._kept, call, deadline_s)
-            except exceptions.NetworkError as error:
-                if not _was_closed_unanswered(error):
-                    raise
-            # Every kept connection may be stale by now, so this one comes from a client that keeps none.
-            return await attempt(self._client(max_idle=0), call, deadline_s)
-        except exceptions.RequestError as error:
+        return self._kept
+
+    def _other(self, client: Client, error: exceptions.RequestError, deadline_s: float) -> Client:
+        """Where to repeat a call whose connection was stale, once: a client that keeps no connections.
+
+        Every kept connection may be stale by now. Raises what any other failure means.
+        """
+        if client is not self._kept or not _was_closed_unanswered(error):
             raise self._fault(error, deadline_s) from error
-
-    async def _exchanged(self, client: Client, call: HttpCall, deadline_s: float) -> Answer:
-        async with self._request(client, call, deadline_s).build_streamed() as response:
-            return await self._read(response)
-
-    async def _opened(self, client: Client, call: HttpCall, deadline_s: float) -> Incoming:
-        request = self._request(client, call, deadline_s).streamed_read_buffer_limit(0).build_streamed()
-        response = await request.__aenter__()
-        return Incoming(request, response, lambda error: self._fault(error, deadline_s))
+        return self._client(max_idle=0)
 
     def _request(self, client: Client, call: HttpCall, deadline_s: float) -> RequestBuilder:
         remaining_s = deadline_s - time.monotonic()
@@ -186,7 +177,7 @@ class ConnectionPool:
             raise UpstreamTimeout(f"{self._endpoint.provider} could not be asked within the call's time")
         endpoint = self._endpoint
         request = (
-            client.request(call.method, endpoint.url(call.path))
+            client.request(call.method, self._base_url + call.path)
             .timeout(timedelta(seconds=remaining_s))
             .header("content-type", "application/json")
             .body_bytes(call.body)

@@ -1,7 +1,7 @@
-"""Drives one vendor module: implements the Provider port over a pool of connections.
+"""HTTP driver of one credential of a provider: a vendor module over a connection pool.
 
-Owns the life of a call whose caller has gone, and where large answers are parsed. Retries, fallbacks, batches and
-limits of rate are the engine's; what answers say of such limits is passed on.
+Decides where large answers are parsed. Retries, failover, batches and rate limits are the engine's; what answers say of
+rate limits is passed on.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
-from msgspec import Struct
+from msgspec import structs
 
 from embedgate.core.errors import InternalError, UpstreamRejected
 from embedgate.core.hints import Observe, ignore
@@ -30,40 +30,31 @@ LARGE_REPLY_BYTES = 500_000
 """From here on a reply is parsed on the worker: so many bytes of floats take 2 ms, long for the event loop."""
 
 
-class _Exchange(Struct, frozen=True):
-    """One call to be made: `sent` are the inputs in it, `observe` is told what the answer says of limits of rate."""
-
-    call: HttpCall
-    sent: Sequence[Input]
-    deadline_s: float
-    observe: Observe
-
-
 class HttpDriver:
-    """One provider with one credential, ready to be called."""
+    """One credential of a provider, ready to be used."""
 
     def __init__(
         self,
         provider: HttpProvider,
         endpoint: Endpoint,
         settings: TransportSettings,
-        places: ConcurrencyLimit | None = None,
+        concurrency: ConcurrencyLimit | None = None,
     ) -> None:
         """Opens no connection. Call `aclose` at the end. Raises DependencyMissing.
 
-        places: those of the provider, where several drivers share them; the endpoint's own number if absent.
+        concurrency: that of the provider, where several drivers share it; the endpoint's own if absent.
         """
         self._provider = provider
         self._endpoint = endpoint
         self._settings = settings
         self._sign = provider.signer(endpoint) if provider.signer else None
         self._pool = ConnectionPool(replace(endpoint, key=None) if self._sign else endpoint, settings)
-        self._places = places or ConcurrencyLimit(endpoint.max_parallel)
+        self._concurrency = concurrency or ConcurrencyLimit(endpoint.max_parallel)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"parse-{endpoint.provider}")
         self._is_closed = False
 
     async def embed(self, batch: Batch, route: Route, deadline_s: float, observe: Observe = ignore) -> ProviderReply:
-        """Embed one batch. deadline_s: on the monotonic clock; waiting for a free place counts.
+        """Embed one batch. deadline_s: on the monotonic clock; waiting for its turn counts.
 
         observe: told what the answer, good or bad, says of limits of rate.
         A caller that is cancelled ends the call and its connection. Requests are not, when their callers leave: the
@@ -72,8 +63,8 @@ class HttpDriver:
         """
         self._check_open()
         call = self._provider.build(batch, route)
-        exchange = _Exchange(call, batch.inputs, deadline_s, observe)
-        return await self._ask(exchange, lambda reply: self._provider.parse(reply, batch, route))
+        parse = self._provider.parse
+        return await self._ask(call, batch.inputs, deadline_s, observe, lambda reply: parse(reply, batch, route))
 
     async def rerank(
         self, request: RerankRequest, route: Route, deadline_s: float, observe: Observe = ignore
@@ -87,13 +78,13 @@ class HttpDriver:
         if vendor is None:
             raise UpstreamRejected(f"{self._endpoint.provider} is not known to order documents")
         call = vendor.build(request, route)
-        exchange = _Exchange(call, (request.query, *request.documents), deadline_s, observe)
-        return await self._ask(exchange, lambda reply: vendor.parse(reply, request, route))
+        sent = (request.query, *request.documents)
+        return await self._ask(call, sent, deadline_s, observe, lambda reply: vendor.parse(reply, request, route))
 
     async def chat(
         self, request: ChatRequest, route: Route, deadline_s: float, observe: Observe = ignore
     ) -> IncomingChat:
-        """Begin one completion; it has its place until it is closed. deadline_s: of the whole answer.
+        """Begin one completion; it counts as in flight until it is closed. deadline_s: of the whole answer.
 
         Who leaves before the provider answers at all leaves a call that is closed as soon as it does.
         Raises UpstreamError, or InternalError after `aclose`.
@@ -110,21 +101,21 @@ class HttpDriver:
             observe,
         )
         call = self._signed(build_chat(request, route, form))
-        await self._places.take(self._endpoint.provider, deadline_s)
+        await self._concurrency.enter(self._endpoint.provider, deadline_s)
         try:
             incoming = await self._pool.open(call, deadline_s)
         except BaseException:
-            self._places.release()
+            self._concurrency.leave()
             raise
-        return await begin_chat(incoming, asked, self._places.release)
+        return await begin_chat(incoming, asked, self._concurrency.leave)
 
     async def aclose(self) -> None:
-        """Let calls in flight and those that wait for a place end, then free connections and thread."""
+        """Let calls in flight and those that wait for their turn end, then free connections and thread."""
         if self._is_closed:
             return
         self._is_closed = True
         try:
-            await self._places.emptied()
+            await self._concurrency.emptied()
         finally:
             await self._pool.close()
             self._worker.shutdown(wait=False)
@@ -133,33 +124,36 @@ class HttpDriver:
         if self._is_closed:
             raise InternalError(f"provider {self._endpoint.provider} was called after it was closed")
 
-    async def _ask(self, exchange: _Exchange, parse: Callable[[HttpReply], T]) -> T:
-        """What a good answer says. The place is left once it is read: until then `aclose` waits."""
-        await self._places.take(self._endpoint.provider, exchange.deadline_s)
+    async def _ask(
+        self,
+        call: HttpCall,
+        sent: Sequence[Input],
+        deadline_s: float,
+        observe: Observe,
+        parse: Callable[[HttpReply], T],
+    ) -> T:
+        """What a good answer says. It counts as in flight until it is parsed: until then `aclose` waits.
+
+        sent: the inputs in the call. observe: told what the answer says of rate limits.
+        """
+        await self._concurrency.enter(self._endpoint.provider, deadline_s)
         try:
-            answer = await self._send(exchange)
+            answer = await self._pool.send(self._signed(call), deadline_s)
+            observe(read_hints(answer.headers))
+            if not 200 <= answer.status < 300:
+                raise self._provider.fault(self._reply(answer, self._secrets(sent)))
             if answer.size_bytes < LARGE_REPLY_BYTES:
                 return parse(self._reply(answer))
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._worker, lambda: parse(self._reply(answer)))
         finally:
-            self._places.release()
-
-    async def _send(self, exchange: _Exchange) -> Answer:
-        answer = await self._pool.send(self._signed(exchange.call), exchange.deadline_s)
-        exchange.observe(read_hints(answer.headers))
-        if not answer.is_success:
-            raise self._provider.fault(self._failed(answer, exchange.sent))
-        return answer
+            self._concurrency.leave()
 
     def _signed(self, call: HttpCall) -> HttpCall:
-        return call if self._sign is None else replace(call, headers={**call.headers, **self._sign(call)})
+        return call if self._sign is None else structs.replace(call, headers={**call.headers, **self._sign(call)})
 
-    def _reply(self, answer: Answer) -> HttpReply:
-        return HttpReply(self._endpoint.provider, answer.status, answer.headers, answer.body())
-
-    def _failed(self, answer: Answer, sent: Sequence[Input]) -> HttpReply:
-        return replace(self._reply(answer), secrets=self._secrets(sent))
+    def _reply(self, answer: Answer, secrets: tuple[str, ...] = ()) -> HttpReply:
+        return HttpReply(self._endpoint.provider, answer.status, answer.headers, b"".join(answer.chunks), secrets)
 
     def _secrets(self, sent: Sequence[Input]) -> tuple[str, ...]:
         texts = tuple(item for item in sent if isinstance(item, str))

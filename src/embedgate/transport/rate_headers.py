@@ -38,6 +38,9 @@ _TOKENS: tuple[_Names, ...] = (
     ("anthropic-ratelimit-tokens-limit", "anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
 )
 
+_REMAINING = frozenset(remaining for _, remaining, _ in (*_REQUESTS, *_TOKENS))
+"""Without one of them nothing is known."""
+
 _NUMBER = re.compile(r"\d{1,18}(?:\.\d{1,18})?", re.ASCII)
 _SECONDS_OF = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _SPAN = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)(ms|us|µs|ns|d|h|m|s)", re.ASCII)
@@ -46,6 +49,8 @@ _SPANS = re.compile(rf"(?:{_SPAN.pattern})+", re.ASCII)
 
 def read_hints(headers: Mapping[str, str]) -> RateHints:
     """What an answer says of the limits that it counted against. headers: names in lower case. Never raises."""
+    if _REMAINING.isdisjoint(headers):
+        return NO_HINTS
     requests, tokens = _allowance(headers, _REQUESTS), _allowance(headers, _TOKENS)
     return NO_HINTS if requests is tokens is UNTOLD else RateHints(requests, tokens)
 

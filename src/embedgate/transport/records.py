@@ -5,6 +5,7 @@ import re
 import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from msgspec import Struct
 
@@ -13,12 +14,12 @@ from embedgate.core.models import Route
 from embedgate.core.types import Batch, ProviderReply, RerankReply, RerankRequest
 from embedgate.transport.redact import quote
 
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _KEY = re.compile(r"[!-~]+")
 """What a credential may consist of to be put into a header unchanged: visible ASCII."""
 
 
-@dataclass(frozen=True, slots=True)
-class HttpCall:
+class HttpCall(Struct, frozen=True):
     """One call, without credentials. `path` follows the base URL; `body` is JSON.
 
     `key_header` and `key_prefix` say where the key goes in this call, if not where the endpoint says.
@@ -27,13 +28,12 @@ class HttpCall:
     method: str
     path: str
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = NO_HEADERS
     key_header: str | None = None
     key_prefix: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HttpReply:
+class HttpReply(Struct, frozen=True):
     """An answer: header names in lower case, the body decompressed; of a failed call its beginning only.
 
     `secrets` are what no message may show: the key and the inputs of the call. They are there when it failed.
@@ -43,7 +43,11 @@ class HttpReply:
     status: int
     headers: Mapping[str, str]
     body: bytes
-    secrets: tuple[str, ...] = field(default=(), repr=False)
+    secrets: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Without headers, body and secrets, which no log may show."""
+        return f"HttpReply({self.provider!r}, {self.status})"
 
     def quote(self, text: str) -> str:
         """The provider's own words, cut and cleaned of secrets, so that an error message may hold them."""

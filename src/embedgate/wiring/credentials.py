@@ -12,16 +12,16 @@ from embedgate.wiring.decide import HostInUse
 def open_credentials(in_use: HostInUse, settings: Settings, tokenizers: Tokenizers) -> Credentials:
     """The provider, ready to be called; opens no connection. Raises DependencyMissing."""
     vendor = hosts.vendor(in_use.host)
-    places = ConcurrencyLimit(in_use.max_parallel)
-    line = QueueLimits(settings.upstream.max_limit_wait_s, settings.upstream.max_limit_waiting)
+    concurrency = ConcurrencyLimit(in_use.max_parallel)
+    queue = QueueLimits(settings.upstream.max_limit_wait_s, settings.upstream.max_limit_waiting)
 
-    def account(endpoint: Endpoint) -> Credential:
-        meter = CredentialLimits(
+    def credential(endpoint: Endpoint) -> Credential:
+        limits = CredentialLimits(
             endpoint.provider,
-            line,
+            queue,
             requests_per_minute=in_use.requests_per_minute,
             tokens_per_minute=in_use.tokens_per_minute,
         )
-        return Credential(HttpDriver(vendor, endpoint, settings.transport, places), meter)
+        return Credential(HttpDriver(vendor, endpoint, settings.transport, concurrency), limits)
 
-    return Credentials([account(endpoint) for endpoint in in_use.endpoints], tokenizers)
+    return Credentials([credential(endpoint) for endpoint in in_use.endpoints], tokenizers)

@@ -1,14 +1,15 @@
-"""The accounts of one provider, as one provider: each call goes to one that has room for it.
+"""Credentials of one provider, as one provider: each call goes to a credential that has room for it.
 
-An account is one credential with its own connections and limits. One that is limited, or whose credential is refused,
-is left out while that lasts, and the call goes to another at once; only when none is left does it fail. Waiting for
-room is the account's own (`upstream_limits`); trying again, and other providers, are for `execute`.
+A credential has its own connections and rate limits. One that is limited or refused is left out while that lasts, and
+the call is made with another at once; only when none is left does it fail. Waiting for room is in `limits`; retries and
+other routes are the failover's.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeVar
 
 from embedgate.core.errors import (
@@ -25,12 +26,12 @@ from embedgate.core.hints import Observe
 from embedgate.core.models import Route
 from embedgate.core.ports import ChatReply, Tokenizers
 from embedgate.core.types import Batch, ChatRequest, ProviderReply, RerankReply, RerankRequest
-from embedgate.engine.ledger.tokens import bounds, count_aside, ranking_bound
+from embedgate.engine.ledger.tokens import count_aside, ranking_bound, total_bound
 from embedgate.engine.upstream.limits import CredentialLimits, Ticket
 from embedgate.observe import events, metrics
 
 COOL_DOWN_S = 60.0
-"""How long an account is left out for a model after its credential was refused, while another can be asked."""
+"""How long a credential is left out for a model after it was refused, while another can be used."""
 
 _Reply = TypeVar("_Reply")
 _Count = Callable[[], Awaitable[int]]
@@ -59,142 +60,147 @@ class Driver(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Credential:
-    """One credential: what calls with it, and what it may still do. `out_until_s`: since it was refused, by model."""
+    """One credential: the driver that calls with it, and its rate limits.
+
+    `out_until_s`: how long it is left out since it was refused, by model.
+    """
 
     driver: Driver
-    meter: CredentialLimits
+    limits: CredentialLimits
     out_until_s: dict[str, float] = field(default_factory=dict)
 
     def is_in(self, model: str, now: float) -> bool:
-        """Whether its credential is thought to be good."""
+        """Whether it is thought to be good."""
         return self.out_until_s.get(model, now) <= now
 
 
 class Credentials:
-    """Implements the ports Provider, ChatProvider and Reranker over at least one account."""
+    """Implements the ports Provider, ChatProvider and Reranker over at least one credential."""
 
     def __init__(
-        self, accounts: Sequence[Credential], tokenizers: Tokenizers, clock: Callable[[], float] = time.monotonic
+        self, credentials: Sequence[Credential], tokenizers: Tokenizers, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """tokenizers: to weigh calls that do not fit by a bound. clock: that of the deadlines and of the meters."""
-        self._accounts = tuple(accounts)
+        """tokenizers: to weigh calls that do not fit by a bound. clock: that of the deadlines and of the limits."""
+        self._credentials = tuple(credentials)
         self._tokenizers = tokenizers
         self._clock = clock
         self._turn = 0
 
     async def embed(self, batch: Batch, route: Route, deadline_s: float) -> ProviderReply:
-        """Embed one batch, at an account that has room. Raises as `Provider.embed`, UpstreamBusy if none has."""
-
-        def ask(driver: Driver, observe: Observe) -> Awaitable[ProviderReply]:
-            return driver.embed(batch, route, deadline_s, observe)
-
-        async def count() -> int:
-            return (await count_aside(batch.inputs, route, self._tokenizers)).total
-
-        reply, ticket = await self._through(route, lambda: sum(bounds(batch.inputs)), deadline_s, ask, count)
+        """Embed one batch, with a credential that has room. Raises as `Provider.embed`, UpstreamBusy if none has."""
+        model = route.upstream_model
+        tokens = total_bound(batch.inputs) if self._counts_tokens(model) else 0
+        count = partial(self._count, batch, route) if tokens else None
+        reply, ticket = await self._call(
+            model, tokens, deadline_s, lambda driver, learn: driver.embed(batch, route, deadline_s, learn), count
+        )
         ticket.end(reply.tokens)
         return reply
 
     async def chat(self, request: ChatRequest, route: Route, deadline_s: float) -> ChatReply:
-        """Begin one completion, at an account that has room. Raises as `ChatProvider.chat`, UpstreamBusy if none has.
+        """Begin one completion, with a credential that has room. Raises as `ChatProvider.chat`, UpstreamBusy if none.
 
         What the answer may cost in tokens counts until it is closed.
         """
-
-        def ask(driver: Driver, observe: Observe) -> Awaitable[ChatReply]:
-            return driver.chat(request, route, deadline_s, observe)
-
-        def tokens() -> int:
-            return request.text_bytes + request.n_choices * (request.max_output_tokens or 0)
-
-        reply, ticket = await self._through(route, tokens, deadline_s, ask)
+        tokens = request.text_bytes + request.n_choices * (request.max_output_tokens or 0)
+        reply, ticket = await self._call(
+            route.upstream_model,
+            tokens if self._counts_tokens(route.upstream_model) else 0,
+            deadline_s,
+            lambda driver, learn: driver.chat(request, route, deadline_s, learn),
+        )
         return _MeteredChat(reply, ticket)
 
     async def rerank(self, request: RerankRequest, route: Route, deadline_s: float) -> RerankReply:
-        """Score documents, at an account that has room. Raises as `Reranker.rerank`, UpstreamBusy if none has."""
-
-        def ask(driver: Driver, observe: Observe) -> Awaitable[RerankReply]:
-            return driver.rerank(request, route, deadline_s, observe)
-
-        reply, ticket = await self._through(route, lambda: ranking_bound(request), deadline_s, ask)
+        """Score documents, with a credential that has room. Raises as `Reranker.rerank`, UpstreamBusy if none has."""
+        model = route.upstream_model
+        tokens = ranking_bound(request) if self._counts_tokens(model) else 0
+        reply, ticket = await self._call(
+            model, tokens, deadline_s, lambda driver, learn: driver.rerank(request, route, deadline_s, learn)
+        )
         ticket.end(reply.tokens)
         return reply
 
     async def aclose(self) -> None:
-        """Let calls in flight end, then free the connections of every account."""
-        await asyncio.gather(*(account.driver.aclose() for account in self._accounts))
+        """Let calls in flight end, then free the connections of every credential."""
+        await asyncio.gather(*(credential.driver.aclose() for credential in self._credentials))
 
-    async def _through(
+    def _counts_tokens(self, model: str) -> bool:
+        """Whether it matters for any credential how many tokens a call has."""
+        for credential in self._credentials:  # noqa: SIM110 - `any()` over a generator takes three times as long
+            if credential.limits.counts_tokens(model):
+                return True
+        return False
+
+    async def _count(self, batch: Batch, route: Route) -> int:
+        return (await count_aside(batch.inputs, route, self._tokenizers)).total
+
+    async def _call(
         self,
-        route: Route,
-        tokens: Callable[[], int],
+        model: str,
+        tokens: int,
         deadline_s: float,
-        ask: Callable[[Driver, Observe], Awaitable[_Reply]],
+        call: Callable[[Driver, Observe], Awaitable[_Reply]],
         count: _Count | None = None,
     ) -> tuple[_Reply, Ticket]:
-        """The answer of the first account that gives one, and its ticket, which is to be ended.
+        """The answer that the first credential gets, and its ticket, which is to be ended.
 
-        tokens: a bound, computed if any account counts them. count: asked where the bound does not fit.
-        Raises what the account failed with that can be asked again first, after each was tried that may be.
+        tokens: a bound. count: asked where the bound does not fit.
+        When no credential is left, raises what the one failed with that can be used again first.
         """
-        model = route.upstream_model
-        weight = tokens() if any(account.meter.counts_tokens(model) for account in self._accounts) else 0
         faults: dict[Credential, UpstreamError] = {}
-        while (account := self._choose(model, weight, faults)) is not None:
-            if weight and count is not None and account.meter.wait_s(model, weight):
-                weight, count = min(weight, await count()), None
+        while (credential := self._choose(model, tokens, faults)) is not None:
+            if tokens and count is not None and credential.limits.wait_s(model, tokens):
+                tokens, count = min(tokens, await count()), None
                 continue
             try:
-                ticket = await account.meter.enter(model, weight, deadline_s)
-                return await _asked(account, ticket, ask), ticket
+                ticket = await credential.limits.enter(model, tokens, deadline_s)
             except UpstreamBusy as fault:
-                faults[account] = fault
-            except UpstreamDenied as fault:
-                faults[account] = fault
-                self._leave_out(account, model)
+                faults[credential] = fault
+                continue
+            try:
+                return await call(credential.driver, ticket.learn), ticket
+            except GatewayError as fault:
+                ticket.end(_used_in_vain(fault))
+                if not isinstance(fault, (UpstreamBusy, UpstreamDenied)):
+                    raise
+                faults[credential] = fault
+                if isinstance(fault, UpstreamDenied):
+                    self._leave_out(credential, model)
+                elif fault.retry_after_s:
+                    credential.limits.block(model, fault.retry_after_s)
+            except BaseException as error:
+                if error.args == (NOT_SENT,):
+                    ticket.withdraw()
+                ticket.end()
+                raise
         raise min(faults.values(), key=_again_in_s)
 
     def _choose(self, model: str, tokens: int, tried: "dict[Credential, UpstreamError]") -> Credential | None:
-        """The account that can go first; of several that can go now, the one with the least in flight, in turn.
+        """The credential with room first; of several with room now, the one with the least in flight, in turn.
 
-        Credentials that are out are asked only if all are: then nothing better is known.
+        Those that are left out are used only if all are: then nothing better is known.
         """
-        if len(self._accounts) == 1:
-            return None if tried else self._accounts[0]
+        if len(self._credentials) == 1:
+            return None if tried else self._credentials[0]
         now = self._clock()
-        good = [account for account in self._accounts if account.is_in(model, now)]
-        left = [account for account in good or self._accounts if account not in tried]
+        good = [credential for credential in self._credentials if credential.is_in(model, now)]
+        left = [credential for credential in good or self._credentials if credential not in tried]
         if not left:
             return None
         turn = self._turn % len(left)
         self._turn += 1
         left = left[turn:] + left[:turn]
-        return min(left, key=lambda account: (account.meter.wait_s(model, tokens), account.meter.in_flight))
+        return min(left, key=lambda credential: (credential.limits.wait_s(model, tokens), credential.limits.in_flight))
 
-    def _leave_out(self, account: Credential, model: str) -> None:
-        if len(self._accounts) == 1:
+    def _leave_out(self, credential: Credential, model: str) -> None:
+        if len(self._credentials) == 1:
             return
-        now, name = self._clock(), account.meter.name
-        if account.is_in(model, now):
+        now, name = self._clock(), credential.limits.name
+        if credential.is_in(model, now):
             metrics.account_blocked(name, "key")
             events.KEY_REFUSED.emit(account=name, model=model, wait_s=COOL_DOWN_S)
-        account.out_until_s[model] = now + COOL_DOWN_S
-
-
-async def _asked(account: Credential, ticket: Ticket, ask: Callable[[Driver, Observe], Awaitable[_Reply]]) -> _Reply:
-    """The answer of an account. If it fails, the ticket is ended, and the account rests as long as it asks for."""
-    try:
-        return await ask(account.driver, ticket.learn)
-    except GatewayError as fault:
-        ticket.end(_used_in_vain(fault))
-        if isinstance(fault, UpstreamBusy) and fault.retry_after_s:
-            account.meter.block(ticket.model, fault.retry_after_s)
-        raise
-    except BaseException as error:
-        if error.args == (NOT_SENT,):
-            ticket.withdraw()
-        ticket.end()
-        raise
+        credential.out_until_s[model] = now + COOL_DOWN_S
 
 
 def _used_in_vain(fault: GatewayError) -> int | None:

@@ -1,15 +1,18 @@
-"""How much one limit of a provider's account leaves: a limit that was set, or one that the provider tells us of.
+"""Gauges of the rate limits of one credential: limits that the settings name, and limits that the provider reports.
 
 Both kinds count what is in flight, and say when there is room for more. Decides nothing for several limits together:
-that is `upstream_limits`.
+that is `limits`.
 """
 
 import math
 from collections import deque
 from dataclasses import dataclass
+from typing import ClassVar
 
 from embedgate.core.hints import Allowance
-from embedgate.engine.admission.sliding_window import SLOT_S, WINDOW_S
+
+WINDOW_S = 60.0
+SLOT_S = WINDOW_S / 1000
 
 MAX_TRUST_S = 60.0
 """How long the word "nothing before the reset" is taken for true. A call then finds out anew: vendors mean different
@@ -26,39 +29,32 @@ _RESET_PRECISION_S = 1.0
 
 
 class ConfiguredLimit:
-    """A limit that was set: at most `limit` in any 60 s, as seen from the provider's side.
+    """A limit of the settings: at most `limit` in any 60 s, as seen from the provider's side.
 
     A call counts from its start until a minute after its end, for the provider counted it at some moment in between;
     as a request, it ends when its answer begins. What ended within 60 ms is kept as one: it may count 60 ms too long,
     never too short.
     """
 
-    __slots__ = ("_counted", "_in_flight", "_likely", "_limit", "_slots", "waiting")
+    __slots__ = ("_counted", "_likely", "_limit", "_slots", "in_flight", "waiting")
+    is_known: ClassVar[bool] = True
+    """Whether it limits anything."""
 
     def __init__(self, limit: int, likely: float) -> None:
         """limit: at least 1. likely: how much of what calls may need they mostly do, at most 1."""
         self._limit = limit
         self._likely = likely
-        self._in_flight = self._counted = 0
+        self.in_flight = self._counted = 0
         self._slots: deque[_Slot] = deque()
         self.waiting = 0
-
-    @property
-    def is_known(self) -> bool:
-        """Whether it limits anything."""
-        return True
 
     def fit(self, n: int) -> int:
         """`n`, or as much as a whole minute: a call that is larger than that goes when the minute is empty."""
         return min(n, self._limit)
 
-    def begin(self, n: int) -> None:
-        """A call of so much starts."""
-        self._in_flight += n
-
     def end(self, n: int, used: int, now: float) -> None:
         """A call that was begun with `n` is over, and has used so much in truth."""
-        self._in_flight -= n
+        self.in_flight -= n
         if not used:
             return
         self._counted += used
@@ -80,7 +76,7 @@ class ConfiguredLimit:
         slots = self._slots
         while slots and slots[0].until_s <= now:
             self._counted -= slots.popleft().used
-        before = self._in_flight + (self.waiting if is_last else 0)
+        before = self.in_flight + (self.waiting if is_last else 0)
         short = before + self._counted + n - self._limit
         if short <= 0:
             return now
@@ -102,7 +98,7 @@ class _Slot:
 
 
 class ReportedLimit:
-    """A limit that the provider tells of with its answers. Before the first one, everything fits.
+    """A limit that the provider reports with its answers. Before the first report, everything fits.
 
     Between its words we count ourselves. Answers overtake each other, so within a window a word can only lower what we
     believe to be left. There are two kinds of limits. Windows give nothing back until they end. Buckets fill at an even
@@ -112,13 +108,14 @@ class ReportedLimit:
     __slots__ = (
         "_as_of_s",
         "_full_at_s",
-        "_in_flight",
         "_is_guess",
         "_likely",
         "_limit",
         "_per_s",
         "_remaining",
         "_span_s",
+        "in_flight",
+        "is_known",
         "waiting",
     )
 
@@ -130,25 +127,18 @@ class ReportedLimit:
         self._span_s = _MIN_WINDOW_S
         self._as_of_s = self._full_at_s = -math.inf
         self._is_guess = False
-        self._in_flight = 0
-        self.waiting = 0
-
-    @property
-    def is_known(self) -> bool:
+        self.in_flight = 0
+        self.is_known = False
         """Whether it limits anything."""
-        return self._remaining < math.inf
+        self.waiting = 0
 
     def fit(self, n: int) -> int:
         """`n`, or as much as there ever is: a call that is larger than that goes when everything is there."""
         return int(min(n, self._limit))
 
-    def begin(self, n: int) -> None:
-        """A call of so much starts."""
-        self._in_flight += n
-
     def end(self, n: int, used: int, _now: float) -> None:
         """A call that was begun with `n` is over, without a word; it has used so much in truth."""
-        self._in_flight -= n
+        self.in_flight -= n
         self._remaining -= used
 
     def tell(self, n: int, began_s: float, told: Allowance, now: float) -> bool:
@@ -158,7 +148,7 @@ class ReportedLimit:
         """
         if told.remaining is None or told.reset_s is None:
             return False
-        self._in_flight -= n
+        self.in_flight -= n
         self._catch_up(now)
         limit = math.inf if told.limit is None else told.limit
         per_s = _refill_per_s(told)
@@ -172,6 +162,7 @@ class ReportedLimit:
         self._full_at_s = full_at_s if per_s else min(full_at_s, now + MAX_TRUST_S)
         self._span_s = min(max(self._span_s, told.reset_s), MAX_TRUST_S)
         self._limit, self._remaining, self._per_s, self._is_guess = limit, remaining, per_s, False
+        self.is_known = remaining < math.inf
         return True
 
     def ready_at(self, n: int, now: float, *, is_last: bool) -> float:
@@ -180,7 +171,7 @@ class ReportedLimit:
         is_last: whether they stand behind those that wait. Where they fit if others need what is likely, it is soon.
         """
         self._catch_up(now)
-        before = self._in_flight + (self.waiting if is_last else 0)
+        before = self.in_flight + (self.waiting if is_last else 0)
         short = before + n - self._remaining
         if short <= 0:
             return now

@@ -1,9 +1,9 @@
-"""How much one account at a provider may still do: requests and tokens per minute, and the line of calls that wait.
+"""Rate limits of one credential at its provider: requests and tokens per minute, and the queue of calls that wait.
 
-An account is one credential; all callers share it. Limits that were set hold for the account as a whole. Those that
-the provider tells of, and the time after which it wants to be asked again, hold for the model that was asked for:
-vendors count per model. A call waits only if that is short, in the order of coming; otherwise it is refused at once,
-so that another account or route gets its turn. There are no tasks here: one timer wakes the head of the line.
+All callers share a credential. Limits of the settings hold for the credential as a whole. Those that the provider
+reports, and the time after which it wants to be called again, hold for the model that was asked for: vendors count per
+model. A call waits only if that is short, in the order of coming; otherwise it is refused at once, so that another
+credential or route gets its turn. There are no tasks here: one timer wakes the head of the queue.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from embedgate.core.errors import NOT_SENT, UpstreamLimited
-from embedgate.core.hints import RateHints
+from embedgate.core.hints import NO_HINTS, RateHints
 from embedgate.engine.upstream.gauges import ConfiguredLimit, ReportedLimit
 from embedgate.observe import events, metrics
 
@@ -28,7 +28,7 @@ Gauge = ConfiguredLimit | ReportedLimit
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How long a call may wait for room at an account, and how many may do so at once."""
+    """Bounds of the queue of one credential: how long a call may wait for room, and how many may wait at once."""
 
     max_wait_s: float
     max_waiting: int
@@ -36,7 +36,7 @@ class QueueLimits:
 
 @dataclass(slots=True, eq=False)
 class _Model:
-    """What one model of the account is limited by."""
+    """The limits of one model with one credential."""
 
     name: str
     requests: Gauge
@@ -68,7 +68,7 @@ class _Waiting:
 
 
 class CredentialLimits:
-    """One account: what is in flight, what it has used, who waits for room. For one event loop."""
+    """Rate limits of one credential: what is in flight, what it has used, what waits for room. For one event loop."""
 
     def __init__(
         self,
@@ -108,6 +108,8 @@ class CredentialLimits:
         the same call would be let in if no other came.
         """
         known, now = self._model(model), self.clock()
+        if not known.requests.is_known and not known.tokens.is_known and known.blocked_until_s <= now:
+            return self._admit(known, tokens, now)
         tokens = known.tokens.fit(tokens)
         at_s = known.ready_at(tokens, now, is_last=True)
         if at_s <= now:
@@ -130,10 +132,11 @@ class CredentialLimits:
     def leave(self) -> None:
         """A call is over. For tickets."""
         self.in_flight -= 1
-        self.call_line()
+        if self._line:
+            self.call_line()
 
     def call_line(self) -> None:
-        """Let in who can go, refuse who cannot in time, and set the timer for the next.
+        """Let calls in that can go, refuse those that cannot in time, and set the timer for the next.
 
         No one passes another who waits for the same limits.
         """
@@ -170,8 +173,8 @@ class CredentialLimits:
 
     def _admit(self, model: _Model, tokens: int, now: float) -> "Ticket":
         self.in_flight += 1
-        model.requests.begin(1)
-        model.tokens.begin(tokens)
+        model.requests.in_flight += 1
+        model.tokens.in_flight += tokens
         return Ticket(self, model, tokens, now)
 
     async def _wait(self, model: _Model, tokens: int, until_s: float) -> "Ticket":
@@ -230,11 +233,11 @@ class CredentialLimits:
 class Ticket:
     """A call that was let in. It counts in full until its answer begins, in tokens until it ends or they are told."""
 
-    __slots__ = ("_began_s", "_counts_requests", "_counts_tokens", "_is_over", "_meter", "_model", "_tokens")
+    __slots__ = ("_began_s", "_counts_requests", "_counts_tokens", "_is_over", "_limits", "_model", "_tokens")
 
-    def __init__(self, meter: CredentialLimits, model: _Model, tokens: int, began_s: float) -> None:
+    def __init__(self, limits: CredentialLimits, model: _Model, tokens: int, began_s: float) -> None:
         """Use `CredentialLimits.enter`."""
-        self._meter = meter
+        self._limits = limits
         self._model = model
         self._tokens = tokens
         self._began_s = began_s
@@ -248,14 +251,14 @@ class Ticket:
 
     def learn(self, hints: RateHints) -> None:
         """Take what the answer to the call says of limits. The request has been counted by now, its tokens perhaps."""
-        model, now = self._model, self._meter.clock()
+        model, now, is_silent = self._model, self._limits.clock(), hints is NO_HINTS
         if self._counts_requests:
             self._counts_requests = False
-            if not model.requests.tell(1, self._began_s, hints.requests, now):
+            if is_silent or not model.requests.tell(1, self._began_s, hints.requests, now):
                 model.requests.end(1, 1, now)
-        if self._counts_tokens and model.tokens.tell(self._tokens, self._began_s, hints.tokens, now):
+        if self._counts_tokens and not is_silent and model.tokens.tell(self._tokens, self._began_s, hints.tokens, now):
             self._counts_tokens = False
-        self._meter.call_line()
+        self._limits.call_line()
 
     def end(self, tokens: int | None = None) -> None:
         """The call is over. tokens: what it has used; None if nobody knows: all it could have. A second end is none."""
@@ -269,9 +272,9 @@ class Ticket:
         if self._is_over:
             return
         self._is_over = True
-        model, now = self._model, self._meter.clock()
+        model, now = self._model, self._limits.clock()
         if self._counts_requests:
             model.requests.end(1, requests, now)
         if self._counts_tokens:
             model.tokens.end(self._tokens, tokens, now)
-        self._meter.leave()
+        self._limits.leave()
