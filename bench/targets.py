@@ -20,7 +20,7 @@ from bench.texts import Encoding, Texts, bodies
 from embedgate.core.errors import UpstreamGarbled
 from embedgate.core.vectors import Vectors, from_base64
 from embedgate.core.version import VERSION
-from embedgate.settings import fields
+from embedgate.settings_reference import fields
 
 START_TIMEOUT_S = 60
 ANSWER_TIMEOUT_S = 120
