@@ -1,7 +1,8 @@
-"""Where in a policy's text a mistake is that Cedar names but does not place.
+"""Place of a mistake in a policy's text. Cedar names mistakes and does not place them.
 
-Found by asking Cedar again about parts of the policy: the place is the smallest part that has the mistake by itself.
-What is asked, parsing or checking, is the caller's choice.
+A word that the message names and that occurs once is the place. Otherwise Cedar is asked again about longer and longer
+beginnings of the condition: the mistake is in the piece with which it first appears. What is asked, parsing or
+checking, is the caller's choice.
 """
 
 import re
@@ -13,62 +14,50 @@ MessagesOf = Callable[[str], Collection[str | None]]
 """What Cedar finds wrong with a policy's text."""
 
 _MAX_WORDS_ASKED = 50_000
-_LEVELS = (
-    frozenset({"||"}),
-    frozenset({"&&"}),
-    frozenset({"==", "!=", "<", "<=", ">", ">=", "in", "has", "like", "is"}),
-    frozenset({"+", "-"}),
-    frozenset({"*"}),
-)
-"""Operators, the loosest first."""
-
-Words = Sequence[Lexeme]
+"""In all questions about one mistake; what lies behind is placed at the beginning of its condition."""
+_CUTS = frozenset({"&&", "||", "(", ")", "[", "]", "{", "}", ",", ":", "then", "else"})
+"""Words at which a beginning of a condition may end, once its open brackets and ifs are closed."""
+_ENDS = {"(": ")", "[": "]", "{": "}", "if": " then true else true", "then": " else true"}
+"""What closes an open bracket, and completes an `if` that was cut off."""
 
 
-def place_of(message: str, text: str, lexemes: Words, messages_of: MessagesOf) -> int:
-    """Offset of the part of the policy that `message` is about, as exact as can be told.
+def place_of(message: str, text: str, lexemes: Sequence[Lexeme], messages_of: MessagesOf) -> int:
+    """Offset of the word or expression that `message` is about, as exactly as can be told.
 
-    text: one policy, already cut into `lexemes`. A message that no part has by itself is put at `permit` or `forbid`,
-    or at the first word that it names.
+    text: one policy, already cut into `lexemes`. Without a better place it is `permit` or `forbid`, or the first word
+    that the message names.
     """
+    named = _named(message, lexemes)
+    if len(named) == 1:
+        return named[0].start
     effect = _effect_index(lexemes)
-    head = lexemes[: closing(lexemes, effect + 1) + 1]
-    before = text[: head[-1].end]
+    start = closing(lexemes, effect + 1) + 1
+    before = text[: lexemes[start - 1].end]
     if message in messages_of(f"{before};"):
-        return (_first_named(message, head) or lexemes[effect]).start
-    words_left = _MAX_WORDS_ASKED
-    for condition, end in _conditions(lexemes, len(head)):
+        return (named or [lexemes[effect]])[0].start
+    for condition, end in _conditions(lexemes, start):
+        if message in messages_of(f"{text[:end]};"):
 
-        def has_mistake(guards: Sequence[Words], part: Words, before: str = before) -> bool:
-            nonlocal words_left
-            words_left -= sum(map(len, guards)) + 2 * len(part)
-            if words_left < 0:
-                return False
-            given = "".join(f"({_source(text, each)}) && " for each in guards)
-            source = _source(text, part)
-            # A part need not be true or false, but its equality with itself is.
-            return message in messages_of(f"{before}\nwhen {{ {given}({source}) == ({source}) }};")
+            def is_wrong(source: str, before: str = before) -> bool:
+                # An expression need not be true or false, but its equality with itself is.
+                return message in messages_of(f"{before}\nwhen {{ ({source}) == ({source}) }};")
 
-        if has_mistake((), condition):
-            part = _narrow(condition, has_mistake)
-            return (_last_named(message, part) or part[0]).start
+            part = _wrong_part(condition, text, is_wrong)
+            within = [each for each in named if condition[0].start <= each.start < part[-1].end]
+            return (within[-1] if within else part[0]).start
         before = text[:end]
-    return (_first_named(message, lexemes) or lexemes[effect]).start
+    return (named or [lexemes[effect]])[0].start
 
 
-def _effect_index(lexemes: Words) -> int:
+def _effect_index(lexemes: Sequence[Lexeme]) -> int:
     index = 0
     for _, _, behind in annotations(lexemes):
         index = behind
     return min(index, len(lexemes) - 1)
 
 
-def _source(text: str, part: Words) -> str:
-    return text[part[0].start : part[-1].end]
-
-
-def _conditions(lexemes: Words, index: int) -> Iterator[tuple[Words, int]]:
-    """What stands in the braces of each `when` and `unless`, and the offset behind the brace."""
+def _conditions(lexemes: Sequence[Lexeme], index: int) -> Iterator[tuple[Sequence[Lexeme], int]]:
+    """The words in the braces of each `when` and `unless`, and the offset behind the brace."""
     while index + 1 < len(lexemes) and lexemes[index + 1].text == "{":
         end = closing(lexemes, index + 1)
         if end == len(lexemes) or end == index + 2:
@@ -77,98 +66,53 @@ def _conditions(lexemes: Words, index: int) -> Iterator[tuple[Words, int]]:
         index = end + 1
 
 
-def _narrow(part: Words, has_mistake: Callable[[Sequence[Words], Words], bool]) -> Words:
-    """The smallest part within `part` that has the mistake, given what stands before it in its conjunction."""
-    guards: tuple[Words, ...] = ()
-    while True:
-        for before, smaller in _parts(part):
-            if smaller and has_mistake((*guards, *before), smaller):
-                guards, part = (*guards, *before), smaller
-                break
-        else:
-            return part
+def _wrong_part(condition: Sequence[Lexeme], text: str, is_wrong: Callable[[str], bool]) -> Sequence[Lexeme]:
+    """The end of the first piece with which the condition becomes wrong: the shortest that is wrong by itself.
 
-
-def _parts(part: Words) -> Iterator[tuple[tuple[Words, ...], Words]]:
-    """The operands of an expression's outermost operator, each with what is known to hold when it is reached."""
-    if part[0].text == "if":
-        condition, then, otherwise = _branches(part)
-        yield (), condition
-        yield (condition,), then
-        yield (), otherwise
-        return
-    for operators in _LEVELS:
-        operands = _divide(part, operators)
-        if len(operands) > 1:
-            for index, operand in enumerate(operands):
-                yield tuple(operands[:index]) if "&&" in operators else (), operand
-            return
-    inner = [part[1:]] if part[0].text in {"!", "-"} else _inner(part)
-    for each in inner:
-        yield (), each
-
-
-def _branches(part: Words) -> tuple[Words, Words, Words]:
-    """Condition, `then` and `else` of an `if`; those of ifs within it belong to them."""
-    then = otherwise = len(part)
-    depth = index = 0
-    while index < len(part):
-        word = part[index].text
-        depth += (word == "if") - (word == "else")
-        if word == "then" and depth == 1 and then == len(part):
-            then = index
-        elif word == "else" and depth == 0:
-            otherwise = index
+    All of the condition if Cedar would have to be asked too much.
+    """
+    words_left = _MAX_WORDS_ASKED
+    for piece, ends in _pieces(condition):
+        words_left -= 2 * piece.stop
+        if words_left < 0:
+            return condition
+        if piece.stop == len(condition) or is_wrong(text[condition[0].start : condition[piece.stop - 1].end] + ends):
             break
-        index = closing(part, index) + 1 if word in {"(", "[", "{"} else index + 1
-    return part[1:then], part[then + 1 : otherwise], part[otherwise + 1 :]
+    else:
+        return condition
+    for start in range(piece.stop - 1, piece.start, -1):
+        words_left -= 2 * (piece.stop - start)
+        if words_left >= 0 and is_wrong(text[condition[start].start : condition[piece.stop - 1].end]):
+            return condition[start : piece.stop]
+    return condition[piece.start : piece.stop]
 
 
-def _divide(part: Words, separators: Collection[str]) -> list[Words]:
-    """Cut at the separators that stand outside all brackets. A sign before a number is none."""
-    pieces: list[Words] = []
-    start = index = 0
-    while index < len(part):
-        word = part[index].text
-        if word in separators and index > start and part[index - 1].text != ".":
-            pieces.append(part[start:index])
+def _pieces(condition: Sequence[Lexeme]) -> Iterator[tuple[range, str]]:
+    """The indexes of the words between two cuts, and what completes the condition behind them."""
+    open_ends: list[str] = []
+    start = 0
+    for index, lexeme in enumerate(condition):
+        word = lexeme.text
+        if word in _CUTS:
+            if index > start:
+                yield range(start, index), "".join(reversed(open_ends))
             start = index + 1
-        index = closing(part, index) + 1 if word in {"(", "[", "{"} else index + 1
-    return [*pieces, part[start:]]
+        if word in {")", "]", "}", "then", "else"} and open_ends:
+            open_ends.pop()
+        if word in _ENDS:
+            open_ends.append(_ENDS[word])
+    if start < len(condition):
+        yield range(start, len(condition)), ""
 
 
-def _inner(part: Words) -> list[Words]:
-    """What an expression without operators is made of: base and arguments, elements, or nothing."""
-    if len(part) > 2 and part[-2].text == ".":
-        return [part[:-2]]
-    if part[-1].text not in {")", "]", "}"}:
-        return []
-    opening = next(i for i in range(len(part)) if part[i].text in {"(", "[", "{"} and closing(part, i) == len(part) - 1)
-    within = _divide(part[opening + 1 : -1], {","})
-    if part[opening].text == "{":
-        return [_divide(each, {":"})[-1] for each in within]
-    if opening == 0:
-        return within
-    if part[opening].text == "[":
-        return [part[:opening]]
-    is_method = opening > 2 and part[opening - 2].text == "."
-    return [part[: opening - 2], *within] if is_method else within
-
-
-def _named(message: str, part: Words) -> Iterator[Lexeme]:
-    """Words of the part that the message has between backticks or behind a colon, in the message's order."""
+def _named(message: str, lexemes: Sequence[Lexeme]) -> list[Lexeme]:
+    """Where the words are that the message has between backticks or behind a colon, in the order of the text."""
+    found: list[Lexeme] = []
     for quoted in [*re.findall(r"`(.+?)`", message), *re.findall(r": (\S+)$", message)]:
         wanted = [each.text for each in read_lexemes(quoted)[0]] or [quoted]
-        for index in range(len(part) - len(wanted) + 1):
-            if [each.text for each in part[index : index + len(wanted)]] == wanted:
-                yield part[index]
-
-
-def _first_named(message: str, part: Words) -> Lexeme | None:
-    return next(_named(message, part), None)
-
-
-def _last_named(message: str, part: Words) -> Lexeme | None:
-    """In the smallest part that has a mistake, what stands before its last word is in order."""
-    found = list(_named(message, part))
-    return max(found, key=lambda lexeme: lexeme.start, default=None)
+        found += [
+            lexemes[index]
+            for index in range(len(lexemes) - len(wanted) + 1)
+            if [each.text for each in lexemes[index : index + len(wanted)]] == wanted
+        ]
+    return sorted(set(found), key=lambda lexeme: lexeme.start)
