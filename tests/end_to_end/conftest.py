@@ -7,10 +7,8 @@ import pytest
 
 from administrator import Administrator, administrator
 from embedgate.core.access import KeyRecord
-from running import RunningGateway, gateway
+from running import UPSTREAM_KEY, RunningGateway, gateway
 from upstream import Upstream, running_upstream
-
-UPSTREAM_KEY = "sk-upstream-secret-0123456789"
 
 
 @pytest.fixture(scope="session")
