@@ -181,7 +181,9 @@ def test_the_same_text_at_the_same_time_is_called_for_once(caching: RunningGatew
 
 def test_many_callers_at_once_share_calls_and_get_their_own_vectors(caching: RunningGateway, host: Upstream) -> None:
     n_callers, n_each = 64, 10
-    ready = threading.Barrier(n_callers + 1)
+    gate = threading.Event()
+    ready = threading.Barrier(n_callers + 1, gate.clear)
+    host.usually(Answer(gate=gate))
 
     def run(caller: int) -> list[tuple[str, bytes]]:
         parts = urlsplit(caching.url)
@@ -198,9 +200,7 @@ def test_many_callers_at_once_share_calls_and_get_their_own_vectors(caching: Run
 
     with ThreadPoolExecutor(n_callers) as pool:
         asked = pool.map(run, range(n_callers))
-        for _ in range(n_each):
-            gate = threading.Event()  # no answer before every caller has asked
-            host.usually(Answer(gate=gate))
+        for _ in range(n_each):  # no answer before every caller has asked
             ready.wait(PATIENCE_S)
             wait_until("all have asked", lambda: metric(caching, "embedgate_requests_running") == n_callers)
             gate.set()
