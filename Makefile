@@ -16,7 +16,7 @@ COVERED := --cov --cov-report=term:skip-covered
 .PHONY: help serve test test-oldest coverage test-repeat lint check fuzz audit fix docs bench lock clean
 
 help:  ## Show this help
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 serve: $(STAMP)  ## Install if needed, then start the gateway on http://127.0.0.1:3100
 	@exec $(BIN)/embedgate serve
