@@ -11,7 +11,9 @@ from msgspec import Struct
 
 from embedgate.catalog import Catalog
 from embedgate.core.clock import utc_ms
+from embedgate.core.types import LedgerEntry
 from embedgate.govern.change import COMMAND_LINE, Actor, Invocation
+from embedgate.govern.entries import EVERY_ENTRY, LedgerFilter, every_entry
 from embedgate.govern.lists import MAX_PAGE_ITEMS, Listed, ListQuery
 from embedgate.govern.operation import Operation
 from embedgate.govern.passwords import PasswordHashes
@@ -59,3 +61,8 @@ class Governing:
             items += page.items
             if not page.items or len(items) >= page.total:
                 return items
+
+
+def entries_in(database: Database, filter_by: LedgerFilter = EVERY_ENTRY) -> list[LedgerEntry]:
+    """The entries of a ledger, in the order of writing."""
+    return list(every_entry(Governing(database, resources_for(Path("unused"))).invocation(), filter_by))

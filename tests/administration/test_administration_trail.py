@@ -163,7 +163,7 @@ CHANGES: dict[str, tuple[Callable[[Desk], Any], str, dict[str, object]]] = {
 READS = {
     *(f"{subject}.list" for subject in ("users", "roles", "projects", "keys", "policies", "limits", "budgets")),
     *(f"{subject}.get" for subject in ("users", "projects", "keys", "policies", "providers")),
-    *("prices.list", "providers.list", "policies.templates", "policies.check", "policies.dry_run"),
+    *("budgets.spent", "prices.list", "providers.list", "policies.templates", "policies.check", "policies.dry_run"),
 }
 OTHER_NAMES = {"keys.take_over": "keys.import", "policies.from_template": "policies.create"}
 SUBJECTS = ("users", "roles", "projects", "keys", "policies", "limits", "budgets", "prices", "providers")

@@ -17,6 +17,7 @@ from embedgate.core.types import LedgerEntry
 from embedgate.storage.appender import Appender
 from embedgate.storage.database import open_database
 from program import FAKE_ONLY, AddEntries, Ended, Program
+from running import gateway
 from upstream import Upstream, running_upstream
 
 
@@ -54,6 +55,18 @@ def program(
 def fake_only(folder: Path) -> None:
     """Settings under which every vector comes from the `fake` provider."""
     (folder / "embedgate.toml").write_text(FAKE_ONLY, encoding="utf-8")
+
+
+@pytest.fixture
+def remote(program: Program, folder: Path) -> Iterator[Program]:
+    """Runs `embedgate` as `program` does, on a gateway that serves the same data folder, over `--url`.
+
+    The gateway is the first to use the folder: its administrator's key is made then.
+    """
+    with gateway(folder / "data", FAKE_ONLY) as running:
+        yield lambda *arguments, **more: program(
+            *arguments, "--url", running.url, "--api-key", running.admin_key, **more
+        )
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def test_what_chat_models_wrote_is_told_apart(program: Program, add_entries: Add
     assert [line.split()[5] for line in lines[1:]] == ["1,234", "0", "1,234"]
     (chat,) = [line for line in program("usage", "entries").text.splitlines() if "completion" in line]
     assert "1,234" in chat.split()
-    rows = json.loads(program("usage", "entries", "--json").text)
+    rows = json.loads(program("usage", "entries", "--json").text)["items"]
     assert [(row["action"], row["output_tokens"]) for row in rows] == [("completion", 1234), ("embedding", 0)]
 
 
@@ -65,8 +65,9 @@ def test_people_see_names_and_programs_ids(program: Program, alice: str) -> None
     lines = program("usage", "--by", "user").text.splitlines()
     assert {line.split()[0] for line in lines[1:]} == {"alice", "user_0000000000000000", "total"}
     assert program("usage", "--by", "project").text.splitlines()[1].split()[0] == "(none)"
-    rows = json.loads(program("usage", "--by", "user", "--json").text)
-    assert {row["user"]: row["cost_usd"] for row in rows}[alice] == "0.00004"
+    rows = json.loads(program("usage", "--by", "user", "--json").text)["items"]
+    assert {row["group"]["user"]: row["cost_usd"] for row in rows}[alice] == "0.00004"
+    assert {row["names"].get("user") for row in rows} == {"alice", None}
     table = list(csv.DictReader(io.StringIO(program("usage", "--by", "user", "--csv").text)))
     assert {row["user"]: row["requests"] for row in table}[alice] == "2"
 
@@ -101,7 +102,7 @@ def test_entries_are_listed_the_newest_first(program: Program, alice: str) -> No
     assert lines[0].split()[:6] == ["at", "request", "key", "model", "provider", "action"]
     assert lines[1].startswith("2026-11-21T22:00:00Z")
     assert lines[-1] == "2 of 3 entries; --limit shows more, --csv all"
-    rows = json.loads(program("usage", "entries", "--user", "alice", "--json").text)
+    rows = json.loads(program("usage", "entries", "--user", "alice", "--json").text)["items"]
     assert [(row["request_id"], row["user_id"], row["cost_usd"]) for row in rows] == [
         ("req_1", alice, "0.00002"),
         ("req_2", alice, "0.00002"),
@@ -123,8 +124,13 @@ def test_a_bill_is_compared_with_the_ledger(program: Program, folder: Path) -> N
     assert lines[3].split() == ["total", "2,000", "2,500", "500", "0.00004", "0.00005", "0.00001"]
     piped = program("usage", "reconcile", "-", "--provider", "openai", "--last", "2026-11-20", stdin=bill.encode())
     assert piped.text.splitlines()[-1].split() == ["total", "1,000", "1,000", "0", "0.00002", "0.00002", "0.0"]
-    rows = json.loads(program("usage", "reconcile", "bill.csv", "--provider", "openai", "--json").text)
-    assert [row["token_difference"] for row in rows] == [0, 500]
+    rows = json.loads(program("usage", "reconcile", "bill.csv", "--provider", "openai", "--json").text)["rows"]
+    assert [row["difference"]["token_difference"] for row in rows] == [0, 500]
+    table = program("usage", "reconcile", "bill.csv", "--provider", "openai", "--csv").text.splitlines()
+    assert table[0] == (
+        "day,model,ledger_tokens,billed_tokens,token_difference,ledger_cost_usd,billed_cost_usd,cost_difference_usd"
+    )
+    assert table[2] == "2026-11-21,text-embedding-3-small,1000,1500,500,0.00002,0.00003,0.00001"
     (folder / "bill.json").write_text(json.dumps([{"date": "2026-11-20", "model": "m", "tokens": 7}]), encoding="utf-8")
     assert program("usage", "reconcile", "bill.json", "--provider", "openai", "--csv").code == 0
     ended = program("usage", "reconcile", "bill.json", "--format", "csv", "--provider", "openai")
@@ -146,6 +152,26 @@ def test_a_bill_is_compared_with_the_ledger(program: Program, folder: Path) -> N
 def test_what_cannot_be_reported_is_refused(program: Program, arguments: list[str], code: int) -> None:
     ended = program("usage", *arguments)
     assert (ended.code, ended.output) == (code, b"")
+
+
+def test_a_gateway_elsewhere_answers_the_same(program: Program, remote: Program, folder: Path, ledger: None) -> None:
+    bill = "date,model,tokens\n2026-11-20,text-embedding-3-small,1000\n"
+    (folder / "bill.csv").write_text(bill, encoding="utf-8")
+    for arguments in (
+        [], ["--by", "day,user", "--user", "alice", "--since", "2026-11-20"], ["entries", "--search", "cohere"],
+        ["reconcile", "bill.csv", "--provider", "openai", "--last", "2026-11-21"],
+    ):  # fmt: skip
+        for form in ([], ["--json"], ["--csv"]):
+            if form and "--search" in arguments:
+                continue
+            here, there = (run("usage", *arguments, *form) for run in (program, remote))
+            assert (there.code, there.errors) == (0, "")
+            assert there.output == here.output
+    entries = [run("usage", "entries", "--csv").output for run in (program, remote)]
+    assert entries[0] == entries[1]
+    assert remote("usage", "--user", "nobody").code == 1
+    ended = program("usage", "--url", "http://127.0.0.1:1", "entries")
+    assert (ended.code, "put it behind" in ended.errors) == (2, True)
 
 
 def test_settings_may_be_named_in_front_of_every_command(program: Program, folder: Path) -> None:

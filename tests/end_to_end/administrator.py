@@ -8,6 +8,7 @@ from pathlib import Path
 
 from embedgate.core.access import AuditEvent, KeyRecord, LimitRule, Subject
 from embedgate.core.types import LedgerEntry
+from embedgate.govern.entries import LedgerFilter
 from embedgate.storage.audit import AuditFilter, SqlAudit
 from embedgate.storage.database import Database, open_database
 from embedgate.storage.key_management import SqlKeys
@@ -15,8 +16,8 @@ from embedgate.storage.limits import SqlLimits
 from embedgate.storage.paging import every
 from embedgate.storage.policies import SqlPolicies
 from embedgate.storage.projects import SqlProjects
-from embedgate.storage.reports import LedgerFilter, SqlReports
 from embedgate.storage.users import SqlUsers
+from governing import entries_in
 from running import RunningGateway
 from waiting import wait_until
 from wire import call
@@ -33,7 +34,7 @@ class Administrator:
         self.policies = SqlPolicies(database)
         self.rules = SqlLimits(database)
         self._audit = SqlAudit(database)
-        self._reports = SqlReports(database)
+        self._database = database
         self._names = map("made for test {}".format, itertools.count())
         self._watch: tuple[KeyRecord, str] | None = None
         self._marks = itertools.count(1_000_000)
@@ -59,11 +60,11 @@ class Administrator:
 
     def entries(self, key: KeyRecord) -> Sequence[LedgerEntry]:
         """What the ledger has of a key."""
-        return tuple(self._reports.every_entry(LedgerFilter(key_id=key.id)))
+        return entries_in(self._database, LedgerFilter(key_id=key.id))
 
     def every_entry(self) -> Sequence[LedgerEntry]:
         """What the ledger has."""
-        return tuple(self._reports.every_entry(LedgerFilter()))
+        return entries_in(self._database)
 
     def spent(self, key: KeyRecord) -> int:
         """What they cost."""

@@ -11,7 +11,8 @@ import numpy as np
 import openai
 import pytest
 
-from running import UPSTREAM_KEY, RunningGateway
+from conftest import UPSTREAM_KEY
+from running import RunningGateway
 from upstream import Answer, Upstream, error
 
 MODEL = "openai/text-embedding-3-small"

@@ -13,10 +13,12 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from embedgate.core.errors import ConfigError, InternalError
+from embedgate.govern.entries import find_entry
+from embedgate.govern.usage import sum_up
 from embedgate.storage import migrations, schema
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
-from embedgate.storage.reports import SqlReports
 from embedgate.storage.schema import REVISION
+from governing import Governing, resources_for
 
 OPEN = """
 import sys
@@ -92,10 +94,10 @@ def test_entries_of_an_older_version_are_kept_and_are_of_embeddings(tmp_path: Pa
     old.commit()
     old.close()
     again = open_database(tmp_path)
-    entry = SqlReports(again).entry("req_old")
-    assert entry is not None
+    with Governing(again, resources_for(tmp_path)).invocation().read() as reading:
+        entry = find_entry(reading, "req_old")
+        (row,) = sum_up(reading, by=["action"])
     assert (entry.action, entry.tokens, entry.output_tokens) == ("embedding", 7, 0)
-    (row,) = SqlReports(again).usage(by=["action"])
     assert (row.group, row.requests, row.tokens, row.output_tokens) == (("embedding",), 1, 7, 0)
     again.close()
 

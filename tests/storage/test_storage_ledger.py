@@ -24,7 +24,7 @@ from embedgate.storage.database import DATABASE_FILE, Database, open_database
 from embedgate.storage.group_commit import GroupWriter, Pending
 from embedgate.storage.ledger import SqlLedger
 from embedgate.storage.paging import every
-from embedgate.storage.reports import SqlReports
+from governing import entries_in
 from waiting import PATIENCE_S
 
 ENTRY = LedgerEntry(
@@ -88,11 +88,6 @@ def noted(i: int) -> AuditEvent:
     return structs.replace(EVENT, request_id=f"r{i}")
 
 
-def written(database: Database) -> list[LedgerEntry]:
-    """What is in the ledger, in the order of writing."""
-    return list(SqlReports(database).every_entry())
-
-
 def trail(database: Database) -> list[AuditEvent]:
     """What is in the audit trail, oldest first."""
     audit = SqlAudit(database)
@@ -124,7 +119,7 @@ async def test_each_of_many_concurrent_entries_is_there_once_and_unchanged(datab
     ledger = SqlLedger(database)
     entries = [numbered(i) for i in range(500)]
     await asyncio.gather(*(ledger.record(entry) for entry in entries))
-    assert written(database) == entries
+    assert entries_in(database) == entries
     ledger.close()
 
 
@@ -132,7 +127,7 @@ async def test_an_entry_that_is_recorded_again_is_written_once(database: Databas
     ledger = SqlLedger(database)
     await asyncio.gather(*(ledger.record(ENTRY) for _ in range(3)))
     await ledger.record(ENTRY)
-    assert written(database) == [ENTRY]
+    assert entries_in(database) == [ENTRY]
     ledger.close()
 
 
@@ -167,7 +162,7 @@ def test_every_entry_acknowledged_before_a_kill_is_there(tmp_path: Path) -> None
     child.kill()
     acknowledged += child.communicate()[0].splitlines()
     database = open_database(tmp_path)
-    entries = [entry.request_id for entry in written(database)]
+    entries = [entry.request_id for entry in entries_in(database)]
     events = trail(database)
     database.close()
     # The kill may have cut the last line short.
@@ -186,7 +181,7 @@ async def test_a_short_lock_is_waited_out(
     assert not done
     other.execute("COMMIT")
     await recording
-    assert written(impatient) == [ENTRY]
+    assert entries_in(impatient) == [ENTRY]
     assert events(caplog) == []
     ledger.close()
 
@@ -203,7 +198,7 @@ async def test_entries_of_an_outage_fail_are_kept_and_written_when_it_ends(
     assert all(isinstance(result, InternalError) for result in results)
     other.execute("ALTER TABLE elsewhere RENAME TO ledger")
     await ledger.record(numbered(21))
-    assert written(impatient) == [numbered(i) for i in range(22)]
+    assert entries_in(impatient) == [numbered(i) for i in range(22)]
     ledger.close()
     assert events(caplog) == ["ledger_stuck", "ledger_recovered"]
     assert "no such table: ledger" in str(caplog.records[0].__dict__["fields"])
@@ -222,7 +217,7 @@ async def test_a_full_ledger_refuses_at_once_and_logs_what_it_cannot_keep(
     assert caplog.records[0].__dict__["fields"]["request_id"] == "r3"
     other.execute("COMMIT")
     await asyncio.gather(*kept)
-    assert len(written(impatient)) == 3
+    assert len(entries_in(impatient)) == 3
     ledger.close()
 
 
@@ -246,7 +241,7 @@ async def test_what_cannot_be_stored_fails_alone(
     results = await asyncio.gather(*recording, return_exceptions=True)
     ledger.close()
     assert [type(result) for result in results] == [type(None), InternalError] * 2 + [type(None)]
-    assert [entry.request_id for entry in written(database)] == ["r0", "r2", "r4"]
+    assert [entry.request_id for entry in entries_in(database)] == ["r0", "r2", "r4"]
     assert trail(database) == [noted(0), noted(8)]
     assert events(caplog) == ["audit_lost"] * 3 + ["ledger_lost"] * 2
     assert caplog.records[0].__dict__["fields"]["target"] == r"'\ud800'"
@@ -262,7 +257,7 @@ async def test_an_entry_is_written_although_its_caller_has_gone(impatient: Datab
     await asyncio.wait([gone])
     other.execute("COMMIT")
     ledger.close()
-    assert written(impatient) == [ENTRY]
+    assert entries_in(impatient) == [ENTRY]
 
 
 async def test_closing_writes_what_is_pending_and_refuses_what_comes_later(database: Database) -> None:
@@ -273,7 +268,7 @@ async def test_closing_writes_what_is_pending_and_refuses_what_comes_later(datab
     await asyncio.gather(*pending)
     with pytest.raises(InternalError):
         await ledger.record(numbered(100))
-    assert len(written(database)) == 100
+    assert len(entries_in(database)) == 100
 
 
 async def test_closing_in_an_outage_ends_and_logs_what_was_spent(
@@ -306,7 +301,7 @@ async def test_a_decision_is_on_disk_when_its_entry_is(database: Database, tmp_p
     assert all([all(await asyncio.gather(*(request(100 * turn + i) for i in range(8)))) for turn in range(10)])
     reader.close()
     ledger.close()
-    assert len(trail(database)) == len(written(database)) == 80
+    assert len(trail(database)) == len(entries_in(database)) == 80
 
 
 @pytest.mark.parametrize("broken", ["audit", "ledger"])
@@ -324,7 +319,7 @@ async def test_entry_and_decision_are_written_together_or_not_at_all(
     other.execute("COMMIT")
     assert counts in ([0, 0], [1, 1])  # the second if the retry was faster than we
     ledger.close()
-    assert (trail(impatient), written(impatient)) == ([EVENT], [ENTRY])
+    assert (trail(impatient), entries_in(impatient)) == ([EVENT], [ENTRY])
 
 
 @pytest.mark.parametrize("synchronous", ["normal", "full"])

@@ -22,6 +22,7 @@ from embedgate.settings import CatalogSettings, ProviderSettings, Settings, Stor
 from embedgate.wiring import Gateway, open_gateway
 from embedgate.wiring.drift import DriftWatch
 from embedgate.wiring.gateway import OPERATOR
+from governing import entries_in
 from upstream import Upstream, error, running_upstream
 from waiting import PATIENCE_S
 
@@ -187,7 +188,7 @@ async def test_checks_are_in_the_ledger_of_the_operator_and_not_in_the_cache(
 ) -> None:
     for _ in range(2):
         await gateway.drift.check()
-    entries = gateway.administration("test").usage.entries().items
+    entries = entries_in(gateway.database)
     assert {(entry.user_id, entry.outcome, entry.items) for entry in entries} == {("operator", "ok", len(probes(512)))}
     assert len(entries) == 2 * 2 * len(EVERY_ROUTE)
     assert sum(entry.tokens for entry in entries) == sum(sum(host.billed) for host in hosts.values())

@@ -7,7 +7,6 @@ from embedgate.administration.me import Me
 from embedgate.administration.providers import FindFaults
 from embedgate.administration.stores import Stores, open_stores
 from embedgate.administration.trail import COMMAND_LINE, Actor
-from embedgate.administration.usage import UsageFilter, UsageReport
 
 __all__ = [
     "COMMAND_LINE",
@@ -20,8 +19,6 @@ __all__ = [
     "Stores",
     "Trial",
     "Tried",
-    "UsageFilter",
-    "UsageReport",
     "open_stores",
     "state_of",
 ]

@@ -18,7 +18,6 @@ from embedgate.administration.providers import FindFaults, Providers
 from embedgate.administration.roles import Roles
 from embedgate.administration.stores import Stores
 from embedgate.administration.trail import Actor, Trail
-from embedgate.administration.usage import Usage
 from embedgate.administration.users import Users
 from embedgate.catalog import Catalog
 
@@ -48,7 +47,6 @@ class Administration:
         self.prices = Prices(stores, trail, catalog)
         self.providers = Providers(stores, trail, catalog, find_faults)
         self.logins = Logins(stores, trail)
-        self.usage = Usage(stores, catalog)
         self.audit = Audit(stores, actor)
 
     def me(self, user_id: str) -> Me:

@@ -5,9 +5,10 @@ from decimal import Decimal
 from embedgate.administration.stores import Stores
 from embedgate.administration.subjects import find_subject
 from embedgate.administration.trail import Trail
-from embedgate.core.access import BudgetRule, Period, SubjectKind
+from embedgate.core.access import BudgetRule, Period, Subject, SubjectKind
 from embedgate.core.money import usd_text
 from embedgate.govern.values import picodollars_of
+from embedgate.storage.spending import sum_spent
 
 
 class Budgets:
@@ -20,6 +21,11 @@ class Budgets:
     def list(self) -> tuple[BudgetRule, ...]:
         """Every budget, by subject and period."""
         return self._stores.rules.load().budgets
+
+    def spent(self, subject: Subject, since_ms: int) -> int:
+        """What a subject has spent from a time on, in picodollars."""
+        with self._stores.database.read() as connection:
+            return sum_spent(connection, subject, since_ms)
 
     def set(self, kind: SubjectKind, subject: str, period: Period, cap_usd: Decimal | str) -> BudgetRule:
         """Put a budget in force, instead of the one that the subject has for that period.

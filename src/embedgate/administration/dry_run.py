@@ -21,6 +21,7 @@ from embedgate.govern.models import find_model
 from embedgate.policy.decider import CedarDecider
 from embedgate.storage.fields import check_number
 from embedgate.storage.key_rows import KeyState
+from embedgate.storage.spending import sum_spent
 
 _MAX_TOKENS = 10**12
 
@@ -116,7 +117,8 @@ def _spends(stores: Stores, key: KeyRecord, at: datetime) -> tuple[int, int]:
     day = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     subject = Subject("key", key.replaced_by or key.id)
     starts = (day, day.replace(day=1))
-    daily, monthly = (stores.reports.spent(subject, ms_of(start)) for start in starts)
+    with stores.database.read() as connection:
+        daily, monthly = (sum_spent(connection, subject, ms_of(start)) for start in starts)
     return daily, monthly
 
 

@@ -16,7 +16,6 @@ from embedgate.storage.policies import SqlPolicies
 from embedgate.storage.prices import SqlPrices
 from embedgate.storage.projects import SqlProjects
 from embedgate.storage.providers import SqlProviders
-from embedgate.storage.reports import SqlReports
 from embedgate.storage.roles import SqlRoles
 from embedgate.storage.rules import SqlRules
 from embedgate.storage.sealing import Sealer
@@ -44,7 +43,6 @@ class Stores:
     passwords: SqlPasswords
     sessions: SqlSessions
     audit: SqlAudit
-    reports: SqlReports
     now_ms: Callable[[], int] = utc_ms
     failed_logins: FailedLogins = field(default_factory=FailedLogins)
 
@@ -70,5 +68,4 @@ def open_stores(database: Database, data_dir: Path, prefix: str, master_key: str
         passwords=SqlPasswords(joint),
         sessions=SqlSessions(joint),
         audit=SqlAudit(joint),
-        reports=SqlReports(joint),
     )

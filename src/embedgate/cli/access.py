@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct
 from embedgate.core.errors import UpstreamGarbled
 from embedgate.govern.change import Invocation
 from embedgate.govern.lists import MAX_PAGE_ITEMS, Listed, ListQuery
-from embedgate.govern.operation import Operation
+from embedgate.govern.operation import File, Operation
 
 if TYPE_CHECKING:
     from embedgate.client import Client
@@ -32,6 +32,10 @@ class Access(Protocol):
         """The result of an operation. Raises a GatewayError, or ConfigError."""
         ...
 
+    def file(self, operation: Operation[P, R | File], parameters: P) -> Iterator[bytes]:
+        """The pieces of the file that an operation answers with. parameters: ask for one. Raises as `call`."""
+        ...
+
 
 class LocalAccess:
     """Operations on the database of a data folder, whether or not a gateway runs on it."""
@@ -44,6 +48,13 @@ class LocalAccess:
         """The result of an operation, in this process."""
         return operation.run(self._invocation(), parameters)
 
+    def file(self, operation: Operation[P, R | File], parameters: P) -> Iterator[bytes]:
+        """The pieces of the file that an operation answers with, made while they are taken."""
+        result = operation.run(self._invocation(), parameters)
+        if not isinstance(result, File):
+            raise TypeError(f"{operation.name} was not asked for a file")
+        return result.pieces
+
 
 class RemoteAccess:
     """Operations of a gateway elsewhere, over its administration API."""
@@ -54,14 +65,20 @@ class RemoteAccess:
 
     def call(self, operation: Operation[P, R], parameters: P) -> R:
         """The result of an operation, as the gateway answers it. Raises GatewayRefused with the gateway's message."""
-        path, query, body = _written(operation, parameters)
-        answer = bytes(self._client.administer(operation.method, f"{path}?{query}" if query else path, body))
         try:
-            return operation.read(answer)
+            return operation.read(self._answer(operation, parameters))
         except msgspec.DecodeError as error:
             raise UpstreamGarbled(
                 f"the gateway's answer to {operation.name} is not the expected one: {error}; is it of another version?"
             ) from error
+
+    def file(self, operation: Operation[P, R | File], parameters: P) -> Iterator[bytes]:
+        """The file that an operation answers with, in one piece."""
+        return iter([self._answer(operation, parameters)])
+
+    def _answer(self, operation: Operation[P, R], parameters: P) -> bytes:
+        path, query, body = _written(operation, parameters)
+        return bytes(self._client.administer(operation.method, f"{path}?{query}" if query else path, body))
 
 
 @contextmanager
@@ -82,11 +99,11 @@ def remote(url: str, api_key: str | None) -> Iterator[Access]:
         yield RemoteAccess(client)
 
 
-def every(access: Access, operation: Operation[Q, Listed[R]], query: Q) -> Listed[R]:
+def every(read: Callable[[Q], Listed[R]], query: Q) -> Listed[R]:
     """A whole list, read page by page."""
     items: list[R] = []
     while True:
-        page = access.call(operation, msgspec.structs.replace(query, offset=len(items), limit=MAX_PAGE_ITEMS))
+        page = read(msgspec.structs.replace(query, offset=len(items), limit=MAX_PAGE_ITEMS))
         items += page.items
         if not page.items or len(items) >= page.total:
             return Listed(tuple(items), len(items), 0, len(items))

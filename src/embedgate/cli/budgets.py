@@ -85,26 +85,14 @@ def delete_budget(
 
 def _spent(opened: "Administration", rule: "BudgetRule") -> int | None:
     """Picodollars in the current period; None where each subject has a sum of its own."""
-    from embedgate.administration import UsageFilter
-
-    subject = rule.subject
-    if subject.id == EVERY:
+    if rule.subject.id == EVERY:
         return None
-    (total,) = opened.usage.report(
-        (),
-        UsageFilter(
-            since_ms=_start_ms(rule.period),
-            user=subject.id if subject.kind == "user" else None,
-            project=subject.id if subject.kind == "project" else None,
-            key=subject.id if subject.kind == "key" else None,
-        ),
-    ).rows
-    return total.cost_picodollars
+    return opened.budgets.spent(rule.subject, _start_ms(rule.period))
 
 
-def _start_ms(period: "Period") -> int | None:
+def _start_ms(period: "Period") -> int:
     if period == "total":
-        return None
+        return 0
     day = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
     return int((day if period == "day" else day.replace(day=1)).timestamp()) * 1000
 

@@ -15,12 +15,13 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, Union, get_a
 import msgspec
 import typer
 from msgspec import NODEFAULT, UNSET, Meta, Struct, UnsetType
+from typer._click.core import ParameterSource
 from typer.models import ArgumentInfo, OptionInfo
 
 from embedgate.cli import access, asking, options
-from embedgate.cli.output import Shown, print_json, print_shown
+from embedgate.cli.output import Shown, print_json, print_pieces, print_shown
 from embedgate.govern.lists import Listed, ListQuery
-from embedgate.govern.operation import Operation
+from embedgate.govern.operation import File, Operation
 
 P = TypeVar("P", bound=Struct)
 Q = TypeVar("Q", bound=ListQuery)
@@ -43,7 +44,11 @@ class Session:
 
     def every(self, operation: Operation[Q, Listed[R]], query: Q) -> Listed[R]:
         """A whole list, read page by page."""
-        return access.every(self._access, operation, query)
+        return access.every(lambda page: self.call(operation, page), query)
+
+    def print_file(self, operation: Operation[P, R | File], parameters: P) -> None:
+        """Print the file that an operation answers with. parameters: ask for one."""
+        print_pieces(self._access.file(operation, parameters))
 
     def show(self, result: object, shown: Callable[[], Shown]) -> None:
         """Print a result: as JSON if that was asked for, else as `shown` gives it."""
@@ -133,16 +138,34 @@ class Commands:
         def register(
             function: Callable[Concatenate[Session, Given], None],
         ) -> Callable[Concatenate[Session, Given], None]:
-            _, *own = inspect.signature(function, eval_str=True).parameters.values()
-            keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-            self._register(name, function, keyword_only, function.__doc__ or "")
+            self._register(name, function, _own(function), function.__doc__ or "")
             return function
 
         return register
 
-    def _register(self, name: str, command: Callable[..., None], own: Sequence[inspect.Parameter], doc: str) -> None:
+    def written_itself(
+        self, function: Callable[Concatenate[Session, Given], None]
+    ) -> Callable[Concatenate[Session, Given], None]:
+        """What the group does by itself, written by hand, where none of its commands is named."""
+        self.app.info.no_args_is_help, self.app.info.help = False, inspect.cleandoc(function.__doc__ or "")
+        self._register("", function, _own(function), function.__doc__ or "", is_group=True)
+        return function
+
+    def _register(
+        self,
+        name: str,
+        command: Callable[..., None],
+        own: Sequence[inspect.Parameter],
+        doc: str,
+        *,
+        is_group: bool = False,
+    ) -> None:
         def callback(context: typer.Context, **given: Any) -> None:
             config_file, url, api_key = (given.pop(common.name) for common in _COMMON[1:])
+            if is_group and context.invoked_subcommand is not None:
+                _refuse_options_in_front(context)
+                context.obj = config_file or context.obj
+                return
             with opened(context, config_file, url, api_key) as reached:
                 command(Session(reached, as_json=given.pop("as_json")), **given)
 
@@ -151,7 +174,10 @@ class Commands:
         callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
         callback.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         callback.__doc__ = doc
-        self.app.command(name)(callback)
+        if is_group:
+            self.app.callback(invoke_without_command=True)(callback)
+        else:
+            self.app.command(name)(callback)
 
 
 @contextmanager
@@ -176,6 +202,20 @@ _COMMON = tuple(
         ("api_key", options.ApiKey, None),
     )
 )
+
+
+def _own(function: Callable[..., None]) -> list[inspect.Parameter]:
+    """The arguments and options of a function that is written by hand: all but its session."""
+    _, *own = inspect.signature(function, eval_str=True).parameters.values()
+    return [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+
+
+def _refuse_options_in_front(context: typer.Context) -> None:
+    """Options that stand before the name of another command would do nothing; only `--config` counts there."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name != "config_file" and source is ParameterSource.COMMANDLINE:
+            raise typer.BadParameter(f"put it behind `{context.invoked_subcommand}`", param_hint=parameter.opts[0])
 
 
 def _doc(operation: Operation[P, R]) -> str:

@@ -1,23 +1,25 @@
 """`embedgate usage`: what was used and what it cost, from the ledger, and a provider's bill beside it."""
 
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from embedgate.cli import asking, moments, options
-from embedgate.cli.output import count, print_pieces, print_table
-from embedgate.core.money import usd_text
-from embedgate.core.pages import MAX_PAGE_ITEMS, PageQuery
-
-if TYPE_CHECKING:
-    from embedgate.administration import UsageFilter, UsageReport
-    from embedgate.core.types import LedgerEntry
-    from embedgate.storage.reconcile import Compared
-    from embedgate.storage.reports import UsageRow
-
-app = typer.Typer()
+from embedgate.cli.access import every
+from embedgate.cli.commands import Commands, Session
+from embedgate.cli.output import Table, count, print_pieces
+from embedgate.core.money import PICODOLLARS_PER_DOLLAR, usd_text
+from embedgate.govern import entries, reconcile, usage
+from embedgate.govern.csv_file import csv_lines
+from embedgate.govern.entries import Entry, EntryQuery
+from embedgate.govern.lists import MAX_PAGE_ITEMS, Listed
+from embedgate.govern.operation import no_file
+from embedgate.govern.reconcile import Bill, Comparison, Difference
+from embedgate.govern.usage import UsageQuery, UsageSum
+from embedgate.govern.values import milliseconds, moment_or_none
 
 Since = Annotated[
     int | None,
@@ -39,13 +41,15 @@ _SUMS = ("requests", "inputs", "tokens", "reused", "output", "$", "errors")
 _ENTRY_FACTS = ("at", "request", "key", "model", "provider", "action")
 _ENTRY_COUNTS = ("inputs", "tokens", "reused", "output", "$")
 _COMPARED = ("ledger tokens", "billed tokens", "difference", "ledger $", "billed $", "difference $")
-_NAMED = ("user", "project", "key")
 _DEFAULT_ENTRIES = 50
 
+commands = Commands("Sum up what was used and what it cost.")
+app = commands.app
 
-@app.callback(invoke_without_command=True)
+
+@commands.written_itself
 def show_usage(
-    context: typer.Context,
+    session: Session,
     by: Annotated[
         str,
         typer.Option(
@@ -62,32 +66,35 @@ def show_usage(
     model: Model = None,
     provider: Provider = None,
     as_csv: options.AsCsv = False,
-    as_json: options.AsJson = False,
-    config_file: options.ConfigFile = None,
 ) -> None:
     """Add up requests, tokens and dollars from the ledger, by any of several dimensions.
 
     Reused tokens are those that came from the cache or from another request's call, output tokens those that a chat
     model wrote. Errors are requests that did not end well. CSV and JSON have ids where the table has names.
     """
-    if context.invoked_subcommand is not None:
-        _refuse_options_in_front(context)
-        context.obj = config_file or context.obj
-        return
+    _check_one_form(session, as_csv=as_csv)
     dimensions = [name.strip() for name in by.split(",") if name.strip()]
-    form = _form(as_csv=as_csv, as_json=as_json)
-    with options.administration(context, config_file) as opened:
-        filter_by = _filter(since_ms, until_ms, user, project, key, model, provider)
-        if form is not None:
-            print_pieces(opened.usage.export(form, dimensions, filter_by))
-            return
-        report = opened.usage.report(dimensions, filter_by)
-    _print_report(report)
+    query = UsageQuery(
+        by=",".join(dimensions),
+        since=moment_or_none(since_ms),
+        until=moment_or_none(until_ms),
+        user=user,
+        project=project,
+        key=key,
+        model=model,
+        provider=provider,
+        format="csv" if as_csv else "json",
+    )
+    if as_csv:
+        session.print_file(usage.show_usage, query)
+    else:
+        listed = every(lambda page: no_file(session.call(usage.show_usage, page)), query)
+        session.show(listed, lambda: _report(dimensions, listed.items))
 
 
-@app.command("entries")
+@commands.written("entries")
 def show_entries(
-    context: typer.Context,
+    session: Session,
     since_ms: Since = None,
     until_ms: Until = None,
     user: User = None,
@@ -101,28 +108,48 @@ def show_entries(
     ] = None,
     search: options.Search = "",
     as_csv: options.AsCsv = False,
-    as_json: options.AsJson = False,
-    config_file: options.ConfigFile = None,
 ) -> None:
     """Show the newest entries of the ledger. CSV and JSON have all entries, the oldest first, and every field."""
-    form = _form(as_csv=as_csv, as_json=as_json)
-    if form is not None and (limit is not None or search):
+    _check_one_form(session, as_csv=as_csv)
+    is_whole = as_csv or session.as_json
+    if is_whole and (limit is not None or search):
         raise typer.BadParameter("--limit and --search are for the table; CSV and JSON have every entry")
-    with options.administration(context, config_file) as opened:
-        filter_by = _filter(since_ms, until_ms, user, project, key, model, provider)
-        if form is not None:
-            print_pieces(opened.usage.export_entries(form, filter_by))
-            return
-        page = opened.usage.entries(filter_by, PageQuery(limit=limit or _DEFAULT_ENTRIES, search=search))
-    rows = [_entry_row(entry) for entry in page.items]
-    print_table((*_ENTRY_FACTS, *_ENTRY_COUNTS, "outcome", "ms"), rows, right=(*_ENTRY_COUNTS, "ms"))
-    if page.total > len(page.items):
-        typer.echo(f"\n{len(page.items):,} of {page.total:,} entries; --limit shows more, --csv all")
+    query = EntryQuery(
+        limit=limit or _DEFAULT_ENTRIES,
+        search=search,
+        sort="at" if is_whole else "",
+        since=moment_or_none(since_ms),
+        until=moment_or_none(until_ms),
+        user=user,
+        project=project,
+        key=key,
+        model=model,
+        provider=provider,
+        format="csv" if as_csv else "json",
+    )
+    if as_csv:
+        session.print_file(entries.list_entries, query)
+        return
+
+    def read(page: EntryQuery) -> Listed[Entry]:
+        return no_file(session.call(entries.list_entries, page))
+
+    listed = every(read, query) if is_whole else read(query)
+    hidden = f"{len(listed.items):,} of {listed.total:,} entries; --limit shows more, --csv all"
+    session.show(
+        listed,
+        lambda: Table(
+            (*_ENTRY_FACTS, *_ENTRY_COUNTS, "outcome", "ms"),
+            [_entry_row(entry) for entry in listed.items],
+            right=(*_ENTRY_COUNTS, "ms"),
+            after=hidden if listed.total > len(listed.items) else "",
+        ),
+    )
 
 
-@app.command("reconcile")
+@commands.written("reconcile")
 def reconcile_bill(
-    context: typer.Context,
+    session: Session,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The bill, CSV or JSON; - reads standard input.")],
     provider: Annotated[str, typer.Option(metavar="NAME", help="Whose bill it is.")],
     first: Annotated[
@@ -135,99 +162,56 @@ def reconcile_bill(
         Literal["csv", "json"] | None, typer.Option("--format", help="If absent: as FILE ends, else csv.")
     ] = None,
     as_csv: options.AsCsv = False,
-    as_json: options.AsJson = False,
-    config_file: options.ConfigFile = None,
 ) -> None:
     """Compare a provider's bill with the ledger, day by day and model by model. Changes nothing.
 
     The bill has the columns date, model (as the provider calls it), and tokens or cost_usd or both. A difference is
     what was billed beyond the ledger.
     """
-    form = _form(as_csv=as_csv, as_json=as_json)
+    _check_one_form(session, as_csv=as_csv)
     bill = asking.read_text(file)
     format_of_bill = bill_format or ("json" if file.suffix.lower() == ".json" else "csv")
-    with options.administration(context, config_file) as opened:
-        found = opened.usage.reconcile(provider, bill, format_of_bill, first=first, last=last)
-        if form is not None:
-            print_pieces(opened.usage.export_reconciliation(form, found))
-            return
-    rows = [(row.day, row.model, *_compared_cells(row.compared)) for row in found.rows]
-    rows.append(("total", "", *_compared_cells(found.total)))
-    print_table(("day", "model", *_COMPARED), rows, right=_COMPARED)
+    found = session.call(reconcile.reconcile, Bill(provider, bill, format_of_bill, first, last))
+    if as_csv:
+        print_pieces(_comparison_file(found))
+    else:
+        session.show(found, lambda: _comparison(found))
 
 
-def _refuse_options_in_front(context: typer.Context) -> None:
-    """Options of the report that stand before the name of another command would do nothing."""
-    group = context.command
-    given = [
-        parameter
-        for parameter in (group.params if isinstance(group, TyperGroup) else ())
-        if parameter.name != "config_file"
-        and context.params.get(parameter.name or "") != parameter.get_default(context)
-    ]
-    if given:
-        option = given[0].opts[0]
-        raise typer.BadParameter(f"put it behind `{context.invoked_subcommand}`", param_hint=option)
-
-
-def _form(*, as_csv: bool, as_json: bool) -> Literal["csv", "json"] | None:
-    if as_csv and as_json:
+def _check_one_form(session: Session, *, as_csv: bool) -> None:
+    if as_csv and session.as_json:
         raise typer.BadParameter("give --csv or --json, not both", param_hint="--csv")
-    return "csv" if as_csv else "json" if as_json else None
 
 
-def _filter(
-    since_ms: int | None,
-    until_ms: int | None,
-    user: str | None,
-    project: str | None,
-    key: str | None,
-    model: str | None,
-    provider: str | None,
-) -> "UsageFilter":
-    from embedgate.administration import UsageFilter
-
-    return UsageFilter(since_ms, until_ms, user=user, project=project, key=key, model=model, provider=provider)
+def _report(dimensions: Sequence[str], sums: Sequence[UsageSum]) -> Table:
+    rows = sorted((*_labels(each), *_cells([each])) for each in sums)
+    if len(sums) > 1:
+        rows.append(("total", *[""] * (len(dimensions) - 1), *_cells(sums)))
+    return Table((*dimensions, *_SUMS), rows, right=_SUMS)
 
 
-def _print_report(report: "UsageReport") -> None:
-    rows = sorted((*_labels(report, row), *_sums(row)) for row in report.rows)
-    if len(report.rows) > 1:
-        rows.append(("total", *[""] * (len(report.by) - 1), *_sums(_total(report))))
-    print_table((*report.by, *_SUMS), rows, right=_SUMS)
-
-
-def _labels(report: "UsageReport", row: "UsageRow") -> list[str]:
+def _labels(each: UsageSum) -> Iterator[str]:
     """What the group is called: names instead of ids; an id is kept where its name is gone."""
-    return [
-        (label or "(none)") if dimension not in _NAMED else report.names.get(label or "", label or "(none)")
-        for dimension, label in zip(report.by, row.group, strict=True)
-    ]
+    for dimension, label in each.group.items():
+        yield each.names.get(dimension) or label or "(none)"
 
 
-def _sums(row: "UsageRow") -> tuple[str, ...]:
-    counts = (row.requests, row.items, row.tokens, row.reused_tokens, row.output_tokens)
-    return (*map(count, counts), usd_text(row.cost_picodollars), count(row.errors))
-
-
-def _total(report: "UsageReport") -> "UsageRow":
-    from embedgate.storage.reports import UsageRow
-
-    return UsageRow(
-        (),
-        requests=sum(row.requests for row in report.rows),
-        items=sum(row.items for row in report.rows),
-        tokens=sum(row.tokens for row in report.rows),
-        reused_tokens=sum(row.reused_tokens for row in report.rows),
-        cost_picodollars=sum(row.cost_picodollars for row in report.rows),
-        errors=sum(row.errors for row in report.rows),
-        output_tokens=sum(row.output_tokens for row in report.rows),
+def _cells(sums: Sequence[UsageSum]) -> tuple[str, ...]:
+    """The sums, added up."""
+    return (
+        count(sum(each.requests for each in sums)),
+        count(sum(each.items for each in sums)),
+        count(sum(each.tokens for each in sums)),
+        count(sum(each.reused_tokens for each in sums)),
+        count(sum(each.output_tokens for each in sums)),
+        usd_text(sum(int(Decimal(each.cost_usd) * PICODOLLARS_PER_DOLLAR) for each in sums)),
+        count(sum(each.errors for each in sums)),
     )
 
 
-def _entry_row(entry: "LedgerEntry") -> tuple[str, ...]:
+def _entry_row(entry: Entry) -> tuple[str, ...]:
     return (
-        moments.exact(entry.at_ms),
+        moments.exact(milliseconds(entry.at)),
         entry.request_id,
         entry.key_id,
         entry.model,
@@ -237,22 +221,35 @@ def _entry_row(entry: "LedgerEntry") -> tuple[str, ...]:
         count(entry.tokens),
         count(entry.reused_tokens),
         count(entry.output_tokens),
-        usd_text(entry.cost_picodollars),
+        entry.cost_usd,
         entry.outcome,
         f"{entry.total_ms:.0f}",
     )
 
 
-def _compared_cells(compared: "Compared") -> tuple[str, ...]:
+def _comparison(found: Comparison) -> Table:
+    rows = [(row.day.isoformat(), row.model, *_difference(row.difference)) for row in found.rows]
+    rows.append(("total", "", *_difference(found.total)))
+    return Table(("day", "model", *_COMPARED), rows, right=_COMPARED)
+
+
+def _difference(difference: Difference) -> tuple[str, ...]:
     return (
-        count(compared.ledger_tokens),
-        count(compared.billed_tokens),
-        count(compared.token_difference),
-        usd_text(compared.ledger_picodollars),
-        _usd(compared.billed_picodollars),
-        _usd(compared.difference_picodollars),
+        count(difference.ledger_tokens),
+        count(difference.billed_tokens),
+        count(difference.token_difference),
+        difference.ledger_cost_usd,
+        difference.billed_cost_usd or "",
+        difference.cost_difference_usd or "",
     )
 
 
-def _usd(amount_picodollars: int | None) -> str:
-    return "" if amount_picodollars is None else usd_text(amount_picodollars)
+def _comparison_file(found: Comparison) -> Iterator[bytes]:
+    """A comparison as CSV, without its total. A cell is empty where the bill does not say."""
+    names = Difference.__struct_fields__
+    rows = ((row.day, row.model, *(_number(getattr(row.difference, name)) for name in names)) for row in found.rows)
+    return csv_lines(("day", "model", *names), rows)
+
+
+def _number(value: int | str | None) -> int | Decimal | None:
+    return Decimal(value) if isinstance(value, str) else value

@@ -72,9 +72,10 @@ class Touched:
 class Reading:
     """A transaction that only reads, and sees one state of the database."""
 
-    def __init__(self, connection: sa.Connection, resources: Resources) -> None:
+    def __init__(self, connection: sa.Connection, resources: Resources, actor: Actor) -> None:
         self.connection = connection
         self.resources = resources
+        self.actor = actor
         self.now_ms = resources.now_ms()
 
 
@@ -85,8 +86,7 @@ class Change(Reading):
     """
 
     def __init__(self, connection: sa.Connection, resources: Resources, actor: Actor) -> None:
-        super().__init__(connection, resources)
-        self.actor = actor
+        super().__init__(connection, resources, actor)
         self.touched = Touched()
         self.is_noted = False
         self._events: list[AuditEvent] = []
@@ -147,7 +147,7 @@ class Invocation:
     def read(self) -> Iterator[Reading]:
         """A transaction that only reads."""
         with self._database.read() as connection:
-            yield Reading(connection, self.resources)
+            yield Reading(connection, self.resources, self.actor)
 
     @contextmanager
     def change(self) -> Iterator[Change]:

@@ -48,6 +48,13 @@ class File:
     pieces: Iterator[bytes]
 
 
+def no_file(result: R | File) -> R:
+    """The result of an operation that was not asked for a file, but could give one."""
+    if isinstance(result, File):
+        raise TypeError("no file was asked for")
+    return result
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """What came with an HTTP request: parameters of the path by name, the raw query, the raw body."""

@@ -14,6 +14,8 @@ from embedgate.core.actions import BY_POLICY_NAME
 from embedgate.core.errors import MissingFields
 from embedgate.core.money import usd_text
 from embedgate.core.types import Dialect, LedgerEntry
+from embedgate.govern.change import Actor
+from embedgate.govern.entries import find_entry
 from embedgate.govern.query import read_query
 from embedgate.server.answer import Answer
 from embedgate.server.dialects import openai
@@ -83,9 +85,14 @@ class Generations:
         request_id = read_query(request.query, GenerationQuery).id
         if not request_id:
             raise MissingFields("id is required: that of the header x-request-id of an answer.", param="id")
-        administration = self._gateway.administration(caller.user_id, request.id)
-        find = administration.usage.entry if caller.is_admin else administration.me(caller.user_id).entry
-        entry = await asyncio.to_thread(find, request_id)
+        invocation = self._gateway.invocation(Actor(caller.user_id, request.id))
+        owner_id = None if caller.is_admin else caller.user_id
+
+        def find() -> LedgerEntry:
+            with invocation.read() as reading:
+                return find_entry(reading, request_id, owner_id)
+
+        entry = await asyncio.to_thread(find)
         return Answer(200, openai.headers(request.id), msgspec.json.encode(generation_of(entry)))
 
 

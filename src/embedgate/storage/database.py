@@ -2,7 +2,7 @@
 
 SQLite in WAL: readers never wait for the writer. How its file is opened and how its transactions begin is decided here.
 Elsewhere, these depend on SQLite: `quick_commit` uses the driver itself, `schema` and the migrations give it types and
-an index of its own, and `reports` keeps sums below its largest whole number.
+an index of its own, and `spending` keeps sums below its largest whole number.
 """
 
 import contextlib

@@ -2,7 +2,7 @@
 
 An audit event that was noted before an entry was recorded is on disk when the entry is. What is appended is never
 changed. How groups are written and what happens when they cannot be is in `quick_commit` and `group_commit`; reading
-is in `reports` and `audit`.
+is in `govern`.
 """
 
 import asyncio

@@ -13,9 +13,9 @@ from embedgate.storage.folder import claim
 from embedgate.storage.keys import SqlKeyAdmin, SqlKeyStore
 from embedgate.storage.ledger import SqlLedger
 from embedgate.storage.providers import SqlProviders
-from embedgate.storage.reports import LedgerSpending
 from embedgate.storage.rules import SqlRules
 from embedgate.storage.sealing import Sealer
+from embedgate.storage.spending import LedgerSpending
 from embedgate.wiring.decide import Stored
 
 

@@ -16,7 +16,7 @@ from embedgate.core.types import LedgerEntry
 from embedgate.engine.admission.budgets import MAX_UNRECORDED, SWEEP_FROM, Budgets, Hold
 from embedgate.storage.database import open_database
 from embedgate.storage.ledger import SqlLedger
-from embedgate.storage.reports import LedgerSpending
+from embedgate.storage.spending import LedgerSpending
 from memory_ledger import Entry, Memory, ms, rule, turn
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

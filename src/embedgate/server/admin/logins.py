@@ -9,7 +9,6 @@ from embedgate.core.errors import InvalidCredentials, InvalidInput, Overloaded, 
 from embedgate.govern.users import User
 from embedgate.server.admin.keys import Key, KeyWithSecret, OwnKeyQuery, Rotation, key_of, with_secret
 from embedgate.server.admin.route import Asked, Route
-from embedgate.server.admin.usage import Entry, OwnEntryQuery, OwnUsageQuery, UsageSum, entry_of, sums_of
 from embedgate.server.admin.wire import Listed, Moment, listed, moment
 from embedgate.storage.sessions import ACCESS_PREFIX, SessionTokens
 
@@ -104,14 +103,6 @@ def _rotate(asked: Asked) -> KeyWithSecret:
     return with_secret(asked.me.rotate_key(asked.path["key"], overlap_s=asked.body.overlap_s))
 
 
-def _usage(asked: Asked) -> Listed:
-    return sums_of(asked.me.usage(asked.query.dimensions, asked.query.own), asked.query)
-
-
-def _entries(asked: Asked) -> Listed:
-    return listed(asked.me.entries(asked.query.own, asked.query.page), asked.query, entry_of)
-
-
 _GUESSING = (InvalidCredentials, RateLimited, Overloaded)
 
 ROUTES = (
@@ -171,27 +162,5 @@ ROUTES = (
         body=Rotation,
         example={"overlap_s": 3600},
         is_change=True,
-    ),
-    Route(
-        "GET",
-        "/api/me/usage",
-        "showMyUsage",
-        "Sum up what you have used",
-        _usage,
-        UsageSum,
-        who="user",
-        query=OwnUsageQuery,
-        is_list=True,
-    ),
-    Route(
-        "GET",
-        "/api/me/usage/entries",
-        "listMyEntries",
-        "List your entries in the ledger",
-        _entries,
-        Entry,
-        who="user",
-        query=OwnEntryQuery,
-        is_list=True,
     ),
 )

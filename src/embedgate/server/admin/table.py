@@ -1,6 +1,6 @@
 """Every route of the administration API."""
 
-from embedgate.govern import projects, roles, users
+from embedgate.govern import entries, projects, reconcile, roles, usage, users
 from embedgate.server.admin import (
     audit,
     budgets,
@@ -12,7 +12,6 @@ from embedgate.server.admin import (
     policies,
     prices,
     providers,
-    usage,
 )
 from embedgate.server.admin.route import Table, routes_of
 
@@ -25,12 +24,11 @@ _SUBJECTS = (
     prices,
     providers,
     models,
-    usage,
     audit,
     cache,
 )
 
-_DECLARED = (users, roles, projects)
+_DECLARED = (users, roles, projects, usage, entries, reconcile)
 
 TABLE = Table(
     [

@@ -1,7 +1,4 @@
-"""The vector cache: a memory tier in front of a disk tier, in a folder that several processes may share.
-
-It may lose an entry. It never returns a wrong vector, and never fails a request.
-"""
+"""The vector cache: memory in front of disk, in a folder that several processes may share. It may forget, never err."""
 
 from embedgate.storage.cache.disk import DiskTier
 from embedgate.storage.cache.memory import MemoryTier

@@ -1,4 +1,4 @@
-"""A provider's bill beside our ledger: by UTC day and by the provider's own name of the model.
+"""Reconciliation of a provider's bill with the ledger: by UTC day and by the provider's own name of the model.
 
 The bill is a file of the provider's or one made from it; nothing is fetched here, and nothing in the ledger changes.
 """
@@ -6,15 +6,21 @@ The bill is a file of the provider's or one made from it; nothing is fetched her
 import csv
 import io
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+
+from msgspec import Meta, Struct
 
 from embedgate.core.errors import InvalidInput
-from embedgate.core.money import PICODOLLARS_PER_DOLLAR
-from embedgate.storage.reports import LedgerFilter, SqlReports, UsageRow
+from embedgate.core.money import PICODOLLARS_PER_DOLLAR, usd_text
+from embedgate.govern.change import Reading
+from embedgate.govern.entries import LedgerFilter
+from embedgate.govern.operation import Facts, reads
+from embedgate.govern.usage import GroupSum, sum_up
+from embedgate.govern.values import Usd, usd_or_none
 
 _MAX_TOKENS = 10**15
 _MAX_USD = 10**9
@@ -22,6 +28,42 @@ _MAX_NUMBER_CHARACTERS = 40
 _FIRST_YEAR = 1970
 _MS_PER_DAY = 86_400_000
 _FORM = "Give the columns date (2026-11-21), model, and tokens or cost_usd or both."
+
+
+class Bill(Struct, forbid_unknown_fields=True):
+    """What a provider billed."""
+
+    provider: str
+    bill: Annotated[str, Meta(description="The text of the file: columns date, model, and tokens or cost_usd.")]
+    format: Literal["csv", "json"] = "csv"
+    first: Annotated[date | None, Meta(description="First day that it is for; absent: that of its lines.")] = None
+    last: Annotated[date | None, Meta(description="Last day that it is for.")] = None
+
+
+class Difference(Struct, frozen=True):
+    """The ledger beside a bill. What the bill does not state is null; a difference is what was billed beyond it."""
+
+    ledger_tokens: int
+    billed_tokens: int | None
+    token_difference: int | None
+    ledger_cost_usd: Usd
+    billed_cost_usd: Usd | None
+    cost_difference_usd: Usd | None
+
+
+class DayDifference(Struct, frozen=True):
+    """The ledger beside a bill, for one UTC day and one of the provider's models."""
+
+    day: date
+    model: str
+    difference: Difference
+
+
+class Comparison(Struct, frozen=True):
+    """The ledger beside a bill."""
+
+    rows: tuple[DayDifference, ...]
+    total: Difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,41 +76,38 @@ class BillLine:
     cost_picodollars: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """What the ledger has, and what was billed: None for what the bill does not state."""
+@reads(
+    "usage.reconcile",
+    "POST",
+    "/api/usage/reconcile",
+    Facts(
+        "reconcile",
+        example={"provider": "openai", "bill": "date,model,tokens\n2026-11-21,text-embedding-3-small,1204\n"},
+        max_body_bytes=10_000_000,
+    ),
+)
+def reconcile(reading: Reading, bill: Bill) -> Comparison:
+    """Compare a provider's bill with the ledger.
 
-    ledger_tokens: int
-    billed_tokens: int | None
-    ledger_picodollars: int
-    billed_picodollars: int | None
-
-    @property
-    def token_difference(self) -> int | None:
-        """What was billed beyond the ledger; below zero if the ledger has more."""
-        return None if self.billed_tokens is None else self.billed_tokens - self.ledger_tokens
-
-    @property
-    def difference_picodollars(self) -> int | None:
-        """What was billed beyond the ledger; below zero if the ledger has more."""
-        return None if self.billed_picodollars is None else self.billed_picodollars - self.ledger_picodollars
-
-
-@dataclass(frozen=True, slots=True)
-class ReconciledRow:
-    """One UTC day and one of the provider's models."""
-
-    day: str
-    model: str
-    compared: Compared
-
-
-@dataclass(frozen=True, slots=True)
-class Reconciliation:
-    """Every day and model that is in the ledger or in the bill, in order, and all of them together."""
-
-    rows: tuple[ReconciledRow, ...]
-    total: Compared
+    By UTC day and by the provider's own name of the model. Nothing is stored.
+    """
+    lines = read_bill(bill.bill, bill.format)
+    first = bill.first or min(line.day for line in lines)
+    last = bill.last or max(line.day for line in lines)
+    filter_by = LedgerFilter(_start_ms(first), _start_ms(last) + _MS_PER_DAY, provider=bill.provider)
+    sums = sum_up(reading, ("day", "upstream_model"), filter_by)
+    used = {(date.fromisoformat(str(each.group[0])), str(each.group[1])): each for each in sums}
+    billed: dict[tuple[date, str], list[BillLine]] = {}
+    for line in lines:
+        if first <= line.day <= last:
+            billed.setdefault((line.day, line.model), []).append(line)
+    states = _states(lines[0])
+    rows = (
+        DayDifference(*place, _compare([used[place]] if place in used else [], billed.get(place, []), states))
+        for place in sorted({*used, *billed})
+    )
+    everything = [line for of_place in billed.values() for line in of_place]
+    return Comparison(tuple(rows), _compare(used.values(), everything, states))
 
 
 def read_bill(text: str, form: Literal["csv", "json"]) -> list[BillLine]:
@@ -87,31 +126,6 @@ def read_bill(text: str, form: Literal["csv", "json"]) -> list[BillLine]:
     return lines
 
 
-def reconcile(
-    reports: SqlReports, provider: str, bill: Sequence[BillLine], first: date | None = None, last: date | None = None
-) -> Reconciliation:
-    """Compare a bill, of at least one line, with what the ledger has of one provider.
-
-    first, last: the days that the bill is for, by default those of its first and its last line. Lines of other days
-    are left out. Raises InternalError if the database fails.
-    """
-    first = first or min(line.day for line in bill)
-    last = last or max(line.day for line in bill)
-    filter_by = LedgerFilter(_start_ms(first), _start_ms(last) + _MS_PER_DAY, provider=provider)
-    used = {(str(row.group[0]), str(row.group[1])): row for row in reports.usage(("day", "upstream_model"), filter_by)}
-    billed: dict[tuple[str, str], list[BillLine]] = {}
-    for line in bill:
-        if first <= line.day <= last:
-            billed.setdefault((line.day.isoformat(), line.model), []).append(line)
-    states = _states(bill[0])
-    rows = [
-        ReconciledRow(*place, _compare([used[place]] if place in used else [], billed.get(place, []), states))
-        for place in sorted({*used, *billed})
-    ]
-    everything = [line for lines in billed.values() for line in lines]
-    return Reconciliation(tuple(rows), _compare(used.values(), everything, states))
-
-
 class _States(NamedTuple):
     tokens: bool
     cost: bool
@@ -121,12 +135,17 @@ def _states(line: BillLine) -> _States:
     return _States(line.tokens is not None, line.cost_picodollars is not None)
 
 
-def _compare(used: Collection[UsageRow], billed: Collection[BillLine], states: _States) -> Compared:
-    return Compared(
-        ledger_tokens=sum(row.tokens for row in used),
-        billed_tokens=sum(line.tokens or 0 for line in billed) if states.tokens else None,
-        ledger_picodollars=sum(row.cost_picodollars for row in used),
-        billed_picodollars=sum(line.cost_picodollars or 0 for line in billed) if states.cost else None,
+def _compare(used: Collection[GroupSum], billed: Collection[BillLine], states: _States) -> Difference:
+    used_tokens, used_cost = sum(each.tokens for each in used), sum(each.cost_picodollars for each in used)
+    tokens = sum(line.tokens or 0 for line in billed) if states.tokens else None
+    cost = sum(line.cost_picodollars or 0 for line in billed) if states.cost else None
+    return Difference(
+        ledger_tokens=used_tokens,
+        billed_tokens=tokens,
+        token_difference=None if tokens is None else tokens - used_tokens,
+        ledger_cost_usd=usd_text(used_cost),
+        billed_cost_usd=usd_or_none(cost),
+        cost_difference_usd=usd_or_none(None if cost is None else cost - used_cost),
     )
 
 
@@ -202,3 +221,6 @@ def _number(number: int, value: object, name: str) -> Decimal | None:
 
 def _fault(number: int, what: str) -> InvalidInput:
     return InvalidInput(f"Row {number} of the bill {what}. {_FORM}", param="bill")
+
+
+OPERATIONS = (reconcile,)

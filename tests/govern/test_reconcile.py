@@ -7,14 +7,14 @@ import pytest
 
 from embedgate.core.errors import InvalidInput
 from embedgate.core.types import LedgerEntry
+from embedgate.govern.reconcile import Bill, BillLine, Difference, read_bill, reconcile
 from embedgate.storage.appender import Appender
 from embedgate.storage.database import Database
-from embedgate.storage.reconcile import BillLine, Compared, read_bill, reconcile
-from embedgate.storage.reports import SqlReports
+from governing import Governing
 
 NEW_YEAR_MS = 1_767_225_600_000  # 2026-01-01T00:00Z
 DAY_MS = 86_400_000
-FIRST, SECOND = date(2026, 1, 1), date(2026, 1, 2)
+FIRST, SECOND, THIRD = date(2026, 1, 1), date(2026, 1, 2), date(2026, 1, 3)
 
 BILL = """\ufeffdate,model,region,tokens,cost_usd
 2026-01-01,small,eu,100,0.000002
@@ -37,7 +37,7 @@ def write(database: Database, rows: Sequence[tuple[int, str, str, int, int]]) ->
         Appender(database.dialect)(connection.exec_driver_sql, entries)
 
 
-def test_a_bill_is_compared_by_day_and_model(database: Database) -> None:
+def test_a_bill_is_compared_by_day_and_model(call: Governing, database: Database) -> None:
     write(
         database,
         [
@@ -49,35 +49,28 @@ def test_a_bill_is_compared_by_day_and_model(database: Database) -> None:
             (NEW_YEAR_MS + 2 * DAY_MS, "openai", "small", 1, 1),
         ],
     )
-    bill = read_bill(BILL, "csv")
-    found = reconcile(SqlReports(database), "openai", bill)
-    assert [(row.day, row.model) for row in found.rows] == [
-        ("2026-01-01", "small"),
-        ("2026-01-02", "large"),
-        ("2026-01-02", "other"),
-    ]
-    small, large, other = (row.compared for row in found.rows)
-    assert small == Compared(150, 155, 3_000_000, 3_000_000)
-    assert (small.token_difference, small.difference_picodollars) == (5, 0)
-    assert large == Compared(0, 30, 0, 3_900_000)
-    assert other == Compared(9, 0, 9, 0)
-    assert found.total == Compared(159, 185, 3_000_009, 6_900_000)
+    found = call(reconcile, Bill("openai", BILL))
+    assert [(row.day, row.model) for row in found.rows] == [(FIRST, "small"), (SECOND, "large"), (SECOND, "other")]
+    small, large, other = (row.difference for row in found.rows)
+    assert small == Difference(150, 155, 5, "0.000003", "0.000003", "0.0")
+    assert large == Difference(0, 30, 30, "0.0", "0.0000039", "0.0000039")
+    assert other == Difference(9, 0, -9, "0.000000000009", "0.0", "-0.000000000009")
+    assert found.total == Difference(159, 185, 26, "0.000003000009", "0.0000069", "0.000003899991")
 
 
-def test_only_the_days_of_the_bill_are_compared(database: Database) -> None:
+def test_only_the_days_of_the_bill_are_compared(call: Governing, database: Database) -> None:
     write(database, [(NEW_YEAR_MS, "openai", "small", 1, 1), (NEW_YEAR_MS + 2 * DAY_MS, "openai", "small", 2, 2)])
-    found = reconcile(SqlReports(database), "openai", read_bill(BILL, "csv"), SECOND, date(2026, 1, 3))
-    assert [(row.day, row.model) for row in found.rows] == [("2026-01-02", "large"), ("2026-01-03", "small")]
-    assert found.total == Compared(2, 30, 2, 3_900_000)
+    found = call(reconcile, Bill("openai", BILL, first=SECOND, last=THIRD))
+    assert [(row.day, row.model) for row in found.rows] == [(SECOND, "large"), (THIRD, "small")]
+    assert found.total == Difference(2, 30, 28, "0.000000000002", "0.0000039", "0.000003899998")
 
 
-def test_what_a_bill_does_not_state_is_not_compared(database: Database) -> None:
+def test_what_a_bill_does_not_state_is_not_compared(call: Governing, database: Database) -> None:
     write(database, [(NEW_YEAR_MS, "openai", "small", 1, 1)])
-    bill = read_bill('[{"date": "2026-01-01", "model": "small", "cost_usd": 0.0000000000026}]', "json")
-    assert bill == [BillLine(FIRST, "small", None, 3)]
-    total = reconcile(SqlReports(database), "openai", bill).total
-    assert total == Compared(1, None, 1, 3)
-    assert (total.token_difference, total.difference_picodollars) == (None, 2)
+    bill = '[{"date": "2026-01-01", "model": "small", "cost_usd": 0.0000000000026}]'
+    assert read_bill(bill, "json") == [BillLine(FIRST, "small", None, 3)]
+    total = call(reconcile, Bill("openai", bill, "json")).total
+    assert total == Difference(1, None, None, "0.000000000001", "0.000000000003", "0.000000000002")
 
 
 def test_costs_are_read_digit_by_digit() -> None:
