@@ -13,16 +13,22 @@ PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 COVERED := --cov --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-oldest lint check fuzz audit fix docs bench lock clean
+.PHONY: help serve test test-oldest coverage test-repeat lint check fuzz audit fix docs bench lock clean
 
 help:  ## Show this help
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 serve: $(STAMP)  ## Install if needed, then start the gateway on http://127.0.0.1:3100
 	@exec $(BIN)/embedgate serve
 
-test: $(STAMP) $(NODE_STAMP)  ## Install if needed, then run the whole test suite
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) $(NODE_STAMP)  ## Install if needed, then run the whole test suite, in parallel
+	@$(BIN)/python -m pytest $(PARALLEL) $(if $(filter true,$(CI)),$(COVERED)) $(ARGS)
+
+coverage: $(STAMP) $(NODE_STAMP)  ## Run the whole suite and show its branch coverage, which may not fall
+	@$(BIN)/python -m pytest $(PARALLEL) $(COVERED) $(ARGS)
+
+test-repeat: $(STAMP) $(NODE_STAMP)  ## Run the suite 20 times under the worst conditions (ARGS="--times 3")
+	@$(BIN)/python tools/repeat_tests.py $(ARGS)
 
 # Private parts of uvicorn are overridden. The suite runs on the newest version that pyproject.toml allows; this, on the oldest.
 OLDEST_UVICORN := $(shell sed -n 's/.*"uvicorn>=\([0-9.]*\),.*/\1/p' pyproject.toml)

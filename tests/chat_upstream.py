@@ -54,7 +54,7 @@ class ChatUpstream(Upstream):
     def __init__(self) -> None:
         """Listens at once; answers when its thread runs."""
         super().__init__()
-        self.reply_to: Callable[[Messages], str] = lambda _messages: "Hello there , how are you ?"
+        self.reply_to: Callable[[Messages], str] = _greeting
         self.sent_bytes = 0
         self.left_at_s: list[float] = []
         self.chats_billed: list[tuple[int, int]] = []
@@ -68,6 +68,7 @@ class ChatUpstream(Upstream):
         """Forget requests, bills, script and settings."""
         super().reset()
         self._chats.clear()
+        self.reply_to = _greeting
         self.sent_bytes = 0
         self.left_at_s.clear()
         self.chats_billed.clear()
@@ -132,6 +133,10 @@ class ChatUpstream(Upstream):
 def running_chat_upstream() -> AbstractContextManager[ChatUpstream]:
     """One on a thread of its own and a free port, stopped at the end."""
     return on_a_thread(ChatUpstream())
+
+
+def _greeting(_messages: Messages) -> str:
+    return "Hello there , how are you ?"
 
 
 def _head(content_type: str, length: str) -> bytes:

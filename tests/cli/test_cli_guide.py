@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 from program import AddEntries, Ended, Program
 
 GUIDE = Path(__file__).parents[2] / "docs" / "govern.md"
@@ -98,7 +96,6 @@ def spend(program: Program, add_entries: AddEntries) -> None:
     )
 
 
-@pytest.mark.timeout(60)
 def test_the_guide_shows_what_the_program_prints(program: Program, folder: Path, add_entries: AddEntries) -> None:
     (folder / "old.key").write_text("eg_0123456789ab4def8123456789abcdef\n", encoding="utf-8")
     (folder / "openai.key").write_text("sk-proj-4f1c9a0b7d2e3c58wXyZ\n", encoding="utf-8")

@@ -7,10 +7,8 @@ import pytest
 
 from administrator import Administrator, administrator
 from embedgate.core.access import KeyRecord
-from running import RunningGateway, gateway
+from running import UPSTREAM_KEY, RunningGateway, gateway
 from upstream import Upstream, running_upstream
-
-UPSTREAM_KEY = "sk-upstream-secret-0123456789"
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +26,9 @@ def served(tmp_path_factory: pytest.TempPathFactory, openai_host: Upstream) -> I
         base_url = "{openai_host.base_url}"
         [server]
         body_timeout_s = 2
+        [upstream]
+        circuit_patience_s = 3600  # what one test has failed must not keep the next one from its provider
+        retry_reserve = 1000
         [log]
         level = "debug"
     """

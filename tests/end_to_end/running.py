@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 120
+UPSTREAM_KEY = "sk-upstream-secret-0123456789"
+"""The key of the `openai` provider in the gateway that most tests share."""
 _URL = re.compile(rb"http://127\.0\.0\.1:\d+")
 
 

@@ -107,6 +107,7 @@ def test_who_leaves_after_asking_for_more_on_the_same_connection_is_missed_with_
     running: RunningGateway, account: tuple[KeyRecord, str], host: ChatUpstream
 ) -> None:
     pause = threading.Event()
+    logged = len(running.log.read_text())
     host.script_chats(Chat(events=[FIRST, EVENT], repeat=10_000, pause=pause))
     body = json.dumps(STREAM).encode()
     request = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nx-api-key: {account[1]}\r\n".encode()
@@ -120,7 +121,7 @@ def test_who_leaves_after_asking_for_more_on_the_same_connection_is_missed_with_
     assert host.sent_bytes < 100 * MB
     wait_until("nothing is left over", lambda: nothing_runs(running))
     assert len(host.requests) == 1
-    assert "error" not in running.log.read_text()
+    assert "error" not in running.log.read_text()[logged:]
 
 
 @pytest.mark.parametrize("ending", ["close", "reset"])

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,6 +16,14 @@ PATHS = ("/v1/embeddings", "/api/embeddings")
 
 def headers(served: RunningGateway) -> dict[str, str]:
     return {"authorization": f"Bearer {served.key}", "x-api-key": served.key}
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_wrong_inside(served: RunningGateway) -> Iterator[None]:
+    yield
+    log = served.log.read_text()
+    assert "internal_fault" not in log
+    assert "Traceback" not in log
 
 
 def still_serves(served: RunningGateway) -> None:
@@ -120,9 +129,3 @@ def test_bytes_that_are_no_http(served: RunningGateway) -> None:
             connection.sendall(rubbish)
             assert read_status(connection) in (0, 400)
     still_serves(served)
-
-
-def test_nothing_went_wrong_inside(served: RunningGateway) -> None:
-    log = served.log.read_text()
-    assert "internal_fault" not in log
-    assert "Traceback" not in log

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from embedgate.core.vectors import Vectors
 from running import RunningGateway, gateway
 from upstream import Answer, Upstream
+from waiting import PATIENCE_S, wait_until
 from wire import Reply, call
 
 MODEL = "openai/text-embedding-3-small"
@@ -179,16 +180,17 @@ def test_the_same_text_at_the_same_time_is_called_for_once(caching: RunningGatew
 
 
 def test_many_callers_at_once_share_calls_and_get_their_own_vectors(caching: RunningGateway, host: Upstream) -> None:
-    host.usually(Answer(delay_s=0.15))  # long beside what the callers need between two requests, on a busy machine too
     n_callers, n_each = 64, 10
-    ready = threading.Barrier(n_callers)
+    gate = threading.Event()
+    ready = threading.Barrier(n_callers + 1, gate.clear)
+    host.usually(Answer(gate=gate))
 
     def run(caller: int) -> list[tuple[str, bytes]]:
         parts = urlsplit(caching.url)
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE_S)
         found = []
-        ready.wait()
         for turn in range(n_each):
+            ready.wait(PATIENCE_S)
             text = f"caller {caller} turn {turn}"
             body = json.dumps({"model": MODEL, "input": text, "encoding_format": "base64"})
             connection.request("POST", "/v1/embeddings", body, {"x-api-key": caching.key})
@@ -197,7 +199,12 @@ def test_many_callers_at_once_share_calls_and_get_their_own_vectors(caching: Run
         return found
 
     with ThreadPoolExecutor(n_callers) as pool:
-        answers = [answer for each in pool.map(run, range(n_callers)) for answer in each]
+        asked = pool.map(run, range(n_callers))
+        for _ in range(n_each):  # no answer before every caller has asked
+            ready.wait(PATIENCE_S)
+            wait_until("all have asked", lambda: metric(caching, "embedgate_requests_running") == n_callers)
+            gate.set()
+        answers = [answer for each in asked for answer in each]
     for text, body in answers:
         (item,) = json.loads(body)["data"]
         np.testing.assert_array_equal(np.frombuffer(base64.b64decode(item["embedding"]), "<f4"), right([text])[0])

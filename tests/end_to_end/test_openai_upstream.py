@@ -11,8 +11,7 @@ import numpy as np
 import openai
 import pytest
 
-from conftest import UPSTREAM_KEY
-from running import RunningGateway
+from running import UPSTREAM_KEY, RunningGateway
 from upstream import Answer, Upstream, error
 
 MODEL = "openai/text-embedding-3-small"

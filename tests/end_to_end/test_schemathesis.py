@@ -30,7 +30,7 @@ SETTINGS = f"""
 """
 
 
-@pytest.mark.timeout(3600 if IS_LONG else 120)
+@pytest.mark.timeout(3600 if IS_LONG else 600)
 def test_no_route_fails_or_answers_other_than_described(tmp_path: Path) -> None:
     with gateway(tmp_path, SETTINGS) as running:
         done = fuzz(running)

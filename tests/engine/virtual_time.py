@@ -8,6 +8,7 @@ busy the machine is. It stands still while work runs in an executor.
 import asyncio
 import concurrent.futures
 import functools
+import math
 import selectors
 import threading
 import time
@@ -19,6 +20,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 _real_monotonic = time.monotonic
+_TICKS_PER_S = 2**20
 
 
 class _Jump(selectors.SelectSelector):
@@ -31,8 +33,9 @@ class _Jump(selectors.SelectSelector):
         if timeout is None or (timeout and self.working):
             return super().select(None)  # a socket or an executor wakes it
         events = super().select(0)
-        if not events:
-            self.now += timeout
+        if not events and timeout:
+            # Up to a binary fraction of a second: sums and differences of such times have no rounding errors.
+            self.now = math.ceil((self.now + timeout) * _TICKS_PER_S) / _TICKS_PER_S
         return events
 
 

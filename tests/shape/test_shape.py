@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,3 +173,12 @@ def test_importing_every_module_starts_nothing() -> None:
     relative = [path.relative_to(SOURCE.parent) for path in MODULES if scripts not in path.parents]
     names = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in relative]
     assert run_python(IMPORT_EVERYTHING, *names).strip() == ""
+
+
+def test_the_conventions_name_the_layers_of_the_import_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (layers,) = (contract["layers"] for contract in contracts if contract["name"] == "Layers")
+    rungs = [", ".join(f"`{name}`" for name in layer.split(" | ")) for layer in layers if layer != "__main__"]
+    assert f"Imports point downward only: {' → '.join(rungs)}." in (ROOT / "CONVENTIONS.md").read_text(encoding="utf-8")

@@ -25,7 +25,7 @@ from embedgate.storage.cache.record import Entry
 folder, rounds, dim = Path(sys.argv[1]), int(sys.argv[2]), 4096
 random.seed(1)
 
-def write_until_killed(first, seed):
+def write_until_killed(first, seed, progress):
     random.seed(seed)
     disk = DiskTier(folder, 16_000_000)
     while True:
@@ -33,6 +33,7 @@ def write_until_killed(first, seed):
         assert is_all_right(disk.find(keys, disk.state()))
         disk.work([(key, Entry(derived(key, dim), 0, 1 << 60)) for key in keys])
         assert not disk.dropped and not disk.rejected
+        os.write(progress, b".")
         if random.random() < 0.01:
             disk.clear()
         first = (first + 20) % 2_000
@@ -41,13 +42,22 @@ def is_all_right(known):
     return all(is_right(key, entry.cached, dim) for key, entry in known.items())
 
 def fork_writer(first, seed):
+    following, progress = os.pipe()
     writer = os.fork()
     if writer == 0:
         try:
-            write_until_killed(first, seed)
+            write_until_killed(first, seed, progress)
         finally:
             os._exit(1)
-    return writer
+    os.close(progress)
+    return writer, following
+
+def wait_for_some(following):
+    # Some groups, however busy the machine is, and then any instruction of the next one.
+    for _ in range(random.randint(1, 6)):
+        os.read(following, 1)
+    time.sleep(random.uniform(0, 0.005))
+    os.close(following)
 
 def kill(writer):
     os.kill(writer, signal.SIGKILL)
@@ -55,10 +65,10 @@ def kill(writer):
 
 kept = 0
 for seed in range(rounds):
-    first, second = fork_writer(0, seed), fork_writer(1_000, -seed)
-    time.sleep(random.uniform(0.005, 0.1))
+    (first, first_progress), (second, second_progress) = fork_writer(0, seed), fork_writer(1_000, -seed)
+    wait_for_some(first_progress)
     is_first_killed = kill(first)
-    time.sleep(random.uniform(0.005, 0.1))
+    wait_for_some(second_progress)
     assert kill(second) and is_first_killed, "a writer failed"
     size = sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
     assert size <= 16_000_000, size

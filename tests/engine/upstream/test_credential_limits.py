@@ -369,7 +369,7 @@ async def test_a_reset_right_now_leaves_no_more_in_flight_than_the_limit() -> No
     began_s = now()
     with pytest.raises(UpstreamLimited):
         await account.enter(M, 0, FAR_S)
-    assert now() - began_s == pytest.approx(2)
+    assert now() - began_s == pytest.approx(2, abs=0.06)  # it looks every 0.05 s, and never too late
 
 
 @virtually

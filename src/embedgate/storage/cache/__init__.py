@@ -1,4 +1,7 @@
-"""The vector cache: memory in front of disk, in a folder that several processes may share. It may forget, never err."""
+"""The vector cache: a memory tier in front of a disk tier, in a folder that several processes may share.
+
+It may lose an entry. It never returns a wrong vector, and never fails a request.
+"""
 
 from embedgate.storage.cache.disk import DiskTier
 from embedgate.storage.cache.memory import MemoryTier

@@ -1,11 +1,12 @@
-"""The disk tier as the cache sees it: it never raises on the way of a request, and heals when the disk does.
+"""The disk tier: `Store` with its failures handled.
 
-Every failure costs entries, is told once by an event, and ends with another. Where entries lie is decided by `Store`.
+Owns what happens when the disk fails: requests go on without the disk tier, one event reports the failure, one the
+recovery, and the folder is tried again every 30 seconds. `Store` decides where entries lie.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from embedgate.core.errors import ConfigError, InternalError
@@ -23,10 +24,10 @@ _FAILURES = (OSError, Damaged, ConfigError, ValueError)
 
 
 class DiskTier:
-    """Generations of vectors in a folder, or nothing while that folder cannot be used. Safe for threads."""
+    """Vectors on disk, or none while the folder cannot be used. Only `clear` raises. Safe for threads."""
 
     def __init__(self, folder: Path, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Open the folder, or say by an event why it cannot be used. clock: monotonic seconds."""
+        """Open the folder; if that fails, emit an event. max_bytes: of all files. clock: monotonic seconds."""
         self.dropped = 0
         self.rejected = 0
         self._folder = folder
@@ -43,26 +44,26 @@ class DiskTier:
 
     @property
     def evictions(self) -> int:
-        """Entries that this process has dropped for room."""
+        """Entries that this process has evicted."""
         store = self._store
         return self._past_evictions + (store.evictions if store is not None else 0)
 
     def state(self) -> State | None:
-        """Which generations live; None while the disk cannot be read."""
+        """Which generations are live; None while the disk cannot be read."""
         store = self._store
         try:
             return store.state() if store is not None else None
         except _FAILURES:
             return None
 
-    def find(self, keys: Iterable[bytes], state: State) -> dict[bytes, Entry]:
-        """Entries of those keys that are on disk and match their checksum. state: as read before."""
+    def find(self, keys: Sequence[bytes], state: State) -> dict[bytes, Entry]:
+        """The entries of the keys that are on disk and match their checksum. state: as `state` returned it."""
         store = self._store
         try:
-            found = store.find(keys, state) if store is not None else None
+            if store is None:
+                return {}
+            found = store.find(keys, state)
         except _FAILURES:
-            return {}
-        if found is None:
             return {}
         if found.rejected:
             self.rejected += len(found.rejected)
@@ -70,7 +71,10 @@ class DiskTier:
         return found.entries
 
     def work(self, items: Sequence[tuple[bytes, Entry]]) -> None:
-        """Follow other processes, forget what was rejected, and store the items. Blocks; what fails is counted."""
+        """Write the items, after following other processes and forgetting what `find` rejected. Blocks.
+
+        Counts in `dropped` what could not be written.
+        """
         left = len(items)
         with self._changing:
             store = self._usable_store()
@@ -86,7 +90,7 @@ class DiskTier:
             self.dropped += left
 
     def clear(self) -> None:
-        """Forget everything, for every process. Raises InternalError if the disk refuses."""
+        """Delete every entry, for all processes on the folder. Raises InternalError if that fails."""
         with self._changing:
             if self._store is None:
                 raise InternalError("the cache on disk cannot be cleared: its folder cannot be used; see the log")
@@ -96,7 +100,7 @@ class DiskTier:
                 raise InternalError(f"the cache on disk cannot be cleared: {error}") from error
 
     def usage(self) -> tuple[int, int]:
-        """Entries and bytes on disk, copies counted; nothing while the disk cannot be read."""
+        """Entries and bytes on disk; 0 and 0 while it cannot be read. An entry in two generations counts twice."""
         store = self._store
         try:
             return store.usage() if store is not None else (0, 0)
@@ -104,7 +108,7 @@ class DiskTier:
             return 0, 0
 
     def close(self) -> None:
-        """Let go of all files."""
+        """Close all files."""
         with self._changing:
             self._close()
 
@@ -115,22 +119,25 @@ class DiskTier:
             store.close()
 
     def _usable_store(self) -> Store | None:
-        """The open store. One that is closed, or whose folder was taken away, is opened anew from time to time."""
+        """The open store. Opens it again if it is closed and a retry is due, or if its folder has been deleted."""
         if self._store is not None and not self._store.is_in_place():
             self._close()
             self._retry_at_s = self._clock()
         if self._store is None and self._clock() >= self._retry_at_s:
             try:
-                self._store = Store(self._folder, self._max_bytes)
+                self._store = self._open_store()
             except _FAILURES as error:
                 self._fail(error)
         return self._store
+
+    def _open_store(self) -> Store:
+        return Store(self._folder, self._max_bytes)
 
     def _fail(self, error: Exception) -> None:
         if not self._is_failing:
             self._is_failing = True
             events.CACHE_DISK_FAILED.emit(reason=f"{type(error).__name__}: {error}")
-        if not isinstance(error, OSError):  # a full disk leaves what is there readable
+        if not isinstance(error, OSError):  # when the disk is full, what it holds can still be read
             self._close()
         self._retry_at_s = self._clock() + _RETRY_S
 

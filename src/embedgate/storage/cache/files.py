@@ -1,4 +1,4 @@
-"""Files of the cache: of a fixed length, read through memory and written by calls. Knows nothing of what is in them."""
+"""Memory-mapped files of a fixed length: read through the mapping, written by system calls. Knows no content."""
 
 import errno
 import mmap
@@ -13,19 +13,19 @@ _CHUNK_BYTES = 1_048_576
 
 
 class Damaged(Exception):
-    """A file of the cache is foreign or broken. Never leaves the cache: what is damaged is set aside and begun anew."""
+    """A file of the cache is damaged or of another format. Never leaves the cache: such a file is set aside."""
 
 
 class MappedFile:
-    """An open file. Reading is free of system calls; `write` is not, so that a full disk is an error, not a signal.
+    """An open file with its mapping, `map`, which any thread may read; it raises ValueError once the file is closed.
 
-    `map` may be read from any thread, and raises ValueError once the file is closed.
+    `write` is a system call, because a full disk is then an error. A write through the mapping would be a signal.
     """
 
     def __init__(self, path: Path, *, is_map_writable: bool = False) -> None:
         """Open the file at its present length. Raises Damaged if it is empty, OSError if it cannot be opened.
 
-        is_map_writable: only for a file that has all its room on disk already.
+        is_map_writable: only for a file whose blocks are all allocated, so that the disk cannot be full.
         """
         self.path = path
         self._file = os.open(path, os.O_RDWR)
@@ -41,7 +41,7 @@ class MappedFile:
             raise
 
     def write(self, parts: Sequence[bytes | memoryview], offset: int) -> None:
-        """Write parts one after the other. Raises OSError, also if only some of the bytes could be written."""
+        """Write the parts one after the other. Raises OSError, also when only some of the bytes were written."""
         for first in range(0, len(parts), _MAX_PARTS):
             group = parts[first : first + _MAX_PARTS]
             expected = sum(map(len, group))
@@ -50,38 +50,38 @@ class MappedFile:
             offset += expected
 
     def sync(self) -> None:
-        """Return once what was written survives a power cut. Raises OSError."""
+        """Flush to the device: what was written survives a power cut. Raises OSError."""
         os.fsync(self._file)
 
     def expect_scattered_reads(self) -> None:
-        """Have the system fetch what is read from a cold disk without its surroundings, which can be megabytes."""
+        """Turn off read-ahead, which can fetch megabytes around each record from a cold disk."""
         self.map.madvise(mmap.MADV_RANDOM)
 
     def request(self, offset: int, length: int) -> None:
-        """Have the system fetch a part of the file, without waiting for it."""
+        """Start reading a part of the file into the page cache, without waiting for it."""
         start = offset - offset % mmap.PAGESIZE
         if length and offset + length <= self.size_bytes:
             self.map.madvise(mmap.MADV_WILLNEED, start, offset + length - start)
 
     def used_bytes(self) -> int:
-        """What the file takes on disk: parts that were never written take nothing. Raises OSError."""
+        """Bytes allocated on disk; parts that were never written take none. Raises OSError."""
         return os.fstat(self._file).st_blocks * _BLOCK_BYTES
 
     def is_in_place(self) -> bool:
-        """Whether the path still leads to this file: people delete folders under running programs."""
+        """Whether the path still names this file; the folder may have been deleted under the running process."""
         try:
             return os.path.samestat(self.path.stat(), os.fstat(self._file))
         except OSError:
             return False
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the mapping and the file."""
         self.map.close()
         os.close(self._file)
 
 
 def create_file(path: Path, size_bytes: int, content: bytes) -> None:
-    """Make a file that begins with `content` and goes on with zeros, all of it on disk. Raises OSError."""
+    """Create a file of `content` and zeros, with every block allocated. Raises OSError."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
     try:
         for offset in range(0, size_bytes, _CHUNK_BYTES):
@@ -93,10 +93,9 @@ def create_file(path: Path, size_bytes: int, content: bytes) -> None:
 
 
 def create_sparse_file(path: Path, size_bytes: int) -> None:
-    """Make a file that takes room only where it is written. Raises OSError.
+    """Create a file whose blocks are allocated when they are written. Raises OSError.
 
-    It must not be read elsewhere: in a file system that lives in memory even that takes room, and kills the reader if
-    there is none.
+    Read only what was written: on a full tmpfs, reading anything else through a mapping ends the process (SIGBUS).
     """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
     try:

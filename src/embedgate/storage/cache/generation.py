@@ -1,22 +1,21 @@
-"""One generation of the disk tier: a file of records that only grows, and the table of where each one lies.
+"""One generation of the disk tier: an append-only file of records and the hash table that indexes it.
 
-A generation is filled, read, and dropped as a whole; nothing in it is moved or freed. Every record is checked when it
-is read, so that nothing need be synced: what a power cut or a killed process leaves half done is a miss.
-Which generations there are is decided elsewhere.
+A generation is evicted as a whole; nothing in it is moved or freed. The checksum of each record is verified when it is
+read, so nothing is flushed: what a power cut or a killed process leaves incomplete is a miss. `Store` decides which
+generations exist.
 """
 
 import contextlib
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from embedgate.storage.cache.files import Damaged, MappedFile, create_sparse_file
-from embedgate.storage.cache.record import HEADER_BYTES, Entry, Record, checksum, decode
+from embedgate.storage.cache.record import Entry, Record, checksum, decode
 from embedgate.storage.cache.table import (
     Header,
-    Probe,
     Table,
     create_table,
     pack_place,
@@ -32,107 +31,108 @@ _COLD_READ_S = 25e-6  # four times what a vector of 1,536 numbers takes from mem
 
 
 class Rejected(NamedTuple):
-    """A place in the table whose record does not match its checksum."""
+    """An index entry whose record fails its checksum."""
 
     generation: int
     key: bytes
     place: bytes
 
 
+Located = tuple[bytes, bytes]
+"""A key and the place of its record."""
+
+
 class Generation:
-    """An open generation. `find` and the counts may be called from any thread, all else by the holder of the lock."""
+    """An open generation. `read` and the counts may be called on any thread, the rest under the lock of the folder."""
 
     def __init__(self, folder: Path, number: int) -> None:
-        """Open generation `number`, which is in `folder`. Raises Damaged if it is not whole, or OSError."""
+        """Open generation `number` in `folder`. Raises Damaged if a file is missing or cut short, or OSError."""
         self.number = number
         with contextlib.ExitStack() as opened:
             try:
                 self._vectors = MappedFile(folder / _VECTORS)
                 opened.callback(self._vectors.close)
-                self._table = Table(folder / _TABLE)
-                opened.callback(self._table.close)
+                self.table = Table(folder / _TABLE)
+                opened.callback(self.table.close)
             except FileNotFoundError as error:
                 raise Damaged("a file is missing") from error
-            if self._table.header().end > self._vectors.size_bytes:
+            if self.table.header().end > self._vectors.size_bytes:
                 raise Damaged(f"{_VECTORS} is cut short")
             self._vectors.expect_scattered_reads()
             self._opened = opened.pop_all()
 
-    def find(self, keys: Iterable[Probe]) -> tuple[dict[bytes, Entry], list[Rejected]]:
-        """Entries of those keys that are here, each checked against its checksum, and places that failed.
+    def read(self, located: Sequence[Located]) -> tuple[dict[bytes, Entry], list[Rejected]]:
+        """Read the records that `locate` found in `table`: entries by key, and those that fail their checksum.
 
         Raises ValueError if the generation is closed meanwhile.
         """
-        located = self._table.find(keys)
         found: dict[bytes, Entry] = {}
         rejected: list[Rejected] = []
-        vectors = self._vectors.map
+        vectors, number = self._vectors.map, self.number
         is_warm = True
         for first in range(0, len(located), _LOOK_EVERY):
             begun_s = time.perf_counter()
             for key, place in located[first : first + _LOOK_EVERY]:
                 offset, length, expected = unpack_place(place)
-                record = vectors[offset : offset + length]
-                is_whole = checksum(key, record[:HEADER_BYTES], memoryview(record)[HEADER_BYTES:]) == expected
-                entry = decode(record, self.number) if is_whole else None
+                entry = decode(key, vectors[offset : offset + length], expected, number)
                 if entry is not None:
                     found[key] = entry
                 else:
-                    rejected.append(Rejected(self.number, key, place))
+                    rejected.append(Rejected(number, key, place))
             if is_warm and time.perf_counter() - begun_s > _LOOK_EVERY * _COLD_READ_S:
                 is_warm = False
                 self._request(located[first + _LOOK_EVERY :])
         return found, rejected
 
     def append(self, records: Sequence[tuple[bytes, Record]]) -> int:
-        """Add records by key; a key that is here already gets the new one. Returns how many: 0 if there is no room.
+        """Append records and index them by key, in place of a key's old one. Returns how many; 0 if there is no room.
 
         Raises OSError or Damaged.
         """
-        end, n_slots = self._table.header()
+        end, n_slots = self.table.header()
         following = end + sum(len(header) + len(floats) for _, (header, floats) in records)
-        if following > self._vectors.size_bytes or n_slots + len(records) > self._table.max_slots:
+        if following > self._vectors.size_bytes or n_slots + len(records) > self.table.max_slots:
             return 0
-        # In this order a process that is killed leaves room unused, but no place that leads to another's record.
-        self._table.write_header(Header(following, n_slots + len(records)))
+        # In this order a process that is killed leaves unused bytes, and no index entry for another key's record.
+        self.table.write_header(Header(following, n_slots + len(records)))
         try:
             self._vectors.write([part for _, record in records for part in record], end)
         except OSError:
-            self._table.write_header(Header(end, n_slots))  # else a full disk would use the room up without a record
+            self.table.write_header(Header(end, n_slots))  # else a full disk would fill the generation with nothing
             raise
         n_taken = n_lost = 0
         for position, (key, (header, floats)) in enumerate(records, start=1):
             length = len(header) + len(floats)
-            taken = self._table.put(key, pack_place(end, length, checksum(key, header, floats)))
+            taken = self.table.put(key, pack_place(end, length, checksum(key, header, floats)))
             end += length
             n_taken += taken or 0
             n_lost += taken is None
             if position % _RECORDS_PER_TURN == 0:
-                time.sleep(0)  # the event loop would wait for the interpreter lock until it is taken away
-        self._table.write_header(Header(following, n_slots + n_taken))
+                time.sleep(0)  # offers the interpreter lock; the event loop would wait 5 ms to be given it
+        self.table.write_header(Header(following, n_slots + n_taken))
         return len(records) - n_lost
 
     def remove(self, rejected: Rejected) -> None:
-        """Forget a place, unless it has been replaced meanwhile. Raises OSError."""
-        self._table.remove(rejected.key, rejected.place)
+        """Remove an index entry, unless it has been replaced meanwhile."""
+        self.table.remove(rejected.key, rejected.place)
 
     def n_entries(self) -> int:
-        """How many entries are here; 0 if that cannot be read at the moment."""
+        """The number of entries; 0 if it cannot be read at the moment."""
         try:
-            return self._table.header().n_slots
+            return self.table.header().n_slots
         except Damaged:
             return 0
 
     def used_bytes(self) -> int:
-        """What the files take on disk. Raises OSError."""
-        return self._table.used_bytes() + self._vectors.used_bytes()
+        """Bytes that the files take on disk. Raises OSError."""
+        return self.table.used_bytes() + self._vectors.used_bytes()
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self._opened.close()
 
-    def _request(self, located: Sequence[tuple[bytes, bytes]]) -> None:
-        """Have the system fetch records all at once, which a cold disk does far faster than one after the other.
+    def _request(self, located: Sequence[Located]) -> None:
+        """Start reading the records into the page cache all at once, which is far faster from a cold disk.
 
         2,048 vectors of 1,536 numbers from a cold disk: 400 ms one by one, 50 ms so.
         """
@@ -142,9 +142,9 @@ class Generation:
 
 
 def create_generation(folder: Path, capacity_bytes: int) -> None:
-    """Make an empty generation in `folder`, in place of anything that is there.
+    """Create an empty generation in `folder`, replacing what is there. Raises OSError.
 
-    capacity_bytes: what its files may take together; they never grow beyond. Raises OSError.
+    capacity_bytes: the length of its files together, which never grow.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
@@ -154,15 +154,15 @@ def create_generation(folder: Path, capacity_bytes: int) -> None:
 
 
 def capacity_of(folder: Path) -> int:
-    """What the files of the generation in `folder` can take at most, whole or not. Raises OSError."""
+    """The length of the files in the folder of a generation, damaged or not. Raises OSError."""
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def max_group(capacity_bytes: int) -> tuple[int, int]:
-    """How many records, and how many bytes of them, to append at once: so few that little is left over at the end."""
+    """The most records and bytes to append at once: few, so that a full generation has little unused at its end."""
     return 1024, min(4_000_000, capacity_bytes // 64)
 
 
 def fits(record_bytes: int, capacity_bytes: int) -> bool:
-    """Whether an empty generation of that capacity takes a record."""
+    """Whether a record of that length fits an empty generation."""
     return record_bytes <= capacity_bytes - table_bytes(capacity_bytes)

@@ -1,8 +1,8 @@
-"""The memory tier: entries by key within a bound on their bytes. Knows no disk, no time and no thread.
+"""The memory tier: a segmented LRU, bounded in bytes. Knows no disk, no time and no thread.
 
-A segmented LRU. What is new is on probation; a hit takes it to the protected part, which may hold four fifths of the
-bytes and sends back what was hit longest ago. Room is made from probation first. So a million rows that are put once
-and not asked for again pass through a fifth of the memory, and what is asked for stays.
+A new entry is on probation; a hit moves it to the protected segment, which holds at most four fifths of the bytes and
+demotes its least recently used entry. Eviction takes from probation first. So a million entries that are put once and
+never hit pass through a fifth of the memory, and entries that are hit stay.
 """
 
 from collections import OrderedDict
@@ -10,14 +10,14 @@ from collections import OrderedDict
 from embedgate.storage.cache.record import Entry
 
 ENTRY_OVERHEAD_BYTES = 600
-"""What an entry takes besides its floats: key, array, records, its place in the order. Resident memory grew by 460
-bytes for one that was put, by 590 for one that was read from disk."""
+"""Memory of an entry besides its floats: key, array, records, list node. Resident memory grew by 460 bytes for one
+that was put, by 590 for one that was read from disk."""
 
 _PROTECTED_SHARE = 0.8
 
 
 class MemoryTier:
-    """Entries by key. Not safe for threads."""
+    """Entries by key, least recently used evicted first. Not safe for threads."""
 
     def __init__(self, max_bytes: int) -> None:
         """max_bytes: of all entries, overhead included."""
@@ -33,7 +33,7 @@ class MemoryTier:
         return len(self._probation) + len(self._protected)
 
     def get(self, key: bytes) -> Entry | None:
-        """The entry of a key; it is now the one that was hit last."""
+        """The entry of a key, which becomes the most recently used."""
         entry = self._protected.get(key)
         if entry is not None:
             self._protected.move_to_end(key)
@@ -46,7 +46,7 @@ class MemoryTier:
         return entry
 
     def put(self, key: bytes, entry: Entry) -> None:
-        """Keep an entry, in place of the key's old one. What does not fit pushes others out, or is not kept."""
+        """Store an entry in place of the key's old one, evicting others. One that can never fit is not kept."""
         if (old := self._protected.get(key)) is not None:
             growth = _size_bytes(entry) - _size_bytes(old)
             self._protected[key] = entry
@@ -62,7 +62,7 @@ class MemoryTier:
             self._evict()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop every entry."""
         self._probation.clear()
         self._protected.clear()
         self.size_bytes = self._protected_bytes = 0

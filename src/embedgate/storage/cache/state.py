@@ -1,7 +1,7 @@
-"""What all processes on the folder agree on: which generations live, and how often the cache was cleared.
+"""The shared state of all processes on the folder: which generations are live, and how often the cache was cleared.
 
-One small record in a file. Whoever changes it holds the lock of the folder; reading it takes no lock, as a record that
-is half written fails its checksum. Knows no generation from inside.
+Owns one small file. A process changes it under the lock of the folder, and reads it without: a record that is half
+written fails its checksum.
 """
 
 import functools
@@ -18,7 +18,7 @@ _FILE_BYTES = 4096
 
 
 class State(NamedTuple):
-    """Generations `oldest` to `youngest` live, none if oldest > youngest. Numbers only grow. `clears` counts clears."""
+    """Generations `oldest` to `youngest` are live, none if oldest > youngest. Numbers are never used again."""
 
     clears: int = 0
     oldest: int = 1
@@ -26,7 +26,7 @@ class State(NamedTuple):
 
 
 class StateFile:
-    """The state of one folder. `read` may be called from any thread."""
+    """The state file of one folder. `read` may be called on any thread."""
 
     def __init__(self, path: Path) -> None:
         """Open the file. Raises Damaged or OSError."""
@@ -40,25 +40,25 @@ class StateFile:
             raise
 
     def read(self) -> State:
-        """The state as last written by any process. Raises Damaged, for a moment also while another process writes."""
+        """The state as any process wrote it last. Raises Damaged, also for a moment while another process writes."""
         return _unpack(self._file.map[: _RECORD.size])
 
     def write(self, state: State) -> None:
-        """Replace the state, on disk when this returns. The caller holds the lock. Raises OSError."""
+        """Replace the state and flush it. The caller holds the lock of the folder. Raises OSError."""
         self._file.write([_pack(state)], 0)
         self._file.sync()
 
     def is_in_place(self) -> bool:
-        """Whether the path still leads to this file."""
+        """Whether the path still names this file."""
         return self._file.is_in_place()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 
 def create_state(path: Path, state: State) -> None:
-    """Make the file, whole or not at all. Raises OSError."""
+    """Create the state file atomically. Raises OSError."""
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
     create_file(draft, _FILE_BYTES, _pack(state))

@@ -1,8 +1,8 @@
-"""The disk tier while its files are open: a few generations, the youngest being filled, the oldest dropped for room.
+"""The open folder of the disk tier: generations of records, the youngest written, the oldest evicted for room.
 
-Every process on the folder reads without a lock and changes things under the lock of the folder, which ends with its
-holder. Dropping deletes files; their room is free when the other processes have followed, at once or, idle, in seconds.
-Which failures are worth another try is decided elsewhere: everything here raises.
+Owns which generations exist and the bound on their bytes. Every process on the folder reads without a lock, and writes
+under the lock of the folder, which the system releases when its holder dies. Eviction deletes files; their blocks are
+free once the other processes have closed them, at once or, when idle, within seconds. Does not handle failures.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from embedgate.storage.cache.generation import (
 )
 from embedgate.storage.cache.record import Entry, Record, encode, record_bytes
 from embedgate.storage.cache.state import State, StateFile, create_state
-from embedgate.storage.cache.table import probes
+from embedgate.storage.cache.table import TableView, locate
 from embedgate.storage.folder import locked
 
 GENERATIONS = 8
@@ -37,34 +37,50 @@ _GRAIN_BYTES = 65_536  # a multiple of the blocks of file systems
 
 
 class Found(NamedTuple):
-    """What the disk has of some keys: entries, and places whose record failed its checksum."""
+    """The result of a look-up on disk: entries by key, and the records that failed their checksum. Not modified."""
 
     entries: dict[bytes, Entry]
     rejected: list[Rejected]
 
 
+_NOTHING = Found({}, [])
+
+
+class Opened(NamedTuple):
+    """The open generations, youngest first. Replaced as a whole, since other threads read it without a lock."""
+
+    generations: tuple[Generation, ...]
+    tables: tuple[TableView, ...]
+    state: State
+
+    @classmethod
+    def of(cls, generations: Iterable[Generation], state: State) -> "Opened":
+        """The generations that are live in `state`."""
+        live = tuple(g for g in generations if state.oldest <= g.number <= state.youngest)
+        return cls(live, tuple(generation.table.view() for generation in live), state)
+
+
 class Store:
     """An open folder of generations. All methods raise OSError or Damaged.
 
-    `state`, `find` and `usage` may be called from any thread, and raise ValueError once the store is closed; all else
-    by one thread at a time.
+    `state`, `find` and `usage` may be called on any thread, and raise ValueError once the store is closed. The rest is
+    called by one thread at a time.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        """Open the folder, making it if it is missing. What is not whole is set aside, with an event.
+        """Open or create the folder. Sets damaged files aside, with an event, and evicts what exceeds the bound.
 
-        max_bytes: of all files together; what exceeds it is dropped. Raises ConfigError if the folder cannot be used.
+        max_bytes: of all files together. Raises ConfigError if the folder cannot be used.
         """
         self.evictions = 0
         self._folder = folder
         self._max_bytes = max_bytes - _RESERVE_BYTES
         self._capacity_bytes = self._max_bytes // GENERATIONS // _GRAIN_BYTES * _GRAIN_BYTES
-        self._generations: tuple[Generation, ...] = ()
+        self._opened = Opened((), (), State())
         with locked(folder):
             for old in folder.glob(f"{_DAMAGED}*"):
                 _delete(old)
             self._state_file = self._open_state()
-            self._state = State()
             try:
                 self._make_room(0)
                 self._adopt()
@@ -73,43 +89,37 @@ class Store:
                 raise
 
     def state(self) -> State:
-        """Which generations live, as last decided by any process."""
+        """Which generations are live, as any process wrote it last."""
         return self._state_file.read()
 
     def is_in_place(self) -> bool:
         """Whether the folder is still the one that was opened."""
         return self._state_file.is_in_place()
 
-    def find(self, keys: Iterable[bytes], state: State) -> Found:
-        """The newest entry of each key in the generations that live by `state`."""
-        missing = probes(keys)
-        found = Found({}, [])
-        for generation in self._generations:
-            if not missing:
-                break
-            if state.oldest <= generation.number <= state.youngest:
-                try:
-                    entries, rejected = generation.find(missing)
-                except ValueError:  # closed meanwhile, because it was dropped
-                    continue
-                if entries or rejected:
-                    found.entries.update(entries)
-                    found.rejected.extend(rejected)
-                    settled = entries.keys() | {reject.key for reject in rejected}
-                    missing = [probe for probe in missing if probe[0] not in settled]
-        return found
+    def find(self, keys: Sequence[bytes], state: State) -> Found:
+        """Look keys up in the generations that are live in `state`: the newest entry of each key."""
+        opened = self._opened
+        if state != opened.state:  # changed by another process, and not followed yet
+            opened = Opened.of(opened.generations, state)
+        try:
+            places = locate(opened.tables, keys)
+            return _read(opened.generations, places) if places else _NOTHING
+        except ValueError:  # a generation was evicted, and closed by another thread
+            if opened is self._opened:
+                raise
+            return self.find(keys, self.state())
 
     def follow(self, rejected: Sequence[Rejected]) -> None:
-        """Open and close generations as any process has decided, and forget places that lead to wrong records."""
+        """Open and close generations to match the state, and remove rejected records from the index."""
         with locked(self._folder):
             self._adopt()
             for reject in rejected:
-                for generation in self._generations:
+                for generation in self._opened.generations:
                     if generation.number == reject.generation:
                         generation.remove(reject)
 
     def groups(self, items: Sequence[tuple[bytes, Entry]]) -> Iterator[list[tuple[bytes, Entry]]]:
-        """The items that can be stored at all, in groups that can be appended at once."""
+        """Split items into groups for `append`, leaving out those too large for a generation."""
         max_records, max_bytes = max_group(self._capacity_bytes)
         group: list[tuple[bytes, Entry]] = []
         size = 0
@@ -126,37 +136,38 @@ class Store:
             yield group
 
     def append(self, group: Sequence[tuple[bytes, Entry]]) -> int:
-        """Store a group of `groups`, making room if it must. Returns how many entries are now on disk.
+        """Write a group of `groups`, evicting a generation if need be. Returns how many entries were written.
 
-        Entries from before the last clear are passed over.
+        Skips entries that were put before the last clear.
         """
         with locked(self._folder):
             self._adopt()
-            records = [(key, encode(entry)) for key, entry in group if entry.generation >= self._state.oldest]
+            records = [(key, encode(entry)) for key, entry in group if entry.generation >= self._opened.state.oldest]
             return (self._append(records) or self._append_to_new(records)) if records else 0
 
     def clear(self) -> None:
-        """Forget everything, for all processes."""
+        """Delete every entry, for all processes."""
         with locked(self._folder):
             old = self._state_file.read()
-            # One number is left out, so that an entry on its way from before cannot be taken for one from after.
+            # Skips one number, so that `append` can tell entries that were queued before from those queued after.
             self._state_file.write(State(old.clears + 1, old.youngest + 2, old.youngest + 1))
             self._make_room(0)
             self._adopt()
 
     def usage(self) -> tuple[int, int]:
         """Entries and bytes of all generations. An entry that is in two of them counts twice."""
-        generations = self._generations
+        generations = self._opened.generations
         return sum(g.n_entries() for g in generations), sum(g.used_bytes() for g in generations)
 
     def close(self) -> None:
-        """Let go of all files. Whoever reads meanwhile finds nothing more."""
-        for generation in self._generations:
+        """Close all files. A look-up that runs meanwhile finds nothing more."""
+        generations = self._opened.generations
+        self._opened = Opened((), (), State())
+        for generation in generations:
             generation.close()
-        self._generations = ()
         self._state_file.close()
 
-    # Everything below runs under the lock of the folder.
+    # The caller of everything below holds the lock of the folder.
 
     def _open_state(self) -> StateFile:
         path = self._folder / _STATE
@@ -167,44 +178,45 @@ class Store:
         except Damaged as damage:
             events.CACHE_SET_ASIDE.emit(what=_STATE, reason=str(damage))
             path.rename(self._folder / f"{_DAMAGED}-{_STATE}")
-        # Whatever generations there are may have been cleared; their numbers are not used again.
+        # The generations on disk may have been cleared, so none is live, and their numbers are not used again.
         newest = max(self._on_disk(), default=0)
         create_state(path, State(0, newest + 1, newest))
         return StateFile(path)
 
     def _adopt(self) -> None:
-        """Have those generations open that live."""
+        """Open the generations that are live, and close the others."""
         state = self._state_file.read()
-        if state == self._state:
+        opened = self._opened
+        if state == opened.state:
             return
-        kept = {g.number: g for g in self._generations if state.oldest <= g.number <= state.youngest}
+        kept = {g.number: g for g in opened.generations if state.oldest <= g.number <= state.youngest}
         for number in list(self._on_disk()):
             if state.oldest <= number <= state.youngest and number not in kept:
                 try:
                     kept[number] = Generation(self._path(number), number)
                 except Damaged as damage:
                     self._set_aside(number, str(damage))
-        gone = [generation for generation in self._generations if generation.number not in kept]
-        self._generations = tuple(kept[number] for number in sorted(kept, reverse=True))
-        self._state = state
-        for generation in gone:
-            generation.close()
+        self._opened = Opened.of((kept[number] for number in sorted(kept, reverse=True)), state)
+        for generation in opened.generations:
+            if generation.number not in kept:
+                generation.close()
 
     def _append(self, records: Sequence[tuple[bytes, Record]]) -> int:
-        """Append to the youngest generation. 0 if it is full, not there, or damaged."""
-        youngest = self._generations[0] if self._generations else None
-        if youngest is None or youngest.number != self._state.youngest:
+        """Append to the youngest generation. Returns 0 if it is full, missing or damaged."""
+        generations, _, state = self._opened
+        if not generations or generations[0].number != state.youngest:
             return 0
+        youngest = generations[0]
         try:
             return youngest.append(records)
         except Damaged as damage:
-            self._generations = self._generations[1:]
+            self._opened = Opened.of(generations[1:], state)
             youngest.close()
             self._set_aside(youngest.number, str(damage))
             return 0
 
     def _append_to_new(self, records: Sequence[tuple[bytes, Record]]) -> int:
-        """Begin a new generation, and append to it."""
+        """Create a generation and append to it."""
         state = self._make_room(self._capacity_bytes)
         create_generation(self._path(state.youngest + 1), self._capacity_bytes)
         self._state_file.write(state._replace(youngest=state.youngest + 1))
@@ -212,7 +224,7 @@ class Store:
         return self._append(records)
 
     def _make_room(self, room_bytes: int) -> State:
-        """Delete generations that do not live, then the oldest until all keep the bound with `room_bytes` to spare."""
+        """Delete generations that are not live, then evict the oldest until `room_bytes` are left under the bound."""
         state = self._state_file.read()
         for left_over in self._folder.glob(f"{_DROPPED}*"):
             _delete(left_over)
@@ -226,7 +238,7 @@ class Store:
             dropped = min(capacities)
             del capacities[dropped]
             self.evictions += sum(
-                generation.n_entries() for generation in self._generations if generation.number == dropped
+                generation.n_entries() for generation in self._opened.generations if generation.number == dropped
             )
             self._drop(dropped)
             oldest = dropped + 1
@@ -236,12 +248,12 @@ class Store:
         return state
 
     def _drop(self, number: int) -> None:
-        # Renamed first: what a killed process leaves is not taken for a generation.
+        # Renamed first, so that what a killed process leaves is not taken for a generation.
         path = self._path(number)
         _delete(path.rename(path.with_name(f"{_DROPPED}-{number}")))
 
     def _set_aside(self, number: int, reason: str) -> None:
-        """Keep a damaged generation for whoever wants to look at it, until the next start or the next damage."""
+        """Keep a damaged generation for inspection until the next start or the next damage."""
         events.CACHE_SET_ASIDE.emit(what=f"generation {number}", reason=reason)
         for old in self._folder.glob(f"{_DAMAGED}*"):
             _delete(old)
@@ -250,13 +262,25 @@ class Store:
             path.rename(path.with_name(f"{_DAMAGED}-{number}"))
 
     def _on_disk(self) -> Iterator[int]:
-        """Numbers of the generations in the folder, alive or not."""
+        """Numbers of the generations in the folder, live or not."""
         for path in self._folder.iterdir():
             if match := _GENERATION.fullmatch(path.name):
                 yield int(match.group(1))
 
     def _path(self, number: int) -> Path:
         return self._folder / f"generation-{number:010}"
+
+
+def _read(generations: Sequence[Generation], places: Sequence[tuple[int, bytes, bytes]]) -> Found:
+    """Read the records that `locate` found."""
+    found = Found({}, [])
+    for index, generation in enumerate(generations):
+        located = [(key, place) for at, key, place in places if at == index]
+        if located:
+            entries, rejected = generation.read(located)
+            found.entries.update(entries)
+            found.rejected.extend(rejected)
+    return found
 
 
 def _delete(path: Path) -> None:

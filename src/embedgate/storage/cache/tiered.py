@@ -1,11 +1,11 @@
-"""The cache of the gateway: memory in front of disk, what is on its way between them, and what is too old.
+"""The vector cache of the gateway: memory tier, write-behind queue, disk tier, and the time to live of entries.
 
-Decides when an entry is found, kept and written again. How a tier keeps and forgets is the tier's.
+Owns the order of the tiers and when an entry is written again. Storage and eviction are the tiers'.
 """
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from embedgate.core.clock import utc_ms
@@ -20,26 +20,26 @@ from embedgate.storage.cache.writer import WriteBehind
 
 _FOLDER = "cache"
 _CLOSE_PATIENCE_S = 10.0
-# An entry that is hit when it is in the older half is written again. So it outlives its last hit by at least half the
-# bound of writes, and is on disk at most twice.
+# An entry that is hit in the older half of the generations is written again. So it outlives its last hit by at least
+# half the bound of writes, and is on disk at most twice.
 _REFRESH_AGE = GENERATIONS // 2
 
 
 def open_cache(settings: CacheSettings, data_dir: Path) -> "TieredCache":
-    """The cache that the settings describe, its disk tier in the folder `cache` of `data_dir`.
+    """Open the cache that the settings describe, with its disk tier in the folder `cache` of `data_dir`.
 
-    Never fails: a folder that cannot be used costs the disk tier, and is told by an event.
+    Never fails: if the folder cannot be used, there is no disk tier, and an event says why.
     """
     disk = DiskTier(data_dir / _FOLDER, settings.disk_bytes) if settings.disk_bytes else None
     return TieredCache(MemoryTier(settings.memory_bytes), disk, settings.max_pending_bytes, settings.ttl_s)
 
 
 class TieredCache:
-    """core.ports.VectorCache. `get_many` and `put_many` are meant for the event loop; every method is safe for threads.
+    """core.ports.VectorCache in two tiers. `get_many` and `put_many` are made for the event loop. Safe for threads.
 
-    2,048 vectors of 1,536 numbers take 0.4 ms from memory, and about 12 ms from files that the system has in
-    memory. Where it has not, `get_many` waits for the disk; a large batch is then better asked for on a worker thread.
-    A forked child finds nothing and keeps nothing.
+    2,048 vectors of 1,536 numbers take 0.4 ms from the memory tier, and about 10 ms from files in the page cache of the
+    system. From a cold disk `get_many` waits; look a large batch up on a worker thread then.
+    A forked child finds nothing and stores nothing.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class TieredCache:
         ttl_s: float | None = None,
         clock: Callable[[], int] = utc_ms,
     ) -> None:
-        """disk: None keeps everything in memory only. max_pending_bytes: of entries that are yet to be written.
+        """disk: None for a memory tier only. max_pending_bytes: of the write-behind queue.
 
-        ttl_s: entries older than that are not found. clock: UTC milliseconds.
+        ttl_s: time to live; older entries are misses. clock: UTC milliseconds.
         """
         self._memory = memory
         self._disk = disk
@@ -60,13 +60,13 @@ class TieredCache:
         self._clock = clock
         self._process = os.getpid()
         self._is_closed = False
-        self._lock = threading.Lock()  # of the memory tier, the state and the counts
+        self._lock = threading.Lock()  # guards the memory tier, the state and the counts
         self._state = disk.state() if disk is not None else None
         self._memory_hits = self._disk_hits = self._misses = self._dropped = 0
         self._writer = WriteBehind(disk.work, max_pending_bytes) if disk is not None else None
 
     def get_many(self, keys: Sequence[bytes]) -> list[CachedVector | None]:
-        """What is known of each key, in order; None where nothing is."""
+        """Look keys up in both tiers: the vector of each key, in order, None for a miss."""
         if not self._is_usable():
             return [None] * len(keys)
         state = self._follow()
@@ -75,9 +75,9 @@ class TieredCache:
             entries = self._recall(keys, oldest_ms)
         n_recalled = len(keys) - entries.count(None)
         if n_recalled < len(keys) and state is not None:
-            missing = dict.fromkeys(key for key, entry in zip(keys, entries, strict=True) if entry is None)
-            found = self._load(missing, state, oldest_ms)
-            entries = [entry or found.get(key) for key, entry in zip(keys, entries, strict=True)]
+            missing = list(dict.fromkeys(key for key, entry in zip(keys, entries, strict=True) if entry is None))
+            if found := self._load(missing, state, oldest_ms):
+                entries = [entry or found.get(key) for key, entry in zip(keys, entries, strict=True)]
         n_missing = entries.count(None)
         with self._lock:
             self._memory_hits += n_recalled
@@ -86,7 +86,7 @@ class TieredCache:
         return [entry.cached if entry is not None else None for entry in entries]
 
     def put_many(self, items: Sequence[tuple[bytes, CachedVector]]) -> None:
-        """Keep vectors: found from now on, on disk soon. Copies those that are part of a larger array."""
+        """Store vectors: found from now on, on disk soon. Copies rows of a larger array."""
         if not self._is_usable():
             return
         state = self._follow()
@@ -97,7 +97,7 @@ class TieredCache:
             self._enqueue(entries, is_disk_usable=state is not None)
 
     def stats(self) -> CacheStats:
-        """What the cache holds and has done since it was opened."""
+        """Sizes now, and counts since the cache was opened."""
         disk_entries, disk_bytes = self._disk.usage() if self._disk is not None else (0, 0)
         with self._lock:
             memory, disk = self._memory, self._disk
@@ -111,22 +111,22 @@ class TieredCache:
             )
 
     def clear(self) -> None:
-        """Forget everything, for every process on the folder. Raises InternalError if the disk refuses."""
+        """Delete every entry, for all processes on the folder. Raises InternalError if the disk fails."""
         if not self._is_usable():
             return
         with self._lock:
             self._forget()
         if self._disk is not None:
             self._disk.clear()
-            self._follow()  # forgets what was read from disk meanwhile
+            self._follow()  # drops what was read from disk meanwhile
 
     def close(self) -> None:
-        """Write what is pending, within seconds, and let go of files and threads. Blocks."""
+        """Write what is queued, for at most 10 seconds, and close files and threads. Blocks."""
         if not self._is_usable():
             return
         self._is_closed = True
-        # A thread that is stuck, in another process's lock or a dead disk, keeps its files: closing them under it
-        # could crash.
+        # A thread that waits for the lock of another process or a dead disk keeps its files: closing them under it
+        # could end the process.
         if self._writer is not None and self._disk is not None and self._writer.close(_CLOSE_PATIENCE_S):
             self._disk.close()
         with self._lock:
@@ -137,10 +137,10 @@ class TieredCache:
         return not self._is_closed and os.getpid() == self._process
 
     def _follow(self) -> State | None:
-        """The state of the disk tier, None if there is none; follows a clear or a rotation by any process."""
+        """Read the state of the disk tier, and follow a clear or a new generation of any process. None without disk."""
         if self._disk is None or self._writer is None:
             return None
-        state = self._disk.state()  # a look into memory: no system call, and the interpreter lock stays
+        state = self._disk.state()  # read through a mapping: no system call, and no release of the interpreter lock
         if state is None or state == self._state:
             return state
         with self._lock:
@@ -156,12 +156,14 @@ class TieredCache:
             self._writer.forget()
 
     def _recall(self, keys: Sequence[bytes], oldest_ms: int | None) -> list[Entry | None]:
-        """Entries in memory or on their way to disk."""
+        """Entries in the memory tier or the write-behind queue."""
         recall = self._memory.get
         entries = [recall(key) for key in keys]
         if self._writer is not None and self._writer.pending_bytes:
-            on_its_way = self._writer.find
-            entries = [entry or on_its_way(key) for key, entry in zip(keys, entries, strict=True)]
+            queued = self._writer.find
+            entries = [entry or queued(key) for key, entry in zip(keys, entries, strict=True)]
+        if entries.count(None) == len(entries):
+            return entries
         if oldest_ms is not None:
             entries = [entry if entry is not None and entry.created_ms >= oldest_ms else None for entry in entries]
         if self._state is not None:
@@ -170,9 +172,11 @@ class TieredCache:
             self._refresh(aged, self._state)
         return entries
 
-    def _load(self, keys: Iterable[bytes], state: State, oldest_ms: int | None) -> dict[bytes, Entry]:
-        """Entries on disk, which are now in memory too."""
+    def _load(self, keys: Sequence[bytes], state: State, oldest_ms: int | None) -> dict[bytes, Entry]:
+        """Entries in the disk tier, which are copied to the memory tier."""
         found = self._disk.find(keys, state) if self._disk is not None else {}
+        if not found:
+            return found
         if oldest_ms is not None:
             found = {key: entry for key, entry in found.items() if entry.created_ms >= oldest_ms}
         with self._lock:
@@ -184,7 +188,7 @@ class TieredCache:
         return found
 
     def _refresh(self, aged: Sequence[tuple[bytes, Entry]], state: State) -> None:
-        """Write entries again that would be dropped from disk too soon, if the queue has room."""
+        """Queue entries for writing again before their generation is evicted, if the queue has room."""
         if not aged or self._writer is None:
             return
         renewed = [(key, entry._replace(generation=_generation_to_come(state))) for key, entry in aged]
@@ -192,7 +196,7 @@ class TieredCache:
             self._memory.put(key, entry)
 
     def _enqueue(self, entries: Sequence[tuple[bytes, Entry]], is_disk_usable: bool) -> None:
-        """Keep new entries in memory, and queue for the disk as many as it takes."""
+        """Store new entries in the memory tier, and queue as many as fit for the disk tier."""
         n_queued = self._writer.offer(entries) if self._writer is not None and is_disk_usable else 0
         for key, entry in entries[:n_queued]:
             self._memory.put(key, entry)
@@ -203,17 +207,17 @@ class TieredCache:
 
 
 def _generation_to_come(state: State) -> int:
-    """The generation that what is written now will lie in, or the one after."""
+    """The generation into which entries are written now, or the next one."""
     return max(state.oldest, state.youngest)
 
 
 def _least_fresh(state: State) -> int:
-    """The oldest generation whose entries need not be written again. What no generation holds always must be."""
+    """The oldest generation whose entries are not written again on a hit. Entries in no generation always are."""
     return max(1, state.youngest - _REFRESH_AGE + 1)
 
 
 def _owned(cached: CachedVector) -> CachedVector:
-    """The same with an array of its own: a row would keep the whole batch in memory, and could still change."""
+    """Copy the vector if it is part of an array: a row would keep the whole batch in memory, and could be changed."""
     vector = cached.vector
     if vector.base is None and not vector.flags.writeable:
         return cached

@@ -1,6 +1,7 @@
-"""Entries on their way to disk: one thread, a bound on their bytes. What writing means is the caller's.
+"""The write-behind queue between the memory tier and the disk tier: one thread, bounded in bytes.
 
-Nothing waits for the thread, so it lets entries gather for a moment and writes them in groups.
+Nobody waits for a write, so the thread collects entries for a moment and writes them in groups. How they are written is
+the caller's.
 """
 
 import threading
@@ -8,20 +9,20 @@ from collections.abc import Callable, Sequence
 
 from embedgate.storage.cache.record import Entry, record_bytes
 
-_GATHER_S = 0.1  # what a killed process loses at most, beside what is being written
-_GROUP_BYTES = 4_000_000  # enough waits to write at once
-_TICK_S = 30.0  # how long an idle process holds files that another one has deleted
+_GATHER_S = 0.1  # a killed process loses the entries of this time and the group being written
+_GROUP_BYTES = 4_000_000  # written without waiting for more
+_TICK_S = 30.0  # an idle process holds files that another one has deleted for this long
 
 Items = Sequence[tuple[bytes, Entry]]
 
 
 class WriteBehind:
-    """A queue of entries, the newest of each key, and the thread that empties it. All methods are safe for threads."""
+    """Write-behind queue: the newest entry of each key, and the thread that writes them. Safe for threads."""
 
     def __init__(self, write: Callable[[Items], None], max_bytes: int) -> None:
-        """write: stores what it is given and does not raise; called on the thread only, also with nothing now and then.
+        """write: stores the entries and does not raise; called on the thread, at times with none.
 
-        max_bytes: of the entries that wait or are being written.
+        max_bytes: of the entries in the queue, those being written included.
         """
         self._write = write
         self._max_bytes = max_bytes
@@ -37,49 +38,52 @@ class WriteBehind:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of the entries that wait or are being written."""
+        """Bytes of the entries in the queue, those being written included."""
         return self._waiting_bytes + self._leaving_bytes
 
     def offer(self, items: Items) -> int:
-        """Queue the first of the items, as many as there is room for. Returns how many. Never waits."""
+        """Queue as many of the first items as there is room for. Returns how many. Never waits."""
         with self._door:
             if self._is_closing:
                 return 0
             n_accepted = 0
-            was_empty = not self._waiting
+            waiting = self._waiting
+            was_empty = not waiting
+            max_bytes = self._max_bytes - self._leaving_bytes
             for key, entry in items:
-                old = self._waiting.get(key)
-                growth = record_bytes(entry) - (record_bytes(old) if old is not None else 0)
-                if self.pending_bytes + growth > self._max_bytes:
+                waiting_bytes = self._waiting_bytes + record_bytes(entry)
+                if (old := waiting.get(key)) is not None:
+                    waiting_bytes -= record_bytes(old)
+                if waiting_bytes > max_bytes:
                     break
-                self._waiting[key] = entry
-                self._waiting_bytes += growth
+                waiting[key] = entry
+                self._waiting_bytes = waiting_bytes
                 n_accepted += 1
-            # Each waking takes the interpreter lock from the event loop; between first and last there is no cause.
+            # Waking the thread costs the event loop the interpreter lock, so only the first item and a full group do.
             if was_empty or self._waiting_bytes >= _GROUP_BYTES:
                 self._door.notify()
         return n_accepted
 
     def find(self, key: bytes) -> Entry | None:
-        """The entry of a key that is not written yet."""
-        # In this order: an entry goes from waiting to leaving to disk, and must be seen on its way.
+        """The queued entry of a key."""
+        # In this order: an entry goes from waiting to leaving to disk, and must be found all the way.
         return self._waiting.get(key) or self._leaving.get(key)
 
     def forget(self) -> None:
-        """Drop what waits. What is being written is no longer found here, but may still be written."""
+        """Empty the queue. A group that is being written is no longer found here, but may still reach the disk."""
         with self._door:
             self._waiting = {}
             self._leaving = {}
             self._waiting_bytes = 0
 
     def wake(self) -> None:
-        """Have `write` called soon, even with nothing to write."""
+        """Call `write` soon, even with nothing to write."""
         with self._door:
             self._is_woken = True
             self._door.notify()
 
     def close(self, patience_s: float) -> bool:
-        """Write what waits and end the thread. False if that takes longer than patience_s; the thread is then left."""
+        """Write what is queued and end the thread. Returns False, leaving the thread, if that takes over patience_s."""
         with self._door:
             self._is_closing = True
             self._door.notify()
@@ -99,7 +103,7 @@ class WriteBehind:
                 return
 
     def _gather(self) -> bool:
-        """Wait for a cause to write and take what waits. True if nothing will come after it."""
+        """Wait until a write is due, and take what is queued. True if it is the last."""
         self._door.wait_for(lambda: self._waiting or self._is_woken or self._is_closing, _TICK_S)
         if self._waiting:
             self._door.wait_for(lambda: self._waiting_bytes >= _GROUP_BYTES or self._is_closing, _GATHER_S)
