@@ -1,4 +1,4 @@
-"""The models that exist: names, sizes, limits and prices, from `catalog.toml` beside this module and a file of yours.
+"""Model catalogue: names, sizes, limits and prices, from `catalog.toml` beside this module and an optional file.
 
 A catalogue is immutable and knows no credentials: whether a route can be used is decided elsewhere. The format is
 explained at the top of `catalog.toml`. Files are read when a catalogue is asked for, never on import.
@@ -41,16 +41,16 @@ _Tokenizer = Annotated[str, msgspec.Meta(pattern=r"^(tiktoken:\S+|hf:\S+|local|u
 _NO_DIMS = DimRange(0, 0, 0)
 """For the routes of models that make no vectors."""
 _LONGEST_NAME = 100
-"""Nobody who mistypes a name writes a longer one; comparing a huge one with every id would be slow."""
+"""Longest name that is compared with ids for close matches: comparing a huge one would be slow."""
 
 
 class Catalog:
-    """All known models, found by name in constant time. Never changes; `with_models` gives a new one."""
+    """Catalogue of models, looked up by name in constant time. Immutable; `with_models` gives a new one."""
 
     __slots__ = ("_at_provider", "_folded_ids", "_folded_names", "_ids", "_names", "_providers", "_retired")
 
     def __init__(self, models: Iterable[Model], retired: Mapping[str, str] | None = None) -> None:
-        """models: of two with one id the last counts. retired: replacement by the id of what was shut down."""
+        """models: of two with one id the last counts. retired: replacement id by the id of a retired model."""
         self._ids = {model.id: (model,) for model in models}
         self._retired = dict(retired or {})
         every = self.models()
@@ -67,9 +67,9 @@ class Catalog:
 
     @classmethod
     def load(cls, file: Path | None) -> "Catalog":
-        """The built-in models, with those of `file` added and its facts put over theirs.
+        """The built-in models, with the models of `file` added and its fields overriding theirs.
 
-        A model is matched by id, a route by provider; what the file gives counts, the rest stays. Routes that are
+        A model is matched by id, a route by provider; fields that the file gives take precedence. Routes that are
         new to a known model are tried before its others. Raises ConfigError with every mistake in the file.
         """
         mistakes: list[str] = []
@@ -85,21 +85,21 @@ class Catalog:
         return cls(known, retired)
 
     def with_models(self, models: Iterable[Model]) -> "Catalog":
-        """This catalogue and `models`; one with a known id takes its place."""
+        """This catalogue with `models` added; one with a known id replaces it."""
         return Catalog((*self.models(), *models), self._retired)
 
     def find(self, name: str) -> Model | None:
-        """The model of that id, or of that bare name if only one has it; upper and lower case matter last."""
+        """The model of that id, or of that bare name if only one has it; an exact match of case is preferred."""
         found = self._ids.get(name) or self._names.get(name) or self._matches(name)
         return found[0] if len(found) == 1 else None
 
     def ambiguous(self, name: str) -> list[str]:
-        """The ids of the models that `name` fits, if there are several; empty otherwise."""
+        """The ids of the models that `name` matches, if there are several; empty otherwise."""
         found = self._matches(name)
         return [model.id for model in found] if len(found) > 1 else []
 
     def at_provider(self, provider: str, name: str) -> Model | None:
-        """The model that the provider calls `name`, or else whose id or bare name that is and which it serves."""
+        """The model that the provider calls `name`, else the one it serves with that id or bare name."""
         found = self._at_provider.get(provider, {}).get(name, ())
         return found[0] if len(found) == 1 else None
 
@@ -121,7 +121,7 @@ class Catalog:
         return self._providers
 
     def retired(self, name: str) -> str | None:
-        """The id to use instead of a model that was shut down, by its id or bare name; None for any other name."""
+        """The id that replaces a model that was shut down, by its id or bare name; None for any other name."""
         folded = name.casefold()
         for retired_id, replacement in self._retired.items():
             if folded in (retired_id.casefold(), retired_id.partition("/")[2].casefold()):
@@ -173,11 +173,11 @@ def _at_providers(models: Iterable[Model]) -> dict[str, _Names]:
 
 
 class _PicodollarsPerToken(int):
-    """A price: written in dollars per million tokens, read as picodollars per token."""
+    """Marker for a price written in dollars per million tokens, read as picodollars per token."""
 
 
 class _PicodollarsPerSearch(int):
-    """A price: written in dollars per thousand searches, read as picodollars per search."""
+    """Marker for a price written in dollars per thousand searches, read as picodollars per search."""
 
 
 class _DimsRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -189,7 +189,7 @@ class _DimsRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allowed: tuple[_Positive, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises ValueError, which the reader reports with its place."""
+        """Check consistency. Raises ValueError, which the reader reports with its place."""
         dims = self.record()
         if self.default not in dims:
             raise ValueError(f"default is {self.default}, but the sizes are {dims.describe()}")
@@ -285,7 +285,7 @@ def _text_of(file: Path) -> str:
 
 
 def _parsed(text: str, mistakes: list[str]) -> _Content:
-    """The tables of a file. Adds to `mistakes` what has no place: unknown tables, tables without a name, doubles."""
+    """The tables of a file. Adds to `mistakes` unknown tables, tables without a name, and duplicates."""
     try:
         document = tomllib.loads(text, parse_float=Decimal)  # a price without quotes stays exact, too
     except tomllib.TOMLDecodeError as error:
@@ -302,7 +302,7 @@ def _parsed(text: str, mistakes: list[str]) -> _Content:
 
 
 def _named(tables: Any, key: str, place: str, mistakes: list[str]) -> Iterator[tuple[str, _Table]]:
-    """Each table of a list with its name, which is its field `key`; those without one, and doubles, are mistakes."""
+    """The tables of a list by their field `key`; a missing or duplicate one is a mistake."""
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         mistakes.append(f"{place}: is not a list of tables; write it in double brackets")
         return
@@ -330,7 +330,7 @@ def _overlaid(base: _Content, extra: _Content) -> _Content:
 
 
 def _checked(table: _Table, row_type: type[_Row], place: str, mistakes: list[str]) -> _Row | None:
-    """The table as a typed row; None, and every mistake of it in `mistakes`, if it is not one."""
+    """The table as a typed row; None, with its mistakes added to `mistakes`, if it is invalid."""
     try:
         return msgspec.convert(table, row_type, dec_hook=_read_price)
     except msgspec.ValidationError:
@@ -339,7 +339,7 @@ def _checked(table: _Table, row_type: type[_Row], place: str, mistakes: list[str
 
 
 def _mistakes_in(table: _Table, row_type: type[_Row]) -> Iterator[str]:
-    """All of them; the checker itself stops at the first."""
+    """Every mistake in a table; the type checker itself stops at the first."""
     known = {field.name: field for field in msgspec.structs.fields(row_type)}
     yield from (f"no such field {name!r}" for name in table if name not in known)
     for name, field in known.items():
@@ -353,7 +353,7 @@ def _mistakes_in(table: _Table, row_type: type[_Row]) -> Iterator[str]:
 
 
 def _read_price(kind: type, value: Any) -> int:
-    """The checker's way to read the two types that it does not know. Its ValueError is reported with its place."""
+    """Decoding hook of the type checker for the two price types. Its ValueError is reported with its place."""
     try:
         amount = msgspec.convert(value, Decimal)
         if kind is _PicodollarsPerSearch:
@@ -364,7 +364,7 @@ def _read_price(kind: type, value: Any) -> int:
 
 
 def _model(tables: _ModelTables, mistakes: list[str]) -> Model | None:
-    """The record of one model; None, and what is wrong in `mistakes`, if there is none."""
+    """The record of one model; None, with its mistakes added to `mistakes`, if it is invalid."""
     place = f"model {tables.fields['id']}"
     row = _checked(tables.fields, _ModelRow, place, mistakes)
     route_rows = [
@@ -395,7 +395,7 @@ def _model(tables: _ModelTables, mistakes: list[str]) -> Model | None:
 
 
 def _route(row: _RouteRow, model: _ModelRow, dims: DimRange) -> Route:
-    """The record of one route. dims: of the model, for routes that do not give theirs."""
+    """The record of one route. dims: of the model, for routes without their own."""
     own = row.dims.record() if row.dims else dims
     native = DimRange(own.default, own.default, own.default)
     return Route(
@@ -442,7 +442,7 @@ def _price(row: _RouteRow) -> Price | None:
 
 
 def _retired(tables: dict[str, _Table], known: Mapping[str, object], mistakes: list[str]) -> dict[str, str]:
-    """Replacement by id of what was shut down."""
+    """Replacement id by the id of each model that was shut down."""
     replacements = {}
     for retired_id, table in tables.items():
         place = f"retired {retired_id}"

@@ -1,7 +1,7 @@
-"""The blocking client of a gateway: embeddings as arrays, the calls of the older API as JSON, and retries.
+"""Blocking HTTP client of a gateway: embeddings as arrays, the ZIRI API's calls as JSON, with retries.
 
-Owns the far side of the wire: requests that fit the limits, answers that are checked, waits between attempts. Needs
-nothing of a gateway in this process, and works against any server of the OpenAI embeddings format. Its errors are
+Splits inputs to fit the request limits, checks answers, and waits between attempts. Needs
+no gateway in this process, and works with any server of the OpenAI embeddings format. Its errors are
 those of `core/errors.py`; to a client, the gateway is upstream.
 """
 
@@ -43,7 +43,7 @@ MAX_INPUTS = 2_048
 MAX_TOKENS = 300_000
 """What one request may carry at the gateway's default settings, and at OpenAI's own API."""
 MAX_ANSWER_BYTES = 512_000_000
-"""More than 2,048 vectors of 4,096 numbers take as decimals; what is larger is no answer."""
+"""Largest accepted answer: more than 2,048 vectors of 4,096 numbers take as decimals."""
 
 _MAX_REFUSAL_BYTES = 65_536
 _MAX_MESSAGE_CHARS = 2_000
@@ -57,10 +57,10 @@ _Auth = Literal["authorization", "x-api-key"]
 
 
 class Client:
-    """A connection to one gateway. Threads may share it; `close` it, or use it as a context manager.
+    """Client of one gateway. Thread-safe; `close` it, or use it as a context manager.
 
     Every method raises GatewayRefused if the gateway answers with an error, UpstreamFailed if it cannot be reached,
-    UpstreamTimeout if it does not answer in time, UpstreamGarbled if its answer is not a right one.
+    UpstreamTimeout if it does not answer in time, UpstreamGarbled if its answer is invalid.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Client:
         """Opens no connection yet.
 
         base_url: of the gateway, with or without `/v1`. timeout_s: seconds for one request, all its attempts and the
-        waits between them included. max_retries: further attempts after a failure that may pass. model: for `embed`
+        waits between them included. max_retries: further attempts after a transient failure. model: for `embed`
         calls that name none. Raises ConfigError for an address or a key that cannot be used.
         """
         self._endpoint = _endpoint(base_url, api_key)
@@ -86,7 +86,7 @@ class Client:
         self._http: SyncClient = (builder if self._endpoint.may_use_proxy else builder.no_proxy()).build()
 
     def __repr__(self) -> str:
-        """Without the key."""
+        """The address; never the key."""
         return f"Client(base_url={self._endpoint.base_url!r}, model={self._model!r})"
 
     def __enter__(self) -> Self:
@@ -98,7 +98,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Drop all connections."""
+        """Close all connections."""
         self._http.close()
 
     def embed(
@@ -110,11 +110,11 @@ class Client:
         dim: int | None = None,
         truncate: Truncate = "none",
     ) -> Vectors:
-        """Vectors of any number of texts, in as many requests as the limits take, one after the other.
+        """Embed any number of texts, in as many requests as the limits require, one after the other.
 
-        texts: not a bare string, whose letters would be the texts. dim: None for the model's own size.
+        texts: not a single string. dim: None for the model's own size.
         Returns (n, d) float32, one row per text, in order; (0, dim or 0) without a request if there are no texts.
-        Raises InvalidInput for a bare string, and what every method raises; nothing is returned of earlier requests.
+        Raises InvalidInput for a single string, and what every method raises; vectors of earlier requests are lost.
         """
         if isinstance(texts, str):
             raise InvalidInput("texts is a single text; give a list of texts")
@@ -144,7 +144,7 @@ class Client:
         *,
         provider: str,
         model: str,
-        input: str | Sequence[Input],  # noqa: A002 - the name of the field in the API that this repeats
+        input: str | Sequence[Input],  # noqa: A002 - the name of the field in the API
         encoding_format: Literal["float", "base64"] | None = None,
         dimensions: int | None = None,
         **parameters: Any,
@@ -187,14 +187,14 @@ class Client:
     def administer(self, method: str, target: str, body: bytes | None = None) -> memoryview:
         """One call of the administration API: the body of its answer. target: path and query, URL-encoded.
 
-        Only a GET is repeated after a failure that may pass: whether a change was made is not known then.
+        Only a GET is repeated after a transient failure: it is not known then whether a change was made.
         """
         return self._exchange(target, body, "x-api-key", method=method, max_retries=None if method == "GET" else 0)
 
     def _exchange(
         self, path: str, body: bytes | None, auth: _Auth, *, method: str = "POST", max_retries: int | None = None
     ) -> memoryview:
-        """The body of a 2xx answer, after as many attempts as are allowed and there is time for."""
+        """The body of a 2xx answer, after as many attempts as `max_retries` and the timeout allow."""
         allowed = self._max_retries if max_retries is None else max_retries
         deadline_s = time.monotonic() + self._timeout_s
         for attempt in itertools.count():
@@ -234,7 +234,7 @@ class Client:
             return UpstreamTimeout(
                 f"{url} did not answer within {self._timeout_s:g} s. Send fewer texts at once, or raise timeout_s."
             )
-        # The last cause is the system's own word; the first ones repeat the address.
+        # The innermost cause is the system's own message; the outer ones repeat the address.
         causes = error.details["causes"] or []
         detail = causes[-1]["message"] if causes else error.message
         if isinstance(error, exceptions.NetworkError):
@@ -247,7 +247,7 @@ class Client:
         said = faults.read(body)
         message = said.message or f"{self._endpoint.base_url} answered {response.status} without saying why"
         if self._endpoint.key is not None:
-            message = message.replace(self._endpoint.key, "[key]")  # other servers may quote what they refuse
+            message = message.replace(self._endpoint.key, "[key]")  # other servers may quote the refused input
         return GatewayRefused(
             message[:_MAX_MESSAGE_CHARS],
             status=response.status,
@@ -261,10 +261,10 @@ class Client:
 def batches(
     texts: Sequence[Input], *, max_inputs: int = MAX_INPUTS, max_tokens: int = MAX_TOKENS
 ) -> Iterator[Sequence[Input]]:
-    """Cut texts, in order, into runs that one request takes: so many texts, and surely not more tokens than that.
+    """Cut texts, in order, into batches within the limits of one request: number of texts, and of tokens.
 
-    A text never has more tokens than bytes, plus the special ones, so nothing is tokenized here. A text that may be
-    over `max_tokens` by itself is a run of its own: the gateway counts and decides.
+    Tokens are bounded by bytes plus special tokens, so nothing is tokenized here. A text that may be
+    over `max_tokens` by itself is a batch of its own: the gateway counts and decides.
     """
     start, tokens = 0, 0
     for position, text in enumerate(texts):
@@ -285,12 +285,12 @@ def _most_tokens(text: Input) -> int:
 
 
 def _endpoint(base_url: str, api_key: str | None) -> Endpoint:
-    """Where the gateway is, and as whom to ask. The key is nowhere else, and in no `repr`."""
+    """Address and key of the gateway. The key is kept nowhere else, and in no `repr`."""
     url = base_url.rstrip("/").removesuffix("/v1")
     try:
         return Endpoint("client", url, key=None if api_key is None else api_key.strip())
     except ConfigError as error:
-        # The mistakes name a section of the settings, and the client has none.
+        # These messages name a section of the settings, which the client does not have.
         raise ConfigError([mistake.removeprefix("providers.client: ") for mistake in error.mistakes]) from error
 
 
@@ -302,7 +302,7 @@ def _body(fields: Mapping[str, object]) -> bytes:
 
 
 def _backoff_s(attempt: int) -> float:
-    """Full jitter: callers that failed together do not come back together."""
+    """Wait before a further attempt: exponential backoff with full jitter."""
     return random.uniform(0, min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt))  # noqa: S311 - a wait is no secret
 
 
@@ -337,10 +337,10 @@ def _read_vectors(raw: memoryview, n: int) -> Vectors:
 
 
 def _interruptible(call: Callable[[], _Result]) -> _Result:
-    """Make a call so that Ctrl-C ends the wait for it.
+    """Run a call so that Ctrl-C interrupts the wait for it.
 
-    pyreqwest blocks without looking at signals, which only the main thread gets: there the call runs beside it. A
-    call that was left alone ends with its time limit, or with the process.
+    pyreqwest blocks without handling signals, which only the main thread gets: there the call runs on a thread. An
+    abandoned call ends with its timeout, or with the process.
     """
     if threading.current_thread() is not threading.main_thread():
         return call()
@@ -349,7 +349,7 @@ def _interruptible(call: Callable[[], _Result]) -> _Result:
     def run() -> None:
         try:
             outcome.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - carried over to the thread that waits, whatever it is
+        except BaseException as error:  # noqa: BLE001 - any exception is raised again in the waiting thread
             outcome.set_exception(error)
 
     threading.Thread(target=run, name="embedgate-client", daemon=True).start()

@@ -1,4 +1,4 @@
-"""Reads the settings from a TOML file and the environment, and checks them as a whole.
+"""Settings reader: loads a TOML file and the environment, and checks them as a whole.
 
 This is the only module that reads the environment. Precedence: command line, environment, file, default. Four
 settings have short names (EMBEDGATE_HOST, EMBEDGATE_PORT, EMBEDGATE_DATA_DIR, EMBEDGATE_CONFIG); every other
@@ -25,12 +25,12 @@ SHORT_NAMES = {
 }
 CONFIG_VARIABLE = "EMBEDGATE_CONFIG"
 OF_COMMANDS = frozenset({CONFIG_VARIABLE, "EMBEDGATE_URL", "EMBEDGATE_API_KEY"})
-"""Read by commands, and no settings: the file itself, and the gateway elsewhere that a command is for."""
+"""Variables of commands that are not settings: the file itself, and the remote gateway of a command."""
 
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """Credentials by reference: the environment as it was at the start, and files. Never printed."""
+    """Secrets by reference: environment variables as they were at the start, and files. Never printed."""
 
     _environment: Mapping[str, str] = field(repr=False)
 
@@ -56,7 +56,7 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings as read, where the file was (None without one), and the secrets they refer to."""
+    """Loaded settings, the path of their file (None without one), and the secrets they refer to."""
 
     settings: Settings
     file: Path | None

@@ -1,6 +1,6 @@
-"""Every setting as a row: path, type, default and sentence, for the reference page and `embedgate config show`.
+"""Reference of settings: path, type, default and description, for the reference page and `embedgate config show`.
 
-Derived from the tree in `settings`; nothing is described a second time.
+Derived from the tree in `settings`.
 """
 
 import typing

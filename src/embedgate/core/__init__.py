@@ -1,1 +1,1 @@
-"""The vocabulary of the gateway: records, errors, ports, vectors, money. No I/O."""
+"""Core types of the gateway: records, errors, ports, vectors, money. No I/O."""

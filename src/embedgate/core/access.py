@@ -1,4 +1,4 @@
-"""Who may do what, how much of it, and for how much money: the records of users, keys, rules and decisions."""
+"""Records of access: users, keys, limits, budgets, policies and decisions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ EVERY = "*"
 
 
 class Subject(NamedTuple):
-    """Whom a limit or a budget is for: a key, its user, or its project. `id` may be `*`, for each one of the kind.
+    """The subject of a limit or a budget: a key, a user or a project. `id` `*` stands for each one of the kind.
 
-    A tuple, because every request looks up three: it is hashed in a fifth of the time of a record.
+    A tuple, because every request looks up three, and a tuple is hashed in a fifth of a record's time.
     """
 
     kind: SubjectKind
@@ -28,7 +28,7 @@ class Subject(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the key that came with the request, its user, its project, and what policies know of them."""
+    """The authenticated caller: its key, user and project, and the attributes of them that policies read."""
 
     user_id: str
     user_name: str
@@ -43,13 +43,13 @@ class Caller:
 
     @property
     def billed_to(self) -> str:
-        """Whom its requests are billed to and whose cache they share: the project, else the user."""
+        """The owner of its bills and of its cache: the project, else the user."""
         return self.project_id or self.user_id
 
 
 @dataclass(frozen=True, slots=True)
 class UserRecord:
-    """A user as stored. Times are UTC milliseconds since 1970. `has_password` says whether it can log in."""
+    """A user as stored. Times are UTC milliseconds since 1970. `has_password`: it can log in."""
 
     id: str
     name: str
@@ -65,7 +65,7 @@ class UserRecord:
 
 @dataclass(frozen=True, slots=True)
 class ProjectRecord:
-    """A project as stored: what keys can be billed under."""
+    """A project as stored. Keys can be billed under it."""
 
     id: str
     name: str
@@ -75,7 +75,7 @@ class ProjectRecord:
 
 @dataclass(frozen=True, slots=True)
 class RoleRecord:
-    """A role as stored: a word that policies give rights to. `users` is how many have it."""
+    """A role as stored: a name that policies give rights to. `users` counts those that have it."""
 
     name: str
     description: str
@@ -115,9 +115,9 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class LimitRule:
-    """How much one subject may ask at a time. None means no limit of that sort.
+    """Rate limits of one subject. None means no limit of that sort.
 
-    `max_parallel` requests are in flight at once; `max_waiting` more may wait for a place, any further get 503.
+    `max_parallel` requests may be in flight at once and `max_waiting` more may wait; any further get 503.
     """
 
     subject: Subject
@@ -129,7 +129,7 @@ class LimitRule:
 
 @dataclass(frozen=True, slots=True)
 class BudgetRule:
-    """How much money one subject may spend in a period: a UTC day, a UTC month, or ever."""
+    """Budget of one subject: the money it may spend per UTC day, per UTC month, or ever."""
 
     subject: Subject
     period: Period
@@ -138,7 +138,7 @@ class BudgetRule:
 
 @dataclass(frozen=True, slots=True)
 class Spends:
-    """What one subject has spent in the current UTC day and month."""
+    """Money that one subject has spent in the current UTC day and month."""
 
     day_picodollars: int
     month_picodollars: int
@@ -146,7 +146,7 @@ class Spends:
 
 @dataclass(frozen=True, slots=True)
 class BudgetState:
-    """Where one budget of one subject stands in the current period."""
+    """State of one budget of one subject in the current period."""
 
     subject: Subject
     period: Period
@@ -168,7 +168,7 @@ class PolicyRecord:
 
 @dataclass(frozen=True, slots=True)
 class PriceRule:
-    """A price of ours for one model at one provider, from a time on. Times are UTC milliseconds since 1970."""
+    """A price set here for one model at one provider, valid from a time on. Times are UTC milliseconds since 1970."""
 
     model: str
     provider: str
@@ -178,9 +178,9 @@ class PriceRule:
 
 @dataclass(frozen=True, slots=True)
 class ProviderRecord:
-    """A provider that was added or changed at run time. Its key is sealed; it leaves the store only to be used.
+    """A provider that was added or changed at run time. Its key is encrypted at rest.
 
-    None means what the settings file says. `key_hint` is the last four characters of the key, "" without one.
+    None: as in the settings file. `key_hint` is the last four characters of the key, "" without one.
     """
 
     name: str
@@ -195,7 +195,7 @@ class ProviderRecord:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Everything that an administrator can change while the gateway runs, as of one `revision`."""
+    """All rules that can be changed while the gateway runs, as of one `revision`."""
 
     revision: int = 0
     policies: tuple[PolicyRecord, ...] = ()
@@ -206,7 +206,7 @@ class Rules:
 
 
 class Question(Struct, frozen=True):
-    """What a policy is asked: may this caller do this with this model, here and now.
+    """One authorization question: may this caller use this model for this action now?
 
     `model` is the public id (`author/name`), `model_name` the part after the author. `cost_picodollars` is the most
     that the request can cost. The spends are those of the key, in the current UTC day and month. `requests_per_minute`
@@ -234,7 +234,7 @@ class Question(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer: permitted or not, by which policies (none: no policy permits it), and which ones failed to run."""
+    """The decision: permitted or not, the policies that decided (none: none permits), and those that failed to run."""
 
     is_permitted: bool
     policies: tuple[str, ...] = ()
@@ -243,7 +243,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class PolicyMistake:
-    """What is wrong with the text of a policy. `line` and `column` count from 1; None where Cedar gives no place."""
+    """A mistake in the text of a policy. `line` and `column` count from 1; None where the place is not known."""
 
     message: str
     line: int | None = None
@@ -252,9 +252,9 @@ class PolicyMistake:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Where a caller stands, for the headers of an answer: the tightest limit of each sort. None means no limit.
+    """Rate-limit state of a caller, for response headers: the tightest limit of each sort. None means no limit.
 
-    `reset_requests_s` and `reset_tokens_s`: seconds until the whole limit is free again, if nothing more is asked.
+    `reset_requests_s` and `reset_tokens_s`: seconds until the whole limit is free again, without further requests.
     """
 
     limit_requests: int | None = None
@@ -270,10 +270,10 @@ NO_DETAIL: Mapping[str, str | int | bool | None] = MappingProxyType({})
 
 
 class AuditEvent(Struct, frozen=True):
-    """Something that must be accounted for. Never a body, a vector or a credential.
+    """Audit event: a decision, a change or a login. Never holds a body, a vector or a credential.
 
     `actor` is an id (of a key, a user, or `command line`). `action` is a word such as `embedding`, `keys.revoke`,
-    `login`. `target` is the id of what it was done to. `outcome` is `permit`, `forbid`, `ok` or an error code.
+    `login`. `target` is the id of the object of the action. `outcome` is `permit`, `forbid`, `ok` or an error code.
     `policies` are those that decided. `detail` holds further plain facts.
     """
 
@@ -289,9 +289,9 @@ class AuditEvent(Struct, frozen=True):
 
 
 def caller_of(key: KeyRecord) -> Caller:
-    """Who asks with this key. Both secrets of a rotated key are one caller: limits, budgets and ledger go on.
+    """The caller of a key. Both secrets of a rotated key are one caller: limits, budgets and ledger continue.
 
-    Whether the key may be used (revoked, disabled, expired) is not asked here.
+    Does not check whether the key may be used (revoked, disabled, expired).
     """
     key_id = key.replaced_by or key.id
     subjects = [Subject("key", key_id), Subject("user", key.user_id)]

@@ -11,12 +11,12 @@ Modality = Literal["embedding", "text", "score"]
 
 
 class Action(Struct, frozen=True, kw_only=True):
-    """One kind of request.
+    """One kind of request: embedding, completion or rerank.
 
-    `name` is the word of the catalogue and of `/v1/models`, `policy_name` that of policies, the ledger and the audit
-    trail, `api_name` that of `/v1/generation`. `modality` is what its models put out, `makes` says the same to people.
+    `name` is its name in the catalogue and `/v1/models`, `policy_name` that in policies, the ledger and the audit
+    trail, `api_name` that in `/v1/generation`. `modality` is the output of its models, `makes` the same in words.
     `purpose` and `verb` are for messages: "a model for ...", "... the model". `has_default_model` says whether a model
-    can be suggested to those who name none that fits.
+    can be suggested when a request names no fitting one.
     """
 
     name: ActionName

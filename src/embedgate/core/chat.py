@@ -1,4 +1,4 @@
-"""The answers to a chat completion: whole, or as a stream. What providers sent is in them byte for byte."""
+"""Results of a chat completion, whole or streamed: what the provider sent, byte for byte."""
 
 from collections.abc import AsyncGenerator
 
@@ -9,9 +9,9 @@ from embedgate.core.types import Timing, Usage
 
 
 class ChatResult(Struct, frozen=True):
-    """A whole answer. `model` is the public id of the model that gave it, `provider` the route.
+    """A complete answer. `model` is the public id of the model that served it, `provider` the route.
 
-    `cached_tokens` are those of the input that the provider had read before, and bills for less.
+    `cached_tokens` are input tokens that the provider had cached and bills at a lower price.
     """
 
     model: str
@@ -26,7 +26,7 @@ class ChatResult(Struct, frozen=True):
 
 
 class ChatStream(Struct, frozen=True):
-    """An answer that has begun. `pieces` end once it is in the ledger; they raise the GatewayError that cuts it off."""
+    """A streamed answer. `pieces` end once it is in the ledger, and raise the GatewayError that cut it off."""
 
     model: str
     provider: str

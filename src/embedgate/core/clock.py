@@ -1,4 +1,4 @@
-"""The time of records: UTC. Durations are measured on the monotonic clock instead."""
+"""Wall-clock time of records, UTC. Durations are measured on the monotonic clock instead."""
 
 import time
 from datetime import UTC, datetime
@@ -7,12 +7,12 @@ _NS_PER_MS = 1_000_000
 
 
 def utc_now() -> datetime:
-    """The time, aware of its zone."""
+    """The current time as a time-zone-aware datetime in UTC."""
     return datetime.now(UTC)
 
 
 def utc_ms() -> int:
-    """UTC milliseconds since 1970."""
+    """The current time in UTC milliseconds since 1970."""
     return time.time_ns() // _NS_PER_MS
 
 

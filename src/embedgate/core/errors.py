@@ -1,4 +1,4 @@
-"""Every error that embedgate raises on purpose. Turning one into HTTP or an exit code happens elsewhere.
+"""Error tree: every error that embedgate raises on purpose. Mapping to HTTP or an exit code happens elsewhere.
 
     GatewayError                     code, status, may_retry, may_reroute
       RequestError                   the caller can correct it
@@ -28,13 +28,13 @@ from typing import ClassVar, Self
 from embedgate.core.access import PolicyMistake, Rate
 
 NOT_SENT = "not sent"
-"""The word in a CancelledError of who was cancelled before the provider was asked: that is on no bill."""
+"""Message of a CancelledError raised before the provider was called, so that nothing is billed."""
 
 
 class GatewayError(Exception):
     """Base of all errors that a request can end with.
 
-    The facts belong to the class, except those of GatewayRefused.
+    Code, status and retry facts belong to the class, except those of GatewayRefused.
     """
 
     code: str = "internal_error"
@@ -43,17 +43,17 @@ class GatewayError(Exception):
     may_reroute: ClassVar[bool] = False
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
-        """message: for the caller. param: the request field at fault. retry_after_s: a true waiting time."""
+        """message: for the caller. param: the field at fault. retry_after_s: how long to wait before a retry."""
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
         self.rate: Rate | None = None
-        """Where the caller stands with its limits, for the headers of the answer; None if it has none."""
+        """Rate-limit state of the caller, for response headers; None without limits."""
 
 
 class RequestError(GatewayError):
-    """The caller can correct it."""
+    """The request is wrong and the caller can correct it."""
 
     code = "invalid_request"
     status = 400
@@ -77,13 +77,13 @@ class InvalidInput(RequestError):
     code = "invalid_input"
 
     def __init__(self, reason: str, *, index: int | None = None, param: str = "input") -> None:
-        """index: position of the item at fault in the sequence given to whoever raises; it starts the message."""
+        """index: position of the faulty item in the sequence that was passed in; it starts the message."""
         super().__init__(reason if index is None else f"input[{index}] {reason}", param=param)
         self.reason = reason
         self.index = index
 
     def at(self, index: int) -> Self:
-        """The same fault, of the item at another position: batches count from 0, callers from their request."""
+        """The same error for another position: batches count within themselves, callers within their request."""
         return type(self)(self.reason, index=index)
 
 
@@ -94,7 +94,7 @@ class InputTooLong(InvalidInput):
 
     @classmethod
     def measured(cls, index: int, tokens: int, max_tokens: int) -> Self:
-        """The fault of an input of `tokens` tokens where `max_tokens` are allowed."""
+        """The error for an input of `tokens` tokens where `max_tokens` are allowed."""
         reason = (
             f"has {tokens} tokens; this model's maximum context length is {max_tokens} tokens. "
             'Shorten it, split it, or send "truncate": "end".'
@@ -109,19 +109,19 @@ class TooManyTokens(RequestError):
 
 
 class InvalidDimension(RequestError):
-    """The model has no vectors of the size asked for."""
+    """The model has no vectors of the requested size."""
 
     code = "invalid_dimensions"
 
 
 class UnsupportedOption(RequestError):
-    """A named option cannot be honoured by the model or its routes."""
+    """The model or its routes do not support a requested option."""
 
     code = "unsupported_option"
 
 
 class UnknownModel(RequestError):
-    """No model of that name, or none that is switched on."""
+    """No model of that name is known or enabled."""
 
     code = "model_not_found"
     status = 404
@@ -142,26 +142,26 @@ class ModelNotAtProvider(RequestError):
 
 
 class ProviderKeyMissing(RequestError):
-    """The model is known, but no provider that serves it is switched on."""
+    """The model is known, but no provider that serves it is enabled."""
 
     code = "model_not_found"
     status = 404
 
 
 class NotAnEmbeddingModel(RequestError):
-    """The model exists but makes no embeddings. The message names one that does."""
+    """The model exists but does not produce embeddings. The message names one that does."""
 
     code = "model_not_embedding"
 
 
 class WrongAction(RequestError):
-    """The model exists but does something else: it writes no text, or ranks no documents."""
+    """The model exists but does not support this action: chat completion or rerank."""
 
     code = "model_wrong_action"
 
 
 class BodyTooLarge(RequestError):
-    """The request body is over the size cap."""
+    """The request body exceeds the size limit."""
 
     code = "body_too_large"
     status = 413
@@ -182,14 +182,14 @@ class UnknownEntity(RequestError):
 
 
 class Conflict(RequestError):
-    """It cannot be done as things are: the name is taken, or something still depends on it."""
+    """The change conflicts with existing data: the name is taken, or something still depends on it."""
 
     code = "conflict"
     status = 409
 
 
 class InvalidPolicy(RequestError):
-    """The text is not a policy that can be saved. `mistakes` are all that is wrong with it."""
+    """The text is not a valid policy. `mistakes` lists everything wrong with it."""
 
     code = "invalid_policy"
 
@@ -213,7 +213,7 @@ class NotFound(RequestError):
 
 
 class MethodNotAllowed(RequestError):
-    """The route exists, but not for that method. `allowed` lists those it has."""
+    """The route exists, but not for that method. `allowed` lists its methods."""
 
     code = "method_not_allowed"
     status = 405
@@ -225,7 +225,7 @@ class MethodNotAllowed(RequestError):
 
 
 class AccessError(GatewayError):
-    """Rights and limits."""
+    """The caller lacks the right, or has reached a limit."""
 
     code = "permission_denied"
     status = 403
@@ -239,14 +239,14 @@ class MissingKey(AccessError):
 
 
 class MalformedKey(AccessError):
-    """The credential has not the form of a key."""
+    """The credential does not have the form of a key."""
 
     code = "invalid_api_key"
     status = 401
 
 
 class UnknownKey(AccessError):
-    """The credential is well formed and belongs to nobody."""
+    """The credential is well formed, but no such key exists."""
 
     code = "invalid_api_key"
     status = 401
@@ -260,7 +260,7 @@ class RevokedKey(AccessError):
 
 
 class InvalidCredentials(AccessError):
-    """Name and password do not fit together, or a login is over."""
+    """The name or password is wrong, or the login has expired."""
 
     code = "invalid_credentials"
     status = 401
@@ -276,7 +276,7 @@ class NotPermitted(AccessError):
 
 
 class RateLimited(AccessError):
-    """A limit of requests or tokens per minute is reached."""
+    """A rate limit, of requests or tokens per minute, is reached."""
 
     code = "rate_limit_exceeded"
     status = 429
@@ -290,21 +290,21 @@ class BudgetExhausted(AccessError):
 
 
 class Overloaded(AccessError):
-    """The gateway has no free place for the request right now."""
+    """The gateway is at its concurrency limit and its queue is full."""
 
     code = "overloaded"
     status = 503
 
 
 class CallerLeft(AccessError):
-    """The caller closed the connection before the answer was complete. For the ledger: nobody is left to be told."""
+    """The caller closed the connection before the answer was complete. Recorded in the ledger only."""
 
     code = "cancelled"
     status = 499
 
 
 class UpstreamError(GatewayError):
-    """The far side of a provider call."""
+    """A provider call failed."""
 
     code = "upstream_error"
     status = 502
@@ -312,29 +312,29 @@ class UpstreamError(GatewayError):
 
 
 class UpstreamRejected(UpstreamError):
-    """The provider refused this very call as wrong; the same call cannot succeed there."""
+    """The provider rejected the call as invalid; the same call cannot succeed there."""
 
 
 class UpstreamTooLarge(UpstreamRejected):
-    """The provider takes fewer inputs or tokens in one call; each half of it may succeed."""
+    """The call exceeds the provider's limit of inputs or tokens; each half of it may succeed."""
 
 
 class UpstreamDenied(UpstreamError):
-    """The provider refused our credential, or its account has no money left."""
+    """The provider refused the gateway's credential, or its account has no credit left."""
 
 
 class UpstreamBusy(UpstreamError):
-    """The provider limits us or is overloaded."""
+    """The provider rate-limits the gateway or is overloaded."""
 
     may_retry = True
 
 
 class UpstreamLimited(UpstreamBusy):
-    """The limits of our account leave no room for the call: the provider was not asked, and may be well."""
+    """The limits of the gateway's credential leave no room for the call; the provider was not called."""
 
 
 class UpstreamFailed(UpstreamError):
-    """The provider, or the way to it, broke."""
+    """The provider, or the connection to it, failed."""
 
     may_retry = True
 
@@ -347,9 +347,9 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamGarbled(UpstreamError):
-    """The provider's answer is not a right answer: count, order, size, numbers, shape.
+    """The provider's answer is invalid: wrong count, order, size, numbers or shape.
 
-    `billed_tokens` are those that the wrong answer says were used, and so will be on the bill.
+    `billed_tokens` are those that the invalid answer reports as used, and that will be billed.
     """
 
     may_retry = True
@@ -357,7 +357,7 @@ class UpstreamGarbled(UpstreamError):
 
 
 class InternalError(GatewayError):
-    """Our own fault. The message is for the log; callers get an id."""
+    """Internal fault of the gateway. The message is for the log; callers get an id."""
 
 
 class DependencyMissing(InternalError):
@@ -367,10 +367,10 @@ class DependencyMissing(InternalError):
 
 
 class GatewayRefused(GatewayError):
-    """A gateway answered its client with an error. Alone of all errors it has its facts from there, not from its class.
+    """A gateway answered its client with an error. Its code, status and retry facts come from that answer.
 
-    status: of HTTP. code: the word in the body, `http_<status>` if there is none. request_id: to be found in the
-    gateway's log. retry_after_s: the wait that the gateway asks for, None if it asks for none.
+    status: of HTTP. code: from the body, `http_<status>` if there is none. request_id: to be found in the
+    gateway's log. retry_after_s: the wait that the gateway asks for, if any.
     """
 
     def __init__(
@@ -383,7 +383,7 @@ class GatewayRefused(GatewayError):
         retry_after_s: float | None = None,
         may_retry: bool = False,
     ) -> None:
-        """message: the gateway's own words."""
+        """message: as the gateway sent it."""
         super().__init__(message, retry_after_s=retry_after_s)
         self.status = status
         self.code = code
@@ -391,7 +391,7 @@ class GatewayRefused(GatewayError):
         self.may_retry = may_retry
 
     def __str__(self) -> str:
-        """The message, and what to ask the gateway's operator about."""
+        """The message, and the request id to give to the gateway's operator."""
         request = f", request {self.request_id}" if self.request_id else ""
         return f"{self.message} ({self.status} {self.code}{request})"
 

@@ -1,6 +1,6 @@
-"""The identity of one answer: a digest of everything that changes the vector, and of nothing else.
+"""Fingerprint of an embedding: a digest of everything that determines the vector, and of nothing else.
 
-Used as the key of joined and cached inputs. The parts are length-prefixed, so that no two different lists of
+The key of the cache and of single flight. The parts are length-prefixed, so that no two different lists of
 parts give the same bytes.
 """
 
@@ -29,7 +29,7 @@ def fingerprint(parts: tuple[str, ...], text: Input) -> bytes:
 
 @functools.lru_cache(maxsize=1024)
 def _begun(parts: tuple[str, ...]) -> "hashlib.blake2b":
-    """A digest that has seen the parts: the same for all inputs of a request, and for most requests of a user."""
+    """A digest of the parts alone: the same for all inputs of a request, and for most requests of a user."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for part in parts:
         raw = part.encode()

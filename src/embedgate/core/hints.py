@@ -1,4 +1,4 @@
-"""What a provider says, with each of its answers, of how much more it will take. No I/O."""
+"""Rate-limit state that a provider reports with its answers. No I/O."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,9 @@ from msgspec import Struct
 
 
 class Allowance(Struct, frozen=True, gc=False):
-    """One limit: `remaining` of `limit` are left, and after `reset_s` seconds nothing is used up any more.
+    """One limit: `remaining` of `limit` are left, and all of it is free again after `reset_s` seconds.
 
-    None: not said, or nothing that can be believed.
+    None: not reported, or not credible.
     """
 
     limit: int | None = None
@@ -20,7 +20,7 @@ UNTOLD = Allowance()
 
 
 class RateHints(Struct, frozen=True, gc=False):
-    """The limits of requests and of tokens, as one answer tells them."""
+    """The limits of requests and of tokens, as one answer reports them."""
 
     requests: Allowance = UNTOLD
     tokens: Allowance = UNTOLD
@@ -28,8 +28,8 @@ class RateHints(Struct, frozen=True, gc=False):
 
 NO_HINTS = RateHints()
 Observe = Callable[[RateHints], None]
-"""Told what an answer says, good or bad, as soon as its head is here. Cheap, never raises."""
+"""Called with the hints of an answer, good or bad, as soon as its head has arrived. Cheap, never raises."""
 
 
 def ignore(_hints: RateHints) -> None:
-    """For callers that do not care."""
+    """Ignore the hints."""

@@ -1,4 +1,4 @@
-"""The form of a key and its digest. Who owns a key and whether it is valid is decided elsewhere."""
+"""Format and digest of gateway keys. Ownership and validity are decided elsewhere."""
 
 import hashlib
 import re
@@ -14,15 +14,15 @@ def new_secret(prefix: str) -> str:
 
 
 def is_well_formed(secret: str, prefix: str) -> bool:
-    """Whether `secret` has the form of our keys, or the older form `ziri-<user>-<hex>` of imported ones."""
+    """Whether `secret` has the form of a key, or the older form `ziri-<user>-<hex>` of imported ones."""
     if secret.startswith(f"{prefix}_"):
         return _UUID4_HEX.fullmatch(secret, len(prefix) + 1) is not None
     return _OLDER_FORM.fullmatch(secret) is not None
 
 
 def digest(secret: str) -> bytes:
-    """SHA-256 of a full key, 32 bytes: all that is ever stored of it.
+    """SHA-256 of a full key, 32 bytes: the only form in which a key is stored.
 
-    A key has 122 random bits, so that neither salt nor a slow hash would add anything.
+    A key has 122 random bits, so neither salt nor a slow hash would add anything.
     """
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()

@@ -1,4 +1,4 @@
-"""What is known of models: their routes, sizes, limits and prices. All frozen; the catalogue makes them."""
+"""Records of the catalogue: models, their routes, sizes, limits and prices. All frozen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ ParamValue = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What one input token costs. `as_of` is the date of the price list, `source` names it.
+    """Price per input token. `as_of` is the date of the price list, `source` names it.
 
-    Two of the other prices are of chat models: per token that comes out, and per input token read from a cache. One is
-    of models that order documents: per search, where a host bills so, beside what tokens cost there or in its place.
+    Two further prices are of chat models: per output token, and per cached input token. One is of rerank models:
+    per search, where a host bills searches beside tokens or in place of them.
     """
 
     picodollars_per_token: int
@@ -29,7 +29,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class DimRange:
-    """The vector sizes that can be asked for: those in `allowed`, or any from `minimum` to `maximum` if it is empty."""
+    """The vector sizes of a model: those in `allowed`, or any from `minimum` to `maximum` if it is empty."""
 
     default: int
     minimum: int
@@ -37,7 +37,7 @@ class DimRange:
     allowed: tuple[int, ...] = ()
 
     def __contains__(self, dim: object) -> bool:
-        """Whether `dim` is a size that can be asked for."""
+        """Whether `dim` is an available size."""
         if not isinstance(dim, int):
             return False
         return dim in self.allowed if self.allowed else self.minimum <= dim <= self.maximum
@@ -53,7 +53,7 @@ class DimRange:
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What one provider call takes. None means that no limit is known."""
+    """Limits of one provider call. None means that no limit is known."""
 
     max_inputs: int | None = None
     max_tokens: int | None = None
@@ -63,19 +63,19 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One model on one provider: where the same weights can be reached, and what that host takes.
+    """Route: one model at one provider, with its name, wire fields, limits and price there.
 
-    `query_prefix` and `document_prefix` are what the gateway must prepend there; None means nothing is needed,
-    or the host does it. `accepts_dim` says the host takes a size; `accepts_truncate` that it cuts over-long inputs when
-    asked to, `truncates_silently` that it does so unasked. `tokenizer` is `tiktoken:cl100k_base`, `hf:<name>`, `local`
+    `query_prefix` and `document_prefix` are what the gateway prepends to inputs; None means nothing is needed,
+    or the host does it. `accepts_dim` says the host takes a size; `accepts_truncate` that it cuts over-long inputs if
+    told to, `truncates_silently` that it always does. `tokenizer` is `tiktoken:cl100k_base`, `hf:<name>`, `local`
     or `unknown`.
 
     Wire names are the host's: `dim_field` for the size, `input_type_field` for the type, with the values
-    `query_input_type` and `document_input_type` out of its `input_types` (empty where it knows none). A dot in a field
+    `query_input_type` and `document_input_type` out of its `input_types` (empty where it has none). A dot in a field
     name is a level of nesting. `required_params` go into every call, `truncate_params` into those that want over-long
-    inputs treated so; where there are any, no other cut is possible. `promises_unit_length` says that this host is
-    known to answer with vectors of length 1. `confidence` is how sure names and sizes are. `weight` is the share of
-    requests that it gets where routes are drawn; 0 only what no other can serve.
+    inputs cut so; where there are any, no other cut is possible. `promises_unit_length` says that this host is
+    known to return vectors of length 1. `confidence` is how certain names and sizes are. `weight` is the share of
+    requests that it gets where routes are drawn by weight; 0: only those that no other can serve.
     """
 
     provider: str
@@ -107,7 +107,7 @@ class Route:
     weight: int = 1
 
     def can_truncate(self, truncate: Truncate) -> bool:
-        """Whether over-long inputs can be treated so here."""
+        """Whether this route can treat over-long inputs as `truncate` says."""
         if truncate == "none":
             return True
         return self.accepts_truncate and (not self.truncate_params or truncate in self.truncate_params)
@@ -118,7 +118,7 @@ class Model:
     """A public model name and the space its vectors live in.
 
     Two models of one space give comparable vectors. `dims.default` is the native size. A chat model has
-    `action` "chat", no space and no dims; it is known so that it can be refused by name and priced.
+    `action` "chat", no space and no dims.
     `cuts_exactly` says that a Matryoshka size equals the beginning of the full vector, rescaled, up to rounding.
     `is_normalised` says that its vectors are compared at unit length, whether or not a host scales them.
     """
@@ -143,5 +143,5 @@ class Model:
 
     @property
     def name(self) -> str:
-        """The part of the id after the first slash: the bare name."""
+        """The bare name: the part of the id after the first slash."""
         return self.id.partition("/")[2]

@@ -1,4 +1,4 @@
-"""Exact money: whole picodollars (1e-12 dollar). It becomes dollars only on the wire and on a screen.
+"""Exact money: whole picodollars (1e-12 dollar). Dollars appear only on the wire and on screens.
 
 2e-8 dollars per token is 20,000 picodollars per token, so list prices down to a millionth of a dollar per
 million tokens are whole numbers, and a cost is one exact multiplication.
@@ -30,7 +30,7 @@ def price_from_usd_per_thousand(usd_per_thousand_searches: Decimal) -> int:
 
 
 def _exact(usd: Decimal, unit: str, picodollars: int) -> int:
-    """picodollars: what one dollar per unit comes to."""
+    """picodollars: the price of one token or search at a list price of one dollar."""
     if not usd.is_finite() or usd < 0:
         raise ConfigError([f"price {usd} is not a number of dollars from 0 upward"])
     exact = usd * picodollars

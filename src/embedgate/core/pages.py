@@ -1,4 +1,4 @@
-"""Long lists, a page at a time: what is asked for, and what comes back. What is in the list is another's business."""
+"""Pagination: the query for one page of a list, and the page."""
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -10,9 +10,9 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """Which part of a list, in which order.
+    """Query for one page of a list: which part, in which order.
 
-    limit: at most `MAX_PAGE_ITEMS`. sort: name of a field, with `-` before it from the last to the first; empty for
+    limit: at most `MAX_PAGE_ITEMS`. sort: name of a field, with `-` before it for descending order; empty for
     the list's own order. search: a part of a name, an id or the like; empty for everything.
     """
 
@@ -27,7 +27,7 @@ FIRST_PAGE = PageQuery()
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item]):
-    """A part of a list, and how many items there are in all."""
+    """One page of a list, and the number of items in all."""
 
     items: tuple[Item, ...]
     total: int

@@ -1,4 +1,4 @@
-"""Ports: what the engine needs of the world, as protocols. Their implementations are chosen in `wiring`."""
+"""Ports: the protocols through which the engine reaches the world. `wiring` chooses their implementations."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
@@ -36,7 +36,7 @@ from embedgate.core.vectors import Vectors
 
 
 class Provider(Protocol):
-    """One host of models, ready to be called: it has its credential, pool and workers."""
+    """Provider of embeddings, ready to be called, with its credential, connection pool and workers."""
 
     async def embed(self, batch: Batch, route: Route, deadline_s: float) -> ProviderReply:
         """Embed one batch. deadline_s: on the monotonic clock.
@@ -47,42 +47,42 @@ class Provider(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Let calls in flight end, then free connections, threads and models."""
+        """Wait for calls in flight, then free connections, threads and models."""
         ...
 
 
 class ChatReply(Protocol):
-    """An answer of a chat model that has begun: its first bytes are here, and they are what the provider sent."""
+    """Answer of a chat model whose first bytes have arrived, byte for byte as the provider sends it."""
 
     content_type: str
     usage: ChatUsage | None
-    """What the provider counted: known at the end, None if it says nothing or the end did not come."""
+    """Usage as the provider counted it: known at the end; None if it reports none or was cut off."""
     output_bytes: int
-    """Bytes of text and arguments that the model has written so far, to estimate from where nothing is counted."""
+    """Bytes of text and arguments that the model has written so far, to estimate usage that is not reported."""
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """The body, as it arrives. To be read once. Raises UpstreamError if it breaks off."""
+        """The body as it arrives. Can be read once. Raises UpstreamError if it breaks off."""
         ...
 
     async def aclose(self) -> None:
-        """Close the call, read or not; what the provider has not sent yet, it need not send."""
+        """Close the call; the rest of the answer is not read."""
         ...
 
 
 class ChatProvider(Protocol):
-    """One host of chat models."""
+    """Provider of chat completions."""
 
     async def chat(self, request: ChatRequest, route: Route, deadline_s: float) -> ChatReply:
-        """Begin one completion. deadline_s: on the monotonic clock, for the whole answer.
+        """Start one completion. deadline_s: on the monotonic clock, for the whole answer.
 
-        Returns once the first bytes of a good answer have come. `aclose` of it must follow.
+        Returns once the first bytes of a good answer have arrived. The caller must `aclose` it.
         Raises UpstreamError, or InvalidInput.
         """
         ...
 
 
 class Reranker(Protocol):
-    """One host of models that order documents."""
+    """Provider of rerank scores."""
 
     async def rerank(self, request: RerankRequest, route: Route, deadline_s: float) -> RerankReply:
         """Score the documents of one request. deadline_s: on the monotonic clock.
@@ -103,7 +103,7 @@ class TokenCounter(Protocol):
 
 
 class TokenDecoder(Protocol):
-    """Turns cl100k_base token ids back into text."""
+    """Decoder of cl100k_base token ids into text."""
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of `tokens`. Raises InvalidInput for ids outside the vocabulary or bytes that are not UTF-8."""
@@ -114,7 +114,7 @@ class Tokenizers(Protocol):
     """The tokenizers that the gateway has."""
 
     def counter(self, route: Route) -> TokenCounter:
-        """The counter of the model behind a route: exact where its tokenizer is here, else a bound by bytes."""
+        """The token counter of a route: exact where its tokenizer is installed, else an upper bound from bytes."""
         ...
 
     def decoder(self) -> TokenDecoder:
@@ -123,10 +123,10 @@ class Tokenizers(Protocol):
 
 
 class Ledger(Protocol):
-    """The append-only record of what was used."""
+    """Ledger: the append-only record of usage and cost."""
 
     async def record(self, entry: LedgerEntry) -> None:
-        """Return once the entry is committed to disk.
+        """Record an entry; return once it is committed to disk.
 
         Raises InternalError if it could not be; the entry is then kept and tried again.
         """
@@ -134,52 +134,52 @@ class Ledger(Protocol):
 
 
 class VectorCache(Protocol):
-    """Vectors by the digest of everything that determines them (core/fingerprint.py). It may forget, never err."""
+    """Cache of vectors by fingerprint (core/fingerprint.py). It may lose vectors, never return a wrong one."""
 
     def get_many(self, keys: Sequence[bytes]) -> list[CachedVector | None]:
-        """What is known of each key, in order; None where nothing is. Cheap enough for the event loop. Never raises."""
+        """The cached vector of each key, in order; None where there is none. Never blocks or raises."""
         ...
 
     def put_many(self, items: Sequence[tuple[bytes, CachedVector]]) -> None:
-        """Keep vectors: `get_many` finds them from now on; they reach the disk later. Never waits, never raises."""
+        """Store vectors: `get_many` finds them from now on; they reach the disk later. Never waits or raises."""
         ...
 
     def stats(self) -> CacheStats:
-        """What the cache holds and has done since it was opened."""
+        """Contents and counters of the cache since it was opened."""
         ...
 
     def clear(self) -> None:
-        """Forget everything, for every process that shares the cache. Blocks while files are deleted.
+        """Delete everything, for every process that shares the cache. Blocks while files are deleted.
 
         Raises InternalError if the disk refuses.
         """
         ...
 
     def close(self) -> None:
-        """Write what is pending, within a few seconds, and let go of files and threads. Blocks."""
+        """Write what is pending, within a few seconds, then close files and threads. Blocks."""
         ...
 
 
 class PolicyDecider(Protocol):
-    """Answers whether a request is permitted, by the policies in force.
+    """Policy decision point: decides by the policies in force whether a request is permitted.
 
-    `reads` are the attributes that decisions depend on, such as `context.input_tokens`; others need not be found out.
-    `constant` is the decision on every question, if no policy has a condition: then nothing need be asked.
+    `reads` are the attributes that decisions depend on, such as `context.input_tokens`; others need no value.
+    `constant` is the decision on every question if no policy has a condition; else None.
     """
 
     reads: frozenset[str]
     constant: Decision | None
 
     def decide(self, question: Question) -> Decision:
-        """Deny unless a policy permits and none forbids. Fast enough for the event loop. Never raises."""
+        """Deny unless a policy permits and none forbids. Does not block the event loop. Never raises."""
         ...
 
 
 class AuditTrail(Protocol):
-    """The append-only record of decisions, changes and logins."""
+    """Audit trail: the append-only record of decisions, changes and logins."""
 
     def note(self, event: AuditEvent) -> None:
-        """Put an event on its way: committed with the next ledger entry, or within a moment. Never waits or raises."""
+        """Queue an event: it is committed with the next ledger entry, or shortly after. Never waits or raises."""
         ...
 
 
@@ -187,27 +187,27 @@ class RateLimiter(Protocol):
     """Rate limits of keys, users and projects: requests and tokens per minute, requests in flight."""
 
     def replace(self, rules: Sequence[LimitRule]) -> None:
-        """Put other rules in force. What was counted stays counted."""
+        """Replace the rules in force. Counts are kept."""
         ...
 
     async def enter(self, subjects: Sequence[Subject], tokens: int, deadline_s: float) -> CountedRequest:
-        """Count a request for all of its subjects at once, after a wait for its turn if need be.
+        """Count a request for all of its subjects at once; wait in the queue if needed.
 
-        tokens: an estimate. deadline_s: on the monotonic clock. Who is refused or cancelled is counted nowhere.
+        tokens: an estimate. deadline_s: on the monotonic clock. A refused or cancelled request is not counted.
         Raises RateLimited, or Overloaded if too many requests are in flight.
         """
         ...
 
     def applies(self, subjects: Sequence[Subject]) -> bool:
-        """Whether any limit concerns these subjects."""
+        """Whether any limit applies to these subjects."""
         ...
 
     def rate(self, subjects: Sequence[Subject]) -> Rate | None:
-        """Where a caller stands with its limits; None if no minute is limited for it."""
+        """Rate-limit state of a caller; None without a limit per minute."""
         ...
 
     def requests_per_minute(self, user_id: str) -> int | None:
-        """The limit of a user; None without one."""
+        """The request limit of a user; None without one."""
         ...
 
 
@@ -215,39 +215,39 @@ class BudgetKeeper(Protocol):
     """Budgets of keys, users and projects: money is held before it is spent, then settled or released."""
 
     def replace(self, rules: Sequence[BudgetRule]) -> None:
-        """Put other rules in force. What is held and spent stays counted."""
+        """Replace the rules in force. Holds and spends are kept."""
         ...
 
     async def hold(self, request_id: str, subjects: Sequence[Subject], amount_picodollars: int) -> Hold:
-        """Hold the most that a request can cost in every budget of its subjects. It must be settled or released.
+        """Hold the maximum cost of a request in every budget of its subjects. It must be settled or released.
 
         Raises BudgetExhausted, or InternalError if the ledger cannot be read; then nothing is held.
         """
         ...
 
     def applies(self, subjects: Sequence[Subject]) -> bool:
-        """Whether any budget concerns these subjects."""
+        """Whether any budget applies to these subjects."""
         ...
 
     async def spends(self, subject: Subject) -> Spends:
-        """What a subject has spent. Raises InternalError if the ledger cannot be read."""
+        """Spends of a subject. Raises InternalError if the ledger cannot be read."""
         ...
 
     async def state(self) -> list[BudgetState]:
-        """Every budget that is known, with what is spent and held. Raises InternalError as `spends`."""
+        """State of every known budget, spent and held. Raises InternalError as `spends`."""
         ...
 
 
 class KeyStore(Protocol):
-    """Users and their keys. A key is known by its SHA-256 digest only."""
+    """Key look-up by SHA-256 digest."""
 
     async def find(self, digest: bytes) -> KeyRecord | None:
-        """The key of a digest, revoked ones included; None if there is none. May be at most a second old."""
+        """The key of a digest, revoked ones included; None if there is none. At most a second stale."""
         ...
 
 
 class KeyAdmin(Protocol):
-    """Management of users and keys, blocking: the little that the first start needs."""
+    """Management of users and keys, blocking, as far as the first start needs it."""
 
     def create_user(self, name: str, *, is_admin: bool = False) -> UserRecord:
         """Raises InvalidInput if the name is not fit for one, Conflict if it is taken."""
@@ -277,7 +277,7 @@ class KeyAdmin(Protocol):
 
 
 class Embedder(Protocol):
-    """Anything that turns texts into vectors, blocking: the client, or a model in the process."""
+    """Blocking embedder: turns texts into vectors. The client, or a model in the process."""
 
     def embed(self, texts: Sequence[Input], input_type: InputType | None = None) -> Vectors:
         """(n, dim) float32, one row per text, in order."""

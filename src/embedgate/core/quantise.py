@@ -1,6 +1,6 @@
-"""Vectors of unit length in fewer bits: eight to a number, or one. Computed here, from the floats of any model.
+"""Quantisation of unit vectors to int8, uint8, binary and ubinary, from the floats of any model.
 
-A vector whose length matters cannot be rounded so; who asks for that is refused before it comes here.
+Vectors that are not of unit length cannot be quantised so; such requests are refused earlier.
 
 int8     round(127 v), a half to the even neighbour: -127 to 127. uint8: the same plus 128, so that 128 stands for 0.
 ubinary  the signs, 1 where a component is above 0, eight to a byte, the first in its highest bit: 0 to 255, as many
@@ -30,7 +30,7 @@ Quantisation = Literal["int8", "uint8", "binary", "ubinary"]
 Quantised = npt.NDArray[np.int8] | npt.NDArray[np.uint8]
 
 BITS_PER_NUMBER = 8
-"""A vector can be packed if its size is a multiple of it."""
+"""Packed vectors must have a size that is a multiple of this."""
 PACKED: frozenset[Quantisation] = frozenset({"binary", "ubinary"})
 _STEPS = 127
 _OFFSET = 128
@@ -41,14 +41,14 @@ def to_int8(vectors: Vectors) -> npt.NDArray[np.int8]:
     """Every component times 127, rounded. vectors: (..., d) of unit length. Returns (..., d), from -127 to 127."""
     steps = vectors * np.float32(_STEPS)
     np.rint(steps, out=steps)
-    # What counts as unit length may be a little longer.
+    # Norms slightly above 1 count as unit length.
     np.clip(steps, -_STEPS, _STEPS, out=steps)
     return steps.astype(np.int8)
 
 
 def to_uint8(vectors: Vectors) -> npt.NDArray[np.uint8]:
     """`to_int8` plus 128. vectors: (..., d) of unit length. Returns (..., d), from 1 to 255."""
-    # In two's complement, adding 128 to a byte turns its highest bit over.
+    # In two's complement, adding 128 to a byte flips its highest bit.
     return to_int8(vectors).view(np.uint8) ^ _SIGN_BIT
 
 
@@ -65,4 +65,4 @@ def to_binary(vectors: Vectors) -> npt.NDArray[np.int8]:
 QUANTISERS: Mapping[str, Callable[[Vectors], Quantised]] = MappingProxyType(
     {"int8": to_int8, "uint8": to_uint8, "binary": to_binary, "ubinary": to_ubinary}
 )
-"""How vectors come to each Quantisation."""
+"""The function of each Quantisation."""

@@ -1,4 +1,4 @@
-"""The answer to a rerank request."""
+"""Result of a rerank request."""
 
 from msgspec import Struct
 
@@ -10,7 +10,7 @@ class RerankResult(Struct, frozen=True):
     """Documents by their position in the request, each with its score, the best first; as many as were asked for.
 
     `model` is the public id of the model that served it; `provider` the route. `searches` are those that the provider
-    bills, None where it does not bill so. `documents` are all those of the request, where the answer shall have them.
+    bills, None where it does not bill searches. `documents` are all of the request, if it wants them returned.
     """
 
     model: str

@@ -30,14 +30,14 @@ NO_OPTIONS: Mapping[str, bytes] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """How one request wants its routes ordered: by a list of providers, or by what they are like."""
+    """Order of routes that one request asks for: a list of providers, or a criterion."""
 
     order: tuple[str, ...] = ()
     by: OrderBy | None = None
 
 
 class Origin(Struct, frozen=True, gc=False):
-    """Where a request comes from: its id, the API it speaks, the credential and the address it came with."""
+    """Origin of a request: its id, dialect, credential and client address."""
 
     request_id: str
     dialect: Dialect
@@ -46,43 +46,43 @@ class Origin(Struct, frozen=True, gc=False):
 
 
 class AnyRequest(Protocol):
-    """What every kind of request has: `action` says which kind it is, `n_items` how much it holds."""
+    """What every kind of request has. `action` is its kind."""
 
     action: ClassVar[Action]
 
     @property
     def model(self) -> str:
-        """The name asked for."""
+        """The requested model name."""
         ...
 
     @property
     def user(self) -> str | None:
-        """Whom the caller serves."""
+        """The end user whom the caller serves."""
         ...
 
     @property
     def provider(self) -> str | None:
-        """The only provider that may serve it."""
+        """The only provider that may serve it; None for any."""
         ...
 
     @property
     def routing(self) -> "Routing | None":
-        """How its routes are to be ordered."""
+        """The requested order of routes."""
         ...
 
     @property
     def fallback_model(self) -> str | None:
-        """The model to go on with when the routes of the asked one fail."""
+        """The model to try when all routes of the requested one fail."""
         ...
 
     @property
     def n_items(self) -> int:
-        """Inputs, messages or documents."""
+        """Number of inputs, messages or documents."""
         ...
 
     @property
     def input_type(self) -> InputType | None:
-        """What the inputs are for, where that was said."""
+        """The input type, if given."""
         ...
 
 
@@ -91,7 +91,7 @@ class EmbedRequest(Struct, frozen=True, gc=False):
 
     `dim` None means the model's own size. `options` are fields that no dialect knows, as raw JSON by name: passed
     to routes that accept them, refused otherwise. `provider` pins one provider. `quantisation` is what the vectors will
-    be rounded to when they are answered; the engine only sees to it that they can be.
+    be rounded to in the answer; the engine only ensures that they can be.
     """
 
     action: ClassVar[Action] = EMBEDDING
@@ -112,17 +112,17 @@ class EmbedRequest(Struct, frozen=True, gc=False):
 
     @property
     def n_items(self) -> int:
-        """Its inputs."""
+        """Number of inputs."""
         return len(self.inputs)
 
 
 class ChatRequest(Struct, frozen=True):
-    """One chat completion. What the caller wrote travels on as it is: `fields` are raw JSON by name.
+    """One chat completion request. The caller's fields are passed through unchanged: `fields` are raw JSON by name.
 
-    They leave out the model and what steers the gateway. `text_bytes` is the length of all text that the model will
-    read, which bounds its tokens; `n_media` are the pictures, sounds and files beside it. `max_output_tokens` is what
-    the caller allows for each of `n_choices`; None if it names nothing. `is_stream` asks for server-sent events,
-    `wants_usage` for the event that counts tokens.
+    They exclude the model and fields that control the gateway. `text_bytes` is the length of all text the model will
+    read, which bounds its tokens; `n_media` counts images, sounds and files. `max_output_tokens` is what
+    the caller allows for each of `n_choices`; None if not given. `is_stream` asks for server-sent events,
+    `wants_usage` for the event that reports tokens.
     """
 
     action: ClassVar[Action] = CHAT
@@ -144,7 +144,7 @@ class ChatRequest(Struct, frozen=True):
 
 
 class RerankRequest(Struct, frozen=True):
-    """One query, and documents to be put in the order in which they answer it. `top_n` None returns all of them."""
+    """One rerank request: order documents by relevance to a query. `top_n` None returns all of them."""
 
     action: ClassVar[Action] = RERANK
     input_type: ClassVar[InputType | None] = None
@@ -161,14 +161,14 @@ class RerankRequest(Struct, frozen=True):
 
     @property
     def n_items(self) -> int:
-        """Its documents."""
+        """Number of documents."""
         return len(self.documents)
 
 
 class Batch(Struct, frozen=True, gc=False):
     """The inputs of one provider call, prefixed and within the route's limits.
 
-    `dim` None means that the call names no size and the native one is expected (`expected_dim` says it).
+    `dim` None means that the call names no size and the native one, `expected_dim`, is expected.
     """
 
     inputs: tuple[Input, ...]
@@ -192,7 +192,7 @@ class ProviderReply(Struct, frozen=True, gc=False):
 
     `tokens` is the provider's own count for the whole batch, None if it gave none. `model` is what the provider
     says it used. `truncated` holds the positions of inputs that were cut. `tokens_each` are the exact tokens of
-    every input, where the provider is ours and knows them.
+    every input, if the provider is the local runtime.
     """
 
     vectors: Vectors
@@ -203,7 +203,7 @@ class ProviderReply(Struct, frozen=True, gc=False):
 
 
 class ChatUsage(Struct, frozen=True, gc=False):
-    """What a chat model says it read and wrote. `cached_tokens` are those of the input that cost less."""
+    """Token usage that a chat provider reports. `cached_tokens` are input tokens billed at a lower price."""
 
     input_tokens: int
     output_tokens: int
@@ -213,7 +213,7 @@ class ChatUsage(Struct, frozen=True, gc=False):
 class RerankReply(Struct, frozen=True):
     """Scores of documents by their position in the request, (position, score), in any order.
 
-    `tokens` and `searches` are what the provider bills, whichever it says; None if it does not.
+    `tokens` and `searches` are what the provider bills; None for what it does not report.
     """
 
     scores: tuple[tuple[int, float], ...]
@@ -222,9 +222,9 @@ class RerankReply(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True, gc=False):
-    """Input tokens of a request: what its texts weigh, whether they were computed for it or not.
+    """Token usage of a request. Input tokens count whether they were computed for it or not.
 
-    `is_estimated` when no provider and no exact tokenizer gave the number. `reused_tokens` are those of texts that
+    `is_estimated`: neither the provider nor an exact tokenizer gave the number. `reused_tokens` are those of texts that
     came from the cache or from another request's call. `output_tokens` are those that a chat model wrote.
     """
 
@@ -235,16 +235,16 @@ class Usage(Struct, frozen=True, gc=False):
 
 
 class Candidate(Struct, frozen=True, gc=False):
-    """A route that may serve a request, and the model it belongs to: the asked one or a permitted fallback."""
+    """A route that may serve a request, and its model: the requested one or a permitted fallback."""
 
     model: Model
     route: Route
 
 
 class Weighed(Struct, frozen=True, gc=False):
-    """A candidate, and the most that the request can come to there. `dim` is the size of the vectors, 0 without any.
+    """A candidate with the maximum cost of the request there. `dim` is the size of the vectors, 0 without any.
 
-    `tokens` are those that go in. Limits count them and `output_tokens`, those that the caller asks to come out.
+    `tokens` are input tokens. Rate limits count them and `output_tokens`, the output that the caller asks for.
     """
 
     candidate: Candidate
@@ -255,21 +255,21 @@ class Weighed(Struct, frozen=True, gc=False):
 
 
 class Answered(Protocol):
-    """What accounting needs of a request that was answered."""
+    """What accounting reads from a served request."""
 
     @property
     def candidate(self) -> Candidate:
-        """Who served it."""
+        """The route that served it."""
         ...
 
     @property
     def usage(self) -> "Usage":
-        """What it weighed."""
+        """Its token usage."""
         ...
 
 
 class Served(Struct, frozen=True, gc=False):
-    """What the providers gave: checked vectors (n, dim) float32 in the caller's order, and who served them."""
+    """Served embeddings: checked vectors (n, dim) float32 in the caller's order, and the route that served them."""
 
     candidate: Candidate
     vectors: Vectors
@@ -295,7 +295,7 @@ class EmbedResult(Struct, frozen=True, gc=False):
 
 
 class Timing(Struct, frozen=True, gc=False):
-    """Milliseconds spent, by stage: in all, before the provider was called, and at providers."""
+    """Milliseconds spent: in total, before the provider was called, and at providers."""
 
     total_ms: float
     authenticate_ms: float
@@ -303,10 +303,10 @@ class Timing(Struct, frozen=True, gc=False):
 
 
 class LedgerEntry(Struct, frozen=True, gc=False):
-    """One line of the ledger: what one request used and cost, and whom to bill.
+    """Ledger entry: what one request used and cost, and whom to bill.
 
-    `end_user` is the `user` field of the request: whom the caller serves. `tokens` and `price_picodollars` are of
-    input; a chat model has `output_tokens` beside them, whose price is in the cost.
+    `end_user` is the `user` field of the request. `tokens` and `price_picodollars` are of
+    input; a chat model has `output_tokens` as well, whose price is in the cost.
     """
 
     request_id: str
@@ -337,7 +337,7 @@ class LedgerEntry(Struct, frozen=True, gc=False):
 
 
 class CachedVector(Struct, frozen=True, gc=False, eq=False):
-    """What a cache keeps of one text: its full-size vector, (dim,) float32 and read-only, and what the text weighed.
+    """Cached embedding of one text: its full-size vector, (dim,) float32 and read-only, and its token count.
 
     `tokens` is the text's own count; `is_truncated` says that it was cut before it was embedded. Compared by identity.
     """
@@ -349,9 +349,9 @@ class CachedVector(Struct, frozen=True, gc=False, eq=False):
 
 @dataclass(frozen=True, slots=True)
 class TierStats:
-    """One tier of a cache: what it holds, and what it has done since it was opened.
+    """Statistics of one tier of a cache: contents, and counters since it was opened.
 
-    `size_bytes` is what the entries take, overhead included. `evictions` counts entries that had to make room.
+    `size_bytes` includes overhead. `evictions` counts entries that were dropped to make room.
     """
 
     entries: int = 0
@@ -362,10 +362,10 @@ class TierStats:
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """A cache since it was opened. An entry of the disk tier counts once for each copy of it.
+    """Statistics of a cache since it was opened. An entry of the disk tier counts once for each copy of it.
 
-    `dropped` entries were kept in memory but never reached the disk, because the queue was full or the disk refused
-    them. `rejected` ones were read from disk and did not match their checksum. `pending_bytes` are yet to be written.
+    `dropped` entries stayed in memory but never reached the disk, because the queue was full or the disk refused
+    them. `rejected` ones were read from disk and did not match their checksum. `pending_bytes` wait to be written.
     """
 
     memory: TierStats
@@ -377,7 +377,7 @@ class CacheStats:
 
 
 class Spend(Struct):
-    """What one route has cost one request so far."""
+    """Spend of one request on one route so far."""
 
     candidate: Candidate
     tokens: int = 0
@@ -387,41 +387,41 @@ class Spend(Struct):
 
 
 class Hold(Protocol):
-    """Money held for one request, until it is settled or released. The budgets port gives it out."""
+    """Hold: money reserved for one request in its budgets, until it is settled or released."""
 
     async def cover(self, total_picodollars: int) -> None:
-        """Hold at least that much in all. Raises BudgetExhausted, or InternalError if the ledger cannot be read."""
+        """Hold at least that much in total. Raises BudgetExhausted, or InternalError if the ledger cannot be read."""
         ...
 
     def settle(self, cost_picodollars: int, at_ms: int, *, is_recorded: bool = True) -> None:
-        """Replace what was held by the true cost. at_ms: of the ledger entry. is_recorded: if that is committed."""
+        """Replace the held amount by the true cost. at_ms: of the ledger entry. is_recorded: if that is committed."""
         ...
 
     def release(self) -> None:
-        """Give back what was held, for a request without a ledger entry."""
+        """Give back the held amount, for a request without a ledger entry."""
         ...
 
 
 class CountedRequest(Protocol):
-    """One request in the rate limits of its subjects: counted, and in flight. The rate-limit port gives it out."""
+    """One request counted in the rate limits of its subjects, and in flight."""
 
     def correct(self, tokens: int) -> None:
         """Count the true number of tokens in place of the estimate."""
         ...
 
     def leave(self) -> None:
-        """Be in flight no more. Leaving twice changes nothing."""
+        """End being in flight. Idempotent."""
         ...
 
     def withdraw(self) -> None:
-        """Leave, and be counted no more: for a request that was refused after all."""
+        """Leave and undo the count: for a request that was refused after all."""
         ...
 
 
 class Grant(Struct, frozen=True):
-    """What a request was admitted with: the routes it may use, its count in the rate limits, its hold on the budgets.
+    """Admission of a request: the routes it may use, its count in the rate limits, its hold on the budgets.
 
-    `held_picodollars` were held for answering each input once.
+    `held_picodollars` cover answering each input once.
     """
 
     candidates: tuple[Candidate, ...]
@@ -434,9 +434,9 @@ RequestT = TypeVar("RequestT", bound=AnyRequest)
 
 
 class Call(Struct, Generic[RequestT]):
-    """The life of one request: the only mutable record. Stages add to it; `account` reads it at the end.
+    """State of one request, the only mutable record. Stages add to it; `account` reads it at the end.
 
-    `grant` is None until the request is admitted. `wasted_picodollars` were billed for answers that had to be asked for
+    `grant` is None until the request is admitted. `wasted_picodollars` were billed for answers that had to be requested
     again. `began_s`: when the stages after reading began.
     """
 

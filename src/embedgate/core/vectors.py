@@ -1,4 +1,4 @@
-"""Vectors as (n, dim) float32 arrays: measure, normalise, shorten, pack. Nothing here loops over floats.
+"""Operations on (n, dim) float32 arrays: norms, normalise, shorten, encode. No Python loop over floats.
 
 The bytes of a base64 vector are little-endian float32, as the OpenAI SDKs read them.
 """
@@ -16,7 +16,7 @@ Vectors = npt.NDArray[np.float32]
 
 _LITTLE_ENDIAN_FLOAT32 = np.dtype("<f4")
 UNIT_NORM_TOLERANCE = 1e-3
-"""How far from 1 a norm may be for a vector to count as unit length: loose enough for bfloat16 engines."""
+"""Tolerance of a norm around 1 for a vector to count as unit length: loose enough for bfloat16 engines."""
 
 
 def norms(vectors: Vectors) -> npt.NDArray[np.float32]:
