@@ -1,1 +1,1 @@
-"""Models on this machine: their files, tokenizers and engines. Importing it opens no file, thread or model."""
+"""Local inference: model files, tokenizers and engines. Importing it opens no file, thread or model."""

@@ -1,6 +1,6 @@
-"""Which models this machine can run, and how each is loaded: two that come in packages, and the user's folders.
+"""Registry of local models and their loaders: two built-in models, and the user's model folders.
 
-Facts only, until a loader is called: making the list reads the small JSON files of the user's folders, no weights.
+Building the list reads the small JSON files of the user's folders; weights are read when a loader is called.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ MINILM_NAME = "all-minilm-l6-v2"
 WORDLLAMA_NAME = "wordllama-256"
 
 _WORDLLAMA_ROWS, _WORDLLAMA_DIM = 32_000, 256
-# A table has no positions and so no limit of its own; this one bounds the work of one input.
+# A static table has no position limit; this one bounds the work of one input.
 _WORDLLAMA_MAX_TOKENS = 32_768
 _ENGINE_MODULES = ("onnx", "onnxruntime", "safetensors", "tokenizers")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -36,22 +36,22 @@ _DIGEST_PREFIX = 12
 
 
 class Engine(Protocol):
-    """A loaded model behind its tokenizer. Safe to use from several threads."""
+    """Inference engine of one loaded model. Thread-safe."""
 
     dim: int
 
     def cut(self, lengths: Sequence[int]) -> list[Rows]:
-        """How texts of these token counts are best run: positions of each run, every position in exactly one."""
+        """Split texts of these token counts into runs: positions of each run, every position in exactly one."""
         ...
 
     def embed(self, rows: Sequence[TokenRow]) -> Vectors:
-        """One run. Returns (n, dim) float32, rows of unit length, in order."""
+        """Embed one run. Returns (n, dim) float32, rows of unit length, in order."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class AvailableModel:
-    """One model: its facts, and its loaders, which may take seconds and raise ConfigError or DependencyMissing."""
+    """An available model. Its loaders may take seconds and raise ConfigError or DependencyMissing."""
 
     name: str
     space: str
@@ -187,7 +187,7 @@ def _check_fit(name: str, tokenizer: Tokenizer, folder: ModelFolder, max_input_t
 
 
 def _encoder(name: str, folder: ModelFolder, sha256: str, settings: LocalSettings, data_dir: Path) -> Encoder:
-    # The same weights with another pooling or other heads are another graph.
+    # The same weights with another pooling or number of heads give another graph.
     identity = hashlib.sha256(f"{sha256} {folder.encoder}".encode()).hexdigest()[:_DIGEST_PREFIX]
     file = data_dir / "models" / f"{name}-{identity}-{GRAPH_VERSION}.onnx"
     keep(file, lambda: build_graph(folder.path / WEIGHTS_FILE, folder.encoder))

@@ -1,4 +1,4 @@
-"""Cuts many texts into runs of an engine, by length alone. Pure: knows no model.
+"""Batches of texts by token count, for runs of an inference engine. Pure functions.
 
 Measured on all-MiniLM-L6-v2: texts sorted by length, runs of about 512 padded tokens, and a run closed early rather
 than padded by more than about 24 tokens, is 18 % faster than fixed batches; very large runs lose about 25 %.
@@ -7,10 +7,10 @@ than padded by more than about 24 tokens, is 18 % faster than fixed batches; ver
 from collections.abc import Sequence
 
 MAX_WASTED_TOKENS = 24
-"""Padding that one run may carry in all."""
+"""Most padding in one run, in tokens."""
 
 Rows = tuple[int, ...]
-"""Positions of texts that run together."""
+"""Positions of the texts of one run."""
 
 
 def cut_by_length(

@@ -1,7 +1,7 @@
-"""Exact cl100k_base counts and decoding, offline.
+"""cl100k_base tokenizer: exact counts and decoding, offline.
 
-Two engines, the same answer: tiktoken with a rank file that is already on the machine, or rs-bpe, which carries the
-ranks inside. Special tokens are not known here: `<|endoftext|>` in a text is ordinary text.
+Two engines with the same result: tiktoken with a rank file on the machine, or rs-bpe, which includes the
+ranks. Special tokens are not recognised: `<|endoftext|>` in a text is ordinary text.
 """
 
 import base64
@@ -15,7 +15,7 @@ from embedgate.core.errors import ConfigError, DependencyMissing, InvalidInput
 
 RANK_FILE_SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
 VOCABULARY_SIZE = 100_256
-"""Ids below this one stand for bytes; the few above it are special tokens, which no text contains."""
+"""Number of ids that stand for bytes; higher ones are special tokens, which no text contains."""
 
 _SPLIT = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]"
@@ -25,7 +25,7 @@ _NOT_UTF8 = "is a list of token ids whose bytes are not UTF-8 text; send whole c
 
 
 class Cl100k(Protocol):
-    """Counts and decodes."""
+    """cl100k_base tokenizer: counts and decodes."""
 
     is_exact: bool
 
@@ -39,10 +39,10 @@ class Cl100k(Protocol):
 
 
 def load_cl100k(rank_file: Path | None) -> Cl100k | None:
-    """The engine that this machine has, None if it has none.
+    """Load the installed engine; None without one.
 
     rank_file: cl100k_base.tiktoken, read by tiktoken; without it rs-bpe is used.
-    Raises ConfigError if the file is not that file, DependencyMissing if it is named and tiktoken is not installed.
+    Raises ConfigError if the file is another one, DependencyMissing if it is named and tiktoken is not installed.
     """
     if rank_file is not None:
         return _Tiktoken(rank_file)
@@ -78,7 +78,7 @@ class _Tiktoken:
         try:
             return self._encoding.decode_bytes(tokens).decode()
         except UnicodeDecodeError:
-            # The cause would carry the bytes of the input.
+            # The cause would contain the bytes of the input.
             raise InvalidInput(_NOT_UTF8) from None
 
 
@@ -94,12 +94,12 @@ class _RsBpe:
         try:
             count: int = self._tokenizer.count(text)
         except UnicodeEncodeError:
-            # The cause would carry the text itself.
+            # The cause would contain the text itself.
             raise InvalidInput("is not valid Unicode: it has half of a surrogate pair.") from None
         return count
 
     def decode(self, tokens: Sequence[int]) -> str:
-        # An id outside the vocabulary is not an exception there: it ends the process.
+        # rs-bpe aborts the process on an id outside the vocabulary.
         _check_ids(tokens)
         text: str | None = self._tokenizer.decode(list(tokens))
         if text is None:

@@ -1,4 +1,4 @@
-"""The tokenizers that the gateway has, behind the engine's `Tokenizers` port: who counts which route's tokens."""
+"""Token counters of routes, behind the engine's `Tokenizers` port."""
 
 import threading
 from pathlib import Path
@@ -13,12 +13,12 @@ _MAX_SPECIAL_TOKENS = 4  # more than any tokenizer we know puts around a text
 
 
 class ByteBound:
-    """An upper bound for any tokenizer: no token is shorter than a byte."""
+    """Token counter without a tokenizer: an upper bound, since no token is shorter than a byte."""
 
     is_exact = False
 
     def count(self, text: str) -> int:
-        """Bytes of the text in UTF-8, and room for special tokens."""
+        """Bytes of the text in UTF-8, plus an allowance for special tokens."""
         return len(text.encode(errors="surrogatepass")) + _MAX_SPECIAL_TOKENS
 
 

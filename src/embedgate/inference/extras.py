@@ -1,4 +1,4 @@
-"""Imports what an optional extra of embedgate brings, or says which extra is missing."""
+"""Imports of optional dependencies, with an error that names the missing extra."""
 
 import importlib
 from types import ModuleType
@@ -7,7 +7,7 @@ from embedgate.core.errors import DependencyMissing
 
 
 def import_extra(module: str, extra: str) -> ModuleType:
-    """The module. Raises DependencyMissing naming the extra if it is not installed."""
+    """Import a module. Raises DependencyMissing naming the extra if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Builds the ONNX graph of a BERT encoder from its safetensors weights: token ids in, unit vectors out.
+"""ONNX graph of a BERT encoder, built from its safetensors weights: token ids in, unit vectors out.
 
 The graph is made of onnxruntime's fused operators (domain com.microsoft), which a general exporter does not
 emit; with pooling and scaling inside, no per-token array leaves the engine. Precision is float32 and nothing
@@ -22,18 +22,18 @@ from embedgate.inference.model_folder import EncoderSpec
 from embedgate.inference.tensors import Floats, Tensors
 
 GRAPH_VERSION = 1
-"""Part of the name of a kept graph: raise it whenever the graph of the same weights changes."""
+"""Version in the name of a cached graph: raise it whenever the graph of the same weights changes."""
 
 _OPSET = 17
 _IR_VERSION = 8
 _FUSED = "com.microsoft"
-_MAX_BYTES = 2**31 - 2**20  # a protobuf message ends at 2 GiB; a mebibyte is left for the nodes
+_MAX_BYTES = 2**31 - 2**20  # a protobuf message is limited to 2 GiB; a mebibyte is left for the nodes
 _FLOAT_BYTES = 4
 _SEGMENTS = 2
 
 
 def build_graph(weights_file: Path, spec: EncoderSpec) -> bytes:
-    """The serialized model. The same weights and spec always give the same bytes.
+    """Build the serialized model. The same weights and spec always give the same bytes.
 
     Raises ConfigError if the file is damaged, too large, or does not hold the encoder that `spec` describes;
     DependencyMissing without onnx and safetensors.
@@ -57,7 +57,7 @@ class _Builder:
         self._weights = weights
         self._spec = spec
         self._model: Any = self._onnx.ModelProto()
-        # A checkpoint of a model with a head on top keeps the encoder under this name.
+        # A checkpoint of a model with a head has the encoder under this prefix.
         self._prefix = "bert." if "bert.embeddings.word_embeddings.weight" in weights else ""
 
     def embeddings(self) -> str:
@@ -75,7 +75,7 @@ class _Builder:
             "",
             *self._norm("embeddings.LayerNorm"),
         ]
-        outputs = ["hidden", "mask"]  # the operator insists on its second output, which nothing reads
+        outputs = ["hidden", "mask"]  # the operator requires its second output, which is not used
         self._append("EmbedLayerNormalization", inputs, outputs, _FUSED, epsilon=self._spec.layer_norm_epsilon)
         return outputs[0]
 
@@ -101,7 +101,7 @@ class _Builder:
         if self._spec.pooling == "cls":
             pooled = self._node("Gather", [hidden, zero], "pooled", axis=1)
         else:
-            # A product with a row of ones and zeros: the sum has the direction of the mean.
+            # A product with a row of ones and zeros is a sum, which has the direction of the mean.
             product = self._node("MatMul", [self._real_tokens(zero), hidden], "sum")
             pooled = self._node("Squeeze", [product, "axis"], "pooled")
         self._node("LpNormalization", [pooled], "vectors", axis=-1, p=2)
@@ -152,7 +152,7 @@ class _Builder:
         return self._weights.get(self._prefix + name, *shape)
 
     def _constant(self, name: str, values: npt.NDArray[Any]) -> str:
-        # Filled in place: the library's own helpers copy every tensor three times on its way into a model.
+        # Filled in place: the library's own helpers copy every tensor three times.
         tensor = self._model.graph.initializer.add()
         tensor.name = name
         tensor.data_type = self._onnx.helper.np_dtype_to_tensor_dtype(values.dtype)

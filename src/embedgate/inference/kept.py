@@ -1,7 +1,7 @@
-"""Keeps prepared models in the data folder: written whole or not at all, checked before use, made again if damaged.
+"""Prepared models in the data folder: written atomically, verified before use, rebuilt if damaged.
 
-A kept file is an ONNX model followed by its own digest. The digest is written as one more field of the same
-protobuf message (ModelProto.doc_string), so that the file with it is still a plain ONNX model, and one rename
+A prepared file is an ONNX model followed by its own digest. The digest is written as one more field of the same
+protobuf message (ModelProto.doc_string), so that the file is still a plain ONNX model, and one rename
 publishes both.
 """
 
@@ -57,7 +57,7 @@ def _seal(hex_digest: str) -> bytes:
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether the file is there and its last bytes are the seal of all before them."""
+    """Whether the file exists and ends with the digest of all bytes before."""
     try:
         with file.open("rb") as stream:
             left = os.fstat(stream.fileno()).st_size - _SEAL_BYTES

@@ -1,7 +1,7 @@
-"""Reads a sentence-transformers folder: what its encoder looks like and how its texts are prepared.
+"""Reader of sentence-transformers folders: the shape of the encoder, and how texts are prepared.
 
-Only the small JSON files are read here, no weights. An encoder that the graph builder cannot reproduce exactly is
-refused by name: a nearly right vector is a wrong one.
+Reads only the small JSON files, no weights. An encoder that the graph builder cannot reproduce exactly is
+refused with the reason.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _Parsed = TypeVar("_Parsed")
 
 @dataclass(frozen=True, slots=True)
 class EncoderSpec:
-    """The shape of a BERT encoder and how its token vectors become one: all that the graph depends on."""
+    """Specification of a BERT encoder and its pooling: all that the graph depends on."""
 
     n_layers: int
     n_heads: int
@@ -35,7 +35,7 @@ class EncoderSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A folder that can be run: its encoder, and the author's own settings for texts."""
+    """A supported model folder: its encoder, and the author's settings for texts."""
 
     path: Path
     encoder: EncoderSpec
@@ -99,9 +99,9 @@ class _Prompts(msgspec.Struct):
 
 
 def read_model_folder(path: Path) -> ModelFolder:
-    """What the JSON files in `path` say.
+    """Read the JSON files in `path`.
 
-    Raises ConfigError naming the file and the value if it is not an encoder of the BERT family that we can run.
+    Raises ConfigError naming the file and the value if it is not a supported encoder of the BERT family.
     """
     config = _read(path / "config.json", _EncoderConfig)
     if config is None:
@@ -147,7 +147,7 @@ def _refuse_other_architectures(path: Path, config: _EncoderConfig) -> None:
 
 
 def _pooling(path: Path) -> Pooling:
-    """Mean over the tokens, as sentence-transformers does when a folder says nothing."""
+    """The pooling mode; mean over the tokens, as in sentence-transformers, if the folder gives none."""
     modules = _read(path / "modules.json", list[_Module]) or []
     kinds = {module.type.rpartition(".")[2]: module for module in modules}
     if unknown := sorted(kinds.keys() - {"Transformer", "Pooling", "Normalize"}):
@@ -173,7 +173,7 @@ def _tokenizer_limit(path: Path, max_positions: int) -> int:
 
 
 def _read(file: Path, kind: type[_Parsed]) -> _Parsed | None:
-    """The parsed file, None if it is not there."""
+    """The parsed file, None if it does not exist."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=kind)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""The models in the process: what they are, as catalogue records, and loading each of them once, when first needed.
+"""Runtime of local models: their catalogue records, and lazy loading of each, once.
 
-Knows nothing of requests; who calls decides on which thread. Loading is safe from several threads at once.
+Runs on the caller's thread. Loading is thread-safe.
 """
 
 import threading
@@ -20,13 +20,13 @@ from embedgate.settings import LocalSettings
 
 PROVIDER = "local"
 
-_MAX_PARALLEL = 64  # requests take turns by micro-batch, so many may be under way; each holds its own tokens
+_MAX_PARALLEL = 64  # requests take turns by micro-batch, so many may be in flight; each holds its own tokens
 _Loaded = TypeVar("_Loaded")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that is ready to run."""
+    """A loaded model, ready to run."""
 
     name: str
     max_input_tokens: int
@@ -51,14 +51,14 @@ class LocalModels:
         return tuple(_record(known) for known in self._known.values() if known.is_installed)
 
     def tokenizer(self, name: str) -> Tokenizer:
-        """The model's tokenizer, loaded if need be; the weights are not touched.
+        """The model's tokenizer, loaded if needed; the weights are not read.
 
         Raises UnknownModel, ConfigError or DependencyMissing.
         """
         return self._find(self._tokenizers, name).value()
 
     def load(self, name: str) -> LoadedModel:
-        """The model, loaded if need be, which takes from half a second to several.
+        """The model, loaded if needed, which takes from half a second to several.
 
         Raises UnknownModel, ConfigError or DependencyMissing.
         """
@@ -69,7 +69,7 @@ class LocalModels:
         return self._find(self._models, name).loaded
 
     def unload(self) -> None:
-        """Forget every loaded model; what still runs keeps its own until it ends."""
+        """Unload every model; running calls keep theirs until they end."""
         for name in self._known:
             self._tokenizers[name].forget()
             self._models[name].forget()
@@ -89,7 +89,7 @@ class LocalModels:
 
 
 class _Once(Generic[_Loaded]):
-    """A value that is made on first use, by one thread while the others wait. A failure is not remembered."""
+    """Lazy value, made on first use by one thread while the others wait. A failure is not cached."""
 
     def __init__(self, make: Callable[[], _Loaded]) -> None:
         self._make = make

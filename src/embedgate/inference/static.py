@@ -1,6 +1,6 @@
-"""Embeds by a table: the vector of a text is the mean of its tokens' rows, at unit length.
+"""Static embeddings: the vector of a text is the mean of its tokens' rows in a table, at unit length.
 
-The table of WordLlama is read without that package's code. No attention, no padding, no batches: a text costs a few
+The table of WordLlama is read without that package's code. No attention, padding or batches: a text takes a few
 microseconds, most of them in its tokenizer.
 """
 
@@ -15,11 +15,11 @@ from embedgate.inference.batching import Rows, cut_in_order
 from embedgate.inference.tensors import Tensors
 from embedgate.inference.tokenizer import TokenRow
 
-_RUN_TOKENS = 4096  # about a millisecond, during which the interpreter lock is mostly held
+_RUN_TOKENS = 4096  # about a millisecond, during which the GIL is mostly held
 
 
 class StaticTable:
-    """One loaded table. `embed` may be called from any thread; it uses one core."""
+    """Static embedding table. `embed` may be called from any thread; it uses one core."""
 
     def __init__(self, weights_file: Path, *, n_rows: int, dim: int) -> None:
         """Read the tensor `embedding.weight`, (n_rows, dim), into memory as float32.
@@ -30,13 +30,13 @@ class StaticTable:
         self.dim = dim
 
     def cut(self, lengths: Sequence[int]) -> list[Rows]:
-        """Positions of each run, in order: without padding there is nothing to sort for."""
+        """Split into runs, in order; without padding there is no need to sort."""
         return cut_in_order(lengths, _RUN_TOKENS)
 
     def embed(self, rows: Sequence[TokenRow]) -> Vectors:
-        """One run. Returns (n, dim) float32, unit rows, in order.
+        """Embed one run. Returns (n, dim) float32, unit rows, in order.
 
-        Raises InvalidInput with the position of a row without any token: it has no mean.
+        Raises InvalidInput with the position of a row without any token.
         """
         sums: Vectors = np.empty((len(rows), self.dim), dtype=np.float32)
         for position, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Reads tensors from a safetensors file as float32, each by name and with the shape that it must have."""
+"""Reader of safetensors files: tensors as float32, by name, with their shapes checked."""
 
 import math
 from pathlib import Path
@@ -14,12 +14,12 @@ Floats = npt.NDArray[np.float32]
 
 
 class Tensors:
-    """The tensors of one file, read one by one. Half-precision ones are widened, which is exact."""
+    """The tensors of one file, read on demand. Half-precision ones are widened, which is exact."""
 
     def __init__(self, file: Path) -> None:
         """Read the list of tensors. Raises ConfigError if it is damaged, DependencyMissing without safetensors."""
         safetensors = import_extra("safetensors", "local")
-        import_extra("ml_dtypes", "local")  # teaches numpy the name bfloat16
+        import_extra("ml_dtypes", "local")  # registers bfloat16 with numpy
         self._file = file
         try:
             self._tensors: Any = safetensors.safe_open(file, framework="numpy")
@@ -33,7 +33,7 @@ class Tensors:
 
     @property
     def n_values(self) -> int:
-        """Numbers in all tensors together."""
+        """Number of values in all tensors."""
         return sum(math.prod(self._tensors.get_slice(name).get_shape()) for name in self._names)
 
     def get(self, name: str, *shape: int) -> Floats:

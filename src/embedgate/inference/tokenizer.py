@@ -1,7 +1,7 @@
-"""A model's own tokenizer, from its tokenizer.json: texts to ids, counts, and cutting of over-long texts.
+"""Tokenizer of a local model, from its tokenizer.json: encodes, counts, and truncates.
 
-Truncation and padding that a file switches on are switched off: the length limit is the model card's, and a
-text that is too long is the caller's to decide about, never cut in silence.
+Truncation and padding that the file enables are disabled: the length limit is the model card's, and the
+caller decides about over-long texts; none is cut silently.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ TokenRow = npt.NDArray[np.int32]
 
 
 class Tokenizer:
-    """Reads one tokenizer file. Safe to use from several threads at once."""
+    """Tokenizer of one file. Thread-safe."""
 
     is_exact = True
 
@@ -45,7 +45,7 @@ class Tokenizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """One more than the largest id that can come out."""
+        """One more than the largest id."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     @property
@@ -63,7 +63,7 @@ class Tokenizer:
         try:
             encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=self._adds_special_tokens)
         except TypeError as error:
-            # A lone surrogate is the one kind of str that cannot be written as UTF-8.
+            # Only a str with a lone surrogate cannot be encoded as UTF-8.
             broken = next((row for row, text in enumerate(texts) if _has_lone_surrogate(text)), None)
             raise InvalidInput("is not valid Unicode: it has half of a surrogate pair.", index=broken) from error
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
@@ -73,7 +73,7 @@ class Tokenizer:
         return len(self.encode([text])[0])
 
     def cut(self, row: TokenRow, max_tokens: int, side: Literal["start", "end"]) -> TokenRow:
-        """The row without what is over `max_tokens` at one side of the text; its special tokens stay.
+        """Truncate a row to `max_tokens` at one side of the text; its special tokens stay.
 
         max_tokens: more than `n_special_tokens`.
         """
@@ -84,7 +84,7 @@ class Tokenizer:
         return np.concatenate([before, text[:room] if side == "end" else text[len(text) - room :], after])
 
     def _special_tokens(self) -> tuple[int, int]:
-        """How many special tokens come before and after a text, seen on a text of one letter."""
+        """Number of special tokens before and after a text, measured on a text of one letter."""
         if not self._adds_special_tokens:
             return 0, 0
         mask = self._tokenizer.encode("a").special_tokens_mask

@@ -1,4 +1,4 @@
-"""Finds the files of a model on this machine and proves that they are the right ones, by SHA-256.
+"""Model files on this machine, verified by SHA-256.
 
 Weights that come inside a Python distribution are found without importing it. Nothing is downloaded, and a file
 with another digest than the pinned one is refused.
@@ -23,7 +23,7 @@ def digest_file(file: Path) -> str:
 
 
 def verify(file: Path, sha256: str) -> None:
-    """Return if the file has that digest. Raises ConfigError otherwise."""
+    """Check that the file has that digest. Raises ConfigError otherwise."""
     seen = digest_file(file)
     if seen != sha256:
         raise ConfigError([f"model file {file} has SHA-256 {seen}, not {sha256}: restore the right file"])
@@ -39,7 +39,7 @@ class Packaged:
     digests: Mapping[str, str]
 
     def folder(self) -> Path | None:
-        """Where the package is installed, None if it is not. Its code does not run."""
+        """Folder of the installed package, None without it. Its code does not run."""
         spec = importlib.util.find_spec(self.package)
         places = spec.submodule_search_locations if spec else None
         return Path(places[0]) if places else None

@@ -1,4 +1,4 @@
-"""Log events: constant names with typed fields. Inputs, vectors and credentials are in none of them.
+"""Log events: constant names with typed fields, never inputs, vectors or credentials.
 
 Every event goes through `Event.emit`, as one line of text or one JSON object.
 """
@@ -26,7 +26,7 @@ class Event:
 
     @property
     def is_written(self) -> bool:
-        """Whether the configured level lets it through: to spare the work for its fields."""
+        """Whether the configured level includes it, so that fields need not be computed in vain."""
         return _logger.isEnabledFor(self.level)
 
     def emit(self, **fields: Value) -> None:
@@ -37,7 +37,7 @@ class Event:
     def emit_fault(self, fault: BaseException, **fields: Value) -> None:
         """Write the event with the kind of a fault and where it happened.
 
-        Its message is left out: other people's exceptions may quote an input or a credential.
+        Its message is left out: exceptions of libraries may quote an input or a credential.
         """
         frames = traceback.extract_tb(fault.__traceback__)
         trace = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))

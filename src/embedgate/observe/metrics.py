@@ -1,7 +1,7 @@
 """Metrics in the Prometheus text format: counters, histograms, gauges. Labels are bounded by the catalogue.
 
 Counting happens on the event loop's thread, many times per request, so it is plain arithmetic on dictionaries; the
-library's own counters take a lock each time. It writes the text when somebody asks for it. Names follow the
+library's own counters take a lock each time. The library writes the text for each scrape. Names follow the
 Prometheus conventions: base units, `_total` for counters.
 """
 
@@ -23,7 +23,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
 class _Counter:
-    """A number per label values, only ever growing."""
+    """Counter: a number per label values that only grows."""
 
     def __init__(self, name: str, text: str, *labels: str) -> None:
         self._name, self._text, self._labels = f"embedgate_{name}", text, labels
@@ -37,7 +37,7 @@ class _Counter:
 
 
 class _Histogram:
-    """How often a value fell into each bucket, and the sum of all, per label value."""
+    """Histogram: counts per bucket, and the sum of values, per label value."""
 
     def __init__(self, name: str, text: str, label: str, buckets: Sequence[float]) -> None:
         self._name, self._text, self._label = f"embedgate_{name}", text, label
@@ -70,34 +70,34 @@ _stage_s = _Histogram("stage_seconds", "Seconds of a request by stage.", "stage"
 _inputs = _Counter("inputs", "Inputs of answered requests.", "model")
 _tokens = _Counter("tokens", "Tokens of answered requests: billed input, reused input, output.", "source")
 _looked_up = _Counter("cache_lookups", "Inputs looked up in the cache.", "result")
-_joined = _Counter("joined_inputs", "Inputs that travelled with another request's call.")
+_joined = _Counter("joined_inputs", "Inputs that shared another request's call (single flight).")
 _calls = _Counter("provider_calls", "Calls to providers, by how they ended.", "provider", "outcome")
 _call_s = _Histogram("provider_call_seconds", "Seconds of a provider call.", "provider", _LATENCY_S)
 _call_inputs = _Histogram("provider_call_inputs", "Inputs of a provider call.", "provider", _SIZES)
-_bad_answers = _Counter("bad_answers", "Answers of providers that were wrong and so not used.", "provider")
-_hedges = _Counter("hedged_calls", "Calls that a second route was asked beside, by who won.", "result")
+_bad_answers = _Counter("bad_answers", "Invalid answers of providers, which were not used.", "provider")
+_hedges = _Counter("hedged_calls", "Hedged calls, by which route answered first.", "result")
 _works: dict[tuple[str, str], bool] = {}
 _drifted: dict[tuple[str, str], bool] = {}
-_account_blocks = _Counter("account_blocks", "Times that an account of a provider was left out.", "account", "reason")
-_limit_refusals = _Counter("limit_refusals", "Calls that an account's limits left no room for in time.", "account")
+_account_blocks = _Counter("account_blocks", "Times a credential was taken out of use.", "account", "reason")
+_limit_refusals = _Counter("limit_refusals", "Calls refused by the rate limits of a provider's credential.", "account")
 _account_waiting: defaultdict[str, int] = defaultdict(int)
 _running = {"now": 0}
 
 
 def request_began() -> None:
-    """A request is in progress."""
+    """Count a request as in progress."""
     _running["now"] += 1
 
 
 def request_ended(dialect: str, outcome: str, total_s: float) -> None:
-    """It has ended. outcome: `ok` or an error code."""
+    """Count the end of a request. outcome: `ok` or an error code."""
     _running["now"] -= 1
     _requests.values[dialect, outcome] += 1
     _request_s.observe(dialect, total_s)
 
 
 def answered(entry: LedgerEntry, authenticate_s: float, admit_s: float, upstream_s: float) -> None:
-    """What an answered request used, and how long its stages took. Its model is an id of the catalogue."""
+    """Count the usage and stage durations of an answered request. Its model is an id of the catalogue."""
     _inputs.values[entry.model,] += entry.items
     _tokens.values["billed",] += entry.tokens
     _tokens.values["reused",] += entry.reused_tokens
@@ -109,18 +109,18 @@ def answered(entry: LedgerEntry, authenticate_s: float, admit_s: float, upstream
 
 
 def looked_up(hits: int, misses: int) -> None:
-    """Inputs found in the cache, and not found."""
+    """Count cache hits and misses."""
     _looked_up.values["hit",] += hits
     _looked_up.values["miss",] += misses
 
 
 def joined() -> None:
-    """One input did not need a call of its own."""
+    """Count an input that shared another request's call (single flight)."""
     _joined.values[()] += 1
 
 
 def provider_call(provider: str, outcome: str, n_inputs: int, spent_s: float) -> None:
-    """One call to a provider has ended. outcome: `ok`, `bad_answer` or an error code."""
+    """Count a provider call that ended. outcome: `ok`, `bad_answer` or an error code."""
     _calls.values[provider, outcome] += 1
     _call_s.observe(provider, spent_s)
     _call_inputs.observe(provider, n_inputs)
@@ -129,43 +129,43 @@ def provider_call(provider: str, outcome: str, n_inputs: int, spent_s: float) ->
 
 
 def hedged(is_won: bool) -> None:
-    """A second route was asked because the first took long. is_won: whether its answer was the one to count."""
+    """Count a hedged call. is_won: the second route answered first."""
     _hedges.values["won" if is_won else "lost",] += 1
 
 
 def route_works(model: str, provider: str, *, works: bool) -> None:
-    """Whether requests go to a route of the catalogue, or to others because it fails."""
+    """Set whether a route gets requests, or is bypassed because it fails."""
     _works[model, provider] = works
 
 
 def route_forgotten(model: str, provider: str) -> None:
-    """Nothing is known of a route any more."""
+    """Remove a route whose state is not known any more."""
     _works.pop((model, provider), None)
 
 
 def routes_checked(drifted: Mapping[tuple[str, str], bool]) -> None:
-    """Whether routes give the vectors that they should, by model and provider: those that were checked last."""
+    """Set the drift state of the routes that were checked last, by model and provider."""
     _drifted.clear()
     _drifted.update(drifted)
 
 
 def account_blocked(account: str, reason: str) -> None:
-    """An account of a provider is left out for a while. reason: `limit` or `key`."""
+    """Count a credential of a provider that is not used for a while. reason: `limit` or `key`."""
     _account_blocks.values[account, reason] += 1
 
 
 def account_waits(account: str, change: int) -> None:
-    """So many more calls wait for room at an account, or fewer."""
+    """Change the number of calls that wait for the rate limit of a credential."""
     _account_waiting[account] += change
 
 
 def limit_refused(account: str) -> None:
-    """A call found no room at an account in time."""
+    """Count a call refused by the rate limits of a credential."""
     _limit_refusals.values[account,] += 1
 
 
 class _Now(Collector):
-    """Everything as it is at this moment."""
+    """Collector of the current values."""
 
     def __init__(self, cache: CacheStats | None) -> None:
         self._cache = cache
@@ -176,12 +176,12 @@ class _Now(Collector):
         for counted in (*counters, _account_blocks, _limit_refusals, *histograms):
             yield counted.family()
         yield GaugeMetricFamily("embedgate_requests_running", "Requests in progress.", value=_running["now"])
-        waiting = GaugeMetricFamily("embedgate_account_waiting", "Calls that wait for room.", labels=["account"])
+        waiting = GaugeMetricFamily("embedgate_account_waiting", "Calls waiting for room.", labels=["account"])
         for account, n in list(_account_waiting.items()):
             waiting.add_metric([account], n)
         yield waiting
-        yield _of_routes("embedgate_route_works", "1 where requests go to a route.", _works)
-        yield _of_routes("embedgate_route_drift", "1 where a route gives other vectors than it should.", _drifted)
+        yield _of_routes("embedgate_route_works", "1 for a route that gets requests.", _works)
+        yield _of_routes("embedgate_route_drift", "1 for a route with drift.", _drifted)
         if self._cache is not None:
             yield from _cache_families(self._cache)
 
@@ -195,7 +195,7 @@ def _of_routes(name: str, text: str, values: Mapping[tuple[str, str], bool]) -> 
 
 def _cache_families(cache: CacheStats) -> Iterator[Metric]:
     entries = GaugeMetricFamily("embedgate_cache_entries", "Vectors in the cache.", labels=["tier"])
-    size = GaugeMetricFamily("embedgate_cache_bytes", "Bytes that they take.", labels=["tier"])
+    size = GaugeMetricFamily("embedgate_cache_bytes", "Bytes of the vectors in the cache.", labels=["tier"])
     hits = CounterMetricFamily("embedgate_cache_hits", "Inputs found, by tier.", labels=["tier"])
     for name, tier in (("memory", cache.memory), ("disk", cache.disk)):
         entries.add_metric([name], tier.entries)
@@ -205,7 +205,7 @@ def _cache_families(cache: CacheStats) -> Iterator[Metric]:
 
 
 def text(cache: CacheStats | None) -> bytes:
-    """Everything, as Prometheus reads it. cache: what it holds, None without one."""
+    """The metrics in the Prometheus text format. cache: its statistics, None without a cache."""
     registry = CollectorRegistry()
     registry.register(_Now(cache))
     return generate_latest(registry)

@@ -1,1 +1,1 @@
-"""Cedar policies: checked, compiled once, asked on every request."""
+"""Cedar policies: checked, compiled once, evaluated on every request."""

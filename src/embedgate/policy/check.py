@@ -1,6 +1,6 @@
-"""What is wrong with a policy's text, told before it is saved: syntax, `@id`, and every word against the schema.
+"""Validation of a policy before it is saved: syntax, `@id`, and every name against the schema.
 
-What a policy decides is `decider`'s business.
+Evaluation is in `decider`.
 """
 
 import re
@@ -16,15 +16,15 @@ from embedgate.policy.vocabulary import ACTIONS, ENTITY_TYPES, names_of, schema
 
 MAX_ID_CHARACTERS = 128
 
-# Cedar finds the same mistake once for each action; for whoever wrote the policy it is one.
+# Cedar reports the same mistake once for each action; it is shown once.
 _PER_POLICY = re.compile(r"^for policy `policy0`, | for Action::\"\w+\"")
 _CONSEQUENCE = "unable to find an applicable action given the policy scope constraints"
 
 
 def find_mistakes(text: str, expected_id: str | None = None) -> list[PolicyMistake]:
-    """Everything wrong with the text of a policy, in its order; empty if it can be saved.
+    """All mistakes in the text of a policy, in its order; empty if it can be saved.
 
-    expected_id: the record's id, which `@id` must repeat; None takes any. Safe for any text.
+    expected_id: the record's id, which `@id` must repeat; None accepts any. Safe for any text.
     """
     syntax_mistake = find_syntax_mistake(text)
     if syntax_mistake is not None:

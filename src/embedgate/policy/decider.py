@@ -1,7 +1,7 @@
-"""Decides by the enabled policies: compiled once, and a decision that was taken is remembered.
+"""Policy decider: evaluates the enabled policies, compiled once, and caches decisions.
 
-Checking texts before they are saved, and the values of attributes, are elsewhere. No clock, no storage: what a decision
-depends on is in the question.
+Validation of texts and the values of attributes are elsewhere. No clock, no storage: a decision
+depends on the question only.
 """
 
 import functools
@@ -25,14 +25,14 @@ _EVALUATION_ERROR = re.compile(r"error while evaluating policy `policy(\d+)`: ")
 
 
 class CedarDecider:
-    """The policies of one revision, as core.ports.PolicyDecider. Safe to ask from several threads.
+    """The policies of one revision, as core.ports.PolicyDecider. Thread-safe.
 
-    A policy that fails while it runs does not apply, and is named in the decision's errors. A policy that cannot be
-    read at all could be a forbid: then everything is denied, and the errors say which policy to repair.
+    A policy that fails to evaluate does not apply, and is named in the decision's errors. A policy that cannot be
+    parsed could be a forbid: then everything is denied, and the errors name the policy to repair.
     """
 
     def __init__(self, policies: Sequence[PolicyRecord], *, max_cached: int = 4096) -> None:
-        """policies: disabled ones are left out. max_cached: decisions remembered, the least recently used go first."""
+        """policies: disabled ones are left out. max_cached: size of the LRU cache of decisions."""
         enabled = [policy for policy in policies if policy.is_enabled]
         self._ids = tuple(policy.id for policy in enabled)
         self._policy_set = cedarpy.PolicySet.from_str("")
@@ -48,7 +48,7 @@ class CedarDecider:
         reads = sorted(self.reads)
         self._attributes = [ATTRIBUTES[path] for path in reads]
         self._readers = [attribute.read for attribute in self._attributes]
-        # What is different for each request is not worth remembering.
+        # Decisions that depend on a value that differs for each request are not cached.
         self._answer = self._ask if _REQUEST_TIME in reads else functools.lru_cache(max_cached)(self._ask)
 
     def decide(self, question: Question) -> Decision:
@@ -58,7 +58,7 @@ class CedarDecider:
         return self._answer(_identity_of(question), tuple([read(question) for read in self._readers]))
 
     def _ask(self, identity: _Identity, values: tuple[Value, ...]) -> Decision:
-        """Ask Cedar. Depends on nothing but the arguments, which is what makes remembering right."""
+        """Evaluate with Cedar. Depends on the arguments only, so that the result can be cached."""
         try:
             attributes = self._encode(values)
             result = cedarpy.is_authorized(
@@ -97,7 +97,7 @@ def _deny_if_unreadable(policies: Sequence[PolicyRecord]) -> Decision | None:
 
 
 def _constant_decision(ids: Sequence[str], natures: Sequence[Nature]) -> Decision | None:
-    """The decision on every question, if no policy has a condition: the usual case of one that permits everything."""
+    """The decision on every question if no policy has a condition, such as one that permits everything; else None."""
     if any(nature.effect is None for nature in natures):
         return None
     by_effect = {

@@ -1,7 +1,7 @@
-"""The words of a policy's text and where they stand.
+"""Lexer of policy texts: tokens with their offsets.
 
-Cedar reports mistakes without their place, so we find the place ourselves, and for that the text must be cut into the
-same words that Cedar sees. What the words mean is Cedar's business.
+Cedar reports mistakes without their place. To find it, the text is split into the same tokens
+that Cedar sees.
 """
 
 import re
@@ -23,19 +23,19 @@ _LEXEME = re.compile(
 
 
 class Lexeme(NamedTuple):
-    """One word: a name, a number, a quoted text with its quotes, or a sign."""
+    """One token: a name, a number, a quoted text with its quotes, or a sign."""
 
     text: str
     start: int
 
     @property
     def end(self) -> int:
-        """Offset just behind it."""
+        """Offset of its end."""
         return self.start + len(self.text)
 
 
 def read_lexemes(text: str) -> tuple[list[Lexeme], int | None]:
-    """The words of a text, without blanks and comments, and the offset of the first character that begins no word."""
+    """The tokens of a text, without blanks and comments, and the offset of the first character that begins no token."""
     lexemes: list[Lexeme] = []
     offset = 0
     while offset < len(text):
@@ -49,7 +49,7 @@ def read_lexemes(text: str) -> tuple[list[Lexeme], int | None]:
 
 
 def line_and_column(text: str, offset: int) -> tuple[int, int]:
-    """Where an offset stands. Both count from 1; a column is a character."""
+    """Line and column of an offset. Both count from 1; a column is a character."""
     return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
 
@@ -64,7 +64,7 @@ def closing(lexemes: Sequence[Lexeme], opening: int) -> int:
 
 
 def annotations(lexemes: Sequence[Lexeme]) -> Iterator[tuple[Lexeme, Lexeme | None, int]]:
-    """The annotations that a policy begins with: the name, the quoted value if it has one, and the index behind."""
+    """The leading annotations of a policy: the name, the quoted value if it has one, and the index after it."""
     index = 0
     while index + 1 < len(lexemes) and lexemes[index].text == "@":
         name, value, behind = lexemes[index + 1], None, index + 2

@@ -1,8 +1,7 @@
-"""Place of a mistake in a policy's text. Cedar names mistakes and does not place them.
+"""Place of a mistake in a policy's text; Cedar reports mistakes without their place.
 
-A word that the message names and that occurs once is the place. Otherwise Cedar is asked again about longer and longer
-beginnings of the condition: the mistake is in the piece with which it first appears. What is asked, parsing or
-checking, is the caller's choice.
+A token that the message names and that occurs once is the place. Otherwise Cedar checks longer and longer prefixes of
+the condition: the mistake is in the piece with which it first appears. The caller chooses what is checked.
 """
 
 import re
@@ -11,20 +10,20 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from embedgate.policy.lexer import Lexeme, annotations, closing, read_lexemes
 
 MessagesOf = Callable[[str], Collection[str | None]]
-"""What Cedar finds wrong with a policy's text."""
+"""Function that returns Cedar's mistakes in a policy's text."""
 
 _MAX_WORDS_ASKED = 50_000
-"""In all questions about one mistake; what lies behind is placed at the beginning of its condition."""
+"""Limit over all Cedar calls for one mistake; anything beyond is placed at the start of its condition."""
 _CUTS = frozenset({"&&", "||", "(", ")", "[", "]", "{", "}", ",", ":", "then", "else"})
-"""Words at which a beginning of a condition may end, once its open brackets and ifs are closed."""
+"""Tokens at which a prefix of a condition may end, once its open brackets and ifs are closed."""
 _ENDS = {"(": ")", "[": "]", "{": "}", "if": " then true else true", "then": " else true"}
-"""What closes an open bracket, and completes an `if` that was cut off."""
+"""Text that closes an open bracket, and completes an `if` that was cut off."""
 
 
 def place_of(message: str, text: str, lexemes: Sequence[Lexeme], messages_of: MessagesOf) -> int:
-    """Offset of the word or expression that `message` is about, as exactly as can be told.
+    """Offset of the token or expression that `message` is about, as exactly as possible.
 
-    text: one policy, already cut into `lexemes`. Without a better place it is `permit` or `forbid`, or the first word
+    text: one policy, already cut into `lexemes`. Without a better place it is `permit` or `forbid`, or the first token
     that the message names.
     """
     named = _named(message, lexemes)
@@ -57,7 +56,7 @@ def _effect_index(lexemes: Sequence[Lexeme]) -> int:
 
 
 def _conditions(lexemes: Sequence[Lexeme], index: int) -> Iterator[tuple[Sequence[Lexeme], int]]:
-    """The words in the braces of each `when` and `unless`, and the offset behind the brace."""
+    """The tokens in the braces of each `when` and `unless`, and the offset after the brace."""
     while index + 1 < len(lexemes) and lexemes[index + 1].text == "{":
         end = closing(lexemes, index + 1)
         if end == len(lexemes) or end == index + 2:
@@ -67,9 +66,9 @@ def _conditions(lexemes: Sequence[Lexeme], index: int) -> Iterator[tuple[Sequenc
 
 
 def _wrong_part(condition: Sequence[Lexeme], text: str, is_wrong: Callable[[str], bool]) -> Sequence[Lexeme]:
-    """The end of the first piece with which the condition becomes wrong: the shortest that is wrong by itself.
+    """The shortest end of the first wrong prefix that is wrong by itself.
 
-    All of the condition if Cedar would have to be asked too much.
+    The whole condition if that would take too many Cedar calls.
     """
     words_left = _MAX_WORDS_ASKED
     for piece, ends in _pieces(condition):
@@ -88,7 +87,7 @@ def _wrong_part(condition: Sequence[Lexeme], text: str, is_wrong: Callable[[str]
 
 
 def _pieces(condition: Sequence[Lexeme]) -> Iterator[tuple[range, str]]:
-    """The indexes of the words between two cuts, and what completes the condition behind them."""
+    """The token indexes between two cuts, and the text that completes the condition after them."""
     open_ends: list[str] = []
     start = 0
     for index, lexeme in enumerate(condition):
@@ -106,7 +105,7 @@ def _pieces(condition: Sequence[Lexeme]) -> Iterator[tuple[range, str]]:
 
 
 def _named(message: str, lexemes: Sequence[Lexeme]) -> list[Lexeme]:
-    """Where the words are that the message has between backticks or behind a colon, in the order of the text."""
+    """Offsets of the tokens that the message quotes in backticks or after a colon, in the order of the text."""
     found: list[Lexeme] = []
     for quoted in [*re.findall(r"`(.+?)`", message), *re.findall(r": (\S+)$", message)]:
         wanted = [each.text for each in read_lexemes(quoted)[0]] or [quoted]

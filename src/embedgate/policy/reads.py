@@ -1,6 +1,6 @@
-"""Which attributes a policy can possibly read, told from its syntax tree: what a decision can depend on.
+"""Attributes that a policy may read, from its syntax tree: what a decision can depend on.
 
-Whoever asks is always taken to be read. Where the tree does not tell plainly, everything is taken to be read.
+The principal always counts as read. Where the tree is unclear, everything counts as read.
 """
 
 import dataclasses
@@ -19,20 +19,20 @@ EVERYTHING = frozenset(ATTRIBUTES)
 _USER = pst.GetAttr(pst.Var("principal"), "user")
 _BASES = {pst.Var("context"): "context", pst.Var("principal"): "principal", _USER: "principal.user"}
 
-# Building the tree is recursive and can exhaust the stack; long chains of operators are the only deep trees here.
+# Building the tree is recursive and can exhaust the stack; only long chains of operators make deep trees here.
 _MAX_WORDS = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Nature:
-    """What a policy is like: `effect` is set if it holds always and for everyone, `reads` are paths of attributes."""
+    """Static analysis of a policy: `effect` is set if it applies unconditionally, `reads` are paths of attributes."""
 
     effect: pst.Effect | None
     reads: frozenset[str]
 
 
 def nature_of(text: str) -> Nature:
-    """The nature of a text that is one policy."""
+    """Analyse a text that is one policy."""
     if len(read_lexemes(text)[0]) > _MAX_WORDS:
         return Nature(None, EVERYTHING)
     try:
@@ -41,7 +41,7 @@ def nature_of(text: str) -> Nature:
         return Nature(None, EVERYTHING)
     scopes = (policy.principal, policy.action, policy.resource)
     is_unconditional = not policy.clauses and all(scope == pst.ScopeAny() for scope in scopes)
-    # A path that nothing has is the same for every question: absent.
+    # A path that does not exist is absent for every question.
     reads = EVERYTHING.intersection(path for clause in policy.clauses for path in _reads(clause.expr))
     return Nature(policy.effect if is_unconditional else None, reads)
 

@@ -1,6 +1,6 @@
-"""Whether a text is one policy that Cedar can read, and what its `@id` is. Whether it makes sense is told by `check`.
+"""Syntax check of a policy text, and its `@id`. `check` validates it against the schema.
 
-Texts are measured before Cedar sees them: its parser is recursive and ends the whole process when brackets are nested
+Texts are measured before Cedar parses them: its parser is recursive and crashes the process when brackets are nested
 some hundreds deep.
 """
 
@@ -17,7 +17,7 @@ MAX_CHARACTERS = 65_536
 MAX_WORDS = 4096
 """Cedar's time for a chain such as `context has a.a.a` grows with the square of its length: a second for this many."""
 MAX_NESTING = 32
-"""Brackets and `if`s within each other. Cedar ends a process with 8 MB of stack at about 700."""
+"""Nested brackets and `if`s. Cedar crashes a process with 8 MB of stack at about 700."""
 
 _END = "unexpected end of input"
 _WRONG_WORD = re.compile(r"unexpected token `(.*)`", re.DOTALL)
@@ -53,7 +53,7 @@ def find_syntax_mistake(text: str) -> PolicyMistake | None:
 
 
 def _place(message: str, text: str, lexemes: Sequence[Lexeme], unreadable: int | None) -> PolicyMistake:
-    """The mistake that Cedar's parser speaks of, with its place."""
+    """The mistake that Cedar's parser reports, with its place."""
     if unreadable is not None:
         return _mistake(f"{message}; a text may lack its closing quote", text, unreadable)
     if message == _END:
@@ -70,7 +70,7 @@ def _mistake(message: str, text: str, offset: int) -> PolicyMistake:
 
 
 def _parse(text: str) -> str | None:
-    """What Cedar's parser says is wrong; None if nothing is."""
+    """The error of Cedar's parser; None without one."""
     try:
         cedarpy.PolicySet.from_str(text)
     except ValueError as error:
@@ -93,10 +93,10 @@ def _first_too_deep(lexemes: Sequence[Lexeme]) -> Lexeme | None:
 
 
 def _offset_of_wrong(word: str, message: str, text: str, lexemes: Sequence[Lexeme]) -> int:
-    """Where the first such word is that cannot stand where it stands.
+    """Offset of the first token that the parser does not accept.
 
-    The parser reads from left to right and stops at that word, so every beginning of the text without it only ends
-    too soon. (No bisection: the parser may tell of the end of a longer beginning before it tells of the word.)
+    The parser reads from left to right and stops at that token, so every prefix of the text without it only ends
+    too soon. (No bisection: the parser may report the end of a longer prefix before it reports the token.)
     """
     suspects = [each for each in lexemes if each.text == word]
     wrong = (each for each in suspects[:_MAX_QUESTIONS] if _parse(text[: each.end]) == message)

@@ -1,4 +1,4 @@
-"""Ready-made policies to begin with: a text for each, and the blanks in it that must be filled.
+"""Policy templates: a text for each, with parameters to fill in.
 
 A text is in `template_texts/<id>.cedar`; its description is its `@description`. Saving a policy happens elsewhere.
 """
@@ -18,7 +18,7 @@ _BLANK = re.compile(r"\{\{(\w+)\}\}")
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A policy to begin with. `parameters` name the blanks of the text, each written `{{name}}` there."""
+    """A policy template. `parameters` are the placeholders of its text, each written `{{name}}`."""
 
     id: str
     description: str
@@ -35,9 +35,9 @@ def templates() -> tuple[Template, ...]:
 
 
 def render(template_id: str, parameters: Mapping[str, str] | None = None, policy_id: str | None = None) -> PolicyRecord:
-    """A policy made from a template, not yet saved. The values become parts of names in its text, nothing else.
+    """Render a policy from a template. The values are escaped; they cannot change the structure of the text.
 
-    policy_id: the id of the new policy, if not that of the template: for a template that is used more than once.
+    policy_id: the id of the new policy, if not that of the template.
     Raises UnknownEntity if there is no such template, InvalidInput if a parameter is missing, empty or unknown.
     """
     template = _find(template_id)
@@ -68,5 +68,5 @@ def _read(text: str) -> Template:
 
 
 def _escape(value: str) -> str:
-    """A value as it stands between the quotes of a Cedar text: it cannot end them."""
+    """A value escaped for the quotes of a Cedar text."""
     return "".join(each if each.isprintable() and each not in '"\\' else f"\\u{{{ord(each):x}}}" for each in value)

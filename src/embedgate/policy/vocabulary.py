@@ -1,6 +1,6 @@
-"""What policies can speak of, and where each attribute's value comes from in a question.
+"""Attributes that policies can read, and where each value comes from in a question.
 
-`schema.cedarschema` declares the same words to Cedar; a test holds the two together. Reading policies and asking Cedar
+`schema.cedarschema` declares the same names to Cedar; a test compares the two. Parsing and evaluating policies
 happen elsewhere.
 """
 
@@ -22,14 +22,14 @@ ENTITY_TYPES = ("Resource", "Role", "User", "UserKey")
 ACTIONS = ("completion", "embedding", "fine_tuning", "image_generation", "moderation", "rerank")
 
 NO_REQUEST_LIMIT = 2**53 - 1
-"""`limit_requests_per_minute` of a user without a limit: huge, and still far from the end of Cedar's whole numbers."""
+"""`limit_requests_per_minute` of a user without a limit: huge, yet within Cedar's integers."""
 
-_PICODOLLARS_PER_STEP = 100_000_000  # Cedar's decimal has four places
+_PICODOLLARS_PER_STEP = 100_000_000  # Cedar's decimal has four fractional digits
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 Owner = Literal["context", "UserKey", "User"]
 Value = str | int | bool | None
-"""Of an attribute. Decimals are whole numbers of ten-thousandths; None means that the attribute is absent."""
+"""Value of an attribute. Decimals are whole numbers of ten-thousandths; None: the attribute is absent."""
 
 CedarValue = str | int | bool | Mapping[str, Mapping[str, str]]
 """A value in Cedar's JSON form."""
@@ -37,9 +37,9 @@ CedarValue = str | int | bool | Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One attribute: whose it is, its name, its value for a question, and that value as Cedar takes it.
+    """One attribute: its owner, its name, its value for a question, and how the value is encoded for Cedar.
 
-    `encode` raises ValueError for a value that Cedar has no form of.
+    `encode` raises ValueError for a value that Cedar cannot represent.
     """
 
     owner: Owner
@@ -74,7 +74,7 @@ def _start_of_month(question: Question) -> str:
 
 
 def _steps(amount_picodollars: int) -> int:
-    """Ten-thousandths of a dollar, rounded up: a spend must not look smaller than it is."""
+    """Ten-thousandths of a dollar, rounded up: a spend must not seem smaller than it is."""
     return -(-amount_picodollars // _PICODOLLARS_PER_STEP)
 
 
@@ -89,7 +89,7 @@ def _decimal(value: Value) -> CedarValue:
 
 
 def _ip(value: Value) -> CedarValue:
-    """An IPv4 address that came in through an IPv6 socket counts as IPv4. A zone (`%eth0`) says nothing here."""
+    """The address for Cedar: IPv4-mapped IPv6 becomes IPv4, a zone (`%eth0`) is dropped."""
     address = ipaddress.ip_address(str(value).partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return {"__extn": {"fn": "ip", "arg": str(mapped or address)}}
@@ -115,7 +115,7 @@ ATTRIBUTES = _by_path(
     Attribute("context", "input_type", lambda q: q.input_type, _plain),
     Attribute("context", "dimensions", lambda q: q.dim, _plain),
     Attribute("context", "estimated_cost", lambda q: _steps(q.cost_picodollars), _decimal),
-    # Whoever has a key that is not active does not come as far as the policies.
+    # Requests with an inactive key are refused before policies are evaluated.
     Attribute("UserKey", "status", lambda _: "active", _plain),
     Attribute("UserKey", "current_daily_spend", lambda q: _steps(q.daily_spend_picodollars), _decimal),
     Attribute("UserKey", "current_monthly_spend", lambda q: _steps(q.monthly_spend_picodollars), _decimal),
@@ -136,6 +136,6 @@ ATTRIBUTES = _by_path(
 
 
 def names_of(owner: str) -> tuple[str, ...]:
-    """The attributes that something of that type has, in alphabetical order. Nothing for an unknown type."""
+    """Attribute names of an entity type, in alphabetical order. Empty for an unknown type."""
     names = [each.name for each in ATTRIBUTES.values() if each.owner == owner]
     return tuple(sorted([*names, "user"] if owner == "UserKey" else names))

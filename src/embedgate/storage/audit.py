@@ -1,4 +1,4 @@
-"""The audit trail, blocking: appending for administrators, reading, verifying, and forgetting what is too old.
+"""Audit trail, blocking: append for administrators, read, verify, and prune.
 
 Events of requests are noted on the event loop instead (`ledger`). Nothing here changes a row; only `prune` deletes.
 """
@@ -21,7 +21,7 @@ from embedgate.storage.schema import audit
 from embedgate.storage.verify import RETENTION, Head, Verification, Walk
 
 _COLUMNS = tuple(audit.c[name] for name in AuditRow._fields)
-# As the driver gives them: a column of another type must be found, not stumble over its conversion.
+# As the driver returns them: a value of a wrong type must be detected, not fail in its conversion.
 _UNTYPED = tuple(sa.type_coerce(column, sa.types.NULLTYPE).label(column.name) for column in _COLUMNS)
 _READ_AT_ONCE = 1_000
 _DELETED_AT_ONCE = 2_000
@@ -42,9 +42,9 @@ _LISTING = Listing(
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Which events are meant: those that agree in every field that is given.
+    """Filter of audit events: those that match every field that is given.
 
-    `since_ms` is the first moment that counts, `until_ms` the first that no longer does.
+    `since_ms` is inclusive, `until_ms` exclusive.
     """
 
     kind: AuditKind | None = None
@@ -62,7 +62,7 @@ EVERY_EVENT = AuditFilter()
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event in the trail: its place in the chain, and the digest there as hex digits."""
+    """Stored audit event, with its number in the chain and its digest in hex."""
 
     seq: int
     digest: str
@@ -70,7 +70,7 @@ class StoredEvent:
 
 
 class SqlAudit:
-    """The trail. Every method raises InternalError if the database fails."""
+    """The audit trail in SQL. Every method raises InternalError if the database fails."""
 
     def __init__(self, database: Database, clock: Callable[[], int] = utc_ms) -> None:
         """clock: UTC milliseconds since 1970."""
@@ -79,15 +79,15 @@ class SqlAudit:
         self._append = Appender(database.dialect)
 
     def append(self, events: Sequence[AuditEvent]) -> None:
-        """Return once all the events are committed, in their order and next to each other.
+        """Append events; return once all are committed, in order and adjacent.
 
-        Raises ValueError or OverflowError if one holds what no row can, such as half of a character.
+        Raises ValueError or OverflowError for a value that cannot be stored, such as a lone surrogate.
         """
         with self._database.write() as connection:
             self._append(connection.exec_driver_sql, events)
 
     def events(self, filter_by: AuditFilter = EVERY_EVENT, query: PageQuery = FIRST_PAGE) -> Page[StoredEvent]:
-        """A page of the trail, newest first unless sorted otherwise. Raises InvalidInput for an unfit page or time."""
+        """A page of the trail, newest first by default. Raises InvalidInput for an invalid page or time."""
         rows = narrowed(sa.select(*_COLUMNS), audit, filter_by)
         with self._database.read() as connection:
             found, total = read_page(connection, rows, _LISTING, replace(query, sort=query.sort or "-seq"))
@@ -95,10 +95,10 @@ class SqlAudit:
         return Page(tuple(StoredEvent(row.seq, row.digest.hex(), event_of(row)) for row in stored), total)
 
     def verify(self, expected: Head | None = None) -> Verification:
-        """Follow the whole chain, in bounded memory and as of one moment. About 100,000 rows a second.
+        """Verify the whole chain, in bounded memory and in one snapshot. About 100,000 rows a second.
 
-        expected: an end of the trail that was kept elsewhere; without one, a trail that was cut short, or written
-        anew from some row on, cannot be told from a whole one. One that was pruned since is not looked for.
+        expected: an end of the trail that was kept elsewhere; without one, a trail that was truncated, or rewritten
+        from some row on, cannot be told from a whole one. An end that was pruned since is not checked.
         """
         walk = Walk(expected)
         with self._database.read() as connection:
@@ -108,10 +108,10 @@ class SqlAudit:
         return walk.end()
 
     def prune(self, before_ms: int, *, actor: str) -> int:
-        """Delete the oldest rows, up to the first one that is not before that time, and say how many they were.
+        """Delete the oldest rows, up to the first one that is not before that time; return how many.
 
-        It goes in pieces, so that no request waits long for its own commit. Each leaves an event of the kind
-        `retention` at the end of the trail, with the number and digest of the last row that it deleted: there, and
+        Works in pieces, so that no request waits long for its own commit. Each appends an event of the kind
+        `retention`, with the number and digest of the last row that it deleted: there, and
         nowhere else, the trail may then begin.
         """
         with self._database.read() as connection:
@@ -147,6 +147,6 @@ class SqlAudit:
                     "last_digest": last.digest.hex(),
                 },
             )
-            self._append(connection.exec_driver_sql, [event])  # first, while the trail still has an end to go on from
+            self._append(connection.exec_driver_sql, [event])  # first, while the trail still has an end to chain to
             connection.execute(audit.delete().where(audit.c.seq <= last.seq))
         return len(rows)

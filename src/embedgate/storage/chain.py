@@ -1,6 +1,6 @@
-"""The chain of the audit trail: what the digest of a row covers, and what links a row to the one before it.
+"""Hash chain of the audit trail: the digest of a row covers the row and the digest before it.
 
-Knows no database. There is no secret in it: who can rewrite the whole trail can make a new chain, and only a digest
+Knows no database. The chain is not keyed: who can rewrite the whole trail can make a new one, and only a digest
 that was kept elsewhere (`verify` takes one) shows that.
 """
 
@@ -14,14 +14,14 @@ from embedgate.core.access import AuditEvent
 
 
 class Link(NamedTuple):
-    """A place in the chain: the number of a row, and its digest."""
+    """Link of the chain: the number of a row, and its digest."""
 
     seq: int
     digest: bytes
 
 
 ORIGIN = Link(0, bytes(32))
-"""What the very first row follows."""
+"""The link before the first row."""
 
 
 class AuditRow(NamedTuple):
@@ -42,12 +42,12 @@ class AuditRow(NamedTuple):
 
     @property
     def link(self) -> Link:
-        """Where the row stands."""
+        """The link of this row."""
         return Link(self.seq, self.digest)
 
 
 def chained(events: Sequence[AuditEvent], after: Link) -> list[AuditRow]:
-    """The rows of events that follow `after`. Raises ValueError if one holds what no row can."""
+    """Chain the events after the link `after`. Raises ValueError for a value that cannot be stored."""
     rows = []
     seq, previous = after
     for event in events:
@@ -71,15 +71,15 @@ def chained(events: Sequence[AuditEvent], after: Link) -> list[AuditRow]:
 
 
 def is_unchanged(row: AuditRow) -> bool:
-    """Whether a row as stored is the one that its digest was made of."""
+    """Whether a stored row matches its digest."""
     try:
         return _digest(row.previous, _json(row[:-2])) == row.digest
-    except (TypeError, ValueError):  # SQLite keeps what it is given: there may be a number in place of a text
+    except (TypeError, ValueError):  # SQLite does not enforce column types: there may be a number in place of a text
         return False
 
 
 def event_of(row: AuditRow) -> AuditEvent:
-    """The event that a row holds."""
+    """The event of a row."""
     detail: Mapping[str, Any] = orjson.loads(row.detail)
     return AuditEvent(
         kind=row.kind,  # type: ignore[arg-type]  # rows are made of events only
@@ -102,5 +102,5 @@ def _digest(previous: bytes, content: bytes) -> bytes:
 def _json(value: object) -> bytes:
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError as error:  # half a surrogate pair, a number over 64 bits
+    except orjson.JSONEncodeError as error:  # a lone surrogate, a number over 64 bits
         raise ValueError("an audit event holds what JSON cannot") from error

@@ -1,4 +1,4 @@
-"""The database file: created, opened, brought to the current schema, closed. Knows no table's meaning.
+"""Database file: create, open, migrate and close. Knows no table's meaning.
 
 SQLite in WAL: readers never wait for the writer. How its file is opened and how its transactions begin is decided here.
 Elsewhere, these depend on SQLite: `quick_commit` uses the driver itself, `schema` and the migrations give it types and
@@ -24,12 +24,12 @@ _BEGIN = "embedgate_begin"
 
 
 class Database:
-    """An open database. Safe to use from several threads; close it after all that use it."""
+    """An open database. Thread-safe; close it after everything that uses it."""
 
     def __init__(self, engine: sa.Engine, quick_path: Path | None = None) -> None:
         """engine: with the current schema, and its transactions begun as `sqlite_engine` does.
 
-        quick_path: the file, if commits to it never wait for a disk.
+        quick_path: the file, if commits to it never wait for a disk sync.
         """
         self.quick_path = quick_path
         self._engine = engine
@@ -42,29 +42,29 @@ class Database:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A transaction that sees one state of the database. Raises InternalError if the database fails."""
+        """Read transaction: a snapshot of the database. Raises InternalError if the database fails."""
         with _reported(), self._engine.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """A transaction that locks other writers out from its beginning. Raises InternalError as `read`."""
+        """Write transaction: locks other writers out from its start. Raises InternalError as `read`."""
         with _reported(), self._writing_engine.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
     def write_on_demand(self) -> Iterator[sa.Connection]:
-        """As `write`, but other writers are locked out from the first statement on, not before."""
+        """As `write`, but it locks other writers out from its first statement on."""
         with _reported(), self._writing_engine.connect() as connection:
             yield connection
             connection.commit()
 
     def connect_writer(self) -> sa.Connection:
-        """A connection to keep, each of its transactions as in `write`. Raises SQLAlchemyError."""
+        """A long-lived connection whose transactions are as in `write`. Raises SQLAlchemyError."""
         return self._writing_engine.connect()
 
     def close(self) -> None:
-        """Close every connection; the last one to close folds the write-ahead log into the file."""
+        """Close every connection; the last one to close checkpoints the write-ahead log."""
         self._engine.dispose()
 
 
@@ -95,7 +95,7 @@ def open_database(
 
 
 def sqlite_engine(path: Path, synchronous: Literal["normal", "full"], busy_timeout_s: float) -> sa.Engine:
-    """An engine on a SQLite file, with our pragmas and real transactions. Opens nothing yet."""
+    """SQLAlchemy engine of a SQLite file, with pragmas and explicit transactions. Opens nothing yet."""
     # hide_parameters: the text of an error must hold no digest, name or end user.
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)), hide_parameters=True)
 
@@ -103,7 +103,7 @@ def sqlite_engine(path: Path, synchronous: Literal["normal", "full"], busy_timeo
     def set_pragmas(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # the driver would begin transactions late, and none for DDL
         connection.execute(f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}")
-        # Only a new file takes it. A commit of one ledger entry changes a page of the table and one of each index, and
+        # For new files only. A commit of one ledger entry changes a page of the table and one of each index, and
         # the write-ahead log takes whole pages: a quarter of the bytes.
         connection.execute("PRAGMA page_size = 1024")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -118,13 +118,13 @@ def sqlite_engine(path: Path, synchronous: Literal["normal", "full"], busy_timeo
 
 
 def _writing(engine: sa.Engine) -> sa.Engine:
-    # A transaction that reads before it writes would fail, not wait, when another writer came in between.
+    # A transaction that reads before it writes would fail, not wait, if another writer came in between.
     return engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
 
 
 def _prepare(engine: sa.Engine) -> None:
     if not _is_current(engine):
-        from embedgate.storage.migrate import upgrade  # Alembic takes 0.3 s to import; most starts need none of it
+        from embedgate.storage.migrate import upgrade  # Alembic takes 0.3 s to import, and most starts do not need it
 
         upgrade(_writing(engine))
 

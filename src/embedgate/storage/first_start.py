@@ -1,6 +1,6 @@
-"""The first start: an administrator's key and a user's key, each in a file that only the owner of the folder reads.
+"""First start: creates an administrator's key and a user's key, each in a file of mode 0600.
 
-A file that is deleted later stays deleted: an operator may well keep the keys elsewhere.
+A file that is deleted later is not made again: operators may keep the keys elsewhere.
 """
 
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ from embedgate.storage.folder import create_empty, locked, writable, write_priva
 KEY_NAME = "first start"
 _ADMIN = "admin"
 _USER = "user"
-# There from before the first user is made until both files are: tells a death in between from a file deleted later.
+# Exists from before the first user is made until both files are: tells a crash in between from a deleted file.
 _UNFINISHED = "first_start.unfinished"
 
 
 @dataclass(frozen=True, slots=True)
 class FirstKeys:
-    """Where the first keys are, and the keys themselves."""
+    """The first keys, and the files that hold them."""
 
     admin_key_file: Path
     user_key_file: Path
@@ -27,7 +27,7 @@ class FirstKeys:
 
 
 def ensure_first_keys(admin: KeyAdmin, data_dir: Path) -> FirstKeys | None:
-    """Where there is no user yet, make `admin` (an administrator) and `user`, and write a key of each.
+    """If there is no user yet, create `admin` (an administrator) and `user`, and write a key of each.
 
     The keys go to `admin.key` and `user.key` in `data_dir`, mode 0600. Of several processes one makes them; what a
     process left unfinished when it died is completed, and a key that it never wrote down is revoked.
@@ -41,7 +41,7 @@ def ensure_first_keys(admin: KeyAdmin, data_dir: Path) -> FirstKeys | None:
             return None
         with writable(data_dir):
             if not names:
-                admin_key_file.unlink(missing_ok=True)  # of a database that is no more
+                admin_key_file.unlink(missing_ok=True)  # of a deleted database
                 user_key_file.unlink(missing_ok=True)
             create_empty(unfinished)
             keys = FirstKeys(
@@ -55,7 +55,7 @@ def ensure_first_keys(admin: KeyAdmin, data_dir: Path) -> FirstKeys | None:
 
 
 def _key_in(file: Path, admin: KeyAdmin, name: str, names: set[str], *, is_admin: bool) -> str:
-    """The key in `file`; if that is not there, a new key of the user `name`, who is made if not in `names`."""
+    """The key in `file`; without one, a new key of the user `name`, who is created if not in `names`."""
     if file.exists():
         return file.read_text(encoding="utf-8").strip()
     if name not in names:

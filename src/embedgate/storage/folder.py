@@ -1,4 +1,4 @@
-"""The data folder: made for its owner only, one process at a time, files that nobody else can read."""
+"""Data folder: private to its owner, locked by one server at a time, files of mode 0600."""
 
 import contextlib
 import fcntl
@@ -17,7 +17,7 @@ _OWNER_ONLY = 0o600
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, creating the folder (mode 0700) if it is missing; wait while another holds it.
 
-    The lock ends with the process, however that ends. Raises ConfigError if the folder cannot be written.
+    The lock ends with the process, also if it crashes. Raises ConfigError if the folder cannot be written.
     """
     with writable(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def claim(folder: Path) -> int | None:
-    """Claim the folder for the only server on it, until the process ends or the file is closed.
+    """Claim the folder as its only server, until the process ends or the file is closed.
 
     Returns the open file; None if another process has claimed it. Raises ConfigError if the folder cannot be written.
     """
@@ -47,7 +47,7 @@ def claim(folder: Path) -> int | None:
 
 @contextlib.contextmanager
 def writable(folder: Path) -> Iterator[None]:
-    """Report an operating system error in the body as ConfigError about `folder`."""
+    """Turn an OSError in the body into a ConfigError about `folder`."""
     try:
         yield
     except OSError as error:
@@ -68,7 +68,7 @@ def create_empty(path: Path) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Put a file of mode 0600 in place, whole or not at all, replacing what was there. Raises OSError."""
+    """Write a file of mode 0600 atomically, replacing an existing one. Raises OSError."""
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
     file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)

@@ -1,7 +1,7 @@
-"""One thread that writes the ledger entries and audit events of many requests in one transaction, and does not give up.
+"""Group commit: one thread writes ledger entries and audit events of many requests per transaction, with retries.
 
-Nothing waits in order to gather: the thread writes as soon as there is something, and whatever arrives meanwhile is
-the next group. What is written and how is the appender's.
+No artificial delay: the thread writes as soon as there is an item, and whatever arrives meanwhile is
+the next group. The appender runs the statements.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from embedgate.storage.appender import Item
 _MAX_GROUP = 500
 _FIRST_DELAY_S = 0.01
 _MAX_DELAY_S = 1.0
-# What one item alone can cause (a number over 64 bits, half a surrogate pair); all else is the database's fault.
+# Errors that one item can cause (a number over 64 bits, a lone surrogate); any other is the database's.
 _REFUSALS = (IntegrityError, DataError, ProgrammingError, OverflowError, ValueError)
 
 
 class Pending(NamedTuple):
-    """An item on its way to the disk, and who is told when it is there: nobody waits for an audit event."""
+    """A queued item, and the future that is resolved when it is committed; None for an audit event."""
 
     item: Item
     waiter: asyncio.Future[None] | None = None
@@ -37,7 +37,7 @@ class Pending(NamedTuple):
 
 @dataclass(slots=True)
 class _Outage:
-    """A time of failing writes. `is_reported` once the waiters were told; closing leaves one more attempt."""
+    """A period of failing writes. `is_reported` once the waiters have failed; closing leaves one more attempt."""
 
     since_s: float
     delay_s: float = _FIRST_DELAY_S
@@ -46,11 +46,11 @@ class _Outage:
 
 
 class GroupWriter:
-    """Writes items in the order of their arrival. Its thread starts here and ends with `close`."""
+    """Group-commit writer: writes items in order of arrival. Its thread starts here and ends with `close`."""
 
     def __init__(self, append: Callable[[Sequence[Item]], None], max_pending: int, patience_s: float) -> None:
         """append: commits all the items given or none; called on the thread only. max_pending: bound of the entries
-        not yet written that are kept in memory, and again of the events, so that refused requests, which have events
+        kept in memory, and separately of the events, so that refused requests, which have events
         only, cannot crowd out entries. patience_s: how long callers wait for a database that fails.
         """
         self._append = append
@@ -66,14 +66,14 @@ class GroupWriter:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits to be written, and writing is possible."""
+        """Whether the queue is empty, and writing is possible."""
         return not any(self._kept.values()) and not self._closing.is_set()
 
     def offer(self, pending: Pending) -> None:
-        """Take an item to be written. Called on the loop's thread.
+        """Queue an item. Called on the loop's thread.
 
-        Its waiter is told once it is committed. It gets InternalError if that takes longer than the patience; the item
-        is then kept and tried again. It gets InternalError at once, and the item is logged, if too many are kept
+        Its future is resolved once it is committed. It gets InternalError if that takes over `patience_s`; the item
+        is then kept and retried. It gets InternalError at once, and the item is logged, if too many are kept
         already or the writer is closed.
         """
         kind = type(pending.item)
@@ -88,7 +88,7 @@ class GroupWriter:
             pending.waiter.set_exception(InternalError("the ledger cannot be written"))
 
     def close(self) -> None:
-        """Write what is pending and end the thread. Blocks, at most for the patience if the database fails."""
+        """Flush and end the thread. Blocks, at most for `patience_s` if the database fails."""
         with self._door:
             self._closing.set()
             self._arrivals.put(None)
@@ -96,7 +96,7 @@ class GroupWriter:
 
     def _run(self) -> None:
         outage: _Outage | None = None
-        suspects = 0  # one of so many was refused: they are written one by one, and the refused one fails alone
+        suspects = 0  # one item of a group was refused: write one by one, so that only the refused one fails
         while self._gather():
             group = self._backlog[: 1 if suspects else _MAX_GROUP]
             failure = None
@@ -120,7 +120,7 @@ class GroupWriter:
             outage = None
 
     def _gather(self) -> bool:
-        """Move arrivals to the backlog, waiting only if there is nothing to write. False once all is done."""
+        """Move arrivals to the backlog; wait only if there is nothing to write. False once closed and empty."""
         if not self._backlog and not self._closing.is_set():
             self._take(self._arrivals.get())
         for _ in range(self._arrivals.qsize()):
@@ -132,7 +132,7 @@ class GroupWriter:
             self._backlog.append(arrival)
 
     def _let_go(self, group: Sequence[Pending], failure: str | None) -> None:
-        """Forget the group at the head of the backlog, and tell its waiters."""
+        """Drop the group at the head of the backlog, and resolve its futures."""
         del self._backlog[: len(group)]
         with self._door:
             for pending in group:
@@ -140,7 +140,7 @@ class GroupWriter:
         _tell(group, failure)
 
     def _endure(self, outage: _Outage, error: SQLAlchemyError) -> bool:
-        """Wait before the next attempt; out of patience, fail the waiters first. False to give up, when closing."""
+        """Back off before the next attempt; after `patience_s`, fail the waiters. False to give up, when closing."""
         if time.monotonic() - outage.since_s < self._patience_s:
             time.sleep(outage.delay_s)
         else:
@@ -159,19 +159,19 @@ class GroupWriter:
 
 
 def _tell(group: Sequence[Pending], failure: str | None) -> None:
-    """Wake the waiters of a group, with one call into each event loop: there is one, as a rule."""
+    """Resolve the futures of a group, with one call into each event loop."""
     by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
     for pending in group:
         if pending.waiter is not None and not pending.waiter.done():
             by_loop.setdefault(pending.waiter.get_loop(), []).append(pending.waiter)
     for loop, waiters in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop has closed, so no waiter is left
             loop.call_soon_threadsafe(_wake, waiters, failure)
 
 
 def _wake(waiters: Sequence[asyncio.Future[None]], failure: str | None) -> None:
     for waiter in waiters:
-        if waiter.done():  # its request was cancelled, or told before
+        if waiter.done():  # its request was cancelled, or has failed before
             continue
         if failure is None:
             waiter.set_result(None)
@@ -180,14 +180,14 @@ def _wake(waiters: Sequence[asyncio.Future[None]], failure: str | None) -> None:
 
 
 def _report_lost(item: Item, reason: str) -> None:
-    """The log is the last place that can still hold what was spent or decided."""
+    """Log an item that cannot be stored, as the last record of it."""
     if isinstance(item, AuditEvent):
         events.AUDIT_LOST.emit(
             reason=reason,
             request_id=item.request_id,
             at_ms=str(item.at_ms),
             kind=item.kind,
-            actor=ascii(item.actor),  # what is refused may be a text that a log line cannot hold
+            actor=ascii(item.actor),  # the refused value may be a text that a log line cannot hold
             action=item.action,
             target=ascii(item.target),
             outcome=item.outcome,
@@ -203,11 +203,11 @@ def _report_lost(item: Item, reason: str) -> None:
         key_id=item.key_id,
         model=item.model,
         provider=item.provider,
-        tokens=str(item.tokens),  # what is refused may be a number that a log line cannot hold
+        tokens=str(item.tokens),  # the refused value may be a number that a log line cannot hold
         cost_picodollars=str(item.cost_picodollars),
     )
 
 
 def _reason(error: SQLAlchemyError) -> str:
-    """The database's own words, without the statement."""
+    """The database's own message, without the statement."""
     return str(error.orig) if isinstance(error, DBAPIError) else type(error).__name__

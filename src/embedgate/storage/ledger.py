@@ -1,8 +1,7 @@
-"""The way to the disk for what every request used and cost, and for what was decided about it: one transaction.
+"""Ledger writer: usage, cost and audit events of requests, committed together in one transaction.
 
-An audit event that was noted before an entry was recorded is on disk when the entry is. What is appended is never
-changed. How groups are written and what happens when they cannot be is in `quick_commit` and `group_commit`; reading
-is in `govern`.
+An audit event that was noted before an entry was recorded is on disk when the entry is. Rows are append-only.
+`quick_commit` and `group_commit` write groups and handle failures; reading is in `govern`.
 """
 
 import asyncio
@@ -21,15 +20,15 @@ from embedgate.storage.schema import ledger
 
 _MAX_QUICK_GROUP = 128
 _EVENT_WAIT_S = 0.05
-"""How long an audit event waits for a ledger entry to go with: a request mostly ends sooner, and commits are saved."""
+"""How long an audit event waits to share a commit with a ledger entry; most requests end sooner."""
 
 
 class SqlLedger:
-    """core.ports.Ledger and core.ports.AuditTrail. Belongs to one event loop: call `record` and `note` there."""
+    """Ledger and audit trail in SQL (core.ports). Bound to one event loop: call `record` and `note` there."""
 
     def __init__(self, database: Database, *, max_pending: int = 10_000, patience_s: float = 5.0) -> None:
-        """max_pending: entries that may wait in memory, about 1 KB each, and again audit events. patience_s: how long
-        requests wait for a database that fails, before they fail too.
+        """max_pending: bound of entries in memory, about 1 KB each, and of audit events. patience_s: how long
+        requests wait for a failing database before they fail too.
         """
         self._database = database
         append = Appender(database.dialect)
@@ -43,9 +42,9 @@ class SqlLedger:
         self._is_closed = False
 
     async def record(self, entry: LedgerEntry) -> None:
-        """Return once the entry is committed to disk. A request id is written once, however often it is recorded.
+        """Record an entry; return once it is committed to disk. Idempotent by request id.
 
-        Raises InternalError if it could not be; the entry is then kept and tried again. When `max_pending` entries
+        Raises InternalError if that failed; the entry is then kept and retried. When `max_pending` entries
         are kept already, it is only logged.
         """
         pending = Pending(entry, waiter := asyncio.get_running_loop().create_future())
@@ -54,9 +53,9 @@ class SqlLedger:
         await waiter
 
     def note(self, event: AuditEvent) -> None:
-        """Put an audit event on its way: committed together with the next entry, or alone after 50 ms.
+        """Queue an audit event: it is committed together with the next entry, or alone after 50 ms.
 
-        While the database fails it is kept and tried again. When `max_pending` events are kept already, or the ledger
+        While the database fails it is kept and retried. When `max_pending` events are kept already, or the ledger
         is closed, it is only logged. A retry after an unclear commit may repeat it.
         """
         self._arrived.append(Pending(event))
@@ -68,7 +67,7 @@ class SqlLedger:
             self._timer = asyncio.get_running_loop().call_later(_EVENT_WAIT_S, self._commit_events)
 
     def close(self) -> None:
-        """Write what is pending. Blocks, at most for the patience and one more attempt if the database fails."""
+        """Flush and close. Blocks, at most for `patience_s` and one more attempt if the database fails."""
         self._is_closed = True
         arrived, self._arrived = self._arrived, []
         for pending in arrived:
@@ -86,19 +85,19 @@ class SqlLedger:
     def _commit_soon(self) -> None:
         if not self._is_due:
             self._is_due = True
-            asyncio.get_running_loop().call_soon(self._commit_arrived)  # with all that arrive in this turn of the loop
+            asyncio.get_running_loop().call_soon(self._commit_arrived)  # with all arrivals of this iteration
 
     def _commit_events(self) -> None:
         self._timer = None
         self._commit_arrived()
 
     def _commit_arrived(self) -> None:
-        """Commit at once what can be committed at once; leave the rest to the writer thread."""
+        """Commit on the event loop if possible; leave the rest to the writer thread."""
         self._is_due = False
         group, self._arrived = self._arrived, []
         if not group:
             return
-        # Only past an idle writer: an entry must not overtake the events that were noted before it.
+        # Only if the writer is idle: an entry must not overtake events that were noted before it.
         is_quick = self._quick is not None and self._writer.is_idle and len(group) <= _MAX_QUICK_GROUP
         if is_quick and self._quick and self._quick.commit([pending.item for pending in group]):
             for pending in group:
@@ -110,7 +109,7 @@ class SqlLedger:
 
 
 class _WriterConnection:
-    """The writer thread's connection, opened when it is first needed and again after a failure."""
+    """The writer thread's connection, opened on first use and again after a failure."""
 
     def __init__(self, database: Database, append: Appender) -> None:
         self._database = database
@@ -118,7 +117,7 @@ class _WriterConnection:
         self._connection: sa.Connection | None = None
 
     def commit(self, items: Sequence[Item]) -> None:
-        """Commit all the items or none. Raises SQLAlchemyError, or what the driver says of a bad value."""
+        """Commit all the items or none. Raises SQLAlchemyError, or the driver's error for a bad value."""
         self._connection = self._connection or self._database.connect_writer()
         try:
             with self._connection.begin():
@@ -128,7 +127,7 @@ class _WriterConnection:
             raise
 
     def close(self) -> None:
-        """Let go of the connection; the next commit opens another."""
+        """Close the connection; the next commit opens another."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -1,4 +1,4 @@
-"""Brings a database to the schema of this program. Never goes back, and never touches a database that is newer."""
+"""Schema migrations: upgrade a database to this program's schema. No downgrades; a newer database is not touched."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ _FOLDER = Path(migrations.__file__).parent
 def upgrade(engine: sa.Engine) -> None:
     """Run the migrations that are missing, all or none, in one transaction.
 
-    engine: its transactions must lock out other writers from their beginning, so that of two processes
+    engine: its transactions must lock out other writers from their start, so that of two processes
     starting at once one waits and then finds nothing to do.
     Raises ConfigError if the database knows a migration that this program does not.
     """

@@ -1,7 +1,7 @@
-"""Commits small groups of ledger entries and audit events on the event loop itself, where that takes microseconds.
+"""Quick commit: small groups of ledger entries and audit events, committed on the event loop in microseconds.
 
-In WAL mode with `synchronous = normal` a commit is a copy into the system's page cache. Handing it to a thread costs
-several times as much, in switches of the interpreter lock. What could wait is kept away: another process's write lock
+In WAL mode with `synchronous = normal` a commit is a copy into the page cache. Handing it to a thread costs
+several times as much, in GIL switches. Nothing here blocks: another process's write lock
 is not waited for (the caller then uses the writer thread), and checkpoints, which sync files, run on a thread.
 """
 
@@ -16,11 +16,11 @@ _RESTART_WAIT_MS = 20
 _CHECKPOINT_PAGES = 1_000
 _PAGES_PER_COMMIT = 6
 _PAGES_PER_ITEM = 1
-"""Rough: the table and each index change at least one page. A log that is folded early is written over, not grown."""
+"""Rough: the table and each index change at least one page. A WAL that is checkpointed early is reused, not grown."""
 
 
 class QuickCommit:
-    """A connection for the event loop's thread only."""
+    """Connection for quick commits, for the event loop's thread only."""
 
     def __init__(self, path: Path, append: Appender) -> None:
         """path: the database, in WAL mode with its schema."""
@@ -32,7 +32,7 @@ class QuickCommit:
         self._checkpoint: Future[None] | None = None
 
     def commit(self, items: Sequence[Item]) -> bool:
-        """Commit all the items and return True; or none, and return False: when the database is locked or fails, or
+        """Commit all the items and return True; or none and return False, when the database is locked or fails, or
         refuses one of them.
         """
         run = self._connection.execute
@@ -62,15 +62,15 @@ class QuickCommit:
             self._connection = self._connect()
 
     def _fold(self) -> None:
-        """Fold the write-ahead log into the file, as far as readers allow; holds up writers only for the end of it."""
+        """Checkpoint the write-ahead log, as far as readers allow; blocks writers only for the end of it."""
         connection = self._connect()
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            # What came meanwhile is little. Folded too, the log begins anew; else it would only ever grow.
+            # Little has arrived meanwhile. Checkpointing that, too, resets the log, which would otherwise only grow.
             connection.execute(f"PRAGMA busy_timeout = {_RESTART_WAIT_MS}")
             connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
         except sqlite3.Error:
-            pass  # the next one folds more
+            pass  # the next checkpoint copies more
         finally:
             connection.close()
 

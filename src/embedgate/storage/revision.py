@@ -1,4 +1,4 @@
-"""The number that says whether the rules have changed since they were read. Knows no rule."""
+"""Revision of the rules: a counter that changes with every rule."""
 
 import sqlalchemy as sa
 
@@ -8,12 +8,12 @@ _ONLY_ROW = schema.rules_revision.c.id == 1
 
 
 def read_revision(connection: sa.Connection) -> int:
-    """The revision that the transaction sees."""
+    """The revision in this transaction."""
     revision: int = connection.execute(sa.select(schema.rules_revision.c.revision).where(_ONLY_ROW)).scalar_one()
     return revision
 
 
 def count_up(connection: sa.Connection) -> None:
-    """Part of every change of a rule, in its transaction, so that no revision ever names two states."""
+    """Increment the revision, in the transaction of every rule change, so that no revision names two states."""
     table = schema.rules_revision
     connection.execute(table.update().where(_ONLY_ROW).values(revision=table.c.revision + 1))

@@ -1,4 +1,4 @@
-"""The tables. Column types are portable; how tables come to be is in `migrations`.
+"""Database schema: the tables, with portable column types. `migrations` creates them.
 
 Money is whole picodollars, times are UTC milliseconds since 1970, durations are milliseconds. A change here needs
 a new migration and a new `REVISION`.
@@ -138,7 +138,7 @@ providers = sa.Table(
     sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
 )
 
-# One row. Every change of policies, limits, budgets, prices or providers counts it up, in the same transaction.
+# One row. Every change of policies, limits, budgets, prices or providers increments it, in the same transaction.
 rules_revision = sa.Table(
     "rules_revision",
     metadata,
@@ -146,7 +146,7 @@ rules_revision = sa.Table(
     sa.Column("revision", sa.BigInteger, nullable=False),
 )
 
-# Appended to; `digest` covers the row and the digest before it, so that a change, a gap or a swap shows.
+# Append-only; `digest` covers the row and the digest before it, so that a change, a gap or a swap is detected.
 audit = sa.Table(
     "audit",
     metadata,
@@ -165,7 +165,7 @@ audit = sa.Table(
     sa.Index(None, "at_ms"),
 )
 
-# No foreign keys: a line of the ledger is a fact about the past and must be writable whatever became of its user.
+# No foreign keys: a ledger entry must be writable even if its user is gone.
 ledger = sa.Table(
     "ledger",
     metadata,

@@ -1,4 +1,4 @@
-"""Secrets of others, sealed under a master key that is not in the database: AES-256-GCM, bound to a name."""
+"""Encryption of stored secrets under a master key outside the database: AES-256-GCM, bound to a name."""
 
 import os
 import re
@@ -16,14 +16,14 @@ _HEX_KEY = re.compile(r"[0-9a-fA-F]{64}")
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
 _FORM = b"\x01"
-"""First byte of what is sealed: says how, should another way be needed one day."""
+"""First byte of a sealed value: the version of the format."""
 
 
 class Sealer:
-    """Seals and opens small texts."""
+    """Encrypts and decrypts small texts."""
 
     def __init__(self, data_dir: Path, master_key: str | None = None) -> None:
-        """data_dir: where the master key's file is, or is made when first needed (mode 0600).
+        """data_dir: folder of the master key's file, which is made when first needed (mode 0600).
 
         master_key: 64 hex digits, instead of the file. Raises ConfigError if it is anything else.
         """
@@ -31,7 +31,7 @@ class Sealer:
         self._given = None if master_key is None else _parsed(master_key, "the master key that was set")
 
     def seal(self, name: str, secret: str) -> bytes:
-        """`secret`, sealed so that only `unseal` with the same name opens it.
+        """Encrypt `secret` so that only `unseal` with the same name decrypts it.
 
         Makes the master key's file if there is none; so call it in a writing transaction, which keeps others from
         making another. Raises ConfigError if the file cannot be read or written.
@@ -43,7 +43,7 @@ class Sealer:
         return _FORM + nonce + AESGCM(self._master_key()).encrypt(nonce, secret.encode(), _bound_to(name))
 
     def unseal(self, name: str, sealed: bytes) -> str:
-        """What was sealed under `name`. Raises ConfigError if the master key is missing or not the one it was then."""
+        """Decrypt what was sealed under `name`. Raises ConfigError if the master key is missing or another one."""
         nonce, ciphertext = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
         try:
             if not sealed.startswith(_FORM) or not ciphertext:

@@ -1,6 +1,6 @@
-"""What makes a stored chain whole: every row as its digest says, none missing, and a beginning that is accounted for.
+"""Verification of a stored chain: every row matches its digest, none is missing, and the start is accounted for.
 
-Sees rows, not databases: whoever has the rows, in the order of their numbers, can walk along them.
+Works on rows in the order of their numbers, from any source.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ RETENTION: Final[AuditKind] = "retention"
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The end of a trail: the number of its last row, and the digest there as hex digits. To be kept elsewhere."""
+    """Head of a trail: the number of its last row, and its digest in hex. To be kept elsewhere."""
 
     seq: int
     digest: str
@@ -22,7 +22,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """Where a trail is not what was written. `reason` is a sentence about the row `seq`."""
+    """A break in the chain. `reason` is a sentence about the row `seq`."""
 
     seq: int
     reason: str
@@ -30,7 +30,7 @@ class Break:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a walk along a trail found: how many rows, where they end, and the first break, None in a whole trail."""
+    """Result of a verification: number of rows, the head, and the first break, None in an intact trail."""
 
     count: int
     head: Head
@@ -43,10 +43,10 @@ class Verification:
 
 
 class Walk:
-    """One walk along a trail: `step` for each row from the first to the last, then `end`."""
+    """One verification: call `step` for each row from the first to the last, then `end`."""
 
     def __init__(self, expected: Head | None) -> None:
-        """expected: an end that the trail had at some time."""
+        """expected: a head that the trail had at some time."""
         self._expected = expected
         self._count = 0
         self._start: Link | None = None
@@ -55,7 +55,7 @@ class Walk:
         self._break: Break | None = None
 
     def step(self, row: AuditRow) -> None:
-        """Take the next row, its values as the database has them."""
+        """Check the next row, with its values as stored."""
         if self._start is None:
             self._start = self._at = Link(row.seq - 1, row.previous)
         self._break = self._break or self._fault_of(row)
@@ -65,7 +65,7 @@ class Walk:
             self._may_begin_after = _pruned_until(row)
 
     def end(self) -> Verification:
-        """What was found."""
+        """The result."""
         breaks = [found for found in (self._break, self._fault_of_beginning(), self._fault_of_end()) if found]
         seq, digest = self._at
         return Verification(
@@ -102,7 +102,7 @@ class Walk:
 
 
 def _pruned_until(row: AuditRow) -> Link:
-    """The last row that a retention event says was deleted; a place where no trail begins if it says none."""
+    """The last row that a retention event says was deleted; if it says none, a row number that no trail has."""
     try:
         detail = event_of(row).detail
         return Link(int(str(detail["last_seq"])), bytes.fromhex(str(detail["last_digest"])))
@@ -111,4 +111,4 @@ def _pruned_until(row: AuditRow) -> Link:
 
 
 def _hex(digest: object) -> str:
-    return digest.hex() if isinstance(digest, bytes) else ""  # a changed row may hold anything
+    return digest.hex() if isinstance(digest, bytes) else ""  # a tampered row may hold anything
