@@ -252,7 +252,7 @@ def on_a_thread(upstream: SomeUpstream) -> Iterator[SomeUpstream]:
     started: Future[Callable[[], object]] = Future()
     thread = threading.Thread(target=lambda: asyncio.run(upstream.run(started.set_result)), name="upstream")
     thread.start()
-    stop = started.result(timeout=30)
+    stop = started.result(timeout=60)
     try:
         yield upstream
     finally:

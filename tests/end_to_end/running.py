@@ -37,7 +37,7 @@ class RunningGateway:
         """The key of the administrator."""
         return (self.data_dir / "admin.key").read_text().strip()
 
-    def terminate(self, timeout_s: float = 30) -> int:
+    def terminate(self, timeout_s: float = 60) -> int:
         """Send SIGTERM and return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)
@@ -70,7 +70,7 @@ def gateway(data_dir: Path, config: str = "", environment: Mapping[str, str] | N
     finally:
         if process.poll() is None:
             process.kill()
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()
 
 

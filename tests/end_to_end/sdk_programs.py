@@ -34,7 +34,7 @@ LOCK_FILE = PYTHON_FOLDER / "requirements.lock"
 UV = ROOT / ".tools" / "bin" / "uv"
 
 INSTALL_TIMEOUT_S = 500
-RUN_TIMEOUT_S = 100
+RUN_TIMEOUT_S = 250
 _SAID_WHEN_OFFLINE = ("error sending request", "network was disabled")
 _NO_TELEMETRY = {"ANONYMIZED_TELEMETRY": "False", "HAYSTACK_TELEMETRY_ENABLED": "False"}
 

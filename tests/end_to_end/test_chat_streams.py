@@ -27,7 +27,7 @@ from chatting import (
 from crowd import metric
 from embedgate.core.access import KeyRecord
 from running import RunningGateway
-from waiting import wait_until
+from waiting import PATIENCE_S, wait_until
 from wire import raw_socket
 
 MB = 1_000_000
@@ -252,7 +252,7 @@ def test_a_shutdown_lets_a_stream_end_and_cuts_one_that_does_not(tmp_path: Path,
                     wait_until("it drains", lambda: "draining" in running.log.read_text())
                     pause.set()
                 body = listener.read_to_the_end()
-            assert running.process.wait(20) == 0
+            assert running.process.wait(PATIENCE_S) == 0
         assert body.endswith(LAST_WORD) != is_cut
         assert (b"shutting down" in body) == is_cut
         with administrator(folder) as admin:

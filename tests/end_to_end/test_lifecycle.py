@@ -53,7 +53,7 @@ def test_health_answers_at_once_while_a_large_request_runs(tmp_path: Path) -> No
         assert wait_ms() < max(50, 10 * idle_ms)  # on a machine that is busy, everything takes longer
         assert thread.is_alive()
         running.process.kill()  # nobody waits for the answer
-        thread.join(30)
+        thread.join(PATIENCE_S)
 
 
 def test_sigterm_answers_what_is_in_flight_and_exits_with_zero(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_stuck_provider_does_not_hold_up_the_end(tmp_path: Path, openai_host: 
             running.process.send_signal(signal.SIGTERM)
             wait_until("it drains", lambda: "draining" in running.log.read_text())
         assert running.terminate(PATIENCE_S) == 0
-        thread.join(30)
+        thread.join(PATIENCE_S)
     openai_host.reset()
     if signals == 1:
         assert [(reply.status, reply.json["error"]["code"]) for reply in replies] == [(503, "overloaded")]

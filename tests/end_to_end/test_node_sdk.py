@@ -29,7 +29,7 @@ def answers(served: RunningGateway) -> dict[str, Any]:
         "local/wordllama-256",
         tokens,
     ]
-    done = subprocess.run(command, cwd=NODE_FOLDER, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=NODE_FOLDER, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found

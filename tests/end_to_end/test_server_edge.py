@@ -17,7 +17,7 @@ import pytest
 from certificates import write_certificate
 from program import FAKE_ONLY
 from running import RunningGateway, clean_environment, gateway
-from waiting import wait_until
+from waiting import PATIENCE_S, wait_until
 from wire import call, raw_socket, read_status
 
 MAX_CONNECTIONS = 5
@@ -128,7 +128,7 @@ def over_tls(folder: Path, cert_file: Path, key_file: Path) -> Iterator[str]:
                 assert process.poll() is None, process.communicate()[1]
             yield "".join(lines)
             process.send_signal(signal.SIGTERM)
-            errors = process.communicate(timeout=30)[1]
+            errors = process.communicate(timeout=PATIENCE_S)[1]
             assert process.returncode == 0
             assert "warning" not in errors
         finally:

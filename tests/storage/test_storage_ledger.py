@@ -237,7 +237,7 @@ async def test_what_cannot_be_stored_fails_alone(
     ]
     for event in (noted(0), *bad, noted(8)):
         ledger.note(event)
-    recording = (asyncio.wait_for(ledger.record(entry), timeout=10) for entry in entries)
+    recording = (asyncio.wait_for(ledger.record(entry), timeout=60) for entry in entries)
     results = await asyncio.gather(*recording, return_exceptions=True)
     ledger.close()
     assert [type(result) for result in results] == [type(None), InternalError] * 2 + [type(None)]

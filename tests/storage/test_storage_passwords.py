@@ -138,7 +138,7 @@ class Held(Hasher):
 
     def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:  # noqa: A002
         self.begun.set()
-        self.may_go_on.wait(10)
+        self.may_go_on.wait(60)
         return super().verify(hash, password)
 
 
@@ -147,9 +147,9 @@ def test_more_logins_at_once_than_there_is_memory_for_are_refused(passwords: Sql
     busy = SqlPasswords(database, max_parallel=1, hasher=hasher)
     thread = threading.Thread(target=busy.check_password, args=("ann", PASSWORD))
     thread.start()
-    assert hasher.begun.wait(10)
+    assert hasher.begun.wait(60)
     with pytest.raises(Overloaded, match="1 passwords"):
         busy.check_password("ann", PASSWORD)
     hasher.may_go_on.set()
-    thread.join(10)
+    thread.join(60)
     assert busy.check_password("ann", PASSWORD) is not None

@@ -31,7 +31,7 @@ class Database(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.gate.wait(10)
+        self.gate.wait(60)
         found = {"vulns": [VULNERABILITY]} if asked["package"]["name"] == "broken" else {}
         body = json.dumps(found).encode()
         self.send_response(200)
