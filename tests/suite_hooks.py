@@ -1,4 +1,4 @@
-"""What holds for every test: which loop it runs on, that its children can be interrupted, and that CI skips nothing.
+"""What holds for every test: its loop, interrupts of its children, its place in the order, no skips in CI.
 
 Hooks of pytest, which `conftest.py` takes over.
 """
@@ -28,6 +28,12 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    """Say how to get the same order again, where tests that were in a random one have failed."""
+    if exitstatus and config.pluginmanager.hasplugin("randomly"):
+        terminalreporter.write_line(f"in the same order: -p randomly --randomly-seed={config.option.randomly_seed}")
 
 
 def _fail_if_left_out(report: pytest.TestReport | pytest.CollectReport) -> None:
