@@ -12,6 +12,9 @@ UV_VERSION := 0.13.8
 PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 COVERED := --cov --cov-report=term:skip-covered
 
+# Without it, each of the hundreds of processes that the suite starts would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help serve test test-oldest coverage test-repeat lint check fuzz audit fix docs bench lock clean
 
