@@ -52,13 +52,14 @@ class Calls:
         """Count no more."""
         sys.setprofile(None)
 
-    def _see(self, frame: FrameType, event: str, _argument: Any) -> None:
+    def _see(self, frame: FrameType, event: str, function: Any) -> None:
         if event == "call":
             code = frame.f_code
             self.by_file[code.co_filename] += 1
             self.by_function[f"{code.co_filename}:{code.co_qualname}"] += 1
         elif event == "c_call":
             self.n_c += 1
+            self.by_function[f"{frame.f_code.co_filename}:{frame.f_code.co_name} -> {function.__qualname__}"] += 1
 
 
 def count(requests: int) -> Calls:

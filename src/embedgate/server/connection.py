@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Literal
+from typing import Any, Literal
 
 import uvicorn
 from uvicorn._types import ASGI3Application
@@ -22,6 +22,7 @@ from uvicorn.server import ServerState
 from embedgate.core.errors import GatewayError, MalformedRequest, Overloaded
 from embedgate.observe import events
 from embedgate.server.answer import Answer
+from embedgate.server.exchange import EXCHANGE, Exchange
 from embedgate.server.respond import WritesErrors, new_request_id
 from embedgate.settings import ServerSettings
 
@@ -144,6 +145,9 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._served = cycle
+        # `extensions` is where ASGI lets a server offer what is its own.
+        scope: dict[str, Any] = cycle.scope  # type: ignore[assignment]  # typed as closed by uvicorn
+        scope["extensions"] = {EXCHANGE: Exchange(cycle)}
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:

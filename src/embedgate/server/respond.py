@@ -13,6 +13,7 @@ from msgspec import Struct
 from embedgate.core.errors import BodyTooLarge, BodyTooSlow, CallerLeft, GatewayError, InternalError
 from embedgate.observe import events
 from embedgate.server.answer import EVENT_STREAM, Answer
+from embedgate.server.exchange import Exchange, exchange_of
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -38,9 +39,17 @@ class CallerGone(Exception):
 class Body:
     """The body of one request, read when someone asks for it, within a size and a time; after it, the caller's end."""
 
-    def __init__(self, receive: Receive, headers: Mapping[bytes, bytes], max_bytes: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        headers: Mapping[bytes, bytes],
+        max_bytes: int,
+        timeout_s: float,
+        exchange: Exchange | None = None,
+    ) -> None:
         """max_bytes, timeout_s: the bounds; a declared length over the bound is refused without reading."""
         self._receive = receive
+        self._exchange = exchange
         self._declared = headers.get(b"content-length", b"")
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
@@ -57,7 +66,8 @@ class Body:
             self._advice = "Send less in one request."
         if self._declared.isdigit() and int(self._declared) > self._max_bytes:
             raise self._too_large(int(self._declared))
-        # The common body is one chunk that is here already: no timer is needed for it.
+        if self._exchange is not None and (whole := self._exchange.take_body()) is not None:
+            return self._bounded(whole)
         deadline_s = time.monotonic() + self._timeout_s
         chunk, has_more = await self._chunk(deadline_s)
         if not has_more:
@@ -141,14 +151,14 @@ class Responder:
         """Serve one request and send its answer, errors in the shape of `dialect`."""
         request_id = new_request_id()
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        client = scope.get("client")
+        client, exchange = scope.get("client"), exchange_of(scope)
         request = Request(
             id=request_id,
             method=scope["method"],
             path=scope["path"],
             query=scope.get("query_string", b""),
             headers=headers,
-            body=Body(receive, headers, self._max_body_bytes, self._body_timeout_s),
+            body=Body(receive, headers, self._max_body_bytes, self._body_timeout_s, exchange),
             peer=client[0] if client else "",
         )
         refuse = partial(_refusal, dialect, request_id)
@@ -159,7 +169,7 @@ class Responder:
                 return
             except Exception as error:  # noqa: BLE001 - the edge of the process: nothing may leave it unanswered
                 answer = refuse(error)
-            await send_answer(send, answer, refuse)
+            await send_answer(send, answer, refuse, exchange)
         finally:
             await request.body.unwatch()
 
@@ -173,10 +183,12 @@ def _refusal(dialect: WritesErrors, request_id: str, error: Exception) -> Answer
     return dialect.write_error(ours, request_id)
 
 
-async def send_answer(send: Send, answer: Answer, refuse: Callable[[Exception], Answer]) -> None:
+async def send_answer(
+    send: Send, answer: Answer, refuse: Callable[[Exception], Answer], exchange: Exchange | None = None
+) -> None:
     """Write an answer, large bodies piece by piece so that other requests get their turn between.
 
-    refuse: what a fault is answered with; that of a stream of events is its last one.
+    refuse: what a fault is answered with; that of a stream of events is its last one. exchange: takes whole answers.
     """
     if answer.stream is not None:
         await _send_stream(send, answer, answer.stream, refuse)
@@ -184,6 +196,8 @@ async def send_answer(send: Send, answer: Answer, refuse: Callable[[Exception], 
     following = next(answer.pieces, None) if answer.pieces else None
     headers = answer.headers
     if following is None:
+        if exchange is not None and exchange.write(answer.status, headers, answer.body):
+            return
         headers = [*headers, (b"content-length", b"%d" % len(answer.body))]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     if following is None:

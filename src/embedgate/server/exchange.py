@@ -1,0 +1,65 @@
+"""Exchange of one request with its socket past ASGI's messages: a body that is here already, an answer that is whole.
+
+Most requests and answers are one piece each. ASGI then costs two coroutines, two writes and a check of every header;
+this costs one write. The connection puts it into the scope; without it everything goes the usual way.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+EXCHANGE = "embedgate.exchange"
+"""Its name among the extensions of a scope."""
+
+
+class Exchange:
+    """Takes a body and writes an answer at once, where that is possible."""
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        """cycle: of uvicorn, before its application has begun."""
+        self._cycle = cycle
+
+    def take_body(self) -> bytes | None:
+        """The body, if all of it is here and nobody has read of it; else None."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue:
+            return None
+        cycle.flow.resume_reading()
+        body = bytes(cycle.body)
+        cycle.body = bytearray()
+        return body
+
+    def write(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Write a whole answer with one write. headers: without its length.
+
+        False, with nothing written, if it has to go the usual way: nobody reads, or the answer to HEAD has no body.
+        Raises RuntimeError if a header holds a line end.
+        """
+        cycle = self._cycle
+        if cycle.flow.write_paused or cycle.disconnected or cycle.response_started or cycle.scope["method"] == "HEAD":
+            return False
+        lines = [b"%s: %s" % header for header in cycle.default_headers]
+        lines += [b"%s: %s" % header for header in headers]
+        lines.append(b"content-length: %d" % len(body))
+        if not cycle.keep_alive:
+            lines.append(b"connection: close")
+        head = b"\r\n".join(lines)
+        if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
+            raise RuntimeError("A header of an answer holds a line end.")
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.transport.write(b"%s%s\r\n\r\n%s" % (STATUS_LINE[status], head, body))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+        return True
+
+
+def exchange_of(scope: dict[str, Any]) -> Exchange | None:
+    """The exchange of a request, if its server gives one."""
+    found: Exchange | None = scope.get("extensions", {}).get(EXCHANGE)
+    return found
