@@ -70,6 +70,8 @@ class TieredCache:
         if not self._is_usable():
             return [None] * len(keys)
         state = self._follow()
+        if len(keys) == 1 and self._ttl_ms is None:
+            return [self._get(keys[0], state)]
         oldest_ms = self._clock() - self._ttl_ms if self._ttl_ms is not None else None
         with self._lock:
             entries = self._recall(keys, oldest_ms)
@@ -84,6 +86,25 @@ class TieredCache:
             self._disk_hits += len(keys) - n_recalled - n_missing
             self._misses += n_missing
         return [entry.cached if entry is not None else None for entry in entries]
+
+    def _get(self, key: bytes, state: State | None) -> CachedVector | None:
+        """`get_many` of one key where entries never expire: the most common look-up, in half of the calls."""
+        with self._lock:
+            entry = self._memory.get(key)
+            if entry is None and self._writer is not None and self._writer.pending_bytes:
+                entry = self._writer.find(key)
+            if entry is not None:
+                self._memory_hits += 1
+                if self._state is not None and entry.generation < _least_fresh(self._state):
+                    self._refresh([(key, entry)], self._state)
+                return entry.cached
+        found = self._load([key], state, None) if state is not None else None
+        with self._lock:
+            if not found:
+                self._misses += 1
+                return None
+            self._disk_hits += 1
+        return found[key].cached
 
     def put_many(self, items: Sequence[tuple[bytes, CachedVector]]) -> None:
         """Store vectors: found from now on, on disk soon. Copies rows of a larger array."""
