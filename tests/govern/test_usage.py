@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from msgspec.structs import replace
 
 from embedgate.core.errors import InvalidInput, UnknownEntity
@@ -68,7 +69,7 @@ DIMENSIONS: tuple[Dimension, ...] = (
 )  # fmt: skip
 
 ENTRIES = st.builds(
-    replace,
+    structs.replace,
     st.just(ENTRY),
     at_ms=st.integers(NEW_YEAR_MS - 40 * DAY_MS, NEW_YEAR_MS + 40 * DAY_MS)
     | st.sampled_from([NEW_YEAR_MS + k * DAY_MS + d for k in (-31, -3, 0, 4, 31) for d in (-1, 0)]),

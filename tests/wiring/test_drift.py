@@ -16,11 +16,11 @@ from embedgate.config import Loaded, Secrets
 from embedgate.core.types import EmbedRequest, EmbedResult
 from embedgate.core.vectors import Vectors, normalise
 from embedgate.engine.routing.compare import probes
+from embedgate.engine.routing.drift import DriftWatch
 from embedgate.observe import metrics
 from embedgate.providers import fake
 from embedgate.settings import CatalogSettings, ProviderSettings, Settings, StorageSettings, UpstreamSettings
 from embedgate.wiring import Gateway, open_gateway
-from embedgate.wiring.drift import DriftWatch
 from embedgate.wiring.gateway import OPERATOR
 from governing import entries_in
 from upstream import Upstream, error, running_upstream

@@ -1,7 +1,7 @@
 """Which routes must give the same vectors: those of one model, and its twins in this process."""
 
 from embedgate.core.models import DimRange, Model, Route
-from embedgate.wiring.verify import comparable, same_vectors
+from embedgate.engine.routing.verify import comparable, same_vectors
 
 
 def model(model_id: str, *providers: str, space: str) -> Model:

@@ -9,6 +9,8 @@ from embedgate.core.actions import ActionName
 Truncate = Literal["none", "start", "end"]
 Confidence = Literal["confirmed", "partial", "third-party", "unconfirmed"]
 ParamValue = str | int | float | bool
+LOCAL = "local"
+"""The provider of the models that run in this process."""
 
 
 @dataclass(frozen=True, slots=True)

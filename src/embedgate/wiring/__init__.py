@@ -1,9 +1,9 @@
 """Puts the gateway together: the only package that knows every concrete class."""
 
+from embedgate.engine.routing.offer import OfferedModel, OfferedRoute, RouteCondition
+from embedgate.engine.routing.verify import comparable, same_vectors
 from embedgate.wiring.administration import decide_as_stored, open_administration, open_operations
 from embedgate.wiring.gateway import Gateway, open_embedder, open_gateway, open_vector_cache, verify_models
-from embedgate.wiring.offer import OfferedModel, OfferedRoute, RouteCondition
-from embedgate.wiring.verify import comparable, same_vectors
 
 __all__ = [
     "Gateway",

@@ -10,7 +10,7 @@ from embedgate.catalog import Catalog
 from embedgate.config import Loaded
 from embedgate.core.access import PriceRule, ProviderRecord
 from embedgate.core.errors import ConfigError
-from embedgate.core.models import Model, Price, Route
+from embedgate.core.models import LOCAL, Model, Price, Route
 from embedgate.inference.runtime import LocalModels
 from embedgate.providers import fake, hosts
 from embedgate.providers.hosts import GENERIC, Host
@@ -18,7 +18,6 @@ from embedgate.settings import ProviderSettings, Settings
 from embedgate.transport import Endpoint
 from embedgate.wiring.provider_keys import find_keys
 
-LOCAL = "local"
 FAKE = "fake"
 LOCAL_CALLS = 2
 """Shared calls of local models at once: one computes while the next is tokenized. Large requests go beside them."""

@@ -11,7 +11,7 @@ from embedgate.config import Loaded
 from embedgate.core.access import Caller, Rules
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import ConfigError, DependencyMissing, ProviderKeyMissing
-from embedgate.core.models import Model
+from embedgate.core.models import LOCAL, Model
 from embedgate.core.ports import Embedder, Provider, VectorCache
 from embedgate.core.types import (
     CacheStats,
@@ -36,11 +36,14 @@ from embedgate.engine.pipeline import Pipeline, Stages
 from embedgate.engine.rerank.rank import Ranker, RerankValidator
 from embedgate.engine.rerank.weigh import RerankWeigher
 from embedgate.engine.routing.compare import Verdict
+from embedgate.engine.routing.drift import DriftWatch
 from embedgate.engine.routing.find_model import ModelFinder
+from embedgate.engine.routing.offer import Offer, OfferedModel
 from embedgate.engine.routing.order import RouteOrder
 from embedgate.engine.routing.probe import Prober
 from embedgate.engine.routing.resolve import Resolver
 from embedgate.engine.routing.route_health import RouteHealths
+from embedgate.engine.routing.verify import same_vectors, verify
 from embedgate.engine.upstream.credentials import Credentials
 from embedgate.govern import change as operations
 from embedgate.inference.counters import KnownTokenizers
@@ -52,13 +55,10 @@ from embedgate.storage.cache import open_cache
 from embedgate.storage.database import Database
 from embedgate.wiring.administration import open_resources
 from embedgate.wiring.credentials import open_credentials
-from embedgate.wiring.decide import FAKE, LOCAL, Decided, decide
-from embedgate.wiring.drift import DriftWatch
+from embedgate.wiring.decide import FAKE, Decided, decide
 from embedgate.wiring.faults import fault_finder
 from embedgate.wiring.following import Following
-from embedgate.wiring.offer import Offer, OfferedModel
 from embedgate.wiring.storage import Storage, master_key, open_storage
-from embedgate.wiring.verify import same_vectors, verify
 
 _CLOSE_TIMEOUT_S = 2
 
@@ -176,7 +176,7 @@ class Gateway:
         Raises InternalError if policies read what was spent, and the ledger cannot be read.
         """
         models = [model for model in self._decided.served_models() if model_id in (None, model.id)]
-        return await self._offer(models, caller, ip_address)
+        return await self._offer.of(models, caller, ip_address)
 
     def cache_stats(self) -> CacheStats | None:
         """What the vector cache holds and has done; None without one."""

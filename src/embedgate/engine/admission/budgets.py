@@ -147,7 +147,7 @@ class Budgets:
             of_subject = every.setdefault(kind, {}) if name == EVERY else own.setdefault(rule.subject, {})
             of_subject[rule.period] = rule
         self._every = {kind: tuple(by_period.values()) for kind, by_period in every.items()}
-        self._own = {key: tuple({**every.get(key[0], {}), **by_period}.values()) for key, by_period in own.items()}
+        self._own = {key: tuple({**every.get(key.kind, {}), **by_period}.values()) for key, by_period in own.items()}
         lacking = [key for key, balance in self._balances.items() if not self._periods(key) <= balance.spent.keys()]
         for key in lacking:
             del self._balances[key]
@@ -219,6 +219,8 @@ class Budgets:
             self._follow_clock()
         if hold.at_ms > self._newest_ms:
             self._newest_ms = hold.at_ms
+        if not self._balances:
+            return
         for key in hold.keys:
             balance = self._balances.get(key)
             if balance is not None:
@@ -226,7 +228,7 @@ class Budgets:
                 balance.book(hold, self._today.starts_ms)
 
     def _rules_of(self, key: Subject) -> tuple[BudgetRule, ...]:
-        return self._own.get(key) or self._every.get(key[0], ())
+        return self._own.get(key) or self._every.get(key.kind, ())
 
     def _periods(self, key: Subject) -> set[Period]:
         """What a balance must know: the day and the month, and all time only if a rule asks, for that sum is long."""
@@ -237,12 +239,14 @@ class Budgets:
 
         If a subject must be summed up first, returns it and changes nothing.
         """
+        if not (self._balances or self._own or self._every or self._loading):
+            return None
         balances = []
         for key in keys:
             balance = self._balances.get(key)
             if balance is not None:
                 balances.append((key, balance))
-            elif key in self._own or key[0] in self._every or key in self._loading:
+            elif key in self._own or key.kind in self._every or key in self._loading:
                 return key
         if not balances:
             return None
@@ -270,7 +274,7 @@ class Budgets:
             next_step = "Send less"
         return BudgetExhausted(
             f"The request could cost {usd_text(total)} dollars; {usd_text(max(0, unspent - held))} are left of the "
-            f"{rule.period} budget of this {key[0]}, {usd_text(rule.cap_picodollars)} dollars"
+            f"{rule.period} budget of this {key.kind}, {usd_text(rule.cap_picodollars)} dollars"
             + (f", with {usd_text(held)} held for requests in progress. " if held else ". ")
             + (f"It resets at {resets_at:%Y-%m-%d %H:%M} UTC. " if resets_at else "It does not reset. ")
             + f"{next_step}, or ask an administrator for a larger budget."

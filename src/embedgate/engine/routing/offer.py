@@ -1,6 +1,6 @@
-"""What a caller may use now: models with those of their routes that are on and permitted, and how these are doing.
+"""Offer of models to a caller: those with routes that are on and permitted, and the health of these routes.
 
-Asks no provider, and leaves no trace: neither limits nor the audit trail know that somebody looked.
+Calls no provider, counts in no limit and leaves no event in the audit trail.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from embedgate.core.access import Caller
 from embedgate.core.models import Model, Route
 from embedgate.core.types import Candidate
 from embedgate.engine.admission.admit import Admission
+from embedgate.engine.routing.drift import DriftWatch
 from embedgate.engine.routing.route_health import HealthReport, RouteHealths
-from embedgate.wiring.drift import DriftWatch
 
 RouteCondition = Literal["ok", "failing", "probing", "drifted", "unknown"]
 
@@ -35,7 +35,7 @@ class OfferedModel:
 
 
 class Offer:
-    """Finds out what callers may use."""
+    """Works out which models a caller may use."""
 
     def __init__(
         self, admission: Admission, states: RouteHealths, drift: DriftWatch, *, refuses_unpriced: bool
@@ -46,7 +46,7 @@ class Offer:
         self._drift = drift
         self._refuses_unpriced = refuses_unpriced
 
-    async def __call__(self, models: Sequence[Model], caller: Caller, ip_address: str) -> list[OfferedModel]:
+    async def of(self, models: Sequence[Model], caller: Caller, ip_address: str) -> list[OfferedModel]:
         """Of some models with the routes that are on, those that the policies permit the caller, in the same order.
 
         Raises InternalError if policies read what was spent, and the ledger cannot be read.

@@ -1,19 +1,18 @@
-"""Checks again and again whether every route gives the vectors that it should, and raises an alarm where one does not.
+"""Drift watch: compares the vectors of every route at intervals, and raises an alarm where one has changed.
 
-Owns when the routes are asked, what each of them gave at first, and which are found to have drifted. How vectors are
-compared is not its matter, nor whether requests go to a route that has drifted: that is for a person to decide.
+Owns when the routes are asked, what each of them gave at first, and which have drifted. How vectors are compared is in
+`compare`; whether requests go to a route that has drifted is for a person to decide.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 
-from embedgate.core.models import Model
+from embedgate.core.models import LOCAL, Model
 from embedgate.core.types import Candidate
 from embedgate.engine.routing.compare import Probe, Sample, Verdict, changed, judge
+from embedgate.engine.routing.verify import Embed, ask_routes, route_sets
 from embedgate.observe import events, metrics
-from embedgate.wiring.decide import LOCAL
-from embedgate.wiring.verify import Embed, ask_routes, route_sets
 
 _Place = tuple[str, str]
 """A route of a model: the model's id and the provider's name."""

@@ -1,4 +1,4 @@
-"""Asks every route of a model for the same texts, to compare them. What a difference means is no matter here.
+"""Verification of routes: every route of a model embeds the same texts, and their vectors are compared.
 
 Requests go the whole way of the operator's: rights, budgets and ledger included. Only the cache is left out.
 """
@@ -7,10 +7,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from embedgate.core.errors import GatewayError
-from embedgate.core.models import Model
+from embedgate.core.models import LOCAL, Model
 from embedgate.core.types import Candidate, EmbedRequest, EmbedResult, InputType
 from embedgate.engine.routing.compare import Probe, Sample, Verdict, judge, probes
-from embedgate.wiring.decide import LOCAL
 
 Embed = Callable[[EmbedRequest], Awaitable[EmbedResult]]
 
