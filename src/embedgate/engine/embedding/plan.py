@@ -149,7 +149,7 @@ class Planner:
             return
         if vectors.shape[1] != candidate.route.dims.default or outcome.is_estimated:
             return
-        cut = outcome.truncated
+        cut = frozenset(outcome.truncated)
         for start in range(0, len(keys), INPUTS_PER_TURN):
             if start:
                 await asyncio.sleep(0)
