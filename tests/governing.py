@@ -1,6 +1,6 @@
 """Operations of administration, run in tests straight on a database."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -10,16 +10,35 @@ import msgspec
 from msgspec import Struct
 
 from embedgate.catalog import Catalog
+from embedgate.core.access import AuditEvent
 from embedgate.core.clock import utc_ms
 from embedgate.core.types import LedgerEntry
-from embedgate.govern.change import COMMAND_LINE, Actor, Invocation
+from embedgate.govern.change import COMMAND_LINE, Actor, Invocation, Plain
 from embedgate.govern.entries import EVERY_ENTRY, LedgerFilter, every_entry
 from embedgate.govern.lists import MAX_PAGE_ITEMS, Listed, ListQuery
 from embedgate.govern.operation import Operation
 from embedgate.govern.passwords import PasswordHashes
 from embedgate.govern.resources import Resources
+from embedgate.storage import schema
+from embedgate.storage.chain import AuditRow, event_of
 from embedgate.storage.database import Database
 from embedgate.storage.sealing import Sealer
+
+
+@dataclass
+class Clock:
+    """The time, which passes when it is told to: Saturday, 21 November 2026, noon, UTC."""
+
+    now_s: float = 1_795_262_400.0
+
+    def ms(self) -> int:
+        """UTC milliseconds."""
+        return int(self.now_s * 1000)
+
+    def s(self) -> float:
+        """Seconds."""
+        return self.now_s
+
 
 P = TypeVar("P", bound=Struct)
 Q = TypeVar("Q", bound=ListQuery)
@@ -52,6 +71,17 @@ class Governing:
     def __call__(self, operation: Operation[P, R], parameters: P) -> R:
         """The result of an operation."""
         return operation.run(self.invocation(), parameters)
+
+    def events(self) -> list[AuditEvent]:
+        """The whole audit trail, oldest first."""
+        with self.database.read() as connection:
+            rows = connection.execute(schema.audit.select().order_by(schema.audit.c.seq)).all()
+        return [event_of(AuditRow._make(row)) for row in rows]
+
+    def last_event(self) -> tuple[str, str, Mapping[str, Plain]]:
+        """Action, target and detail of the newest event."""
+        event = self.events()[-1]
+        return event.action, event.target, event.detail
 
     def every(self, operation: Operation[Q, Listed[R]], query: Q) -> list[R]:
         """A whole list."""

@@ -72,7 +72,7 @@ def comparable(text: str) -> list[str]:
 def spend(program: Program, add_entries: AddEntries) -> None:
     """What the guide's users have asked for: on 20 November 2026 and the day after."""
     users = {user["name"]: user["id"] for user in json.loads(program("users", "list", "--json").text)["items"]}
-    (key,) = json.loads(program("keys", "list", "--json").text)
+    (key,) = json.loads(program("keys", "list", "--json").text)["items"]
     alice = {
         "user_id": users["alice"],
         "key_id": key["id"],

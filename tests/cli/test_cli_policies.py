@@ -125,7 +125,7 @@ def test_a_dry_run_tells_what_each_provider_would_get_and_why(program: Program, 
 
 def test_a_dry_run_knows_time_place_and_emergency(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     program("users", "create", "alice")
-    key = json.loads(program("keys", "create", "--user", "alice", "--name", "ci", "--json").text)["id"]
+    key = json.loads(program("keys", "create", "--user", "alice", "--name", "ci", "--json").text)["key"]["id"]
     text = '@id("p") permit (principal, action, resource) when { context.hour == 3 && context.is_emergency };'
     program("policies", "create", "-", stdin=text.encode())
     program("policies", "disable", "permit-everything")
@@ -141,7 +141,7 @@ def test_a_dry_run_knows_time_place_and_emergency(program: Program, monkeypatch:
 
 def test_a_dry_run_refuses_what_there_is_not(program: Program) -> None:
     program("users", "create", "alice")
-    key = json.loads(program("keys", "create", "--user", "alice", "--name", "ci", "--json").text)["id"]
+    key = json.loads(program("keys", "create", "--user", "alice", "--name", "ci", "--json").text)["key"]["id"]
     assert program("policies", "try", "--key", "absent", "--model", "fake/deterministic").code == 1
     assert program("policies", "try", "--key", key, "--model", "absent/model").code == 1
     assert program("policies", "try", "--key", key, "--model", "fake/deterministic", "--ip", "here").code == 1

@@ -22,7 +22,7 @@ def user(program: Program) -> str:
 @pytest.fixture
 def key(program: Program, user: str) -> str:
     """The id of a key of `alice`."""
-    return str(json.loads(program("keys", "create", "--user", "alice", "--name", "ci", "--json").text)["id"])
+    return str(json.loads(program("keys", "create", "--user", "alice", "--name", "ci", "--json").text)["key"]["id"])
 
 
 def listed(program: Program, subject: str) -> Any:

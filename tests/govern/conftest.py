@@ -2,27 +2,13 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from embedgate.govern.change import Actor
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
-from governing import Governing, resources_for
-
-
-@dataclass
-class Clock:
-    """The time, which passes when it is told to: Saturday, 21 November 2026, noon, UTC."""
-
-    now_s: float = 1_795_262_400.0
-
-    def ms(self) -> int:
-        return int(self.now_s * 1000)
-
-    def s(self) -> float:
-        return self.now_s
+from governing import Clock, Governing, resources_for
 
 
 @pytest.fixture

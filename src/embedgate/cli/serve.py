@@ -15,8 +15,8 @@ from embedgate.cli import options
 
 if TYPE_CHECKING:
     from embedgate.config import Loaded
+    from embedgate.govern.first_start import FirstKeys
     from embedgate.server.tls import Certificate
-    from embedgate.storage.first_start import FirstKeys
     from embedgate.wiring import Gateway
 
 _ABSENT_KEY = "YOUR_KEY"

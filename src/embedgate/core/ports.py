@@ -14,7 +14,6 @@ from embedgate.core.access import (
     Rate,
     Spends,
     Subject,
-    UserRecord,
 )
 from embedgate.core.models import Route
 from embedgate.core.types import (
@@ -243,36 +242,6 @@ class KeyStore(Protocol):
 
     async def find(self, digest: bytes) -> KeyRecord | None:
         """The key of a digest, revoked ones included; None if there is none. At most a second stale."""
-        ...
-
-
-class KeyAdmin(Protocol):
-    """Management of users and keys, blocking, as far as the first start needs it."""
-
-    def create_user(self, name: str, *, is_admin: bool = False) -> UserRecord:
-        """Raises InvalidInput if the name is not fit for one, Conflict if it is taken."""
-        ...
-
-    def list_users(self) -> list[UserRecord]:
-        """All users, oldest first."""
-        ...
-
-    def create_key(self, user: str, name: str) -> tuple[KeyRecord, str]:
-        """A new key for the user of that name or id, and its secret, which is shown this once.
-
-        Raises UnknownEntity if there is no such user, InvalidInput if the name is not fit for one.
-        """
-        ...
-
-    def list_keys(self, user: str | None = None) -> list[KeyRecord]:
-        """Keys, oldest first; of one user if given. Raises UnknownEntity if there is no such user."""
-        ...
-
-    def revoke_key(self, key_id: str) -> KeyRecord:
-        """Stop a key, by its id or its full secret. Revoking twice changes nothing.
-
-        Raises UnknownEntity if there is no such key.
-        """
         ...
 
 

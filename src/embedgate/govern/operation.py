@@ -11,6 +11,7 @@ Its parameters are one struct. Fields that the path names come from there, the o
 DELETE and from the body of any other method. The docstring is its summary, an empty line, its description.
 """
 
+import functools
 import inspect
 import re
 import types
@@ -224,8 +225,9 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
 
 
+@functools.cache
 def _without(takes: type[Struct], names: tuple[str, ...]) -> type[Struct]:
-    """The struct without these fields, under the same name: its body or its query."""
+    """The struct without these fields, under the same name: the body or the query of all that take it."""
     fields: list[Any] = []
     for parameter in msgspec.structs.fields(takes):
         if parameter.name in names:

@@ -124,25 +124,7 @@ def list_users(reading: Reading, query: UserQuery) -> Listed[User]:
 )
 def create_user(change: Change, new: NewUser) -> User:
     """Add a user."""
-    user = User(
-        id=new_id("user"),
-        name=new.name,
-        is_admin=new.is_admin,
-        is_disabled=False,
-        is_agent=new.is_agent,
-        email=new.email,
-        tenant=new.tenant or None,
-        roles=tuple(sorted(set(new.roles))),
-        has_password=False,
-        created_at=moment(change.now_ms),
-    )
-    _check(user)
-    row = _columns(user) | {"id": user.id, "created_at_ms": change.now_ms}
-    try:
-        change.connection.execute(_TABLE.insert().values(row))
-    except IntegrityError as error:
-        raise _taken(user.name) from error
-    set_roles(change, user.id, user.roles)
+    user = add_user(change, new)
     change.note("users.create", user.id, name=user.name, is_admin=user.is_admin, roles=plain(user.roles))
     return user
 
@@ -237,6 +219,30 @@ def find_user(reading: Reading, name_or_id: str) -> User:
             f"There is no user {name_or_id!r}. List the users to see their names and ids.", param="user"
         )
     return found[0]
+
+
+def add_user(change: Change, new: NewUser) -> User:
+    """Store a new user; the event is the caller's. Raises InvalidInput, Conflict, UnknownEntity for a role."""
+    user = User(
+        id=new_id("user"),
+        name=new.name,
+        is_admin=new.is_admin,
+        is_disabled=False,
+        is_agent=new.is_agent,
+        email=new.email,
+        tenant=new.tenant or None,
+        roles=tuple(sorted(set(new.roles))),
+        has_password=False,
+        created_at=moment(change.now_ms),
+    )
+    _check(user)
+    row = _columns(user) | {"id": user.id, "created_at_ms": change.now_ms}
+    try:
+        change.connection.execute(_TABLE.insert().values(row))
+    except IntegrityError as error:
+        raise _taken(user.name) from error
+    set_roles(change, user.id, user.roles)
+    return user
 
 
 def store_password(change: Change, user_id: str, password_hash: str) -> User:

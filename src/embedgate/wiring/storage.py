@@ -4,13 +4,16 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from embedgate.catalog import Catalog
 from embedgate.config import Loaded
 from embedgate.core.access import Rules
+from embedgate.govern.change import COMMAND_LINE, Invocation
+from embedgate.govern.first_start import FirstKeys, ensure_first_keys
+from embedgate.govern.resources import Resources
 from embedgate.storage.cache import TieredCache, open_cache
 from embedgate.storage.database import Database, open_database
-from embedgate.storage.first_start import FirstKeys, ensure_first_keys
 from embedgate.storage.folder import claim
-from embedgate.storage.keys import SqlKeyAdmin, SqlKeyStore
+from embedgate.storage.key_lookup import SqlKeyStore
 from embedgate.storage.ledger import SqlLedger
 from embedgate.storage.providers import SqlProviders
 from embedgate.storage.rules import SqlRules
@@ -84,8 +87,9 @@ def open_storage(loaded: Loaded) -> Storage:
     data_dir = settings.storage.data_dir.expanduser()
     database = open_database(data_dir, settings.storage.synchronous)
     try:
-        first_keys = ensure_first_keys(SqlKeyAdmin(database, settings.keys.prefix), data_dir)
         sealer = open_sealer(loaded)
+        resources = Resources(settings.keys.prefix, sealer, Catalog.builtin)  # no catalogue is in force yet
+        first_keys = ensure_first_keys(Invocation(database, resources, COMMAND_LINE), data_dir)
     except BaseException:
         database.close()
         raise

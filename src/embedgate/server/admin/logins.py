@@ -7,9 +7,8 @@ from msgspec import Meta, Struct
 from embedgate.core.access import UserRecord
 from embedgate.core.errors import InvalidCredentials, InvalidInput, Overloaded, RateLimited
 from embedgate.govern.users import User
-from embedgate.server.admin.keys import Key, KeyWithSecret, OwnKeyQuery, Rotation, key_of, with_secret
 from embedgate.server.admin.route import Asked, Route
-from embedgate.server.admin.wire import Listed, Moment, listed, moment
+from embedgate.server.admin.wire import Moment, moment
 from embedgate.storage.sessions import ACCESS_PREFIX, SessionTokens
 
 
@@ -86,21 +85,9 @@ def _log_out(asked: Asked) -> None:
     asked.administration.logins.log_out(asked.secret)
 
 
-def _show(asked: Asked) -> User:
-    return user_of(asked.me.profile())
-
-
 def _change_password(asked: Asked) -> User:
     change: PasswordChange = asked.body
     return user_of(asked.me.change_password(change.password, change.new_password, ip_address=asked.ip_address))
-
-
-def _keys(asked: Asked) -> Listed:
-    return listed(asked.me.keys(asked.query.page, state=asked.query.state), asked.query, key_of)
-
-
-def _rotate(asked: Asked) -> KeyWithSecret:
-    return with_secret(asked.me.rotate_key(asked.path["key"], overlap_s=asked.body.overlap_s))
 
 
 _GUESSING = (InvalidCredentials, RateLimited, Overloaded)
@@ -133,7 +120,6 @@ ROUTES = (
         raises=(InvalidCredentials,),
     ),
     Route("POST", "/api/logout", "logOut", "Log out", _log_out, None, who="user"),
-    Route("GET", "/api/me", "showMe", "Show yourself", _show, User, who="user"),
     Route(
         "PUT",
         "/api/me/password",
@@ -146,21 +132,5 @@ ROUTES = (
         body=PasswordChange,
         example={"password": "a long and unlikely phrase", "new_password": "another long and unlikely phrase"},
         raises=_GUESSING,
-    ),
-    Route(
-        "GET", "/api/me/keys", "listMyKeys", "List your keys", _keys, Key, who="user", query=OwnKeyQuery, is_list=True
-    ),
-    Route(
-        "POST",
-        "/api/me/keys/{key}/rotate",
-        "rotateMyKey",
-        "Give a key of yours a new secret",
-        _rotate,
-        KeyWithSecret,
-        "Its id, limits, budgets and all it has spent stay.",
-        who="user",
-        body=Rotation,
-        example={"overlap_s": 3600},
-        is_change=True,
     ),
 )

@@ -6,10 +6,11 @@ from msgspec import Meta, Struct
 
 from embedgate.administration import DryRun, Trial, Tried
 from embedgate.core.access import PolicyMistake, PolicyRecord
+from embedgate.core.clock import utc_ms
 from embedgate.core.errors import Conflict, InvalidPolicy, UnknownEntity, UnknownModel
 from embedgate.core.money import usd_text
+from embedgate.govern.keys import Key, key_of
 from embedgate.policy.templates import Template
-from embedgate.server.admin.keys import Key, key_of
 from embedgate.server.admin.route import Asked, Route
 from embedgate.server.admin.wire import Listed, ListQuery, Moment, Usd, moment, pick, sorts
 
@@ -212,7 +213,7 @@ def _dry_run(asked: Asked) -> Judged:
             is_emergency=wanted.is_emergency,
         )
     )
-    return Judged(run.is_permitted, key_of(run.key), run.model, tuple(map(_verdict, run.tried)))
+    return Judged(run.is_permitted, key_of(run.key, utc_ms()), run.model, tuple(map(_verdict, run.tried)))
 
 
 def _verdict(tried: Tried) -> Verdict:

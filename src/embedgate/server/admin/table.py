@@ -1,11 +1,10 @@
 """Every route of the administration API."""
 
-from embedgate.govern import entries, projects, reconcile, roles, usage, users
+from embedgate.govern import entries, keys, me, projects, reconcile, roles, usage, users
 from embedgate.server.admin import (
     audit,
     budgets,
     cache,
-    keys,
     limits,
     logins,
     models,
@@ -17,7 +16,6 @@ from embedgate.server.admin.route import Table, routes_of
 
 _SUBJECTS = (
     logins,
-    keys,
     policies,
     limits,
     budgets,
@@ -28,7 +26,7 @@ _SUBJECTS = (
     cache,
 )
 
-_DECLARED = (users, roles, projects, usage, entries, reconcile)
+_DECLARED = (me, users, roles, projects, keys, usage, entries, reconcile)
 
 TABLE = Table(
     [

@@ -1,4 +1,4 @@
-"""Keys looked up asynchronously for requests (`SqlKeyStore`), and the little that the first start manages.
+"""Key look-up for requests: asynchronous, by digest, with answers cached for a second.
 
 Only digests of keys are stored and cached. Whether a key may do something is decided in the engine.
 """
@@ -12,49 +12,14 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from embedgate.core.access import KeyRecord, UserRecord
+from embedgate.core.access import KeyRecord
 from embedgate.core.errors import Overloaded
 from embedgate.storage import schema
 from embedgate.storage.database import Database
-from embedgate.storage.key_management import SqlKeys
 from embedgate.storage.key_rows import KEYS, key_records
-from embedgate.storage.paging import every
-from embedgate.storage.users import SqlUsers
 
 _CACHE_TTL_S = 1.0
 _KEY_BY_DIGEST = KEYS.where(schema.keys.c.digest == sa.bindparam("digest"))
-
-
-class SqlKeyAdmin:
-    """core.ports.KeyAdmin, over `SqlUsers` and `SqlKeys`."""
-
-    def __init__(self, database: Database, prefix: str) -> None:
-        """prefix: start of new keys."""
-        self._users = SqlUsers(database)
-        self._keys = SqlKeys(database, prefix)
-
-    def create_user(self, name: str, *, is_admin: bool = False) -> UserRecord:
-        """A new user. Raises InvalidInput if the name is not 1 to 64 printable characters, Conflict if it is taken."""
-        return self._users.create(name, is_admin=is_admin)
-
-    def list_users(self) -> list[UserRecord]:
-        """All users, oldest first."""
-        return every(self._users.list)
-
-    def create_key(self, user: str, name: str) -> tuple[KeyRecord, str]:
-        """A new key for the user of that name or id, and its secret, which exists nowhere else.
-
-        Raises UnknownEntity if there is no such user, InvalidInput if the name is not 1 to 64 printable characters.
-        """
-        return self._keys.create(user, name)
-
-    def list_keys(self, user: str | None = None) -> list[KeyRecord]:
-        """Keys, revoked ones included, oldest first; of one user, by name or id, if given. Raises UnknownEntity."""
-        return every(functools.partial(self._keys.list, user=user))
-
-    def revoke_key(self, key_id: str) -> KeyRecord:
-        """Stop a key, by its id or its full secret. Revoking twice changes nothing. Raises UnknownEntity."""
-        return self._keys.revoke(key_id)
 
 
 class _Cached(NamedTuple):
