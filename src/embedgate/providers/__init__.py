@@ -1,1 +1,1 @@
-"""Vendors: one module each, pure translation, and a table of those that speak the OpenAI format."""
+"""Provider vendors: one module of pure translation each, and a table of those that speak the OpenAI format."""

@@ -1,4 +1,4 @@
-"""Amazon Bedrock, `invoke`: translation only. The embedding models of Amazon and Cohere, each with a body of its own.
+"""Amazon Bedrock, `invoke`: translation only. Embedding models of Amazon and Cohere, each with its own body.
 
 A key with colons is an access key, with which calls are signed; that needs the extra `bedrock`. Any other key is one of
 Bedrock's own, which goes into a header.
@@ -44,7 +44,7 @@ _TOKENS_HEADER = "x-amzn-bedrock-input-token-count"
 _REGION = re.compile(r"bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.")
 _USUAL_REGION = "us-east-1"
 _NOTHING = msgspec.Raw(b"[]")
-"""What a reply has of a field that is not in it: no vectors."""
+"""Value of a field that is not in a reply: no vectors."""
 
 
 class _Piece(msgspec.Struct):
@@ -72,7 +72,7 @@ _BY_TYPE = msgspec.json.Decoder(_ByType)
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """One family of models: how a batch is written and where in a reply the vectors are."""
+    """Model family: how a batch is written, and where the vectors are in a reply."""
 
     write: Callable[[Batch, Route], dict[str, Any]]
     rows: Callable[[_Body], list[msgspec.Raw]]
@@ -102,7 +102,7 @@ def parse(reply: HttpReply, batch: Batch, route: Route) -> ProviderReply:
 
 
 def signer(endpoint: Endpoint) -> Signer | None:
-    """What signs calls with an access key; None for a key of Bedrock's own.
+    """Request signer for an access key; None for one of Bedrock's own keys.
 
     Raises DependencyMissing.
     """
@@ -146,7 +146,7 @@ def _write_nova(batch: Batch, route: Route) -> dict[str, Any]:
 
 
 def _write_cohere(batch: Batch, route: Route) -> dict[str, Any]:
-    # Over-long texts are refused there if nothing is said of them, and how to say it is not certain for version 4.
+    # Over-long texts are refused by default, and the truncation field is not certain for version 4.
     body = {"input_type": "search_document"} | wishes(batch, route)
     return body | {"texts": batch.inputs, "embedding_types": ["float"]}
 
@@ -160,7 +160,7 @@ def _rows_of_nova(body: _Body) -> list[msgspec.Raw]:
 
 
 def _rows_of_cohere(body: _Body) -> list[msgspec.Raw]:
-    """Rows, by type or not: Cohere answers in both ways."""
+    """The rows of a Cohere reply, grouped by type or not."""
     is_by_type = bytes(body.embeddings).startswith(b"{")
     return _BY_TYPE.decode(body.embeddings).float if is_by_type else _ROWS.decode(body.embeddings)
 
@@ -171,7 +171,7 @@ _KINDS = {
     "amazon.nova-": _Kind(_write_nova, _rows_of_nova),
     "cohere.": _Kind(_write_cohere, _rows_of_cohere),
 }
-"""By what is in the model's id; one of an inference profile has the region before it."""
+"""Families by a part of the model's id; inference profiles have the region before it."""
 
 
 def _kind(route: Route) -> _Kind:

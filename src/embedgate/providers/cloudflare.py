@@ -1,6 +1,6 @@
 """Cloudflare Workers AI: translation only.
 
-Its Qwen3 takes the type of the inputs as the name of the field that holds them. Vectors come as decimals.
+Its Qwen3 takes the input type as the name of the field that holds the inputs. Vectors arrive as decimals.
 """
 
 import urllib.parse

@@ -1,7 +1,7 @@
-"""Cohere's embed and rerank APIs, version 2: translation only. Texts; its images and mixed inputs are not offered.
+"""Cohere's embed and rerank APIs, version 2: translation only. Text inputs only.
 
-The type of the inputs is required there. Texts of no type are embedded as documents. Documents to be ordered are cut
-there at 4,096 tokens unless another number is given; a query at 2,048 tokens, whatever is given.
+The input type is required there; inputs without one are embedded as documents. Documents to rerank are cut
+at 4,096 tokens unless another number is given, a query always at 2,048 tokens.
 """
 
 import msgspec
@@ -69,7 +69,7 @@ class _Result(msgspec.Struct, gc=False):
 
 
 class _Ranked(msgspec.Struct):
-    """The same of an order of documents."""
+    """The fields of a rerank reply that we read."""
 
     results: list[_Result]
     meta: _Meta | None = None
@@ -120,12 +120,12 @@ def build_rerank(request: RerankRequest, route: Route) -> HttpCall:
     }
     longest_bytes = max(len(document.encode()) for document in request.documents)
     if longest_bytes > _USUAL_DOCUMENT_TOKENS:
-        body["max_tokens_per_doc"] = longest_bytes  # so none is cut: what is too long for the model is read in pieces
+        body["max_tokens_per_doc"] = longest_bytes  # no document is cut: over-long ones are read in pieces
     return HttpCall("POST", "/v2/rerank", encode(body))
 
 
 def parse_rerank(reply: HttpReply, _request: RerankRequest, _route: Route) -> RerankReply:
-    """The scores as they stand there, and what was billed: searches or tokens. Raises UpstreamGarbled."""
+    """The scores in the order of the reply, and the billed searches or tokens. Raises UpstreamGarbled."""
     body = decode(reply, _RANKED)
     billed = _billed(body.meta)
     return RerankReply(

@@ -1,6 +1,6 @@
-"""Alibaba's DashScope, its own API: translation only.
+"""Alibaba's DashScope, native API: translation only.
 
-Its OpenAI endpoint has no type of the inputs; this one has. Vectors come as decimals.
+Its OpenAI endpoint has no input type; this one does. Vectors arrive as decimals.
 """
 
 import msgspec

@@ -1,6 +1,6 @@
-"""A provider without a model: vectors that depend on nothing but the text. For tests, demos and dry runs.
+"""Fake provider: deterministic vectors computed from the text alone. For tests, demos and dry runs.
 
-The numbers are the same on every platform and in every version. They carry no meaning: similar texts are not near.
+The numbers are the same on every platform and in every version. They have no meaning: similar texts are not near.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ MODEL_ID = "fake/deterministic"
 DIMS = DimRange(default=256, minimum=8, maximum=4096)
 MAX_INPUT_TOKENS = 8192
 _INPUTS_PER_TURN = 64
-"""About a millisecond of work; then the event loop has its turn."""
+"""About a millisecond of work, after which it yields to the event loop."""
 
 
 class FakeProvider:
@@ -54,7 +54,7 @@ class FakeProvider:
 
 
 def models() -> tuple[Model, ...]:
-    """The one model of this provider. Any size is the shortened form of every larger one."""
+    """The model of this provider. Any size is the shortened form of every larger one."""
     route = Route(
         provider="fake",
         upstream_model="deterministic",
@@ -82,16 +82,16 @@ def models() -> tuple[Model, ...]:
 
 def vector(item: Input, dim: int) -> Vectors:
     """The vector of one input, (dim,) float32 of unit length. A smaller `dim` gives the shortened vector."""
-    # An extendable digest of n bytes is the beginning of one of more, which makes every size a cut of the larger.
+    # An extendable digest of n bytes is a prefix of longer ones, so that every size is a prefix of the larger.
     digest = hashlib.shake_128(_seed(item)).digest(2 * dim)
     whole = np.frombuffer(digest, dtype="<i2").astype(np.int64)
-    # Integer sums are exact and a division is rounded in one way only, so no platform differs in the last bit.
+    # Integer sums are exact and division has one rounding, so platforms do not differ in the last bit.
     scaled: Vectors = (whole / np.sqrt(np.dot(whole, whole))).astype(np.float32)
     return scaled
 
 
 def count_tokens(item: Input) -> int:
-    """Tokens as this provider bills them: one per four bytes begun, or the ids themselves."""
+    """Tokens as this provider bills them: one per started four bytes, or the number of ids."""
     return len(item.encode()) // 4 + 1 if isinstance(item, str) else len(item)
 
 

@@ -1,6 +1,6 @@
 """Google's Gemini API, `batchEmbedContents`: translation only.
 
-Every input is a content of one part, since several parts of one content become one vector. Vectors come as decimals.
+Every input is a content of one part, since the parts of a content share one vector. Vectors arrive as decimals.
 """
 
 import urllib.parse

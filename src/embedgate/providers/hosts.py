@@ -1,8 +1,8 @@
-"""The table of vendors. Those that speak the OpenAI format are a row each in `hosts.toml`, and need no module.
+"""Table of provider hosts. Vendors that speak the OpenAI format are a row in `hosts.toml` and need no module.
 
-A vendor with an API of its own is a module beside this one, named as the provider is, and needs no other registration:
+A vendor with its own API is a module beside this one, named like the provider, without further registration:
 `HOST` is its row, and `provider(host)` its translation. Such a module may also be in another installed package, which
-names it in an entry point of the group `embedgate.providers`. What a model costs and how large it is stands in the
+names it in an entry point of the group `embedgate.providers`. Prices and sizes of models are in the
 catalogue.
 """
 
@@ -25,13 +25,13 @@ from embedgate.core.models import BatchLimits, ParamValue, Route, Truncate
 from embedgate.transport import Chat, HttpProvider, HttpReranker
 
 GENERIC = "generic"
-"""The row for a provider that is in the settings only."""
+"""The row of a provider that is in the settings only."""
 ENTRY_POINTS = "embedgate.providers"
 """The group of entry points in which other packages name their vendor modules."""
 
 
 class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One row of the table. The meaning of each field is at the top of `hosts.toml`."""
+    """Row of the host table. The meaning of each field is at the top of `hosts.toml`."""
 
     note: str
     base_url: str | None = None
@@ -59,17 +59,17 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: BatchLimits = BatchLimits()
     module: str = "openai"
     package: str = "embedgate.providers"
-    """Where `module` is; empty for one that is in no package."""
+    """Package of `module`; empty if it is in none."""
 
     def address(self, key: str | None) -> str | None:
-        """Its base URL for that key; None if only its owner knows it."""
+        """The base URL for a key; None if the settings must give it."""
         found = (url for start, url in self.base_url_by_key.items() if key is not None and key.startswith(start))
         return next(found, self.base_url)
 
     def adapt(self, route: Route) -> Route:
-        """The route with what this host takes.
+        """The route with this host's habits and limits applied.
 
-        What the catalogue says of the model goes before what the row says of the host, except that a host's "no" to
+        The catalogue's fields take precedence over the row's, except that a host's "no" to
         sizes, token ids and base64 holds for all its models.
         """
         own = route.limits
@@ -84,12 +84,12 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             accepts_base64=self.base64 == "yes" or (self.base64 == "by-model" and route.accepts_base64),
             accepts_dim=self.accepts_dim and route.accepts_dim,
             dim_field=self.dim_field or route.dim_field,
-            # Elsewhere than at OpenAI's models the same numbers are other words.
+            # cl100k_base ids mean other tokens to models that are not OpenAI's.
             accepts_token_ids=self.accepts_token_ids and route.tokenizer == "tiktoken:cl100k_base",
             accepts_user=self.accepts_user or route.accepts_user,
             accepts_unknown_options=self.accepts_unknown_options or route.accepts_unknown_options,
             accepts_truncate=route.accepts_truncate or bool(self.truncate.keys() - {"none"}),
-            # Who is always told what to do does nothing unasked.
+            # With truncation set in every call, nothing is truncated silently.
             truncates_silently=route.truncates_silently and "none" not in self.truncate,
             truncate_params=self.truncate,
             precision=self.precision,
@@ -98,20 +98,20 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Vendor(Protocol):
-    """A module of this package that translates."""
+    """Vendor module: translates requests and replies."""
 
     @staticmethod
     def provider(host: Host) -> HttpProvider:
-        """Its three functions, for one host."""
+        """The translation functions for one host."""
         ...
 
 
 class _Ranking(Protocol):
-    """The module of Jina's form of ranking, which hosts of several vendors speak."""
+    """The module of Jina's rerank format, which several vendors use."""
 
     @staticmethod
     def reranker(params: Mapping[str, ParamValue]) -> HttpReranker:
-        """Its two functions, for a host that wants these fields in every call."""
+        """The translation functions for a host that needs these fields in every call."""
         ...
 
 
@@ -134,7 +134,7 @@ def load() -> Mapping[str, Host]:
 
 
 def vendor(host: Host) -> HttpProvider:
-    """The translation that a host needs. Raises DependencyMissing if it stands on an extra that is not installed."""
+    """The vendor module of a host. Raises DependencyMissing if it needs an extra that is not installed."""
     provider = cast(_Vendor, _import(host.package, host.module)).provider(host)
     provider = replace(provider, chat=host.chat)
     if host.rerank is None:
@@ -144,7 +144,7 @@ def vendor(host: Host) -> HttpProvider:
 
 
 def _native() -> Iterator[tuple[str, Host]]:
-    """The rows that stand in modules of their own."""
+    """The rows that vendor modules define."""
     for found in pkgutil.iter_modules(embedgate.providers.__path__):
         row = getattr(importlib.import_module(f"{__package__}.{found.name}"), "HOST", None)
         if isinstance(row, Host):
@@ -153,7 +153,7 @@ def _native() -> Iterator[tuple[str, Host]]:
 
 @functools.cache
 def _installed() -> tuple[tuple[importlib.metadata.EntryPoint, Host], ...]:
-    """The vendor modules of other packages. Looked for once: a package that comes later needs a new start."""
+    """The vendor modules of other packages. Looked up once: a package installed later needs a restart."""
     found: dict[str, tuple[importlib.metadata.EntryPoint, Host]] = {}
     mistakes = []
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
@@ -163,7 +163,7 @@ def _installed() -> tuple[tuple[importlib.metadata.EntryPoint, Host], ...]:
         package, _, module = point.module.rpartition(".")
         try:
             vendor_module = _import(package, module)
-        except Exception as error:  # noqa: BLE001 - the module of a stranger may raise anything
+        except Exception as error:  # noqa: BLE001 - a third-party module may raise anything
             mistakes.append(f"{_of(point)} cannot be imported: {type(error).__name__}: {error}. Mend or uninstall it")
             continue
         row = getattr(vendor_module, "HOST", None)

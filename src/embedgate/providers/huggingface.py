@@ -1,6 +1,6 @@
-"""Hugging Face's own inference, the feature-extraction pipeline: translation only.
+"""Hugging Face inference, feature-extraction pipeline: translation only.
 
-An answer is a list of vectors and nothing else. Some models answer with a vector per token, which is garbled here.
+An answer is a list of vectors only. Some models return a vector per token, which is refused as garbled.
 """
 
 import urllib.parse

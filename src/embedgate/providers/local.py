@@ -1,6 +1,6 @@
-"""The local models as a provider: tokenizing on one worker thread, inference on another, never on the event loop.
+"""Local provider: tokenizes on one worker thread and infers on another, never on the event loop.
 
-Requests take turns. Each has at most two runs of the engine waiting, so that a short text never stands behind the
+Requests take turns. Each queues at most two runs of the engine, so that a short text never waits for the
 whole of a 2,048-input request, and the engine still never waits for the event loop.
 """
 
@@ -29,7 +29,7 @@ from embedgate.inference.runtime import LoadedModel, LocalModels
 from embedgate.inference.tokenizer import TokenRow
 
 _RUNS_IN_FLIGHT = 2
-_TOKENIZE_CHARACTERS = 65_536  # some ten milliseconds in one go, so that requests take turns there too
+_TOKENIZE_CHARACTERS = 65_536  # some ten milliseconds of tokenizing, so that requests take turns there too
 _Done = TypeVar("_Done")
 
 
@@ -48,9 +48,9 @@ class LocalProvider:
         self._idle.set()
 
     async def embed(self, batch: Batch, route: Route, deadline_s: float) -> ProviderReply:
-        """Embed texts with the local model that `route.upstream_model` names, loading it if need be.
+        """Embed texts with the local model that `route.upstream_model` names, loading it if needed.
 
-        `tokens` of the reply is exact: what was embedded, special tokens included. `truncated` holds the positions
+        `tokens` of the reply is exact, special tokens included. `truncated` holds the positions
         of texts that were cut, at the side that `batch.truncate` names.
         Raises InputTooLong for the first over-long text if truncation is `none`, InvalidInput for a text without any
         token, UpstreamTimeout at the deadline, InternalError if the model cannot be loaded.
@@ -76,7 +76,7 @@ class LocalProvider:
         return ProviderReply(vectors, sum(tokens), route.upstream_model, truncated, tokens)
 
     async def aclose(self) -> None:
-        """Refuse new calls, let those in flight end, then stop the threads and unload the models."""
+        """Refuse new calls, wait for those in flight, then stop the threads and unload the models."""
         self._is_closed = True
         await self._idle.wait()
         for worker in (self._loading, self._tokenizing, self._inference):
@@ -93,7 +93,7 @@ class LocalProvider:
             raise InternalError(f"local/{name} cannot be loaded: {error}") from error
 
     async def _tokenize(self, model: LoadedModel, batch: Batch) -> tuple[list[TokenRow], tuple[int, ...]]:
-        """The ids of every text, within the model's limit, and the positions of those that were cut for it."""
+        """The ids of every text, within the model's limit, and the positions of truncated texts."""
         texts = [text for text in batch.inputs if isinstance(text, str)]
         if len(texts) != len(batch.inputs):
             raise InternalError("token ids reached a local model, whose route takes text only")
@@ -138,7 +138,7 @@ class LocalProvider:
 
 
 def _fit(model: LoadedModel, texts: Sequence[str], truncate: Truncate) -> tuple[list[TokenRow], list[int]]:
-    """The ids of each text, cut to the model's limit if `truncate` allows it, and the positions of those cut.
+    """The ids of each text, truncated to the model's limit if `truncate` allows it, and the positions of those cut.
 
     Raises InputTooLong with the position of the first over-long text if it does not.
     """
@@ -154,7 +154,7 @@ def _fit(model: LoadedModel, texts: Sequence[str], truncate: Truncate) -> tuple[
 
 
 def _moved(error: InvalidInput, rows: Rows) -> InvalidInput:
-    """The same fault, its position in `rows` turned into a position in the batch."""
+    """The same error with its position in `rows` turned into a position in the batch."""
     return error if error.index is None else error.at(rows[error.index])
 
 

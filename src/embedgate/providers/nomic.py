@@ -1,6 +1,6 @@
 """Nomic's Atlas API, `/embedding/text`: translation only.
 
-It cuts over-long texts and cannot be told not to, so it is told to cut and not to average pieces.
+It always cuts over-long texts; it is told to cut them rather than average pieces.
 """
 
 import msgspec

@@ -1,6 +1,6 @@
-"""Ollama's own API, `/api/embed`: translation only.
+"""Ollama, native API `/api/embed`: translation only.
 
-Its OpenAI endpoint always cuts over-long inputs without a word; this one can be told not to. Vectors come as decimals.
+Its OpenAI endpoint always truncates silently; this one can be told not to. Vectors arrive as decimals.
 """
 
 import msgspec

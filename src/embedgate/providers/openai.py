@@ -1,6 +1,6 @@
-"""The OpenAI embeddings format, as OpenAI and everyone who copies it speak it: translation only.
+"""OpenAI embeddings format, as used by OpenAI and compatible hosts: translation only.
 
-No sockets, retries, clocks or logging. How one host departs from the format is in its route and in `hosts.toml`.
+No sockets, retries, clocks or logging. Differences of a host are in its route and in `hosts.toml`.
 """
 
 import re
@@ -58,9 +58,9 @@ def build(batch: Batch, route: Route, *, host: Host = _PLAIN) -> HttpCall:
 
 
 def parse(reply: HttpReply, batch: Batch, _route: Route, *, sends_usage: bool = True) -> ProviderReply:
-    """Vectors (n, dim) float32 in the order of `batch.inputs`, whichever encoding was asked for, and the usage.
+    """Vectors (n, dim) float32 in the order of `batch.inputs`, in either encoding, and the usage.
 
-    sends_usage: whether the host's token counts are to be believed.
+    sends_usage: whether the host's token counts are reliable.
     Raises UpstreamGarbled unless there is one list of numbers, or one base64 text, per input, all of one length.
     """
     body = decode(reply, _BODY)
@@ -75,7 +75,7 @@ def parse(reply: HttpReply, batch: Batch, _route: Route, *, sends_usage: bool = 
 
 
 def fault(reply: HttpReply) -> GatewayError:
-    """What a failed reply means; where the host names the input that is too long, an error that names it, too."""
+    """The error of a failed reply; InputTooLong with a position if the host names the over-long input."""
     error = classify(reply)
     place = _PLACE_OF_TOO_LONG.search(reply.body) if type(error) is UpstreamRejected else None
     if place is None:

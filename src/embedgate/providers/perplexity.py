@@ -1,4 +1,4 @@
-"""Perplexity's embeddings: OpenAI's format, but for the vectors, which are signed bytes in base64. Translation only."""
+"""Perplexity's embeddings: OpenAI's format with vectors of signed bytes in base64. Translation only."""
 
 import msgspec
 import numpy as np

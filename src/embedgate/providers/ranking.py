@@ -1,7 +1,7 @@
-"""Ordering documents as Jina's API does it, and all that copies it (Voyage, vLLM): translation only.
+"""Jina's rerank format, as used by Jina, Voyage and vLLM: translation only.
 
-No sockets, retries, clocks or logging. What a host wants beside the query and the documents is in its row. All scores
-are asked for, so that the answer can be checked; cutting it to the best few costs nothing and is done by the engine.
+No sockets, retries, clocks or logging. Further fields of a host are in its row. All scores
+are requested, so that the answer can be checked; the engine cuts it to `top_n`.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ _BODY = msgspec.json.Decoder(_Body)
 
 
 def reranker(params: Mapping[str, ParamValue]) -> HttpReranker:
-    """The two functions of one host. params: fields of every call."""
+    """The translation functions of one host. params: fields of every call."""
     return HttpReranker(partial(build, params=params), parse)
 
 
@@ -46,7 +46,7 @@ def build(request: RerankRequest, route: Route, *, params: Mapping[str, ParamVal
 
 
 def parse(reply: HttpReply, _request: RerankRequest, _route: Route) -> RerankReply:
-    """The scores as they stand there, and the usage. Raises UpstreamGarbled."""
+    """The scores in the order of the reply, and the usage. Raises UpstreamGarbled."""
     body = decode(reply, _BODY)
     results = body.results if body.results is not None else body.data or []
     return RerankReply(

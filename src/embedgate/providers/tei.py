@@ -1,8 +1,8 @@
-"""Text Embeddings Inference, its own API: translation only.
+"""Text Embeddings Inference, native API: translation only.
 
-Its OpenAI endpoint cuts over-long inputs without a word unless the server was started otherwise; this one can be told
-not to. Vectors come as decimals, tokens in a header. The server has one model, whatever the name in the call: it
-embeds, or it orders documents.
+Its OpenAI endpoint truncates silently unless the server was started otherwise; this one can be told
+not to. Vectors arrive as decimals, tokens in a header. The server has one model and ignores the name in the call: it
+embeds or reranks.
 """
 
 import msgspec
@@ -67,7 +67,7 @@ def parse(reply: HttpReply, batch: Batch, _route: Route) -> ProviderReply:
 
 
 def build_rerank(request: RerankRequest, _route: Route) -> HttpCall:
-    """One call for one request. Scores are asked for between 0 and 1."""
+    """One call for one request, with scores between 0 and 1."""
     body = {
         "query": request.query,
         "texts": request.documents,
@@ -79,7 +79,7 @@ def build_rerank(request: RerankRequest, _route: Route) -> HttpCall:
 
 
 def parse_rerank(reply: HttpReply, _request: RerankRequest, _route: Route) -> RerankReply:
-    """The scores as they stand there, and the usage. Raises UpstreamGarbled."""
+    """The scores in the order of the reply, and the usage. Raises UpstreamGarbled."""
     scores = tuple((rank.index, rank.score) for rank in decode(reply, _RANKS))
     return RerankReply(scores, tokens=read_count(_tokens(reply)))
 

@@ -1,6 +1,6 @@
 """Google's Vertex AI: translation only. Embedding models of the `predict` kind, and those of `embedContent`.
 
-The key is an OAuth access token, which lasts an hour: whoever runs the gateway keeps it fresh.
+The key is an OAuth access token, which lasts an hour: the operator must renew it.
 """
 
 import urllib.parse
@@ -34,7 +34,7 @@ HOST = Host(
 )
 
 _BY_CONTENT = ("gemini-embedding-2", "multilingual-e5-")
-"""How the names of models begin that are asked with `embedContent`, one text per call."""
+"""Name prefixes of models called with `embedContent`, one text per call."""
 _PUBLISHERS = {"multilingual-e5-": "intfloat"}
 
 

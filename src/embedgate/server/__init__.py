@@ -1,1 +1,1 @@
-"""HTTP: dialects translate, `respond` answers, `app` routes. No stage of a request lives here."""
+"""HTTP server: `app` routes, dialects translate, `respond` answers. No stage of the pipeline is here."""

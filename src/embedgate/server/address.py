@@ -1,4 +1,4 @@
-"""Where a request comes from: the other end of its connection, or what a trusted proxy says of it."""
+"""Client address of a request: the peer of its connection, or what a trusted proxy reports."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ _FORWARDED = b"x-forwarded-for"
 
 
 class CallerAddress:
-    """Knows which proxies are to be believed."""
+    """Client address, taking trusted proxies into account."""
 
     def __init__(self, trusted_proxies: Sequence[str]) -> None:
         """trusted_proxies: addresses or networks."""
         self._trusted = [ipaddress.ip_network(text) for text in trusted_proxies]
 
     def of(self, request: Request) -> str:
-        """The address of the caller: the last one in X-Forwarded-For that no trusted proxy has, if one sent it."""
+        """The client address: the last one in X-Forwarded-For that is not a trusted proxy, if the peer is one."""
         if not self._trusted or not self._is_trusted(request.peer):
             return request.peer
         hops = [hop.strip() for hop in request.headers.get(_FORWARDED, b"").decode("latin-1").split(",")]

@@ -1,4 +1,4 @@
-"""What goes back over the socket: status, headers, and the body whole or in pieces."""
+"""HTTP answers: status, headers, and the body whole or in pieces."""
 
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -23,13 +23,13 @@ Headers = list[tuple[bytes, bytes]]
 JSON = (b"content-type", b"application/json")
 EVENT_STREAM = b"text/event-stream"
 PIECE_BYTES = 128 * 1024
-"""Size of one piece of a large body: encoding it holds the event loop for about a millisecond at most."""
+"""Size of one piece of a large body: encoding it blocks the event loop for a millisecond at most."""
 
 
 class Answer(Struct, frozen=True):
-    """One HTTP answer. `pieces` come after `body`, produced one at a time, so that a large one is never whole.
+    """One HTTP answer. `pieces` follow `body`, produced one at a time, so that a large body is never in memory whole.
 
-    `stream` comes instead of both where each piece must be waited for.
+    `stream` replaces both where each piece must be awaited.
     """
 
     status: int
@@ -40,7 +40,7 @@ class Answer(Struct, frozen=True):
 
 
 def vector_pieces(result: EmbedResult, encoding_format: str, head: bytes, tail: bytes) -> Iterator[bytes]:
-    """`head`, the data items of an embeddings list in the OpenAI format, `tail`: joined to pieces of PIECE_BYTES."""
+    """Pieces of an embeddings answer in the OpenAI format: `head`, the data items, `tail`, joined to PIECE_BYTES."""
     encode = _encoder(encoding_format)
     quote = b'"' if encoding_format == "base64" else b""
     parts = [head]
@@ -58,7 +58,7 @@ def vector_pieces(result: EmbedResult, encoding_format: str, head: bytes, tail: 
 
 
 def _encoder(encoding_format: str) -> Callable[[Vectors], bytes]:
-    """Writes one vector, without quotes."""
+    """The encoder of one vector for an encoding format, without quotes."""
     if encoding_format == "base64":
         return to_base64
     quantise = QUANTISERS.get(encoding_format)
@@ -66,7 +66,7 @@ def _encoder(encoding_format: str) -> Callable[[Vectors], bytes]:
 
 
 def result_headers(result: EmbedResult) -> Headers:
-    """What a served embeddings request cost, who served it, and which of its inputs were cut."""
+    """Headers of an embeddings answer: its cost, its route, and the truncated inputs."""
     found = cost_headers(result)
     if result.truncated:
         found.append((b"x-embedgate-truncated", ",".join(map(str, result.truncated)).encode()))
@@ -74,7 +74,7 @@ def result_headers(result: EmbedResult) -> Headers:
 
 
 def cost_headers(result: EmbedResult | RerankResult) -> Headers:
-    """What a served request cost, and who served it."""
+    """Headers with the cost and the route of a served request."""
     found: Headers = [
         (b"x-embedgate-cost-usd", usd_text(result.cost_picodollars).encode()),
         (b"x-embedgate-cached-tokens", b"%d" % result.usage.reused_tokens),
@@ -86,7 +86,7 @@ def cost_headers(result: EmbedResult | RerankResult) -> Headers:
 
 
 def chat_answer(completion: ChatResult | ChatStream, others: Headers) -> Answer:
-    """What a provider sent, as it sent it. others: the headers that every answer of the dialect carries."""
+    """Answer of a chat completion, byte for byte as the provider sent it. others: the dialect's common headers."""
     found: Headers = [
         (b"content-type", completion.content_type.encode("latin-1", "replace")),
         *(header for header in others if header != JSON),
@@ -95,7 +95,7 @@ def chat_answer(completion: ChatResult | ChatStream, others: Headers) -> Answer:
         (b"x-embedgate-model", completion.model.encode()),
     ]
     if isinstance(completion, ChatStream):
-        # A proxy that collects an answer before it sends any of it would defeat the stream; nginx asks this header.
+        # A buffering proxy would defeat the stream; nginx reads this header.
         return Answer(200, [*found, (b"x-accel-buffering", b"no")], b"", stream=completion.pieces)
     found += [
         (b"x-embedgate-cost-usd", usd_text(completion.cost_picodollars).encode()),
@@ -107,7 +107,7 @@ def chat_answer(completion: ChatResult | ChatStream, others: Headers) -> Answer:
 
 
 def error_headers(error: GatewayError) -> Headers:
-    """`retry-after` where waiting helps, `allow` where the method is wrong, and what SDKs are told about retrying."""
+    """Headers of an error: `retry-after`, `allow`, and whether SDKs should retry."""
     found: Headers = []
     if error.retry_after_s is not None and isinstance(error, (AccessError, UpstreamError)):
         found.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))

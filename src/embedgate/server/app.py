@@ -1,6 +1,6 @@
 """The ASGI application: which path goes to which handler in which dialect, and the drain at shutdown.
 
-Plain ASGI: a table from path and method to a handler. What is not in `PUBLIC` identifies its caller first.
+Plain ASGI: a table from path and method to a handler. Paths outside `PUBLIC` authenticate first.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,13 +26,13 @@ from embedgate.server.respond import Body, Receive, Request, Responder, Send, Se
 from embedgate.wiring import Gateway
 
 PUBLIC = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/api/login", "/api/refresh"})
-"""Paths that answer without a key. A test holds every other path of the table to refusing without one."""
+"""Paths that need no key. A test checks that every other path refuses a request without one."""
 
 SplitName = Callable[[str], tuple[str, str | None]]
 
 
 class Dialect(Protocol):
-    """What a module in `dialects/` provides."""
+    """Protocol of a dialect, a module in `dialects/`."""
 
     @property
     def NAME(self) -> Literal["openai", "ziri"]:  # noqa: N802 - a constant of the module
@@ -44,11 +44,11 @@ class Dialect(Protocol):
         ...
 
     def read(self, body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
-        """The request in a body, and the encoding format asked for."""
+        """The request in a body, and the requested encoding format."""
         ...
 
     def write(self, result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
-        """The answer to a request that was served."""
+        """The answer to a served request."""
         ...
 
     def read_chat(self, body: bytes, split_name: SplitName) -> ChatRequest:
@@ -56,16 +56,16 @@ class Dialect(Protocol):
         ...
 
     def write_chat(self, completion: ChatResult | ChatStream, request_id: str) -> Answer:
-        """The answer to one that was served, or has begun."""
+        """The answer to a chat completion that was served, or has begun."""
         ...
 
     def write_error(self, error: GatewayError, request_id: str) -> Answer:
-        """The answer to one that was not."""
+        """The answer to a failed request."""
         ...
 
 
 class _Exchange:
-    """One embeddings request on the wire: remembers, from reading to writing, how the vectors are to be encoded."""
+    """One embeddings request on the wire: keeps the encoding format from reading to writing."""
 
     def __init__(self, dialect: Dialect, body: Body, split_name: SplitName) -> None:
         self._dialect = dialect
@@ -79,10 +79,10 @@ class _Exchange:
 
 
 class Application:
-    """One gateway behind one ASGI callable."""
+    """ASGI application of one gateway."""
 
     def __init__(self, gateway: Gateway) -> None:
-        """gateway: opened by the caller, and closed by it after `drain`."""
+        """gateway: opened by the caller, which closes it after `drain`."""
         server = gateway.settings.server
         self._gateway = gateway
         self._respond = Responder(server.max_body_bytes, server.body_timeout_s)
@@ -100,7 +100,7 @@ class Application:
             await send({"type": "websocket.close", "code": 1003})
 
     async def drain(self, timeout_s: float) -> None:
-        """Let requests in progress end, at most that long; then cut them."""
+        """Wait for requests in progress, at most that long; then cancel them."""
         await self._gateway.drift.aclose()
         cut = await self._gateway.pipeline.running.drain(timeout_s)
         if cut:
@@ -125,7 +125,7 @@ class Application:
             table[f"{prefix}/rerank"] = (openai, {"POST": self._rerank})
             table[f"{prefix}/models"] = (openai, {"GET": self._models.list})
             table[f"{prefix}/generation"] = (openai, {"GET": generations.show})
-        table["/v2/rerank"] = table["/v1/rerank"]  # where Cohere's own client looks for it
+        table["/v2/rerank"] = table["/v1/rerank"]  # where Cohere's client looks for it
         return table
 
     def _route(self, method: str, path: str, raw_path: bytes | None) -> tuple[Dialect, Serve]:
@@ -163,7 +163,7 @@ class Application:
 
         async def read() -> ChatRequest:
             asked = dialect.read_chat(await request.body.read(), self._gateway.catalog.parse_model_name)
-            if asked.is_stream:  # else the answer is complete at once, or nearly, and its true cost is worth having
+            if asked.is_stream:  # else the answer is complete almost at once, and the true cost is worth waiting for
                 request.body.watch(out.leave)
             return asked
 

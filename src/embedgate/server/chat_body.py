@@ -1,6 +1,6 @@
-"""Reads the body of a chat completion, for both dialects. Little of it: what the caller wrote travels on as it is.
+"""Reader of chat completion bodies, for both dialects. Most fields are passed through unchanged.
 
-Owns what is refused before a provider is asked, and what a model will read of it, in bytes. Knows no dialect.
+Owns the checks before a provider is called, and the count of bytes that a model will read. Knows no dialect.
 """
 
 import msgspec
@@ -34,9 +34,9 @@ _raw_parts = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def open_chat(body: bytes) -> Fields:
-    """The fields of a body. Raises MalformedRequest if it is not one JSON object in UTF-8, all through."""
+    """The fields of a body. Raises MalformedRequest if it is not one JSON object, entirely in UTF-8."""
     try:
-        body.decode()  # what is passed on unread must be right, too
+        body.decode()  # also in the fields that are passed through
     except UnicodeDecodeError as error:
         raise MalformedRequest(f"The body is not valid UTF-8 at byte {error.start}.") from error
     return Fields(body)
@@ -49,11 +49,11 @@ def chat_request(
     routing: Routing | None = None,
     fallback_model: str | None = None,
 ) -> ChatRequest:
-    """The request of a body from which the dialect has taken what is its own.
+    """The request of a body from which the dialect has taken its own fields.
 
     Raises a RequestError that names the field, the value seen and the value allowed.
     """
-    # Nothing is kept of a chat, and it has no vector space: what may be said of that is taken out.
+    # Chats are not cached and have no vector space: these fields are dropped.
     fields.choice("cache", CACHE_USES)
     fields.flag("allow_space_change")
     options = fields.peek("stream_options", _StreamOptions, "an object")
@@ -85,9 +85,9 @@ def _number(fields: Fields, name: str, most: int) -> int | None:
 
 
 def _read_messages(raw: bytes) -> tuple[int, int, int]:
-    """How many messages there are, how many pictures, sounds and files in them, and the bytes that these take.
+    """Number of messages, number of media parts in them, and the bytes of the media parts.
 
-    Raises MalformedRequest unless it is a list of objects with a role, and not empty.
+    Raises MalformedRequest unless it is a non-empty list of objects with a role.
     """
     try:
         messages = _messages.decode(raw)
@@ -108,7 +108,7 @@ def _read_messages(raw: bytes) -> tuple[int, int, int]:
 
 
 def _media_bytes(content: bytes) -> list[int]:
-    """Bytes of each part of a message that is not text. What has another shape than parts counts as text."""
+    """Bytes of each non-text part of a message. Any other shape counts as text."""
     try:
         kinds = [part.type for part in _parts.decode(content)]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

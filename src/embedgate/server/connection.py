@@ -1,9 +1,8 @@
-"""One connection of a caller: how large and how slow a request may begin, and how many connections there may be.
+"""Client connections with limits: size and time of request heads, unread answers, and their number.
 
-Owns what happens before there is a request and after its answer: the head is bounded in bytes and in time, so are a
-body and an answer that nobody reads, and connections in number. uvicorn, whose protocol this extends, bounds none of
-that. Bodies and all that is asked for belong to `respond`. What is refused here has no route yet, so the answer is in
-the OpenAI shape.
+Extends uvicorn's protocol, which has no such limits: a head is bounded in bytes and in time, so are an unread body and
+an unread answer, and connections are bounded in number. `respond` reads bodies. What is refused here has no route yet,
+so the answer is in the OpenAI format.
 """
 
 import asyncio
@@ -27,17 +26,17 @@ from embedgate.server.respond import WritesErrors, new_request_id
 from embedgate.settings import ServerSettings
 
 MAX_REFUSING = 100
-"""Connections beyond the limit that are told so. Those beyond these are closed without a word."""
+"""Connections beyond the limit that get a 503. Further ones are closed without an answer."""
 
 _REFUSING_S = 1.0
 _CHUNK_FRAME_BYTES = 24
-"""Length and line ends around one chunk of a body, at most; more are extensions, which count like headers."""
+"""Largest framing of one chunk of a body; anything more is chunk extensions, which count like headers."""
 
 _Reason = Literal["refused", "slow", "large", "malformed", "unread"]
 
 
 class Gate:
-    """What the connections of one server share: their bounds, their number, and what was turned away."""
+    """Connection limiter of one server: the limits, the open connections, and counts of refused ones."""
 
     def __init__(
         self, bounds: ServerSettings, dialect: WritesErrors, clock_s: Callable[[], float] = time.monotonic
@@ -51,11 +50,11 @@ class Gate:
         self._turned_away: Counter[str] = Counter()
 
     def count(self, reason: _Reason) -> None:
-        """Remember for the next `sweep` that a connection was turned away."""
+        """Count a refused connection for the next `sweep`."""
         self._turned_away[reason] += 1
 
     def sweep(self, connections: Iterable[object]) -> None:
-        """Close what has waited too long, and log what was turned away since the last time. Call once a second."""
+        """Close connections past their deadline, and log refusals since the last sweep. Call once a second."""
         now_s = self.clock_s()
         for connection in list(connections):
             if isinstance(connection, Connection):
@@ -68,25 +67,25 @@ class Gate:
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection within the bounds of a gate, whose `sweep` ends what takes too long: no timer each."""
+    """uvicorn's connection within the limits of a gate, whose `sweep` enforces deadlines without a timer each."""
 
     def __init__(self, config: uvicorn.Config, server_state: ServerState, gate: Gate) -> None:
-        """One for each connection that is accepted."""
+        """Create the protocol of one accepted connection."""
         super().__init__(config, server_state, app_state={})
         self._gate = gate
         self._max_head_bytes = gate.bounds.max_head_bytes
         self._is_admitted = False
         self._deadline_s = math.inf
-        """When the next head, or the end of a body that nobody reads, must be here; none while a request is served."""
+        """Deadline of the next head, or of the end of an unread body; none while a request is served."""
         self._unread_deadline_s = math.inf
         self._served: RequestResponseCycle | None = None
-        """The request that is being served, or was last."""
+        """The current request, or the last one."""
         self._chunk_bytes = 0
         self._overhead_bytes = 0
-        """Of the message that is arriving, what came after the bytes that it began with and is not its body."""
+        """Bytes of the current message that are not its body."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Let it in if there is room; else wait a moment for its request, because an answer to none gets lost."""
+        """Accept the connection if there is room; else wait for its request, as an answer without one gets lost."""
         super().connection_made(transport)
         gate = self._gate
         self._is_admitted = gate.admitted < gate.bounds.max_connections
@@ -101,9 +100,9 @@ class Connection(HttpToolsProtocol):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Make room, and tell whoever serves it."""
+        """Release the slot, and notify the request in progress."""
         super().connection_lost(exc)
-        if self._served is not None:  # uvicorn tells the newest request only, which may be one that waits behind it
+        if self._served is not None:  # uvicorn notifies the newest request only, which may be a pipelined one
             self._served.disconnected = True
             self._served.message_event.set()
         if self._is_admitted:
@@ -112,7 +111,7 @@ class Connection(HttpToolsProtocol):
             self._gate.refusing -= 1
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, unless too much came that is no body."""
+        """Parse received bytes, unless the head is too large."""
         if not self._is_admitted:
             self._refuse(_no_room(self._gate.bounds.max_connections), "refused")
             return
@@ -122,25 +121,25 @@ class Connection(HttpToolsProtocol):
         if self._overhead_bytes > self._max_head_bytes:
             self._refuse(_head_too_large(self._max_head_bytes), "large")
         elif self._deadline_s == math.inf and self.timeout_keep_alive_task is None and self.cycle.response_complete:
-            # Empty lines: they have ended uvicorn's wait for the next request, and are none.
+            # Empty lines have ended uvicorn's wait for the next request, but are no request.
             self._deadline_s = self._gate.clock_s() + self._gate.bounds.head_timeout_s
 
     def on_message_begin(self) -> None:
-        """A head begins."""
+        """Handle the start of a head."""
         super().on_message_begin()
         self._overhead_bytes = 0
         self._deadline_s = self._gate.clock_s() + self._gate.bounds.head_timeout_s
 
     def on_headers_complete(self) -> None:
-        """A head is here: serve its request, unless it is too large."""
-        # Adding up the headers is spared where the bytes that came are few enough.
+        """Handle a complete head: serve its request, unless it is too large."""
+        # No need to add up the headers if few enough bytes have arrived.
         if (self._overhead_bytes > 0 or self._chunk_bytes > self._max_head_bytes) and self._is_head_too_large():
             fault = _head_too_large(self._max_head_bytes)
             self._refuse(fault, "large")
             raise fault
         super().on_headers_complete()
         self._deadline_s = math.inf
-        # The parser gives the fields after a chunked body as headers, too. They are not: none has passed a check.
+        # The parser reports trailers of a chunked body as headers, too; unchecked, they are dropped.
         self.headers = []
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -151,38 +150,38 @@ class Connection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a body."""
+        """Handle a piece of a body."""
         self._overhead_bytes -= len(body)
         super().on_body(body)
 
     def on_chunk_header(self) -> None:
-        """A chunk of a body begins."""
+        """Handle the start of a chunk of a body."""
         self._overhead_bytes -= _CHUNK_FRAME_BYTES
 
     def on_response_complete(self) -> None:
-        """An answer is written. If it came before the end of the request, the rest is read, but not for ever."""
+        """Handle the end of an answer. The rest of an unread request body is read, up to a deadline."""
         super().on_response_complete()
         if not self.cycle.response_complete:
-            return  # of a request that was sent before this answer
+            return  # of a pipelined request
         if self.cycle.more_body:
             self._deadline_s = self._gate.clock_s() + self._gate.bounds.body_timeout_s
-        elif self._deadline_s < math.inf:  # a further head has begun; while its turn had not come, it had no hurry
+        elif self._deadline_s < math.inf:  # a further head has begun; its deadline starts only now
             self._deadline_s = self._gate.clock_s() + self._gate.bounds.head_timeout_s
 
     def pause_writing(self) -> None:
-        """The caller reads more slowly than the answer is made."""
+        """Backpressure: the caller reads more slowly than the answer is produced."""
         super().pause_writing()
         self._unread_deadline_s = self._gate.clock_s() + self._gate.bounds.unread_timeout_s
 
     def resume_writing(self) -> None:
-        """The caller has read."""
+        """The caller has read: resume writing."""
         super().resume_writing()
         self._unread_deadline_s = math.inf
 
     def close_if_late(self, now_s: float) -> None:
-        """Close the connection if what it waits for has not come in time."""
+        """Close the connection if its deadline has passed."""
         if self.transport.is_closing() and self._unread_deadline_s == math.inf:
-            # What is left to send is too little for `pause_writing`, and closing waits for it.
+            # The rest to send is too little for `pause_writing`, and closing would wait for it.
             self._unread_deadline_s = now_s + self._gate.bounds.unread_timeout_s
         if now_s >= self._unread_deadline_s:
             self._gate.count("unread")
@@ -192,15 +191,15 @@ class Connection(HttpToolsProtocol):
                 self._gate.count("slow")
             self.transport.close()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words for what is no HTTP
-        """Answer what could not be parsed."""
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's message
+        """Answer bytes that are not valid HTTP."""
         self._refuse(MalformedRequest("What was sent is not a request of HTTP/1.1. Check the client."), "malformed")
 
     def _refuse(self, error: GatewayError, reason: _Reason) -> None:
-        """Close, and say why, unless it would be taken for the answer to an earlier request."""
+        """Close with an error answer, unless that would be taken for the answer to an earlier request."""
         if self.transport.is_closing():
             return
-        if self._is_admitted:  # the others were counted when they came
+        if self._is_admitted:  # the others were counted on arrival
             self._gate.count(reason)
         cycle = self.cycle
         is_its_own = self._is_serving() and cycle.more_body and not cycle.response_started and not self.pipeline
@@ -208,7 +207,7 @@ class Connection(HttpToolsProtocol):
             answer = self._gate.dialect.write_error(error, new_request_id())
             self.transport.write(_wire(answer, self.server_state.default_headers))
         if cycle is not None:
-            cycle.disconnected = True  # whoever serves it must not write behind this
+            cycle.disconnected = True  # its handler must not write after this
         self.transport.close()
 
     def _is_serving(self) -> bool:
@@ -236,7 +235,7 @@ def _head_too_large(max_head_bytes: int) -> MalformedRequest:
 
 
 def _wire(answer: Answer, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The bytes of an answer to what is no request, after which the connection ends."""
+    """The bytes of an error answer that closes the connection."""
     status = HTTPStatus(answer.status)
     ending = ((b"content-length", b"%d" % len(answer.body)), (b"connection", b"close"))
     lines = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode())]

@@ -1,4 +1,4 @@
-"""Reads the fields of a JSON body, each with its type, and says clearly what is wrong. Knows no dialect.
+"""Reader of JSON body fields, each with its type and a clear error. Knows no dialect.
 
 A null optional field counts as absent. Duplicate names keep the last value, as the common JSON parsers do.
 """
@@ -33,7 +33,7 @@ _INPUT_FORMS = "input must be a text, a list of texts, a list of token ids, or a
 
 
 class Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """The fields of a body without any field or form that is out of the common."""
+    """An embeddings body with common fields only."""
 
     model: str
     input: str | tuple[str, ...]
@@ -50,7 +50,7 @@ class Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         return (self.input,) if isinstance(self.input, str) else self.input
 
     def request(self, model: str, provider: str | None) -> tuple[EmbedRequest, str]:
-        """The request, and the encoding format asked for. model, provider: as the dialect understands them."""
+        """The request, and the requested encoding format. model, provider: as the dialect reads them."""
         encoding_format = self.encoding_format or "float"
         request = EmbedRequest(
             model=model,
@@ -67,7 +67,7 @@ class Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 def quantisation_of(encoding_format: EncodingFormat) -> Quantisation | None:
-    """What vectors are rounded to for an encoding format; None where they stay as they are."""
+    """The quantisation of an encoding format; None for floats."""
     match encoding_format:
         case "float" | "base64":
             return None
@@ -79,7 +79,7 @@ _plain = msgspec.json.Decoder(Plain)
 
 
 def plain(body: bytes) -> Plain | None:
-    """The body if it is plain, read in one go; None if it is anything else, which `Fields` then reads or refuses."""
+    """The body if it is plain, decoded in one pass; None for any other, which `Fields` then reads or refuses."""
     try:
         found = _plain.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -88,7 +88,7 @@ def plain(body: bytes) -> Plain | None:
 
 
 class Fields:
-    """The fields of one JSON object, taken out one by one; what is left is unknown to the dialect."""
+    """Fields of one JSON object, taken out one by one; the rest is unknown to the dialect."""
 
     def __init__(self, body: bytes) -> None:
         """Raises MalformedRequest if the body is not one JSON object in UTF-8."""
@@ -109,7 +109,7 @@ class Fields:
         return value
 
     def peek(self, name: str, kind: type[T], expected: str) -> T | None:
-        """The same, of a field that is left where it is."""
+        """As `take`, but leaves the field in place."""
         raw = self._left.get(name)
         if raw is None:
             return None
@@ -161,7 +161,7 @@ class Fields:
         return items
 
     def rest(self) -> Mapping[str, bytes]:
-        """What no one has taken and is not null: raw JSON by name."""
+        """The remaining fields that are not null: raw JSON by name."""
         return {name: bytes(raw) for name, raw in self._left.items() if bytes(raw) != b"null"}
 
 
@@ -197,7 +197,7 @@ def _decode(decoder: "msgspec.json.Decoder[T]", raw: bytes, what: str) -> T:
 
 
 def _reason(error: Exception) -> str:
-    """What the parser says, without what it saw: the parser's messages name types and positions only."""
+    """The parser's message, without the input: it names types and positions only."""
     if isinstance(error, UnicodeDecodeError):
         return f"it is not valid UTF-8 at byte {error.start}"
     if isinstance(error, RecursionError):

@@ -1,6 +1,6 @@
-"""What one request cost and who served it, by its id: `GET /v1/generation?id=`, under the names of the ZenMux API.
+"""`GET /v1/generation?id=`: cost and route of one request, with the field names of the ZenMux API.
 
-Reads the ledger, whose entry is on disk before the answer to the request leaves: there is nothing to wait for.
+Reads the ledger, whose entry is on disk before the answer to the request is sent.
 """
 
 import asyncio
@@ -31,41 +31,41 @@ Dollars = Annotated[
 
 
 class GenerationQuery(Struct):
-    """Which request."""
+    """Query for one request."""
 
     id: Annotated[str, Meta(description="Its id: the header `x-request-id` of its answer.")] = ""
 
 
 class CachedTokens(Struct, frozen=True):
-    """Of the input tokens, those that were not computed for this request."""
+    """Input tokens that were not computed for this request."""
 
     cached_tokens: int
 
 
 class NativeTokens(Struct, frozen=True):
-    """What the request weighed, in tokens of the model."""
+    """Token usage of the request."""
 
-    prompt_tokens: Annotated[int, Meta(description="Of the input, billed or reused.")]
-    completion_tokens: Annotated[int, Meta(description="That a chat model wrote.")]
+    prompt_tokens: Annotated[int, Meta(description="Input tokens, billed or reused.")]
+    completion_tokens: Annotated[int, Meta(description="Output tokens of a chat model.")]
     total_tokens: int
     prompt_tokens_details: CachedTokens
 
 
 class Generation(Struct, frozen=True, rename="camel"):
-    """What one request cost and who served it."""
+    """Cost and route of one request."""
 
     api: Annotated[str, Meta(description="`embeddings`, `chat.completions` or `rerank`.")]
     generation_id: Annotated[str, Meta(description="The id of the request.")]
     model: str
-    create_at: Annotated[datetime, Meta(description="When the request came.")]
+    create_at: Annotated[datetime, Meta(description="When the request arrived.")]
     generation_time: Annotated[int, Meta(description="Milliseconds at the provider, all calls together.")]
-    latency: Annotated[int, Meta(description="Milliseconds in all.")]
+    latency: Annotated[int, Meta(description="Milliseconds in total.")]
     native_tokens: NativeTokens
     usage: Dollars
     provider: Annotated[str, Meta(description="The route that served it.")]
     upstream_model: Annotated[str, Meta(description="What the provider calls the model.")]
     action: Annotated[str, Meta(description="What policies call it: embedding, completion or rerank.")]
-    dialect: Annotated[Dialect, Meta(description="The API that the request spoke.")]
+    dialect: Annotated[Dialect, Meta(description="The dialect of the request.")]
     outcome: Annotated[str, Meta(description="`ok`, or the code of the error that it ended with.")]
 
 
@@ -77,7 +77,7 @@ class Generations:
         self._gateway = gateway
 
     async def show(self, request: Request) -> Answer:
-        """One request of the caller's user; an administrator sees anybody's.
+        """Show one request of the caller's user; an administrator sees any.
 
         Raises MissingFields without an id, UnknownEntity for what is not in the ledger or another's, alike.
         """
@@ -97,7 +97,7 @@ class Generations:
 
 
 def generation_of(entry: LedgerEntry) -> Generation:
-    """An entry of the ledger as it is answered."""
+    """The answer for a ledger entry."""
     prompt_tokens = entry.tokens + entry.reused_tokens
     return Generation(
         api=_api_name(entry.action),
@@ -122,6 +122,6 @@ def generation_of(entry: LedgerEntry) -> Generation:
 
 
 def _api_name(policy_name: str) -> str:
-    """What the API calls the action of a ledger entry; an action that this version does not know keeps its name."""
+    """The API's name of a ledger entry's action; an unknown action keeps its name."""
     action = BY_POLICY_NAME.get(policy_name)
     return action.api_name if action else policy_name

@@ -1,6 +1,6 @@
-"""The models that a caller may use: `GET /v1/models` and one of them, in the shape of the OpenAI and ZenMux APIs.
+"""`GET /v1/models` and `/v1/models/{id}`: the models that a caller may use, in the OpenAI and ZenMux format.
 
-Owns the shape. Which models a key may use, and how their routes are doing, is asked of the gateway.
+Owns the format. The gateway knows which models a key may use, and the health of their routes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,15 +27,15 @@ from embedgate.server.respond import Request
 from embedgate.wiring import Gateway, OfferedModel, OfferedRoute, RouteCondition
 
 _CREATED_S = 1_767_225_600
-"""`created` of every model: 2026-01-01, since the API wants a time and none is known."""
+"""`created` of every model: 2026-01-01, since the API requires a time and none is known."""
 _TOKENS_PER_PRICE = 1_000_000
 
 
 class ModelsQuery(Struct):
-    """Which models. Other fields are none of ours: clients send versions and page sizes of their own."""
+    """Filter of models. Unknown fields are ignored: clients send versions and page sizes of their own."""
 
-    action: Annotated[ActionName | None, Meta(description="Only those that are made for it.")] = None
-    provider: Annotated[str | None, Meta(description="Only those with a route at it.")] = None
+    action: Annotated[ActionName | None, Meta(description="Only models with this input type.")] = None
+    provider: Annotated[str | None, Meta(description="Only models with a route at this provider.")] = None
 
 
 class Pricing(Struct, frozen=True):
@@ -49,28 +49,28 @@ class Pricing(Struct, frozen=True):
 
 
 class Pricings(Struct, frozen=True, omit_defaults=True):
-    """What a model costs. A list is empty where no price is known, and absent where there is nothing to pay for."""
+    """Prices of a model. A list is empty where no price is known, and absent where it does not apply."""
 
     prompt: Annotated[tuple[Pricing, ...], Meta(description="Input tokens.")]
-    completion: Annotated[tuple[Pricing, ...], Meta(description="Tokens that a chat model writes.")] = ()
+    completion: Annotated[tuple[Pricing, ...], Meta(description="Output tokens of a chat model.")] = ()
     input_cache_read: Annotated[tuple[Pricing, ...], Meta(description="Input that the provider had cached.")] = ()
-    request: Annotated[tuple[Pricing, ...], Meta(description="Each search, where documents are ordered by it.")] = ()
+    request: Annotated[tuple[Pricing, ...], Meta(description="Each search, for rerank models billed by searches.")] = ()
 
 
 class Capabilities(Struct, frozen=True):
-    """What can be asked of a model that makes vectors; empty for the others."""
+    """Capabilities of an embedding model; empty for the others."""
 
-    dimensions: Annotated[Sizes | None, Meta(description="Lengths of vectors that can be asked for.")]
+    dimensions: Annotated[Sizes | None, Meta(description="Available lengths of vectors.")]
     matryoshka: Annotated[bool, Meta(description="Whether its vectors can be shortened with `dimensions`.")]
     encoding_formats: tuple[EncodingFormat, ...]
     input_types: Annotated[
-        tuple[InputType, ...], Meta(description="Those that make a difference: none, or query and document.")
+        tuple[InputType, ...], Meta(description="Input types that make a difference: none, or query and document.")
     ]
-    truncate: Annotated[tuple[Truncate, ...], Meta(description="Where an input that is too long can be cut.")]
+    truncate: Annotated[tuple[Truncate, ...], Meta(description="Sides at which an over-long input can be cut.")]
 
 
 class LimitsOfRoute(Struct, frozen=True):
-    """What one call of the provider takes; null where no limit is known. Larger requests are split."""
+    """Limits of one provider call; null where no limit is known. Larger requests are split."""
 
     max_inputs: int | None
     max_tokens: int | None
@@ -78,32 +78,32 @@ class LimitsOfRoute(Struct, frozen=True):
 
 
 class HealthOfRoute(Struct, frozen=True):
-    """How calls of the route have gone lately."""
+    """Health of the route, from its last calls."""
 
     state: Annotated[
         RouteCondition,
         Meta(
-            description="`failing`: left alone for a while; `probing`: being tried again; `drifted`: it gives other "
-            "vectors than it should; `unknown`: not called yet."
+            description="`failing`: its circuit is open; `probing`: half-open, being probed; `drifted`: its vectors "
+            "have drifted; `unknown`: not called yet."
         ),
     ]
     p50_ms: float | None
     p95_ms: float | None
-    failure_share: Annotated[float | None, Meta(description="Of its last calls.")]
+    failure_share: Annotated[float | None, Meta(description="Over its last calls.")]
     last_failure_code: str | None
     last_failure_at: datetime | None
 
 
 class ServedRoute(Struct, frozen=True):
-    """The model at one provider."""
+    """Route: the model at one provider."""
 
     provider: str
-    upstream_model: Annotated[str, Meta(description="What the provider calls it.")]
+    upstream_model: Annotated[str, Meta(description="Its name at the provider.")]
     pricings: Pricings
     price_as_of: str | None
     context_length: Annotated[int, Meta(description="Tokens per input there.")]
-    dimensions: Annotated[int | None, Meta(description="Length of the vectors that it makes unasked.")]
-    precision: Annotated[str, Meta(description="Of the weights there.")]
+    dimensions: Annotated[int | None, Meta(description="Length of its vectors by default.")]
+    precision: Annotated[str, Meta(description="Precision of the weights there.")]
     limits: LimitsOfRoute
     weight: Annotated[int, Meta(description="Its share of requests where routes are drawn by weight.")]
     health: HealthOfRoute
@@ -120,12 +120,12 @@ class ListedModel(Struct, frozen=True):
     input_modalities: tuple[Literal["text"], ...]
     output_modalities: tuple[Modality, ...]
     context_length: Annotated[int, Meta(description="Tokens per input.")]
-    max_output_tokens: Annotated[int | None, Meta(description="Of an answer of a chat model.")]
+    max_output_tokens: Annotated[int | None, Meta(description="Most output tokens of a chat model.")]
     dimensions: Annotated[int | None, Meta(description="Length of its vectors, unless shortened.")]
     space: Annotated[str | None, Meta(description="Name of its vector space: vectors of one space can be compared.")]
-    status: Annotated[str, Meta(description="`active`; `legacy` where there is a better one, `retiring` soon gone.")]
+    status: Annotated[str, Meta(description="`active`; `legacy`: there is a better one; `retiring`: ends soon.")]
     capabilities: Capabilities
-    pricings: Annotated[Pricings, Meta(description="Those of its cheapest route.")]
+    pricings: Annotated[Pricings, Meta(description="Prices of its cheapest route.")]
     routes: Annotated[tuple[ServedRoute, ...], Meta(description="Where it is served, in the order of the catalogue.")]
 
 
@@ -137,10 +137,10 @@ class ListedModels(Struct, frozen=True):
 
 
 class Models:
-    """Handlers; each takes a request and gives an answer."""
+    """Handlers of the models routes."""
 
     def __init__(self, gateway: Gateway, address: CallerAddress) -> None:
-        """gateway: whose models are listed. address: where requests come from, which policies may ask."""
+        """gateway: whose models are listed. address: the client address, which policies may read."""
         self._gateway = gateway
         self._address = address
 
@@ -169,7 +169,7 @@ class Models:
 
 
 def listed_model(offered: OfferedModel) -> ListedModel:
-    """A model as it is answered."""
+    """The answer for a model."""
     model = offered.model
     return ListedModel(
         id=model.id,

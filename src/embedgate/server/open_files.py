@@ -1,4 +1,4 @@
-"""How many files the process may have open: enough for its connections, as far as the system lets it."""
+"""Open-file limit: raised to fit the connections, as far as the system allows."""
 
 import resource
 
@@ -6,11 +6,11 @@ from embedgate.observe import events
 from embedgate.server.connection import MAX_REFUSING
 
 _OTHER_FILES = 512
-"""Connections to providers and the database, the files of the cache, and room."""
+"""Files beside client connections: connections to providers, the database, the cache, and a reserve."""
 
 
 def make_room(max_connections: int) -> None:
-    """Raise the limit of the process to what so many connections need; log a warning where the system forbids it."""
+    """Raise the open-file limit to what so many connections need; log a warning if the system forbids it."""
     needed = max_connections + MAX_REFUSING + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:

@@ -10,24 +10,24 @@ from embedgate.wiring import Gateway
 
 
 class Operations:
-    """Handlers; each takes a request and gives an answer."""
+    """Handlers of health, readiness and metrics."""
 
     def __init__(self, gateway: Gateway) -> None:
         """gateway: what is being operated."""
         self._gateway = gateway
 
     async def health(self, request: Request) -> Answer:
-        """The process is alive and its event loop turns."""
+        """Liveness: the process and its event loop run."""
         return _json(request.id, {"status": "ok"})
 
     async def readiness(self, request: Request) -> Answer:
-        """200 when requests can be served; 503 names what is missing."""
+        """Readiness: 200 when requests can be served; 503 names what is missing."""
         missing = await self._gateway.not_ready()
         body = {"status": "not ready", "missing": missing} if missing else {"status": "ready"}
         return _json(request.id, body, status=503 if missing else 200)
 
     async def metrics(self, request: Request) -> Answer:
-        """Everything that is counted, as Prometheus reads it. Names no caller, so it needs no key."""
+        """Metrics in the Prometheus text format. Names no caller, so it needs no key."""
         headers = [(b"content-type", metrics.CONTENT_TYPE.encode()), (b"x-request-id", request.id.encode())]
         return Answer(200, headers, metrics.text(self._gateway.cache_stats()))
 

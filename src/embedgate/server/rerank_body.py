@@ -1,6 +1,6 @@
-"""The bodies of a rerank request and of its answer, as Cohere's and Jina's APIs have them. Knows no dialect.
+"""Bodies of rerank requests and answers, in the format of Cohere's and Jina's APIs. Knows no dialect.
 
-The query and the documents may also stand in `input`, and what is wanted of them in `parameters`.
+The query and the documents may also be in `input`, and options in `parameters`.
 """
 
 from typing import Annotated
@@ -34,15 +34,15 @@ class _Parameters(Struct, forbid_unknown_fields=True):
 
 
 class RankedDocument(Struct, frozen=True, omit_defaults=True):
-    """One document and how well it answers the query."""
+    """One document with its relevance score."""
 
     index: Annotated[int, Meta(ge=0, description="Its position in the request.")]
-    relevance_score: Annotated[float, Meta(description="How well it answers. Models score differently.")]
-    document: Annotated[DocumentText | None, Meta(description="With `return_documents`: itself.")] = None
+    relevance_score: Annotated[float, Meta(description="Relevance score. Its scale depends on the model.")]
+    document: Annotated[DocumentText | None, Meta(description="With `return_documents`: its text.")] = None
 
 
 class RankingUsage(Struct, frozen=True):
-    """What the request weighed."""
+    """Token usage of the request."""
 
     prompt_tokens: Annotated[int, Meta(ge=0, description="Tokens of the documents, and of the query once for each.")]
     total_tokens: Annotated[int, Meta(ge=0, description="The same: nothing is written.")]
@@ -55,13 +55,13 @@ class BilledUnits(Struct, frozen=True):
 
 
 class RankingMeta(Struct, frozen=True):
-    """What the provider bills in place of tokens."""
+    """Billing units in place of tokens."""
 
     billed_units: BilledUnits
 
 
 class Ranking(Struct, frozen=True, omit_defaults=True):
-    """The documents in the order in which they answer the query, the best first."""
+    """The documents by relevance, the best first."""
 
     id: Annotated[str, Meta(description="The id in `x-request-id`.")]
     model: Annotated[str, Meta(description="Id of the model that gave the scores.")]
@@ -77,7 +77,7 @@ def rerank_request(
     routing: Routing | None,
     fallback_model: str | None,
 ) -> RerankRequest:
-    """The request of a body from which the dialect has taken what is its own.
+    """The request of a body from which the dialect has taken its own fields.
 
     Raises a RequestError that names the field, the value seen and the value allowed.
     """
@@ -100,7 +100,7 @@ def rerank_request(
 
 
 def _read(fields: Fields) -> tuple[_Input, _Parameters]:
-    """What is to be ordered, and what is wanted of it."""
+    """The query, the documents and the options."""
     nested = fields.take("input", _Input, "an object with query and documents")
     parameters = fields.take("parameters", _Parameters, "an object with top_n or return_documents") or _Parameters()
     query = fields.text("query")
@@ -118,7 +118,7 @@ def _read(fields: Fields) -> tuple[_Input, _Parameters]:
 
 
 def rerank_answer(result: RerankResult, request_id: str, others: Headers) -> Answer:
-    """The answer to a request that was served. others: the headers that every answer of the dialect carries."""
+    """The answer to a served request. others: the dialect's common headers."""
     texts = result.documents
     body = Ranking(
         id=request_id,

@@ -1,4 +1,4 @@
-"""Runs one request of a dialect and writes its answer to the socket. The only place that turns errors into HTTP."""
+"""Responder: runs one request and sends its answer. The only place that turns errors into HTTP."""
 
 import asyncio
 import contextlib
@@ -19,16 +19,16 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Serve = Callable[["Request"], Awaitable[Answer]]
-"""Serves one request: gives an answer or raises a GatewayError."""
+"""Handler of one request: returns an answer or raises a GatewayError."""
 
 _ENDS_OF_EVENT = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
 class WritesErrors(Protocol):
-    """The part of a dialect that answers refusals."""
+    """The part of a dialect that writes errors."""
 
     def write_error(self, error: GatewayError, request_id: str) -> Answer:
-        """The error in the dialect's own shape."""
+        """The error in the dialect's format."""
         ...
 
 
@@ -37,7 +37,7 @@ class CallerGone(Exception):
 
 
 class Body:
-    """The body of one request, read when someone asks for it, within a size and a time; after it, the caller's end."""
+    """Body of one request, read on demand within a size and a time; then watches for a disconnect."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Body:
         timeout_s: float,
         exchange: Exchange | None = None,
     ) -> None:
-        """max_bytes, timeout_s: the bounds; a declared length over the bound is refused without reading."""
+        """max_bytes, timeout_s: the limits; a declared length over the limit is refused without reading."""
         self._receive = receive
         self._exchange = exchange
         self._declared = headers.get(b"content-length", b"")
@@ -57,7 +57,7 @@ class Body:
         self._watch: asyncio.Task[None] | None = None
 
     async def read(self, max_bytes: int | None = None) -> bytes:
-        """The whole body. max_bytes: a closer bound than the one of all bodies.
+        """The whole body. max_bytes: a tighter limit than the general one.
 
         Raises BodyTooLarge, BodyTooSlow or CallerGone.
         """
@@ -82,11 +82,11 @@ class Body:
         return b"".join(parts)
 
     def watch(self, gone: Callable[[], None]) -> None:
-        """Call `gone` when the caller closes the connection. Only once the body is read; until `unwatch`."""
+        """Call `gone` when the caller disconnects. Only once the body is read; until `unwatch`."""
         self._watch = asyncio.get_running_loop().create_task(self._until_gone(gone))
 
     async def unwatch(self) -> None:
-        """Watch no more: the answer is complete."""
+        """Stop watching: the answer is complete."""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait([self._watch])
@@ -120,7 +120,7 @@ class Body:
 
 
 class Request(Struct, frozen=True):
-    """One HTTP request: its id, its head, and its body, which is read when asked for.
+    """One HTTP request: its id, its head, and its body, which is read on demand.
 
     `path` is decoded, `query` is not. `peer` is the address at the other end of the connection, "" if there is none.
     """
@@ -140,15 +140,15 @@ def new_request_id() -> str:
 
 
 class Responder:
-    """The edge of the process: every fault of a request ends here as an answer."""
+    """Responder: turns a handler's answer, or any exception, into an HTTP answer."""
 
     def __init__(self, max_body_bytes: int, body_timeout_s: float) -> None:
-        """Bounds of request bodies."""
+        """Limits of request bodies."""
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, dialect: WritesErrors, serve: Serve) -> None:
-        """Serve one request and send its answer, errors in the shape of `dialect`."""
+        """Serve one request and send its answer, errors in the format of `dialect`."""
         request_id = new_request_id()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         client, exchange = scope.get("client"), exchange_of(scope)
@@ -167,7 +167,7 @@ class Responder:
                 answer = await serve(request)
             except (CallerGone, CallerLeft):
                 return
-            except Exception as error:  # noqa: BLE001 - the edge of the process: nothing may leave it unanswered
+            except Exception as error:  # noqa: BLE001 - the edge of the process: every request gets an answer
                 answer = refuse(error)
             await send_answer(send, answer, refuse, exchange)
         finally:
@@ -175,7 +175,7 @@ class Responder:
 
 
 def _refusal(dialect: WritesErrors, request_id: str, error: Exception) -> Answer:
-    """What a fault is answered with. Ours are logged, and of those the caller learns nothing."""
+    """The answer to an error. Internal faults are logged, and the caller gets no details."""
     if isinstance(error, GatewayError) and not isinstance(error, InternalError):
         return dialect.write_error(error, request_id)
     events.INTERNAL_FAULT.emit_fault(error.__cause__ or error, request_id=request_id)
@@ -186,9 +186,9 @@ def _refusal(dialect: WritesErrors, request_id: str, error: Exception) -> Answer
 async def send_answer(
     send: Send, answer: Answer, refuse: Callable[[Exception], Answer], exchange: Exchange | None = None
 ) -> None:
-    """Write an answer, large bodies piece by piece so that other requests get their turn between.
+    """Send an answer, large bodies piece by piece so that other requests run in between.
 
-    refuse: what a fault is answered with; that of a stream of events is its last one. exchange: takes whole answers.
+    refuse: makes the answer to an error; in an event stream it is the last event. exchange: takes whole answers.
     """
     if answer.stream is not None:
         await _send_stream(send, answer, answer.stream, refuse)
@@ -225,12 +225,12 @@ async def _send_stream(
         return
     except Exception as error:
         if not any(name == b"content-type" and value.startswith(EVENT_STREAM) for name, value in answer.headers):
-            raise  # which closes the connection: the only sign that such an answer is not whole
+            raise  # closes the connection: the only sign that such an answer is incomplete
         await send({"type": "http.response.body", "body": _last_event(end, refuse(error)), "more_body": True})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _last_event(before: bytes, refusal: Answer) -> bytes:
-    """A refusal as an event. before: what was sent last; an event that was cut off in it is ended first."""
+    """An error as an event. before: what was sent last; an incomplete event in it is ended first."""
     lead = b"" if not before or before.endswith(_ENDS_OF_EVENT) else b"\n\n"
     return b"%sdata: %s\n\n" % (lead, refusal.body)

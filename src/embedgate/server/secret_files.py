@@ -1,6 +1,6 @@
-"""Files that hold secrets and that others on the machine can read. Says so and how to mend it; never refuses.
+"""Warnings about secret files that others on the machine can read; never refuses them.
 
-Whether a file is open to others is not always its owner's choice: systems that hand secrets to containers mount them
+The mode is not always the owner's choice: systems that provide secrets to containers mount them
 with a mode of their own.
 """
 
@@ -16,7 +16,7 @@ _IN_DATA_DIR = ("admin.key", "user.key", "secrets.key")
 
 
 def warn_of_readable(settings: Settings) -> None:
-    """Log a warning for each file of a secret that more people than need to can read or change."""
+    """Log a warning for each secret file that others can read or change."""
     for path in _files(settings):
         mode = _mode_if_open(path)
         if mode is not None:
@@ -34,13 +34,13 @@ def _files(settings: Settings) -> Iterator[Path]:
 
 
 def _mode_if_open(path: Path) -> int | None:
-    """The permissions of a file that are too wide, None if they are not, or if nobody here can change them."""
+    """The mode of a file if it is too permissive and can be changed; else None."""
     try:
         found = path.stat()
-        is_read_only = bool(os.statvfs(path).f_flag & os.ST_RDONLY)  # as the secrets of containers are mounted
+        is_read_only = bool(os.statvfs(path).f_flag & os.ST_RDONLY)  # a read-only mount, as for secrets of containers
     except OSError:
-        return None  # whoever needs the file says what is wrong with it
+        return None  # the reader of the file reports the error
     mode = stat.S_IMODE(found.st_mode)
-    # A file of another owner, root say, is shared with our group on purpose: how else could we read it?
+    # A file of another owner, such as root, is shared with our group on purpose.
     too_wide = 0o077 if found.st_uid == os.geteuid() else 0o027
     return mode if mode & too_wide and not is_read_only else None

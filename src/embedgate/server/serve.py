@@ -1,4 +1,4 @@
-"""Runs the gateway on a socket until it is told to stop, then drains it."""
+"""Server process: serves the gateway on a socket until a signal, then drains it."""
 
 import asyncio
 import contextlib
@@ -25,14 +25,14 @@ from embedgate.wiring import Gateway
 _BACKLOG = 2048
 _GRACE_S = 3
 _TICKS_PER_SWEEP = 10
-"""uvicorn ticks ten times a second."""
+"""Ticks of uvicorn per second."""
 _GC_THRESHOLD = 20_000
 
 
 class _Server(uvicorn.Server):
-    """uvicorn with our own connections and signals: it would raise the signal again after draining, never exit with 0.
+    """uvicorn with our connections and signal handling: its own raises the signal again and never exits with 0.
 
-    gate: bounds of the connections. tls: None for plain HTTP.
+    gate: connection limits. tls: None for plain HTTP.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class _Server(uvicorn.Server):
         self._drain = drain
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        # In place of uvicorn's, which knows neither our gate nor a limit to TLS handshakes.
+        # Replaces uvicorn's, which has neither our gate nor a timeout of TLS handshakes.
         self.servers = [await self._listen(listener) for listener in sockets or ()]
         self.started = True
         self._on_started()
@@ -70,7 +70,7 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._gate.sweep(self.server_state.connections)  # there are no more ticks
+        self._gate.sweep(self.server_state.connections)  # uvicorn has stopped ticking
         draining = asyncio.ensure_future(self._drain())
         await super().shutdown(sockets)
         if self.force_exit:
@@ -81,7 +81,7 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        # A shell has background processes ignore interrupts, which are meant for what runs in front: so it stays.
+        # A shell lets background processes ignore interrupts, which are meant for the foreground: keep that.
         wanted = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
         for number in wanted:
             loop.add_signal_handler(number, self._stop)
@@ -101,7 +101,7 @@ class _Server(uvicorn.Server):
 
 
 def _started(url: str, on_ready: Callable[[str], None]) -> None:
-    # What lives as long as the process need not be walked by every collection: 5 % of a small request's time.
+    # Objects that live as long as the process need not be scanned by the GC: 5 % of a small request's time.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
@@ -110,7 +110,7 @@ def _started(url: str, on_ready: Callable[[str], None]) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening address. port 0 takes a free one. Raises ConfigError if it is taken or not ours."""
+    """Bind a listening socket. port 0 takes a free one. Raises ConfigError if it is taken or not permitted."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -128,7 +128,7 @@ def bind(host: str, port: int) -> socket.socket:
 async def serve(
     gateway: Gateway, listener: socket.socket, certificate: Certificate | None, on_ready: Callable[[str], None]
 ) -> None:
-    """Serve until SIGTERM or SIGINT, answer what is in flight, close the gateway.
+    """Serve until SIGTERM or SIGINT, drain requests in flight, close the gateway.
 
     A signal that is ignored when the process starts stays ignored.
 
@@ -148,7 +148,7 @@ async def serve(
     try:
         await server.serve(sockets=[listener])
     finally:
-        await application.drain(0)  # what a second signal has left
+        await application.drain(0)  # aborted by a second signal
         await gateway.aclose()
         events.STOPPED.emit()
 
@@ -159,7 +159,7 @@ def _config(application: Application, settings: ServerSettings) -> uvicorn.Confi
         http="httptools",
         ws="none",
         lifespan="off",
-        # What strangers send must not fill the log: uvicorn warns of each request that it cannot parse.
+        # Clients must not be able to fill the log: uvicorn warns of each request that it cannot parse.
         log_level=logging.ERROR,
         access_log=False,
         log_config=None,
@@ -167,13 +167,13 @@ def _config(application: Application, settings: ServerSettings) -> uvicorn.Confi
         proxy_headers=False,
         date_header=True,
         timeout_keep_alive=settings.keep_alive_s,
-        # Our own drain ends first, and answers what it cuts; this only bounds connections that send nothing.
+        # Our drain ends first, and answers what it cancels; this only bounds connections that send nothing.
         timeout_graceful_shutdown=int(settings.drain_timeout_s) + _GRACE_S,
     )
 
 
 def base_url(listener: socket.socket, certificate: Certificate | None) -> str:
-    """Where a client on this machine reaches the listener; over HTTPS by a name that the certificate has."""
+    """URL for a client on this machine; over HTTPS with a name of the certificate."""
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104 - compared, not bound

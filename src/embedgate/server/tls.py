@@ -1,6 +1,6 @@
-"""Whether what callers send is protected on its way: the certificate, and the refusal of plain HTTP without a word.
+"""TLS of the server: the certificate, and the refusal of plain HTTP unless it is allowed.
 
-Owns the TLS settings of the server. A certificate is read once; a renewed one needs a restart.
+A certificate is read once; a renewed one needs a restart.
 """
 
 import ipaddress
@@ -17,7 +17,7 @@ from embedgate.settings import ServerSettings
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What HTTPS is served with. `names` are the host names and addresses that it is good for."""
+    """Certificate for HTTPS. `names` are its host names and addresses."""
 
     context: ssl.SSLContext
     file: Path
@@ -25,16 +25,16 @@ class Certificate:
     is_self_signed: bool
 
     def host_for(self, address: str) -> str:
-        """How a client may call the server at `address` so that the certificate fits; `address` if nothing fits."""
+        """The name for `address` that the certificate covers; `address` if none does."""
         if address in self.names:
             return address
         return next((name for name in self.names if not name.startswith("*") and not _is_address(name)), address)
 
 
 def protection(server: ServerSettings) -> Certificate | None:
-    """The certificate of the settings; None if plain HTTP is to be served.
+    """Load the certificate of the settings; None for plain HTTP.
 
-    Raises ConfigError if the files cannot be used, and if plain HTTP at this address takes a decision.
+    Raises ConfigError if the files cannot be used, and for plain HTTP at this address without permission.
     """
     if server.tls_cert_file is not None:
         return _certificate(server.tls_cert_file.expanduser(), server.tls_key_file)
@@ -53,7 +53,7 @@ def protection(server: ServerSettings) -> Certificate | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address to listen on."""
+    """Whether a listen address is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -76,7 +76,7 @@ def _certificate(cert_file: Path, key_file: Path | None) -> Certificate:
 
 
 def _no_passphrase() -> str:
-    """Called for a key that needs one, for which OpenSSL would else ask the terminal."""
+    """Refuse a key with a passphrase, for which OpenSSL would prompt on the terminal."""
     raise ConfigError(["the private key of HTTPS has a passphrase; set server.tls_key_file to one saved without"])
 
 

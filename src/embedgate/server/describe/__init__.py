@@ -1,4 +1,4 @@
-"""The API described, for programs and for people. Describes only: what is true is decided by the dialects."""
+"""API description: the OpenAPI document and its HTML page. The dialects decide what is true."""
 
 from embedgate.server.describe.description import Description
 

@@ -1,4 +1,4 @@
-"""The administration API in the OpenAPI document: its paths and schemas, made of the table that serves it.
+"""Administration API in the OpenAPI document: paths and schemas, derived from the table that serves it.
 
 Owns no fact of a route. What it takes and gives are the types of the table, so that they cannot drift.
 """
@@ -40,7 +40,7 @@ _NEVER = (InputTooLong,)
 
 
 def admin_paths(table: Table, errors: DialectErrors) -> dict[str, dict[str, Json]]:
-    """The paths of the table."""
+    """The path items of the administration routes."""
     paths: dict[str, dict[str, Json]] = {}
     for route in table.routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, errors)
@@ -48,7 +48,7 @@ def admin_paths(table: Table, errors: DialectErrors) -> dict[str, dict[str, Json
 
 
 def admin_schemas(table: Table) -> Json:
-    """What its routes take and give, by name."""
+    """The schemas of requests and answers, by name."""
     types = [kind for route in table.routes for kind in (route.body, route.gives) if kind is not None]
     schemas = struct_schemas(types)
     for route in table.routes:
@@ -60,7 +60,7 @@ def admin_schemas(table: Table) -> Json:
 
 
 def admin_tag(table: Table, errors: DialectErrors) -> Json:
-    """The group of these routes, and all errors that they have."""
+    """The tag of these routes, and all their errors."""
     kinds = dict.fromkeys(kind for route in table.routes for kind in _kinds(route))
     return {
         "name": TAG,

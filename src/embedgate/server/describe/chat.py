@@ -1,6 +1,6 @@
-"""What the description says of chat completions: what they take, and the answers, which are the provider's own.
+"""Chat completions in the OpenAPI document: request schemas, and answers, which are the provider's own.
 
-Headers and examples are asked of the dialects, so that they cannot drift from the code.
+Headers and examples come from the dialects, so that they cannot drift from the code.
 """
 
 from collections.abc import AsyncGenerator, Callable
@@ -56,7 +56,7 @@ _EVENTS = (
 def chat_responses(
     write: Callable[[ChatResult | ChatStream, str], Answer], schema: str, errors: DialectErrors
 ) -> dict[str, Json]:
-    """All that a completion can be answered with. write: of the dialect. schema: name of that of a whole answer."""
+    """The responses of a completion. write: of the dialect. schema: name of the schema of a whole answer."""
     whole, stream = write(_result(), REQUEST_ID), write(_stream(), REQUEST_ID)
     content: Json = {
         "application/json": {
@@ -172,7 +172,7 @@ def _completion(more: Json) -> Json:
 
 
 def _result() -> ChatResult:
-    """A whole answer with everything that makes a dialect add a header."""
+    """A whole answer for which a dialect sends every header."""
     return ChatResult(
         model=_MODEL,
         provider="openai",

@@ -1,4 +1,4 @@
-"""Two routes that say what the API is: the OpenAPI document, and the page made of it. Owns no word of either."""
+"""`GET /openapi.json` and `GET /docs`: handlers of the OpenAPI document and its HTML page."""
 
 from functools import cached_property
 
@@ -14,11 +14,11 @@ from embedgate.wiring import Gateway
 
 _HTML = (b"content-type", b"text/html; charset=utf-8")
 _STYLE_ONLY = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'")
-"""The page needs its own style sheet and nothing else: no script, no image, no other host."""
+"""Content-Security-Policy of the page: its own style sheet only, no script, image or other host."""
 
 
 class Description:
-    """Handlers of the description and of its page. Each body is made once, when it is first asked for."""
+    """Handlers of the document and the page. Each body is made once, on the first request."""
 
     def __init__(self, gateway: Gateway) -> None:
         """gateway: whose limits and default model are described."""
@@ -29,7 +29,7 @@ class Description:
         return Answer(200, openai.headers(request.id), self._document)
 
     async def page(self, request: Request) -> Answer:
-        """The same for people: one HTML page that needs nothing else."""
+        """The same as one self-contained HTML page."""
         others = [header for header in openai.headers(request.id) if header != JSON]
         return Answer(200, [_HTML, _STYLE_ONLY, *others], self._page)
 
@@ -42,7 +42,7 @@ class Description:
         return page(self._document, self._gateway.settings.server.port)
 
     def _example_model(self) -> Model:
-        """The default model if it can be used here, so that the examples work as they stand."""
+        """The default model if it is available, so that the examples work unchanged."""
         default = self._gateway.settings.local.default_model
         usable = self._gateway.usable_models()
         named = [model for model in usable if model.id == default]

@@ -1,6 +1,6 @@
-"""The OpenAPI 3.1 document: every route, what it takes and all it can answer.
+"""OpenAPI 3.1 document: every route with its requests and responses.
 
-Owns the operations. What embeddings answers and errors look like is asked of the dialects, limits of the settings.
+Owns the operations. Answers and errors come from the dialects, limits from the settings.
 """
 
 import orjson
@@ -54,13 +54,13 @@ from embedgate.server.models import ModelsQuery
 from embedgate.settings import Settings
 
 _KEY_ERRORS = (MissingKey, MalformedKey, UnknownKey, RevokedKey, Overloaded, InternalError)
-"""What every route that asks for a key can answer."""
+"""Errors of every route that needs a key."""
 _NOT_OF_EMBEDDINGS = (NotFound, MethodNotAllowed)
 _NOT_OF_RANKINGS = (InputTooLong, TooManyTokens, InvalidDimension, NotAnEmbeddingModel)
 _ONLY_OF_EMBEDDINGS = (DependencyMissing,)
 _SHOWN_FORMATS = ("float", "base64", "int8")
 _HEADERS = [name.decode() for name, _ in openai.headers(REQUEST_ID)]
-"""What answers carry that no dialect writes."""
+"""Headers that no dialect writes."""
 _ABOUT_CHAT = (
     "Answers with what the provider sends, byte for byte, streamed if asked to. What the answer may cost is held, and "
     "what it did cost is in the ledger before it ends. Whoever leaves a stream ends it, and pays for what had come."
@@ -116,7 +116,7 @@ def _tags(openai_errors: DialectErrors, ziri_errors: DialectErrors) -> list[Json
             "x-embedgate-errors": ziri_errors.rows(),
         },
         admin_tag(TABLE, ziri_errors),
-        {"name": "Operation", "description": "For operators and tools. None of these asks for a key."},
+        {"name": "Operation", "description": "For operators and tools. None of these needs a key."},
     ]
 
 
@@ -197,7 +197,7 @@ def _rerank(errors: DialectErrors) -> Json:
     return _operation(
         "createRanking",
         "OpenAI",
-        "Put documents in order",
+        "Rerank documents",
         "Answers with the documents that answer the query best, by their position in the request. The bodies are those "
         "of Cohere's and Jina's APIs.",
         {
@@ -244,7 +244,7 @@ def _operation_paths(errors: DialectErrors) -> dict[str, dict[str, Json]]:
         "showPage",
         "Operation",
         "Read about the API",
-        "This description as a page for people.",
+        "This description as an HTML page.",
         {"200": _html_page(), **failed},
     )
     return {
@@ -253,7 +253,7 @@ def _operation_paths(errors: DialectErrors) -> dict[str, dict[str, Json]]:
                 "checkHealth",
                 "Operation",
                 "Is it alive",
-                "Answers as long as the process can answer anything.",
+                "Answers as long as the process is alive.",
                 {"200": _answer("It is.", "Health", {"status": "ok"}), **failed},
             )
         },
@@ -261,12 +261,12 @@ def _operation_paths(errors: DialectErrors) -> dict[str, dict[str, Json]]:
             "get": _operation(
                 "checkReadiness",
                 "Operation",
-                "Can it serve requests",
+                "Check readiness",
                 "Send it no traffic while it answers 503.",
                 {
                     "200": _answer("It can.", "Ready", {"status": "ready"}),
                     "503": _answer(
-                        "Not yet, or not any more.", "NotReady", {"status": "not ready", "missing": ["database"]}
+                        "Starting up or shutting down.", "NotReady", {"status": "not ready", "missing": ["database"]}
                     ),
                     **failed,
                 },
@@ -276,7 +276,7 @@ def _operation_paths(errors: DialectErrors) -> dict[str, dict[str, Json]]:
             "get": _operation(
                 "showMetrics",
                 "Operation",
-                "Read what is counted",
+                "Read the metrics",
                 "Requests, calls, tokens and the cache, for Prometheus. No caller, text or key is in it.",
                 {"200": _plain_text(), **failed},
             )
@@ -285,8 +285,8 @@ def _operation_paths(errors: DialectErrors) -> dict[str, dict[str, Json]]:
             "get": _operation(
                 "describeApi",
                 "Operation",
-                "Read this description",
-                "The OpenAPI 3.1 document that this is.",
+                "Read the OpenAPI document",
+                "This OpenAPI 3.1 document.",
                 {"200": _answer("The document.", "Document", None), **failed},
             )
         },
@@ -296,7 +296,7 @@ def _operation_paths(errors: DialectErrors) -> dict[str, dict[str, Json]]:
 
 
 def _with_key(errors: DialectErrors, *more: type[GatewayError]) -> dict[str, Json]:
-    """The errors of a route that asks for a key and makes no embeddings."""
+    """The errors of a route that needs a key and makes no embeddings."""
     return errors.responses(*_KEY_ERRORS, *more, without=_ONLY_OF_EMBEDDINGS)
 
 
@@ -326,7 +326,7 @@ def _operation(
 
 
 def _aliases(path: str, item: dict[str, Json], suffix: str = "Alias") -> dict[str, Json]:
-    """The same operations at another path. suffix: what makes their ids others."""
+    """The same operations at another path. suffix: of their operation ids."""
     return {
         method: {**operation, "operationId": f"{operation['operationId']}{suffix}", "x-embedgate-alias-of": path}
         for method, operation in item.items()

@@ -1,4 +1,4 @@
-"""What the description says of errors: one sample of each, and what the dialects answer to it.
+"""Errors in the OpenAPI document: one sample of each, and the dialects' answers to it.
 
 Statuses, codes, headers and example bodies are taken from those answers, so that they cannot drift from the code.
 """
@@ -26,7 +26,7 @@ _RESET_AT_S = 1_767_225_630
 
 
 def error_samples(settings: Settings, model: Model) -> tuple[GatewayError, ...]:
-    """One true-looking instance of each error that a caller can meet. model: the one in the messages."""
+    """A realistic instance of each error that a caller can get. model: the one in the messages."""
     return (*_of_access(settings.keys.prefix), *_of_requests(settings, model), *_of_upstream())
 
 
@@ -100,7 +100,7 @@ def _of_requests(settings: Settings, model: Model) -> tuple[GatewayError, ...]:
 
 
 def _of_upstream() -> tuple[GatewayError, ...]:
-    """Those of providers, and our own."""
+    """Samples of upstream and internal errors."""
     return (
         errors.UpstreamRejected("openai refused the call: this model does not take dimensions."),
         errors.UpstreamTooLarge("openai takes fewer tokens in one call than this input has."),
@@ -119,7 +119,7 @@ def _of_upstream() -> tuple[GatewayError, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """A sample, and what a dialect makes of it."""
+    """A sample, and a dialect's answer to it."""
 
     error: GatewayError
     status: int
@@ -151,7 +151,7 @@ class DialectErrors:
         }
 
     def rows(self, *kinds: type[GatewayError], without: tuple[type[GatewayError], ...] = ()) -> list[Json]:
-        """The error table: each status and code once, with all that it can mean. kinds: as in `responses`, or all."""
+        """The error table: each status and code once, with all its meanings. kinds: as in `responses`, or all."""
         rows: dict[tuple[int, str], Json] = {}
         meanings: dict[tuple[int, str], list[str]] = {}
         chosen = self._chosen(kinds or (GatewayError,), without)
@@ -195,7 +195,7 @@ class DialectErrors:
 
 
 def header_references(names: Iterable[str]) -> Json:
-    """References to the described headers of these names, each once; what every HTTP answer has is left out."""
+    """References to the described headers of these names, each once; those of every HTTP answer are left out."""
     return {name: {"$ref": f"#/components/headers/{name}"} for name in dict.fromkeys(names) if name != "content-type"}
 
 

@@ -1,4 +1,4 @@
-"""What the answers in the description look like: a request that might have been, and a model that is there."""
+"""Example answers of the OpenAPI document."""
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ _AT_MS = 1_795_253_400_000
 
 
 def sample_result(model: Model) -> EmbedResult:
-    """What the model might answer to EXAMPLE_INPUT."""
+    """An example result for EXAMPLE_INPUT."""
     route, tokens = model.routes[0], 18
     price = route.price.picodollars_per_token if route.price else 0
     return EmbedResult(
@@ -35,12 +35,12 @@ def sample_result(model: Model) -> EmbedResult:
 
 
 def with_every_header(result: EmbedResult) -> EmbedResult:
-    """The result with everything that makes a dialect add a header."""
+    """The result for which a dialect sends every header."""
     return replace(result, usage=replace(result.usage, is_estimated=True), truncated=(0,))
 
 
 def ranking_example() -> RerankResult:
-    """What a model might answer about EXAMPLE_DOCUMENTS, with every field and header that there can be."""
+    """An example rerank result for EXAMPLE_DOCUMENTS, with every possible field and header."""
     return RerankResult(
         model="cohere/rerank-v4.0-fast",
         provider="cohere",
@@ -54,13 +54,13 @@ def ranking_example() -> RerankResult:
 
 
 def listed_example(model: Model) -> object:
-    """The model as the list of models has it, where no route was called yet."""
+    """The model as in the list of models, before any route was called."""
     routes = tuple(OfferedRoute(route, "unknown", HealthReport()) for route in model.routes)
     return orjson.loads(msgspec.json.encode(listed_model(OfferedModel(model, routes))))
 
 
 def generation_example(result: EmbedResult, model: Model) -> object:
-    """What is told of the request that was answered so."""
+    """The generation record of an example request."""
     entry = LedgerEntry(
         request_id=REQUEST_ID,
         at_ms=_AT_MS,

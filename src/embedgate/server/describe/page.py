@@ -1,4 +1,4 @@
-"""The description as one HTML page for people. Says nothing that the document does not say; fetches nothing.
+"""HTML page of the OpenAPI document, self-contained.
 
 Everything that comes out of the document is escaped on its way into the page.
 """
@@ -15,16 +15,16 @@ from embedgate.server.describe.reading import Document, MediaType, Operation, Re
 from embedgate.server.describe.style import STYLE
 
 _LINE = 88
-"""Columns of an example before it is broken into lines."""
+"""Columns of an example before it is wrapped."""
 _SHOWN_OPTIONS = 4
-"""Of longer enumerations, which are those of the error tables, the page names the type only."""
+"""For longer enumerations, those of the error tables, the page gives the type only."""
 _FIELD_HEADS = ("Name", "Type", "Required", "Meaning")
 _KEY_HEADERS = {"bearer": "Authorization: Bearer $KEY", "apiKey": "X-API-Key: $KEY"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """One operation at its main path, and the other paths where it is too."""
+    """One operation at its main path, and its alias paths."""
 
     method: str
     path: str
@@ -38,7 +38,7 @@ def page(document: bytes, port: int) -> bytes:
 
 
 class _Page:
-    """One page in the making. Its methods give HTML."""
+    """Renderer of one page. Its methods return HTML."""
 
     def __init__(self, document: Document, port: int) -> None:
         self._document = document
@@ -165,7 +165,7 @@ class _Page:
         return [place for place in self._places if tag.name in place.operation.tags]
 
     def _curl(self, place: _Place) -> str:
-        """A command that works as it stands once GATEWAY and KEY are set."""
+        """A curl command that works unchanged once GATEWAY and KEY are set."""
         operation, path = place.operation, place.path
         for parameter in operation.parameters:
             path = path.replace(f"{{{parameter.name}}}", quote(str(parameter.example)))
@@ -202,7 +202,7 @@ class _Page:
                 yield from self._fields(self._resolved(field.items), f"{prefix}{name}[].")
 
     def _type(self, schema: Schema, plural: str = "") -> str:
-        """The type in words, without null: an optional field may always be null. plural: `s` for several of it."""
+        """The type in words, without null: an optional field may always be null. plural: `s` or empty."""
         schema = self._resolved(schema)
         if options := [option for option in (*schema.one_of, *schema.any_of) if option.type != "null"]:
             return _any_of([self._type(option, plural) for option in options])

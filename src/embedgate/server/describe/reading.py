@@ -1,4 +1,4 @@
-"""The parts of an OpenAPI document that the page shows, as typed records. Reads; checks only types."""
+"""Typed records of the parts of an OpenAPI document that the page shows."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ class Example(Struct, frozen=True):
 
 
 class MediaType(Struct, frozen=True):
-    """A body."""
+    """A body of one media type."""
 
     schema: Schema
     example: Any = None
@@ -58,13 +58,13 @@ class Response(Struct, frozen=True):
 
 
 class RequestBody(Struct, frozen=True):
-    """What a request carries."""
+    """Body of a request."""
 
     content: dict[str, MediaType]
 
 
 class Parameter(Struct, frozen=True):
-    """A part of the path or of the query, as `place` says."""
+    """Parameter of the path or of the query."""
 
     name: str
     place: str = field(name="in")
@@ -89,7 +89,7 @@ class Operation(Struct, frozen=True, rename="camel"):
 
 
 class ErrorRow(Struct, frozen=True):
-    """A line of an error table."""
+    """Row of an error table."""
 
     status: int
     code: str
@@ -106,7 +106,7 @@ class Tag(Struct, frozen=True):
 
 
 class SecurityScheme(Struct, frozen=True):
-    """A way to send a key."""
+    """Way to send a key."""
 
     description: str
 
@@ -119,7 +119,7 @@ class Header(Struct, frozen=True):
 
 
 class Components(Struct, frozen=True, rename="camel"):
-    """What operations share."""
+    """Components shared by operations."""
 
     schemas: dict[str, Schema]
     headers: dict[str, Header]
@@ -127,7 +127,7 @@ class Components(Struct, frozen=True, rename="camel"):
 
 
 class Info(Struct, frozen=True):
-    """What it is."""
+    """Title, version and description."""
 
     title: str
     version: str
@@ -135,7 +135,7 @@ class Info(Struct, frozen=True):
 
 
 class Document(Struct, frozen=True):
-    """The whole."""
+    """OpenAPI document."""
 
     info: Info
     tags: list[Tag]

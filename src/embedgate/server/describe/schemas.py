@@ -1,4 +1,4 @@
-"""The parts of the description that operations share: schemas of bodies, response headers, security schemes."""
+"""Components of the OpenAPI document: schemas of bodies, response headers, security schemes."""
 
 from embedgate.core.models import Model
 from embedgate.server.describe.chat import chat_schemas
@@ -53,7 +53,7 @@ def components(
                 _steering("A model to ask when no provider of the first one could answer: any chat model."),
                 _meta(
                     {**_TOKENS, "description": "Tokens that the model wrote."},
-                    "Of the input, tokens that the provider had read before, and bills for less.",
+                    "Input tokens that the provider had cached and bills at a lower price.",
                 ),
             ),
             "Health": _object(status=_constant("ok")),
@@ -70,7 +70,7 @@ def components(
 
 
 def _object(**properties: object) -> Json:
-    """An object that has all of these."""
+    """Schema of an object with all of these fields required."""
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
@@ -138,7 +138,7 @@ def _shared_options() -> Json:
             "type": ["string", "null"],
             "enum": [*CACHE_USES, None],
             "default": "store",
-            "description": "`store` answers with vectors that were kept and keeps new ones; `no-store` does neither.",
+            "description": "`store` reads and fills the cache; `no-store` does neither.",
         },
     }
 
@@ -176,8 +176,8 @@ def _openai_request(model: Model) -> Json:
 def _rerank_request(limits: LimitSettings) -> Json:
     text: Json = {"type": "string", "minLength": 1}
     document: Json = {"oneOf": [text, {**_object(text=text), "additionalProperties": False}]}
-    query = _text("What the documents shall answer.", minLength=1)
-    documents = _list(document, "What is to be put in order.", minItems=1, maxItems=limits.max_documents)
+    query = _text("The query.", minLength=1)
+    documents = _list(document, "The documents to rank.", minItems=1, maxItems=limits.max_documents)
     both: Json = {**_object(query=query, documents=documents), "additionalProperties": False}
     wanted: Json = {
         "top_n": {
@@ -195,16 +195,16 @@ def _rerank_request(limits: LimitSettings) -> Json:
         "type": "object",
         "required": ["model"],
         "properties": {
-            "model": _text("Id of a model that orders documents, as in other requests.", minLength=1),
+            "model": _text("Id of a rerank model, as in other requests.", minLength=1),
             "query": _or_null(query),
             "documents": _or_null(documents),
             **wanted,
-            "input": {**_or_null(both), "description": "Another place for query and documents."},
+            "input": {**_or_null(both), "description": "Alternative place of query and documents."},
             "parameters": {
                 "type": ["object", "null"],
                 "properties": wanted,
                 "additionalProperties": False,
-                "description": "Another place for what is wanted.",
+                "description": "Alternative place of options.",
             },
             "user": {"type": ["string", "null"], "description": "Whom you serve: kept in the ledger beside your key."},
             "provider": _steering(
@@ -228,13 +228,13 @@ def _or_null(schema: Json) -> Json:
 
 
 def _given(types: dict[str, str], *absent: str) -> Json:
-    """An object that has fields of these types, and others not."""
+    """Schema of an object with these fields, all optional, and no others."""
     properties = {**types, **dict.fromkeys(absent, "null")}
     return {"required": [*types], "properties": {name: {"type": kind} for name, kind in properties.items()}}
 
 
 def _steering(fallback: str) -> Json:
-    """fallback: what that field does, in words."""
+    """fallback: description of that field."""
     return {
         "type": ["object", "null"],
         "additionalProperties": False,
@@ -307,7 +307,7 @@ def _ziri_embedding_list() -> Json:
 
 
 def _meta(output_tokens: Json, cached_tokens: str) -> Json:
-    """cached_tokens: what they are, in words."""
+    """cached_tokens: their description."""
     cost = _object(
         actual={**_DOLLARS, "description": "Cost in dollars."},
         inputTokens={**_TOKENS, "description": "Tokens of the input."},
@@ -387,21 +387,21 @@ def _headers() -> Json:
             False,
         ),
         "x-embedgate-cached-tokens": _header(
-            "Tokens that are in the usage and not in the cost: of texts whose vectors were kept, or came with a call "
-            "for another request. Of a chat: those that the provider had read before, and bills for less.",
+            "Tokens that are in the usage and not in the cost: of texts from the cache or from another request's call. "
+            "Of a chat: those that the provider had cached, and bills at a lower price.",
             r"^\d+$",
             False,
         ),
         "x-embedgate-model": _header("Id of the model that answered a chat.", r"^[^/:\s]+/[^:\s]+$"),
-        "x-accel-buffering": _header("With a stream: proxies shall pass it on as it comes.", r"^no$", False),
+        "x-accel-buffering": _header("With a stream: proxies must not buffer it.", r"^no$", False),
         "x-embedgate-provider": _header("The provider that served the request.", r"^[a-z0-9][a-z0-9._-]*$"),
-        "x-embedgate-usage": _header("There when no one could count the tokens exactly.", r"^estimated$", False),
+        "x-embedgate-usage": _header("Present when the tokens are an estimate.", r"^estimated$", False),
         "x-embedgate-truncated": _header(
             "Positions of the inputs that were cut, when some were.", r"^\d+(,\d+)*$", False
         ),
         "retry-after": _header("Seconds to wait before the next try, where waiting helps.", r"^[1-9]\d*$", False),
         "x-should-retry": _header("`false` where the same request would fail again.", r"^false$", False),
-        "cache-control": _header("Nothing on the way may keep the answer: it may hold a secret.", r"^no-store$"),
+        "cache-control": _header("No proxy may store the answer: it may hold a secret.", r"^no-store$"),
         "allow": _header("The methods that the path takes.", r"^[A-Z]+(, [A-Z]+)*$", False),
         "content-security-policy": _header("The page may use its own style sheet and nothing else.", r"^default-src "),
     }

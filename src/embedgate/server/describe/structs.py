@@ -1,4 +1,4 @@
-"""Struct types as parts of an OpenAPI document: what the code reads and writes is what is described."""
+"""OpenAPI schemas of struct types, so that the description matches the code."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -8,7 +8,7 @@ import msgspec
 from embedgate.server.describe.errors import Json
 
 PLACE = "#/components/schemas/"
-"""Where the schemas of a document are."""
+"""Prefix of references to schemas."""
 
 
 def struct_schemas(types: Iterable[Any]) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def struct_schemas(types: Iterable[Any]) -> dict[str, Any]:
 
 
 def query_parameters(struct: type) -> Iterator[Json]:
-    """The fields of a query, as parameters."""
+    """The fields of a query struct, as parameters."""
     found = msgspec.json.schema_components([struct])[1][struct.__name__]
     for name, written in found["properties"].items():
         schema = _without_null(tidy(written))
@@ -32,7 +32,7 @@ def query_parameters(struct: type) -> Iterator[Json]:
 
 
 def tidy(schema: Any) -> Any:
-    """A schema without what says nothing, and with null as one more type rather than as a second schema."""
+    """A schema without redundant keys, and with null as one more type rather than as a second schema."""
     if isinstance(schema, list):
         return [tidy(item) for item in schema]
     if not isinstance(schema, dict):
@@ -54,7 +54,7 @@ def tidy(schema: Any) -> Any:
 
 
 def _without_null(schema: Json) -> Json:
-    """For the query, where nothing can be null."""
+    """The schema without null, for queries."""
     kinds = schema.get("type")
     if isinstance(kinds, list):
         schema["type"] = kinds[0]

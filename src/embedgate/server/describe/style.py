@@ -1,4 +1,4 @@
-"""The style sheet of the page. Nothing in it is fetched; light or dark is the reader's choice."""
+"""Style sheet of the page, self-contained, light and dark."""
 
 STYLE = """
 :root {

@@ -1,7 +1,7 @@
 """The OpenAI API on the wire: `POST /v1/embeddings`, `POST /v1/chat/completions`, and the same under `/api/v1`.
 
-`POST /v1/rerank` is there, too, which OpenAI has not: its bodies are Cohere's and Jina's, all else is as in the others.
-Owns the translation of its JSON and its error table. Decides nothing about a request.
+`POST /v1/rerank`, which OpenAI does not have, takes the bodies of Cohere and Jina.
+Owns the translation of its JSON and its error table.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ UNLIMITED: Headers = [
     for kind in (b"requests", b"tokens")
     for what in (b"limit", b"remaining", b"reset")
 ]
-"""Rate headers of a caller without limits: the word of the ZIRI API for "none", which numbers parsers accept."""
+"""Rate-limit header value of a caller without limits, as in the ZIRI API; number parsers accept it."""
 
 _TYPES: Mapping[int, str] = {
     400: "invalid_request_error",
@@ -44,14 +44,14 @@ _TYPES: Mapping[int, str] = {
 
 
 def secret(headers: Mapping[bytes, bytes]) -> str | None:
-    """The credential: `Authorization: Bearer`, else `x-api-key`. None if neither is there."""
+    """The credential: `Authorization: Bearer`, else `x-api-key`, else None."""
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     raw = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
     return raw.decode("latin-1") or None
 
 
 def read(body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
-    """The request in a body, and the encoding format asked for.
+    """The request in a body, and the requested encoding format.
 
     split_name: takes `author/name:provider` apart. Raises a RequestError naming the field at fault.
     """
@@ -61,7 +61,7 @@ def read(body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
 
 
 def _read_each(body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
-    """A body that is out of the common, field by field."""
+    """Read a body that is not plain, field by field."""
     fields = Fields(body)
     fields.required(("model",), "model is required: the id of an embedding model, see GET /v1/models.")
     fields.required(("input",), "input is required: a text or a list of texts.")
@@ -108,7 +108,7 @@ def read_rerank(body: bytes, split_name: SplitName) -> RerankRequest:
 
 
 def _asked(fields: Fields, split_name: SplitName) -> tuple[str, str | None, Routing | None, str | None]:
-    """The model and the provider that are named, how routes are to be ordered, and the model to fall back on."""
+    """The requested model and provider, order of routes, and fallback model."""
     model, provider = split_name(fields.text("model") or "")
     steering = _steering(fields)
     return model, provider, _routing(steering), steering.fallback if steering else None
@@ -141,7 +141,7 @@ def _routing(steering: _ProviderField | None) -> Routing | None:
 
 
 def write(result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
-    """The answer to a request that was served."""
+    """The answer to a served request."""
     head = b'{"object":"list","data":['
     tail = b'],"model":%s,"usage":{"prompt_tokens":%d,"total_tokens":%d}}' % (
         orjson.dumps(result.model),
@@ -158,12 +158,12 @@ def write_chat(completion: ChatResult | ChatStream, request_id: str) -> Answer:
 
 
 def write_rerank(result: RerankResult, request_id: str) -> Answer:
-    """The answer to a rerank request that was served."""
+    """The answer to a served rerank request."""
     return rerank_answer(result, request_id, headers(request_id, result.rate))
 
 
 def headers(request_id: str, rate: Rate | None = None) -> Headers:
-    """What every answer carries, errors too. rate: where the caller stands; None for one without limits."""
+    """Common headers of every answer, errors included. rate: of the caller; None without limits."""
     limits = UNLIMITED if rate is None else _rate_headers(rate)
     return [JSON, (b"x-request-id", request_id.encode()), *limits]
 

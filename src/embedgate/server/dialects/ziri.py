@@ -1,6 +1,6 @@
 """The ZIRI API on the wire: `POST /api/embeddings` and `/api/chat/completions`, X-API-Key, flat errors, `_meta`.
 
-Owns the translation of its JSON and its error table. Decides nothing about a request.
+Owns the translation of its JSON and its error table.
 """
 
 import math
@@ -83,18 +83,18 @@ TABLE: tuple[tuple[type[GatewayError], int, str], ...] = (
     (UpstreamError, 502, "LLM_PROVIDER_ERROR"),
     (GatewayError, 500, "INTERNAL_ERROR"),
 )
-"""Error class, status, code. The first row that fits counts, so the general classes come last."""
+"""Error class, status, code. The first match counts, so general classes come last."""
 
 
 def secret(headers: Mapping[bytes, bytes]) -> str | None:
-    """The credential in X-API-Key; None if it is not there."""
+    """The credential in X-API-Key; None without one."""
     return headers.get(b"x-api-key", b"").decode("latin-1") or None
 
 
 def read(body: bytes, _split_name: SplitName) -> tuple[EmbedRequest, str]:
-    """The request in a body, and the encoding format asked for.
+    """The request in a body, and the requested encoding format.
 
-    The provider is a field of its own here, so model names are taken as they are.
+    The provider is a separate field here, so model names are not split.
     Raises a RequestError naming the field at fault.
     """
     if (common := plain(body)) is not None and common.model and common.provider:
@@ -103,7 +103,7 @@ def read(body: bytes, _split_name: SplitName) -> tuple[EmbedRequest, str]:
 
 
 def _read_each(body: bytes) -> tuple[EmbedRequest, str]:
-    """A body that is out of the common, field by field."""
+    """Read a body that is not plain, field by field."""
     fields = Fields(body)
     fields.required(("provider", "model", "input"), _MISSING_FIELDS)
     provider, model = fields.text("provider"), fields.text("model")
@@ -126,7 +126,7 @@ def _read_each(body: bytes) -> tuple[EmbedRequest, str]:
 
 
 def write(result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
-    """The answer to a request that was served: the OpenAI body with the bare model name, and `_meta`."""
+    """The answer to a served request: the OpenAI body with the bare model name, and `_meta`."""
     tokens = result.usage.tokens
     meta = _meta(request_id, result, result.usage.reused_tokens)
     tail = b'],"model":%s,"usage":{"prompt_tokens":%d,"total_tokens":%d},"_meta":%s}' % (
@@ -164,7 +164,7 @@ def write_chat(completion: ChatResult | ChatStream, request_id: str) -> Answer:
 
 
 def _meta(request_id: str, result: EmbedResult | ChatResult, cached_tokens: int) -> bytes:
-    """What the request cost and how long it took, as JSON. cached_tokens: of the input, those that cost less."""
+    """Cost and timing of the request as JSON. cached_tokens: input tokens billed at a lower price."""
     cost = usd_text(result.cost_picodollars).encode()
     return (
         b'{"requestId":%s,"cost":{"actual":%s,"inputTokens":%d,"outputTokens":%d,"cachedTokens":%d,"totalCost":%s},'
@@ -183,7 +183,7 @@ def _meta(request_id: str, result: EmbedResult | ChatResult, cached_tokens: int)
 
 
 def headers(request_id: str, rate: Rate | None = None) -> Headers:
-    """What every answer carries, errors too: requests per minute of a caller, "Infinity" without a limit."""
+    """Common headers of every answer, errors included: requests per minute, "Infinity" without a limit."""
     limit, remaining, reset_s = b"Infinity", b"Infinity", float(WINDOW_S)
     if rate is not None and rate.limit_requests is not None:
         limit, remaining = b"%d" % rate.limit_requests, b"%d" % (rate.remaining_requests or 0)
