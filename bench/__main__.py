@@ -1,4 +1,4 @@
-"""Runs the benchmark: `python -m bench`. Says what it does on stderr, and prints the tables."""
+"""Command line of the benchmark, `python -m bench`: progress on stderr, tables on stdout."""
 
 import argparse
 import shlex
@@ -22,7 +22,7 @@ _CONSOLE_WIDTH = 150
 
 
 def main() -> int:
-    """Measure what the command line names. Returns the exit status."""
+    """Measure the scenarios of the command line. Returns the exit status."""
     options = _options()
     if not Path("/proc/self/stat").exists():
         print("error: the benchmark reads /proc and so needs Linux", file=sys.stderr)

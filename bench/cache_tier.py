@@ -1,11 +1,11 @@
-"""The disk tier of the vector cache against a candidate: `python -m bench.cache_tier`. Prints tables in Markdown.
+"""Benchmark of the cache's disk tier against a candidate: `python -m bench.cache_tier`. Prints Markdown tables.
 
-Every turn is a process of its own, and the implementations take turns within each round, so that what else the machine
-does falls on all of them alike. A figure is the median of the rounds, a ratio the median of the ratios within a round.
+Every turn is a process of its own, and the implementations take turns within each round, so that other load
+affects all alike. A figure is the median of the rounds, a ratio the median of the ratios within a round.
 
 Loads: `stream` puts new vectors of 1,536 numbers at 3,000/s on an event loop, each after a look-up that fails, on a
 full store; `read` looks up 2,048 vectors in one call, which the system has in memory and the process has not.
-Both run alone, and beside a thread that computes in Python and so wants the interpreter lock at all times.
+Both run alone, and beside a thread that computes in Python and so always competes for the GIL.
 """
 
 import argparse
@@ -39,7 +39,7 @@ RATE = 3_000
 BATCH = 2_048
 DISK_BYTES = 400_000_000
 TICK_S = 0.002
-_STORED = 28_000  # half the bound: nothing is old enough to be written again when it is read
+_STORED = 28_000  # half the bound: nothing is old enough to be rewritten when it is read
 _FULL = 64_000
 _MEMORY_BYTES = 64_000_000
 _PENDING_BYTES = 32_000_000
@@ -151,7 +151,7 @@ def _read(cache: TieredCache) -> Figures:
 
 @contextmanager
 def _lock_holder(is_there: bool) -> Iterator[None]:
-    """A thread that wants the interpreter lock at all times."""
+    """Run a thread that always competes for the GIL."""
     has_ended = threading.Event()
 
     def compute() -> None:
@@ -190,7 +190,7 @@ def compare(rounds: int, seconds: float, say: Callable[[str], None]) -> dict[str
 
 
 def tables(found: dict[str, dict[str, list[Figures]]]) -> str:
-    """What was found, in Markdown. What the loop itself takes is subtracted from the CPU of a stream."""
+    """The results in Markdown. The CPU of the loop itself is subtracted from that of a stream."""
     lines = []
     for load, by_name in found.items():
         names = list(by_name)
@@ -219,7 +219,7 @@ def _ratio(theirs: list[Figures], ours: list[Figures], what: str) -> str:
 
 
 def main() -> int:
-    """Measure, and print what was found."""
+    """Measure, and print the results."""
     parser = argparse.ArgumentParser(prog="python -m bench.cache_tier", description="The disk tier of the cache.")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each stream")

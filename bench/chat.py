@@ -1,4 +1,4 @@
-"""Scenario C: what the gateway adds to the first token of a streamed chat, and what it holds of a long one.
+"""Scenario C: latency that the gateway adds to the first token of a streamed chat, and its memory for a long one.
 
 The upstream streams as a model does, an event every two milliseconds. The same call is made to it and through the
 gateway, one at a time, over a kept connection each. They take turns like the targets of other scenarios; the figure is
@@ -32,10 +32,10 @@ _RECEIVE_BYTES = 1 << 18
 
 
 class Chat(msgspec.Struct, frozen=True):
-    """All of scenario C; in `note` why there is none. Milliseconds are to the first event of an answer.
+    """Result of scenario C; `note` says why it is missing. Milliseconds are to the first event of an answer.
 
-    added_ms: by the gateway, the median of the rounds. grown_bytes: the most resident memory in the course of a stream
-    of long_bytes, beyond what it was before.
+    added_ms: by the gateway, the median of the rounds. grown_bytes: peak resident memory during a stream
+    of long_bytes, minus that before.
     """
 
     calls: int = 0
@@ -52,7 +52,7 @@ class Chat(msgspec.Struct, frozen=True):
 
 
 class _Caller:
-    """One kept connection."""
+    """Caller with one keep-alive connection."""
 
     def __init__(self, port: int, headers: Mapping[str, str], model: str) -> None:
         self._connection = socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S)
@@ -80,7 +80,7 @@ class _Caller:
         return spent_s * 1000
 
     def read_long(self, events: int) -> int:
-        """Read a long stream and throw it away. Returns its bytes. Raises NotMeasured."""
+        """Read a long stream and discard it. Returns its bytes. Raises NotMeasured."""
         self._connection.sendall(self._request(events, 0))
         n_bytes, end = 0, b""
         while not end.endswith(b"0\r\n\r\n"):

@@ -1,7 +1,7 @@
-"""The chat model that scenario C is measured against: a loopback server that streams events made beforehand.
+"""Fake chat provider of scenario C: a loopback server that streams prepared events.
 
-A call says in its body how it is answered: `max_tokens` events, one every `seed` microseconds (0: as fast as they are
-read). The first goes out at once. It checks nothing else.
+The body of a call sets the answer: `max_tokens` events, one every `seed` microseconds (0: as fast as they are
+read). The first is sent at once. It checks nothing else.
 
     python -m bench.chat_upstream --port 9000
 """

@@ -1,8 +1,8 @@
-"""The load: keeps a number of connections busy and measures every answer. A process of its own; its job comes on stdin.
+"""Load generator: keeps connections busy and measures every answer. A separate process that reads its job from stdin.
 
 A connection sends its next request as soon as the answer to the last is complete (a closed loop), so a slow server is
-asked less often than a fast one. Answers are read to their end and counted, not parsed: `verify` has looked at one
-of each kind before. Requests that were begun are finished before a phase ends.
+called less often than a fast one. Answers are read to their end and counted, not parsed: `verify` has checked one
+of each kind before. Requests in flight are finished before a phase ends.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class StreamResult(msgspec.Struct, frozen=True):
-    """What one stream saw. `errors` holds the first few of `n_errors`; times are of the answers without error."""
+    """Result of one stream. `errors` holds the first few of `n_errors`; times are of successful answers."""
 
     label: str
     requests: int
@@ -72,7 +72,7 @@ class StreamResult(msgspec.Struct, frozen=True):
 
 
 class JobResult(msgspec.Struct, frozen=True):
-    """What came of a job, over the measured phase alone. Processor times are of whole process trees."""
+    """Result of a job, over the measured phase alone. CPU times are of whole process trees."""
 
     streams: tuple[StreamResult, ...]
     server_cpu_s: float
@@ -83,7 +83,7 @@ class JobResult(msgspec.Struct, frozen=True):
 
 
 class _Tally:
-    """The answers to one stream in one phase, and when to stop sending."""
+    """Counts of one stream in one phase, and when to stop sending."""
 
     def __init__(self, stream: Stream, requests: Iterator[bytes], at_least: int, at_most: int) -> None:
         self.stream = stream
@@ -97,7 +97,7 @@ class _Tally:
         self._sent = 0
 
     def next_request(self) -> bytes | None:
-        """What to send next; None when the phase is over."""
+        """The next request; None when the phase is over."""
         is_over = time.perf_counter() >= self.until_s and self._sent >= self._at_least
         if is_over or self._sent >= self._at_most or len(self.errors) >= _ERRORS_BEFORE_GIVING_UP:
             return None
@@ -123,7 +123,7 @@ class _Tally:
 
 
 class Body:
-    """Finds the end of an answer, of known length or in chunks, as its bytes come by. Keeps none of them."""
+    """Finds the end of an answer, of known length or chunked, as its bytes arrive, without keeping them."""
 
     def __init__(self) -> None:
         """Before the head of an answer."""

@@ -1,6 +1,6 @@
-"""Scenario L: the model in the process, in tokens per second, beside what the machine could do and what others do.
+"""Scenario L: tokens per second of the local model, compared with the machine's peak and other engines.
 
-The gateway is asked over HTTP like in any other scenario; the other engines are called in a process of their own, with
+The gateway is called over HTTP as in any other scenario; the other engines are called in a process of their own, with
 the same texts and without a server around them. Nothing is pinned: a local model uses every core.
 """
 
@@ -63,7 +63,7 @@ LENGTHS = (Length("short", 14, 256), Length("medium", 69, 256), Length("long", 2
 
 
 class LocalRow(msgspec.Struct, frozen=True):
-    """One engine on texts of one length: medians of its rounds, or in `note` why there are none.
+    """Result of one engine on texts of one length: medians of its rounds; `note` says why they are missing.
 
     share_of_peak: of the arithmetic that matrix products reached in the same run. one_text_p50_ms: a request of one
     text at a time.
@@ -85,7 +85,7 @@ class LocalRow(msgspec.Struct, frozen=True):
 
 
 class LocalResult(msgspec.Struct, frozen=True):
-    """All of scenario L. peak_gflops: the best single-precision matrix product of the run, on all cores."""
+    """Result of scenario L. peak_gflops: the best single-precision matrix product of the run, on all cores."""
 
     peak_gflops: float
     rows: tuple[LocalRow, ...]
@@ -107,7 +107,7 @@ def matrix_product_gflops() -> float:
 
 
 class _Runner(Protocol):
-    """Something that embeds with the model. idle_bytes: its memory once the model was loaded."""
+    """Engine under test. idle_bytes: its memory once the model was loaded."""
 
     name: str
     version: str
@@ -122,7 +122,7 @@ class _Runner(Protocol):
         ...
 
     def peak_bytes(self) -> int:
-        """The most memory it has held so far."""
+        """Its peak memory so far."""
         ...
 
 
@@ -157,7 +157,7 @@ class _Gateway:
         return found
 
     def _check_tokens(self, length: Length) -> None:
-        """Raises NotMeasured unless the texts have the tokens that they are said to have."""
+        """Raises NotMeasured unless the texts have the expected number of tokens."""
         texts = _texts(length, length.batch)
         try:
             answer = targets.ask(self._target, next(bodies(texts, _MODEL, "base64")))
@@ -169,7 +169,7 @@ class _Gateway:
 
 
 class _Engine:
-    """Another engine, called with the same texts in its own process."""
+    """Another engine in its own process, called with the same texts."""
 
     def __init__(self, name: str, version: str, process: subprocess.Popen[bytes]) -> None:
         self.name, self.version = name, version

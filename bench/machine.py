@@ -1,4 +1,4 @@
-"""What the numbers were measured on: the machine, the versions, the state of the source."""
+"""Environment of a measurement: the machine, the versions, the state of the source."""
 
 import importlib.metadata
 import os

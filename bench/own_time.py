@@ -1,7 +1,7 @@
-"""Where the gateway's own time goes: requests driven through the application in this process, without sockets.
+"""Profile of the gateway's own CPU time: requests driven through the application in this process, without sockets.
 
-Prints the CPU per request without a profiler, and how a deterministic profile shares it out among the parts of the
-program and its functions. A profiler makes calls dear, so shares are of use and its absolute times are not.
+Prints the CPU per request without a profiler, and the shares in a deterministic profile of the parts of the
+program and its functions. A profiler slows calls down, so its shares are useful and its absolute times are not.
 
     python -m bench.own_time --texts new
 """
@@ -110,7 +110,7 @@ def _part_of(file: str, name: str) -> str:
 
 
 def main() -> int:
-    """Measure, and print what was found."""
+    """Measure, and print the results."""
     parser = argparse.ArgumentParser(prog="python -m bench.own_time", description="Where the gateway's own time goes.")
     parser.add_argument("--texts", choices=("new", "uncached", "repeated"), default="new")
     parser.add_argument("--requests", type=int, default=12_800)

@@ -1,4 +1,4 @@
-"""Other gateways, installed from their registries into a folder of their own and run with the least configuration.
+"""Peers: other gateways, installed from their registries into a separate folder and run with minimal configuration.
 
 Each forwards embeddings of one model to the loopback upstream, in one process with its defaults. A peer that cannot be
 installed or does not start is reported as such, never left out.

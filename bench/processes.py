@@ -1,4 +1,4 @@
-"""Programs that a run starts: on which cores, when they answer, what they cost. Reads /proc, so it needs Linux.
+"""Processes of a run: core pinning, readiness, CPU and memory. Reads /proc, so it needs Linux.
 
 Knows nothing of embeddings.
 """
@@ -19,12 +19,12 @@ _LOG_LINES_SHOWN = 3
 
 
 class NotStarted(Exception):
-    """A program did not come to answer; the message has the end of its log."""
+    """A program did not become ready; the message has the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Which processor cores run what. `are_apart` if the gateway has one to itself."""
+    """Assignment of CPU cores. `are_apart` if the gateway has one to itself."""
 
     gateway: frozenset[int]
     load: frozenset[int]
@@ -41,7 +41,7 @@ class Cores:
 
     @classmethod
     def all_for_everyone(cls) -> "Cores":
-        """Nothing pinned: for work that is meant to use every core."""
+        """Without pinning: for work that is meant to use every core."""
         every = frozenset(os.sched_getaffinity(0))
         return cls(every, every, every, are_apart=False)
 
@@ -58,7 +58,7 @@ def on_cores(cores: frozenset[int]) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on at this moment."""
+    """A TCP port that is free at this moment."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

@@ -1,8 +1,8 @@
-"""The way of one embeddings request: how many files of ours it crosses, and how many Python and C calls it makes.
+"""Path length of one embeddings request: files of the package it crosses, and Python and C calls it makes.
 
 A gateway of this process serves real sockets; the upstream is a process of its own. A thread sends new texts one after
 the other, so each is a cache miss and one provider call. `sys.setprofile` counts on the event loop's thread, once all
-is warm. Counts do not depend on how busy the machine is; what a request costs in time is measured by `python -m bench`.
+is warm. Counts do not depend on machine load; `python -m bench` measures time.
 
     python -m bench.request_path --files
 """
@@ -36,10 +36,10 @@ _WARMUP_REQUESTS = 50
 
 
 class Calls:
-    """Counts calls on one thread, between `start` and `stop`. Resuming a coroutine counts as a call of it."""
+    """Counts calls on one thread, between `start` and `stop`. Resuming a coroutine counts as a call."""
 
     def __init__(self) -> None:
-        """Nothing is counted yet."""
+        """Start at zero."""
         self.by_file: Counter[str] = Counter()
         self.by_function: Counter[str] = Counter()
         self.n_c = 0
@@ -49,7 +49,7 @@ class Calls:
         sys.setprofile(self._see)
 
     def stop(self) -> None:
-        """Count no more."""
+        """Stop counting."""
         sys.setprofile(None)
 
     def _see(self, frame: FrameType, event: str, function: Any) -> None:
@@ -128,7 +128,7 @@ def main() -> int:
     options = parser.parse_args()
     requests = options.requests
     calls = count(requests)
-    # Half of the requests and more: what happens once a second is not of the way.
+    # At least half of the requests: what happens once a second is not part of the path.
     ours = {name: n for name, n in calls.by_file.items() if name.startswith(_OURS) and n > requests / 2}
     n_python = sum(calls.by_file.values()) / requests
     print(f"files of ours   {len(ours)}")

@@ -1,4 +1,4 @@
-"""Rules as a platform team would have them in force: a policy that reads the request, limits and budgets for each."""
+"""Realistic rules for scenarios: a policy that reads the request, limits, and budgets."""
 
 import time
 from pathlib import Path
@@ -21,7 +21,7 @@ _ONE_MILLION_DOLLARS = 10**18
 
 
 def put_in_force(folder: Path) -> None:
-    """Write the rules into the data folder of a running gateway, and return once it follows them. None ever refuses."""
+    """Write the rules into the data folder of a running gateway; return once they are in force. They never refuse."""
     database = open_database(folder)
     try:
         policies, limits = SqlPolicies(database), SqlLimits(database)

@@ -1,6 +1,6 @@
-"""Runs scenarios: starts what they need, drives every target in turns, and takes the median of the rounds.
+"""Scenario runner: starts the processes, drives every target in turns, and takes the median of the rounds.
 
-Turns, because a shared machine is now faster and now slower: each round drives all targets one after the other.
+The speed of a shared machine varies, so each round drives all targets one after the other.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 
 class NotMeasured(Exception):
-    """A load could not be brought to its end; the message says why."""
+    """A load could not be completed; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,9 @@ class Effort:
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """What one round gave, or the medians of several. What has no meaning for a target or load is None.
+    """Figures of one round, or the medians of several. None where a figure does not apply.
 
-    load_busy_share: how busy load and upstream kept the core that they share; near 1, they were the limit.
+    load_busy_share: utilisation of the core that load and upstream share; near 1, they were the limit.
     """
 
     requests_per_s: float
@@ -59,9 +59,9 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One target under one load: the medians of its rounds, or in `note` why there are none.
+    """Result of one target under one load: the medians of its rounds; `note` says why they are missing.
 
-    idle_bytes: resident memory of a gateway that has started and was asked nothing yet.
+    idle_bytes: resident memory of a gateway before its first request.
     """
 
     scenario: str
@@ -91,7 +91,7 @@ def run(scenario: Scenario, peers: Sequence[str], cores: Cores, effort: Effort, 
 
 
 class _Entry:
-    """A target of one scenario, started or yet to be. What has failed once is not tried again under that load."""
+    """A target of one scenario, started on demand. After a failure it is not tried again under that load."""
 
     def __init__(
         self, name: str, starting: Callable[[], contextlib.AbstractContextManager[Target]], absent: str = ""
@@ -249,7 +249,7 @@ class _Collected:
 
 
 def fresh_number() -> int:
-    """Where the numbers of fresh texts may begin, far from those of every other call."""
+    """First number of fresh texts, far from those of every other call."""
     return next(_jobs) * _NUMBERS_PER_JOB
 
 
@@ -264,7 +264,7 @@ def _fresh(stream: Stream, model: str) -> Stream:
 
 
 def perform(job: Job, cores: Cores) -> JobResult:
-    """Have a job done by a process of its own. Raises NotMeasured."""
+    """Run a job in a process of its own. Raises NotMeasured."""
     with on_cores(cores.load):
         worker = subprocess.Popen(
             [sys.executable, "-m", "bench.load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -302,7 +302,7 @@ def sample_of(result: JobResult, *, has_gateway: bool) -> Sample:
 
 
 def median(samples: Sequence[Sample]) -> Sample:
-    """Of every figure the median; None where a figure has no meaning."""
+    """The median of every figure; None where a figure does not apply."""
     columns = {name: [getattr(sample, name) for sample in samples] for name in Sample.__struct_fields__}
     middle = {name: None if None in values else statistics.median(values) for name, values in columns.items()}
     return msgspec.convert(middle, Sample, strict=False)

@@ -1,4 +1,4 @@
-"""What is measured: the scenarios, each a list of loads, and the variants of the gateway that it compares.
+"""Scenarios of the benchmark: each a list of loads, and the variants of the gateway that it compares.
 
 Data only. How a scenario is run is in `runner.py`; the local model has scenarios of its own in `local.py`.
 """
@@ -17,7 +17,7 @@ _BIG_BATCH = 2048
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One way to drive a target. The first stream is the one that is reported.
+    """Load pattern. The first stream is the one that is reported.
 
     only_hits: nothing may reach the upstream while a gateway is measured.
     """
@@ -35,7 +35,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """The gateway with some settings.
+    """Variant of the gateway: a set of settings.
 
     provider_settings: TOML lines for the provider. switch: a setting, as `section.field`, and whether it is on; a
     version that does not know the setting counts as having it off. has_rules: with policies, limits and budgets.

@@ -6,7 +6,7 @@ is a miss until its key is put again.
 
 The youngest generation is in WAL mode, and the process that holds the lock of the folder writes it. Older ones never
 change and are attached as immutable, so that reading them takes no file lock. One statement looks a single key up in
-all generations, because each step of a statement gives up the interpreter lock.
+all generations, because each step of a statement releases the GIL.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ class SqliteTier(DiskTier):
 
 
 class SqliteWideTier(SqliteTier):
-    """The same. A look-up of many keys reads rows of 64 columns, a key in each: fewest hand-overs of the lock."""
+    """The same. A look-up of many keys reads rows of 64 columns, a key in each: fewest GIL switches."""
 
     _is_wide = True
 
@@ -180,7 +180,7 @@ class SqliteStore:
         return entries, sum(path.stat().st_blocks * 512 for path in self._folder.glob("generation-*"))
 
     def close(self) -> None:
-        """Let go of all files."""
+        """Close all files."""
         self._disconnect()
         self._state_file.close()
 

@@ -1,4 +1,4 @@
-"""What is driven: the upstream itself, for comparison, and the gateway as a user would run it.
+"""Targets of the load: the upstream itself, for comparison, and the gateway as a user would run it.
 
 A target is an address with the headers that a request needs. Peers are in `peers.py`.
 """
@@ -34,12 +34,12 @@ _TOLERANCE = 1e-6
 
 
 class WrongAnswer(Exception):
-    """A target answered something else than the vectors of the upstream."""
+    """A target's answer differs from the upstream's vectors."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Something that takes embeddings requests. `program` is None for what the load talks to without a gateway."""
+    """A server of embeddings requests. `program` is None for the upstream without a gateway."""
 
     name: str
     version: str
@@ -59,7 +59,7 @@ def running_upstream(cores: Cores, folder: Path, latency_ms: float = 0.0) -> Ite
 
 
 def direct(running: Program) -> Target:
-    """The upstream without anything in between."""
+    """The upstream, called directly."""
     return Target(DIRECT, VERSION, running.port, upstream.MODEL)
 
 
@@ -114,7 +114,7 @@ def forwarding(upstream_port: int, provider_settings: str = "", switch: tuple[st
 
 
 def ask(target: Target, body: bytes) -> bytes:
-    """One request outside any measurement. Returns the answer's body. Raises WrongAnswer unless it is a success."""
+    """One request outside any measurement. Returns the answer's body. Raises WrongAnswer unless it succeeds."""
     connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=ANSWER_TIMEOUT_S)
     try:
         connection.request("POST", PATH, body, {"content-type": "application/json", **target.headers})

@@ -1,4 +1,4 @@
-"""Request bodies: what is embedded while measuring.
+"""Request bodies of the load.
 
 Every text starts with MARK, by which the upstream counts inputs without parsing JSON, and with a number, which decides
 whether a cache can have seen it. Texts for local models are words of one token each instead.
@@ -36,7 +36,7 @@ _SPECIAL_TOKENS = 2
 
 
 class Texts(msgspec.Struct, frozen=True):
-    """What the requests of one stream carry.
+    """Texts of the requests of one stream.
 
     inputs: texts per request. kind: `fresh` texts were never sent before; `repeated` ones come from `distinct`
     requests over and over; `half` of each request is of either kind; `words` are fresh texts of exactly `tokens`
@@ -52,7 +52,7 @@ class Texts(msgspec.Struct, frozen=True):
 
 
 def bodies(texts: Texts, model: str, encoding: Encoding) -> Iterator[bytes]:
-    """Request bodies without end, all of one stream. Each costs microseconds to make, except those of words."""
+    """Endless iterator of the request bodies of one stream. Each takes microseconds, except those of words."""
     make = word_lists(texts) if texts.kind == "words" else None
     if make is None:
         template = _body(model, encoding, [_numbered(texts, position) for position in range(texts.inputs)])

@@ -1,7 +1,7 @@
-"""The upstream that everything is measured against: a loopback server of the OpenAI format, faster than any gateway.
+"""Fake embeddings provider: a loopback server of the OpenAI format, faster than any gateway.
 
-It answers POST from bytes made beforehand, whatever the path, with as many vectors as there are inputs. GET /count says
-how many calls and inputs came. It checks nothing: not the key, not the model, not the JSON.
+It answers POST on any path from prepared bytes, with as many vectors as there are inputs. GET /count returns
+the number of calls and inputs. It checks neither key, model nor JSON.
 
     python -m bench.upstream --port 9000 --latency-ms 50
 """
@@ -67,7 +67,7 @@ def response(body: bytes) -> bytes:
 
 
 class Counts:
-    """What has been asked of this process."""
+    """Counts of calls and inputs."""
 
     def __init__(self) -> None:
         """Nothing yet."""

@@ -1,8 +1,8 @@
-"""Looks every locked dependency up among the known vulnerabilities, for `make audit`.
+"""Vulnerability audit of every locked dependency, for `make audit`.
 
-Ends with 0 when none is known, with 1 when some are, with 2 when the lock file cannot be read. Where the database of
-vulnerabilities (OSV) cannot be asked, nothing has been found and nothing has been ruled out: that is said, and ends
-with 0, because a build must not depend on somebody else's service. Options are passed on to pip-audit:
+Exits with 0 without known vulnerabilities, with 1 if there are some, with 2 if the lock file cannot be read. If the
+vulnerability database (OSV) cannot be reached, it says so and exits with 0, because a build must not depend on an
+external service. Options are passed on to pip-audit:
 `make audit ARGS="--ignore-vuln ID"`.
 """
 
@@ -23,7 +23,7 @@ _UNREADABLE = 2
 
 
 def audit(lock_file: Path, options: Sequence[str] = (), *, answer_timeout_s: int = ANSWER_TIMEOUT_S) -> int:
-    """Audit one lock file and say what was found. Returns the exit code."""
+    """Audit one lock file and print the result. Returns the exit code."""
     source = ["--requirement", str(lock_file), "--require-hashes", "--disable-pip"]
     readable = _pip_audit(*source, "--dry-run")
     if readable.returncode != 0:
@@ -33,7 +33,7 @@ def audit(lock_file: Path, options: Sequence[str] = (), *, answer_timeout_s: int
         report = Path(folder) / "report.json"
         found = ["--format", "json", "--output", str(report), "--timeout", str(answer_timeout_s)]
         asked = _pip_audit(*source, *found, *options)
-        # Its exit code is 1 for vulnerabilities and for every trouble, too; only the report tells which.
+        # Its exit code is 1 for vulnerabilities and for any failure; only the report tells which.
         if not report.exists():
             _say(f"audit: COULD NOT RUN, so nothing is known of vulnerabilities: {_last_line(asked.stderr)}")
             return 0

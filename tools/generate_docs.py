@@ -1,4 +1,4 @@
-"""Writes the reference pages in docs/reference/ from the code: settings, errors, models, commands, providers.
+"""Generator of the reference pages in docs/reference/: settings, errors, models, commands, providers.
 
 `pages()` gives them as text, so that a test can tell whether the files have drifted. Every fact comes from the module
 that owns it; only the sentences between the tables are written here.
@@ -72,7 +72,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that cannot end its cell, nor start a tag outside of code."""
+    """Escaped text of a table cell: it cannot end the cell, nor start a tag outside of code."""
     parts = re.split(r"(`[^`]*`)", " ".join(text.split()).replace("|", r"\|"))
     return "".join(part if part.startswith("`") else part.replace("<", "&lt;") for part in parts)
 
@@ -123,9 +123,9 @@ def _section_texts(section: type[BaseModel], path: str) -> Iterator[tuple[str, s
 
 
 _FAMILIES: Mapping[type[GatewayError], str] = {
-    RequestError: "The caller can correct them.",
-    AccessError: "Rights and limits.",
-    UpstreamError: "The far side of a provider call. They reach the caller only after the other routes of the model "
+    RequestError: "Faults in the request, which the caller can correct.",
+    AccessError: "Missing rights, and limits that are reached.",
+    UpstreamError: "Failures of provider calls. They reach the caller only after the other routes of the model "
     "have been tried.",
     InternalError: "The gateway's own fault. The answer has a request id; the log has the rest.",
 }
@@ -186,10 +186,10 @@ def _unused_errors() -> frozenset[str]:
 
 def _models() -> Iterator[str]:
     yield (
-        "What the built-in catalogue knows, by author, one line per provider in the order in which they are tried. "
-        "Sizes are numbers per vector: the model's own, and in brackets those that `dimensions` can ask for. Tokens "
-        "are per input. Prices are list prices in dollars per million input tokens; an absent one is not known. A "
-        "file of yours adds models and corrects facts: see [use a provider](../use-a-provider.md)."
+        "Models of the built-in catalogue, by author, one line per provider in the order in which they are tried. "
+        "Sizes are numbers per vector: the native size, and in brackets others that `dimensions` accepts. Tokens "
+        "are per input. Prices are list prices in dollars per million input tokens; an absent one is unknown. A "
+        "catalogue file adds models and overrides: see [use a provider](../use-a-provider.md)."
     )
     yield (
         "Remarks tell where names, sizes and lengths are not the maker's or the host's own words: *partial* (not "
@@ -197,7 +197,7 @@ def _models() -> Iterator[str]:
         "supported by this version."
     )
     columns = ("Model", "Size", "Tokens", "Provider", "$ per million", "Remarks")
-    yield "## local\n\nModels in the process; each is there when its extra is installed."
+    yield "## local\n\nLocal models; each is available when its extra is installed."
     yield _table(columns, _local_rows())
     catalog = Catalog.builtin()
     supported = hosts.load().keys()
@@ -206,16 +206,16 @@ def _models() -> Iterator[str]:
         yield f"## {author}"
         yield _table(columns, [row for model in group for row in _model_rows(model, supported)])
     yield (
-        "## Order documents\n\nFor [`POST /v1/rerank`](../rerank.md). Tokens are those of a document and the query "
+        "## Rerank\n\nFor [`POST /v1/rerank`](../rerank.md). Tokens are those of a document and the query "
         "together; a price is per million tokens, unless it says that it is per thousand searches."
     )
     yield _table(("Model", "Tokens", "Provider", "$", "Remarks"), _rerank_rows(catalog, supported))
     yield (
-        "## Chat\n\nFor `POST /v1/chat/completions`. Tokens are the most that go in, and the most that come out. A "
-        "price is of input; those of input that the provider has kept, and of output, are named."
+        "## Chat\n\nFor `POST /v1/chat/completions`. Tokens are the maximum input, and the maximum output. A "
+        "price is per input token; prices of cached input and of output are named."
     )
     yield _table(("Model", "Tokens", "Provider", "$ per million", "Remarks"), _chat_rows(catalog, supported))
-    yield "## Shut down\n\nA request for one of these is answered with the name of what to use now."
+    yield "## Shut down\n\nA request for one of these gets an error that names its replacement."
     yield _table(("Model", "Since", "Use"), _retired_rows())
 
 
@@ -293,7 +293,7 @@ class Command:
 
 
 def commands() -> Iterator[Command]:
-    """Every command that help shows, groups before what is in them."""
+    """Every command that help shows, groups before their commands."""
     program = _command(get_command(app))
     if not isinstance(program, TyperGroup):
         raise TypeError("the program has no commands")

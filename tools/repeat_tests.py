@@ -1,4 +1,4 @@
-"""Runs the test suite again and again under the worst conditions it must bear, for `make test-repeat`.
+"""Repeated runs of the test suite under adverse conditions, for `make test-repeat`.
 
 Each run has its tests in another random order and in parallel on every core, with a busy loop on every core beside it,
 and is started as `nohup make test &` from a session without a terminal, so that it ignores interrupts and reads
@@ -29,7 +29,7 @@ _SUMMARY = re.compile(r"^(?:=+ )?(\d+ (?:passed|failed|error).*?)(?: =+)?$", re.
 
 @dataclass(frozen=True)
 class Run:
-    """How one run ended."""
+    """Result of one run."""
 
     number: int
     seed: int
