@@ -19,7 +19,7 @@ def fingerprint(parts: tuple[str, ...], text: Input) -> bytes:
     text: exact; no trimming, no case folding. Token ids and text never share a fingerprint.
     Returns 16 bytes.
     """
-    digest = _begun(parts).copy()
+    digest = _digest_of_parts(parts).copy()
     if isinstance(text, str):
         digest.update(b"t" + text.encode())
     else:
@@ -28,7 +28,7 @@ def fingerprint(parts: tuple[str, ...], text: Input) -> bytes:
 
 
 @functools.lru_cache(maxsize=1024)
-def _begun(parts: tuple[str, ...]) -> "hashlib.blake2b":
+def _digest_of_parts(parts: tuple[str, ...]) -> "hashlib.blake2b":
     """A digest of the parts alone: the same for all inputs of a request, and for most requests of a user."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for part in parts:

@@ -43,8 +43,8 @@ class LocalModels:
         Raises ConfigError with every mistake in `settings.models`, DependencyMissing if they lack the engine.
         """
         self._known = {known.name: known for known in available_models(settings, data_dir)}
-        self._tokenizers = {name: _Once(known.load_tokenizer) for name, known in self._known.items()}
-        self._models = {name: _Once(partial(self._load, known)) for name, known in self._known.items()}
+        self._tokenizers = {name: _Lazy(known.load_tokenizer) for name, known in self._known.items()}
+        self._models = {name: _Lazy(partial(self._load, known)) for name, known in self._known.items()}
 
     def models(self) -> tuple[Model, ...]:
         """Catalogue records of the models that can run here, ids `local/<name>`."""
@@ -74,7 +74,7 @@ class LocalModels:
             self._tokenizers[name].forget()
             self._models[name].forget()
 
-    def _find(self, table: "dict[str, _Once[_Loaded]]", name: str) -> "_Once[_Loaded]":
+    def _find(self, table: "dict[str, _Lazy[_Loaded]]", name: str) -> "_Lazy[_Loaded]":
         once = table.get(name)
         if once is None:
             raise UnknownModel(f"There is no local model {name!r}; there are {', '.join(table)}.", param="model")
@@ -88,7 +88,7 @@ class LocalModels:
         return model
 
 
-class _Once(Generic[_Loaded]):
+class _Lazy(Generic[_Loaded]):
     """Lazy value, made on first use by one thread while the others wait. A failure is not cached."""
 
     def __init__(self, make: Callable[[], _Loaded]) -> None:

@@ -164,7 +164,7 @@ def limit_refused(account: str) -> None:
     _limit_refusals.values[account,] += 1
 
 
-class _Now(Collector):
+class _Gauges(Collector):
     """Collector of the current values."""
 
     def __init__(self, cache: CacheStats | None) -> None:
@@ -207,5 +207,5 @@ def _cache_families(cache: CacheStats) -> Iterator[Metric]:
 def text(cache: CacheStats | None) -> bytes:
     """The metrics in the Prometheus text format. cache: its statistics, None without a cache."""
     registry = CollectorRegistry()
-    registry.register(_Now(cache))
+    registry.register(_Gauges(cache))
     return generate_latest(registry)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import cedarpy
 
 from embedgate.core.access import Decision, PolicyRecord, Question
-from embedgate.policy.reads import Nature, nature_of
+from embedgate.policy.reads import PolicyAnalysis, analyse
 from embedgate.policy.syntax import find_syntax_mistake
 from embedgate.policy.vocabulary import ATTRIBUTES, Owner, Value
 
@@ -36,14 +36,14 @@ class CedarDecider:
         enabled = [policy for policy in policies if policy.is_enabled]
         self._ids = tuple(policy.id for policy in enabled)
         self._policy_set = cedarpy.PolicySet.from_str("")
-        natures: list[Nature] = []
+        analyses: list[PolicyAnalysis] = []
         self.constant = _deny_if_unreadable(enabled)
         if self.constant is None:
             # Cedar numbers policies in the order of the text: the i-th is the i-th record.
             self._policy_set = cedarpy.PolicySet.from_str("\n".join(policy.text for policy in enabled))
-            natures = [nature_of(policy.text) for policy in enabled]
-            self.constant = _constant_decision(self._ids, natures)
-        self.reads = frozenset[str]().union(*(nature.reads for nature in natures))
+            analyses = [analyse(policy.text) for policy in enabled]
+            self.constant = _constant_decision(self._ids, analyses)
+        self.reads = frozenset[str]().union(*(analysis.reads for analysis in analyses))
         """The attributes that decisions depend on, such as `context.hour`."""
         reads = sorted(self.reads)
         self._attributes = [ATTRIBUTES[path] for path in reads]
@@ -96,12 +96,12 @@ def _deny_if_unreadable(policies: Sequence[PolicyRecord]) -> Decision | None:
     return Decision(False, errors=errors) if errors else None
 
 
-def _constant_decision(ids: Sequence[str], natures: Sequence[Nature]) -> Decision | None:
+def _constant_decision(ids: Sequence[str], analyses: Sequence[PolicyAnalysis]) -> Decision | None:
     """The decision on every question if no policy has a condition, such as one that permits everything; else None."""
-    if any(nature.effect is None for nature in natures):
+    if any(analysis.effect is None for analysis in analyses):
         return None
     by_effect = {
-        effect: tuple(name for name, nature in zip(ids, natures, strict=True) if nature.effect == effect)
+        effect: tuple(name for name, analysis in zip(ids, analyses, strict=True) if analysis.effect == effect)
         for effect in ("permit", "forbid")
     }
     return Decision(not by_effect["forbid"] and bool(by_effect["permit"]), by_effect["forbid"] or by_effect["permit"])

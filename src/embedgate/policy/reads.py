@@ -24,26 +24,26 @@ _MAX_WORDS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Nature:
+class PolicyAnalysis:
     """Static analysis of a policy: `effect` is set if it applies unconditionally, `reads` are paths of attributes."""
 
     effect: pst.Effect | None
     reads: frozenset[str]
 
 
-def nature_of(text: str) -> Nature:
+def analyse(text: str) -> PolicyAnalysis:
     """Analyse a text that is one policy."""
     if len(read_lexemes(text)[0]) > _MAX_WORDS:
-        return Nature(None, EVERYTHING)
+        return PolicyAnalysis(None, EVERYTHING)
     try:
         (policy,) = cedarpy.policies_to_pst(text).static_policies.values()
     except ValueError:  # nested too deeply, or newer than the tree
-        return Nature(None, EVERYTHING)
+        return PolicyAnalysis(None, EVERYTHING)
     scopes = (policy.principal, policy.action, policy.resource)
     is_unconditional = not policy.clauses and all(scope == pst.ScopeAny() for scope in scopes)
     # A path that does not exist is absent for every question.
     reads = EVERYTHING.intersection(path for clause in policy.clauses for path in _reads(clause.expr))
-    return Nature(policy.effect if is_unconditional else None, reads)
+    return PolicyAnalysis(policy.effect if is_unconditional else None, reads)
 
 
 def _reads(node: object) -> Iterator[str]:

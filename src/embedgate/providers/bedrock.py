@@ -71,7 +71,7 @@ _BY_TYPE = msgspec.json.Decoder(_ByType)
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
+class _ModelFamily:
     """Model family: how a batch is written, and where the vectors are in a reply."""
 
     write: Callable[[Batch, Route], dict[str, Any]]
@@ -86,7 +86,7 @@ def provider(_host: Host) -> HttpProvider:
 def build(batch: Batch, route: Route) -> HttpCall:
     """One call for one batch."""
     path = f"/model/{urllib.parse.quote(route.upstream_model, safe='')}/invoke"
-    return HttpCall("POST", path, encode(_kind(route).write(batch, route)))
+    return HttpCall("POST", path, encode(_family(route).write(batch, route)))
 
 
 def parse(reply: HttpReply, batch: Batch, route: Route) -> ProviderReply:
@@ -94,7 +94,7 @@ def parse(reply: HttpReply, batch: Batch, route: Route) -> ProviderReply:
     body = decode(reply, _BODY)
     counted = reply.headers.get(_TOKENS_HEADER, "")
     try:
-        rows = _kind(route).rows(body)
+        rows = _family(route).rows(body)
     except msgspec.DecodeError as error:
         raise UpstreamGarbled(f"{reply.provider} sent an answer of another shape: {error}") from error
     in_body = body.input_text_token_count if body.input_text_token_count is not None else body.input_token_count
@@ -166,15 +166,15 @@ def _rows_of_cohere(body: _Body) -> list[msgspec.Raw]:
 
 
 _KINDS = {
-    "amazon.titan-embed-text-v2": _Kind(_write_titan_2, _rows_of_titan),
-    "amazon.titan-": _Kind(_write_titan, _rows_of_titan),
-    "amazon.nova-": _Kind(_write_nova, _rows_of_nova),
-    "cohere.": _Kind(_write_cohere, _rows_of_cohere),
+    "amazon.titan-embed-text-v2": _ModelFamily(_write_titan_2, _rows_of_titan),
+    "amazon.titan-": _ModelFamily(_write_titan, _rows_of_titan),
+    "amazon.nova-": _ModelFamily(_write_nova, _rows_of_nova),
+    "cohere.": _ModelFamily(_write_cohere, _rows_of_cohere),
 }
 """Families by a part of the model's id; inference profiles have the region before it."""
 
 
-def _kind(route: Route) -> _Kind:
+def _family(route: Route) -> _ModelFamily:
     found = next((kind for part, kind in _KINDS.items() if part in route.upstream_model), None)
     if found is None:
         raise InternalError(

@@ -105,7 +105,7 @@ class LocalProvider:
             try:
                 fitted, cut = await _on(self._tokenizing, _fit, model, chunk, batch.truncate)
             except InvalidInput as error:
-                raise _moved(error, span) from error
+                raise _at_batch_position(error, span) from error
             rows += fitted
             truncated += [span[position] for position in cut]
         return rows, tuple(truncated)
@@ -120,7 +120,7 @@ class LocalProvider:
             try:
                 vectors[list(run)] = await answer
             except InvalidInput as error:
-                raise _moved(error, run) from error
+                raise _at_batch_position(error, run) from error
             waiting.popleft()
 
         try:
@@ -153,7 +153,7 @@ def _fit(model: LoadedModel, texts: Sequence[str], truncate: Truncate) -> tuple[
     return rows, over
 
 
-def _moved(error: InvalidInput, rows: Rows) -> InvalidInput:
+def _at_batch_position(error: InvalidInput, rows: Rows) -> InvalidInput:
     """The same error with its position in `rows` turned into a position in the batch."""
     return error if error.index is None else error.at(rows[error.index])
 

@@ -83,7 +83,7 @@ class GroupWriter:
                 self._kept[kind] += 1
                 self._arrivals.put(pending)
                 return
-        _report_lost(pending.item, "the ledger is closed" if is_closed else f"{self._max_pending} wait already")
+        _log_lost(pending.item, "the ledger is closed" if is_closed else f"{self._max_pending} wait already")
         if pending.waiter is not None:
             pending.waiter.set_exception(InternalError("the ledger cannot be written"))
 
@@ -106,15 +106,15 @@ class GroupWriter:
                 if len(group) > 1:
                     suspects = len(group)
                     continue
-                _report_lost(group[0].item, type(error).__name__)
+                _log_lost(group[0].item, type(error).__name__)
                 failure = "the ledger refuses the entry"
             except SQLAlchemyError as error:
                 outage = outage or _Outage(time.monotonic())
-                if self._endure(outage, error):
+                if self._back_off(outage, error):
                     continue
                 return
             suspects = max(0, suspects - 1)
-            self._let_go(group, failure)
+            self._complete_group(group, failure)
             if outage is not None and outage.is_reported:
                 events.LEDGER_RECOVERED.emit(after_s=round(time.monotonic() - outage.since_s, 3))
             outage = None
@@ -131,15 +131,15 @@ class GroupWriter:
         if arrival is not None:  # None only wakes the thread to close
             self._backlog.append(arrival)
 
-    def _let_go(self, group: Sequence[Pending], failure: str | None) -> None:
+    def _complete_group(self, group: Sequence[Pending], failure: str | None) -> None:
         """Drop the group at the head of the backlog, and resolve its futures."""
         del self._backlog[: len(group)]
         with self._door:
             for pending in group:
                 self._kept[type(pending.item)] -= 1
-        _tell(group, failure)
+        _resolve(group, failure)
 
-    def _endure(self, outage: _Outage, error: SQLAlchemyError) -> bool:
+    def _back_off(self, outage: _Outage, error: SQLAlchemyError) -> bool:
         """Back off before the next attempt; after `patience_s`, fail the waiters. False to give up, when closing."""
         if time.monotonic() - outage.since_s < self._patience_s:
             time.sleep(outage.delay_s)
@@ -148,17 +148,17 @@ class GroupWriter:
                 outage.is_reported = True
                 events.LEDGER_STUCK.emit(error=_reason(error), waiting=len(self._backlog))
             self._gather()
-            _tell(self._backlog, "the ledger cannot be written")
+            _resolve(self._backlog, "the ledger cannot be written")
             if outage.is_last_attempt:
                 for pending in self._backlog:
-                    _report_lost(pending.item, "the ledger was closed before it could be written")
+                    _log_lost(pending.item, "the ledger was closed before it could be written")
                 return False
             outage.is_last_attempt = self._closing.wait(outage.delay_s)
         outage.delay_s = min(2 * outage.delay_s, _MAX_DELAY_S)
         return True
 
 
-def _tell(group: Sequence[Pending], failure: str | None) -> None:
+def _resolve(group: Sequence[Pending], failure: str | None) -> None:
     """Resolve the futures of a group, with one call into each event loop."""
     by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
     for pending in group:
@@ -179,7 +179,7 @@ def _wake(waiters: Sequence[asyncio.Future[None]], failure: str | None) -> None:
             waiter.set_exception(InternalError(failure))
 
 
-def _report_lost(item: Item, reason: str) -> None:
+def _log_lost(item: Item, reason: str) -> None:
     """Log an item that cannot be stored, as the last record of it."""
     if isinstance(item, AuditEvent):
         events.AUDIT_LOST.emit(

@@ -46,7 +46,7 @@ class QuickCommit:
         self._since_checkpoint += _PAGES_PER_COMMIT + _PAGES_PER_ITEM * len(items)
         if self._since_checkpoint >= _CHECKPOINT_PAGES and (self._checkpoint is None or self._checkpoint.done()):
             self._since_checkpoint = 0
-            self._checkpoint = self._checkpoints.submit(self._fold)
+            self._checkpoint = self._checkpoints.submit(self._run_checkpoint)
         return True
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class QuickCommit:
             self._connection.close()
             self._connection = self._connect()
 
-    def _fold(self) -> None:
+    def _run_checkpoint(self) -> None:
         """Checkpoint the write-ahead log, as far as readers allow; blocks writers only for the end of it."""
         connection = self._connect()
         try:

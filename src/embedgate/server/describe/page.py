@@ -23,7 +23,7 @@ _KEY_HEADERS = {"bearer": "Authorization: Bearer $KEY", "apiKey": "X-API-Key: $K
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _PageOperation:
     """One operation at its main path, and its alias paths."""
 
     method: str
@@ -93,7 +93,7 @@ class _Page:
             f"<p>{_prose(tag.description)}</p>\n{operations}{_error_table(tag)}</section>\n"
         )
 
-    def _operation(self, place: _Place, tag: Tag) -> str:
+    def _operation(self, place: _PageOperation, tag: Tag) -> str:
         operation = place.operation
         name = _text(operation.operation_id)
         also = (
@@ -112,7 +112,7 @@ class _Page:
             f"{self._main_answer(status, main)}{self._other_answers(operation, tag)}</section>\n"
         )
 
-    def _request(self, place: _Place) -> str:
+    def _request(self, place: _PageOperation) -> str:
         operation, title = place.operation, f"{place.method} {place.path}"
         parts = []
         for where in ("path", "query"):
@@ -161,10 +161,10 @@ class _Page:
             f"{_table('Headers of answers', ('Name', 'There', 'Meaning'), rows)}</section>\n"
         )
 
-    def _of(self, tag: Tag) -> list[_Place]:
+    def _of(self, tag: Tag) -> list[_PageOperation]:
         return [place for place in self._places if tag.name in place.operation.tags]
 
-    def _curl(self, place: _Place) -> str:
+    def _curl(self, place: _PageOperation) -> str:
         """A curl command that works unchanged once GATEWAY and KEY are set."""
         operation, path = place.operation, place.path
         for parameter in operation.parameters:
@@ -216,7 +216,7 @@ class _Page:
         return schema.types()[0] + plural
 
 
-def _places(document: Document) -> list[_Place]:
+def _places(document: Document) -> list[_PageOperation]:
     aliases: dict[str, list[str]] = {}
     main = []
     for path, item in document.paths.items():
@@ -225,7 +225,7 @@ def _places(document: Document) -> list[_Place]:
                 aliases.setdefault(operation.alias_of, []).append(path)
             else:
                 main.append((method.upper(), path, operation))
-    return [_Place(method, path, operation, tuple(aliases.get(path, ()))) for method, path, operation in main]
+    return [_PageOperation(method, path, operation, tuple(aliases.get(path, ()))) for method, path, operation in main]
 
 
 def _error_table(tag: Tag) -> str:
