@@ -63,6 +63,11 @@ class Loaded:
     secrets: Secrets
 
 
+def environment() -> Secrets:
+    """The secrets that this process was given in its environment."""
+    return Secrets(dict(os.environ))
+
+
 def load(
     config_file: Path | None = None,
     environment: Mapping[str, str] | None = None,

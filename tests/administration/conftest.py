@@ -1,7 +1,7 @@
 """An administration on a real database, with a clock that is set and passwords that are cheap to hash."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from msgspec import structs
 
 from embedgate.administration import Actor, Administration, Stores, open_stores
 from embedgate.catalog import Catalog
-from embedgate.core.access import AuditEvent, Rules
+from embedgate.core.access import AuditEvent
 from embedgate.core.types import LedgerEntry
 from embedgate.govern.failed_logins import FailedLogins
 from embedgate.storage.appender import Appender
@@ -21,7 +21,6 @@ from embedgate.storage.database import DATABASE_FILE, Database, open_database
 from embedgate.storage.key_management import SqlKeys
 from embedgate.storage.paging import every
 from embedgate.storage.passwords import SqlPasswords
-from embedgate.storage.providers import SqlProviders
 from embedgate.storage.sessions import SqlSessions
 
 
@@ -63,25 +62,9 @@ ENTRY = LedgerEntry(
 )
 
 
-@dataclass
-class Faults:
-    """What the gateway says of rules: an enabled provider named `broken` keeps it from starting."""
-
-    always: Sequence[str] = ()
-
-    def __call__(self, rules: Rules, _: SqlProviders) -> Sequence[str]:
-        is_broken = any(provider.name == "broken" and provider.is_enabled for provider in rules.providers)
-        return (*self.always, *(["providers.broken has no base_url"] if is_broken else []))
-
-
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-def faults() -> Faults:
-    return Faults()
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +85,7 @@ def database(tmp_path: Path, empty_file: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def stores(database: Database, tmp_path: Path, clock: Clock) -> Stores:
-    stores = open_stores(database, tmp_path, "eg")
+    stores = open_stores(database, "eg")
     joint = stores.database
     return replace(
         stores,
@@ -116,8 +99,8 @@ def stores(database: Database, tmp_path: Path, clock: Clock) -> Stores:
 
 
 @pytest.fixture
-def administration(stores: Stores, faults: Faults) -> Administration:
-    return Administration(stores, Actor("user_admin", "req_1"), Catalog.builtin, faults)
+def administration(stores: Stores) -> Administration:
+    return Administration(stores, Actor("user_admin", "req_1"), Catalog.builtin)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def anyone(stores: Stores, administration: Administration) -> Administration:
     administration.users.create("ann")
     administration.users.set_password("ann", PASSWORD)
     administration.users.create("bob")
-    return Administration(stores, Actor("anyone", "req_2"), Catalog.builtin, lambda *_: ())
+    return Administration(stores, Actor("anyone", "req_2"), Catalog.builtin)
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from embedgate.core.errors import Conflict, InternalError, UnknownEntity
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
 
 PASSWORD = "correct horse battery"
-PROVIDER_KEY = "sk-0123456789-of-the-vendor"
 IMPORTED = "eg_0123456789ab4def8123456789abcdef"
 POLICY = '@id("p")\nforbid (principal, action, resource);\n'
 MODEL = "openai/text-embedding-3-small"
@@ -48,8 +47,7 @@ def desk(administration: Administration) -> Desk:
     it.limits.set("user", "ann", requests_per_minute=5)
     it.budgets.set("user", "ann", "day", "5")
     it.prices.add(MODEL, "openai", "0.02", from_ms=5)
-    it.providers.put("openai", is_enabled=True, key=PROVIDER_KEY)
-    return Desk(it, user.id, key.record.id, project.id, [PASSWORD, PROVIDER_KEY, key.secret, "ann@example.org"])
+    return Desk(it, user.id, key.record.id, project.id, [PASSWORD, key.secret, "ann@example.org"])
 
 
 CHANGES: dict[str, tuple[Callable[[Desk], Any], str, dict[str, object]]] = {
@@ -142,31 +140,14 @@ CHANGES: dict[str, tuple[Callable[[Desk], Any], str, dict[str, object]]] = {
         MODEL,
         {"provider": "openai", "usd_per_million_tokens": "0.02", "from_ms": 5},
     ),
-    "providers.put": (
-        lambda d: d.it.providers.put("mine", base_url="https://1.1.1.1/v1", max_parallel=3, key=PROVIDER_KEY),
-        "mine",
-        {
-            "is_enabled": None,
-            "host": None,
-            "base_url": "https://1.1.1.1/v1",
-            "max_parallel": 3,
-            "batching": None,
-            "has_new_key": True,
-            "allow_private": False,
-        },
-    ),
-    "providers.enable": (lambda d: d.it.providers.enable("openai"), "openai", {}),
-    "providers.disable": (lambda d: d.it.providers.disable("voyage"), "voyage", {}),
-    "providers.remove_key": (lambda d: d.it.providers.remove_key("openai"), "openai", {}),
-    "providers.delete": (lambda d: d.it.providers.delete("openai"), "openai", {}),
 }
 READS = {
     *(f"{subject}.list" for subject in ("users", "roles", "projects", "keys", "policies", "limits", "budgets")),
-    *(f"{subject}.get" for subject in ("users", "projects", "keys", "policies", "providers")),
-    *("budgets.spent", "prices.list", "providers.list", "policies.templates", "policies.check", "policies.dry_run"),
+    *(f"{subject}.get" for subject in ("users", "projects", "keys", "policies")),
+    *("budgets.spent", "prices.list", "policies.templates", "policies.check", "policies.dry_run"),
 }
 OTHER_NAMES = {"keys.take_over": "keys.import", "policies.from_template": "policies.create"}
-SUBJECTS = ("users", "roles", "projects", "keys", "policies", "limits", "budgets", "prices", "providers")
+SUBJECTS = ("users", "roles", "projects", "keys", "policies", "limits", "budgets", "prices")
 
 
 @pytest.mark.parametrize("action", CHANGES)
@@ -196,12 +177,12 @@ def test_every_method_that_changes_something_is_tried_above(administration: Admi
 def test_no_secret_comes_into_the_trail(desk: Desk, happened: Happened, tmp_path: Path) -> None:
     it = desk.it
     tokens = it.logins.log_in("ann", PASSWORD, ip_address="192.0.2.7")
-    for action in ("keys.create", "keys.import", "keys.rotate", "providers.put", "users.set_password"):
+    for action in ("keys.create", "keys.import", "keys.rotate", "users.set_password"):
         CHANGES[action][0](desk)
     with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as connection:
         trail = repr(connection.execute("SELECT * FROM audit").fetchall())
     secrets = [*desk.secrets, IMPORTED, tokens.access, tokens.refresh]
-    assert len(secrets) == 9
+    assert len(secrets) == 8
     assert [secret for secret in secrets if secret in trail] == []
 
 

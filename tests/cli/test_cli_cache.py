@@ -72,3 +72,11 @@ def test_a_folder_that_cannot_be_used_is_told(program: Program, folder: Path) ->
     ended = program("cache", "clear", "--yes")
     assert ended.code == 1
     assert "cannot be cleared" in ended.errors
+
+
+def test_the_cache_of_a_gateway_elsewhere_is_shown_and_cleared(program: Program, remote: Program) -> None:
+    assert program("embed", "one", "two").code == 0
+    found = json.loads(remote("cache", "stats", "--json").text)
+    assert (found["is_on"], found["disk"]["max_bytes"]) == (True, 4_000_000_000)
+    assert remote("cache", "clear", "--yes").text == "the cache is empty\n"
+    assert json.loads(program("cache", "stats", "--json").text)["disk"]["entries"] == 0

@@ -14,7 +14,7 @@ KEY = "sk-0123456789abcdef0123456789"
 
 
 def listed(program: Program) -> dict[str, dict[str, Any]]:
-    return {each["name"]: each for each in json.loads(program("providers", "list", "--json").text)}
+    return {each["name"]: each for each in json.loads(program("providers", "list", "--json").text)["items"]}
 
 
 def test_a_key_from_standard_input_switches_a_provider_on_and_is_shown_nowhere(program: Program, folder: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_provider_is_switched_and_left_to_the_settings_again(program: Program)
     assert program("providers", "remove-key", "openai").code == 2
     assert program("providers", "remove-key", "openai", "--yes").text == "openai has no stored key\n"
     assert program("providers", "delete", "openai", "--yes").code == 0
-    assert list(listed(program)) == ["fake"]
+    assert [each["name"] for each in listed(program).values() if each["is_on"] or each["is_stored"]] == ["fake"]
 
 
 def test_a_gateway_is_not_left_without_a_provider(program: Program) -> None:
@@ -108,8 +108,8 @@ def test_keys_and_limits_of_the_settings_are_listed(
         encoding="utf-8",
     )
     found = listed(program)["openai"]
-    assert (found["keys"], found["max_parallel"]) == (2, 5)
-    assert (found["requests_per_minute"], found["tokens_per_minute"]) == (None, 1000)
+    assert (found["keys"], found["in_use"]["max_parallel"]) == (2, 5)
+    assert (found["in_use"]["requests_per_minute"], found["in_use"]["tokens_per_minute"]) == (None, 1000)
     assert listed(program)["fake"]["keys"] == 0
     shown = json.loads(program("config", "show", "--json").text)
     assert {"provider": "openai", "is_set": True, "source": "FIRST and SECOND"} in shown["provider_keys"]
@@ -117,3 +117,26 @@ def test_keys_and_limits_of_the_settings_are_listed(
     assert "FIRST, SECOND" in program("config", "show").text
     monkeypatch.delenv("SECOND")
     assert "api_key_env names SECOND, which is not set" in program("config", "check").errors
+
+
+def test_a_provider_is_tried(program: Program) -> None:
+    tried = json.loads(program("providers", "test", "fake", "--json").text)
+    assert (tried["ok"], tried["model"], tried["error"]) == (True, "fake/deterministic", None)
+    ended = program("providers", "test", "openai")
+    assert (ended.code, "OPENAI_API_KEY" in ended.text) == (0, True)
+    assert program("providers", "test", "nowhere").code == 1
+
+
+def test_a_gateway_elsewhere_is_managed_alike(remote: Program, program: Program) -> None:
+    ended = remote("providers", "set", "openai", "--key-stdin", stdin=KEY.encode())
+    assert (ended.code, ended.text) == (0, "openai is stored\n")
+    for form in ([], ["--json"]):
+        here, there = (run("providers", "list", *form) for run in (program, remote))
+        assert there.output == here.output
+        assert KEY.encode() not in there.output
+    assert json.loads(remote("providers", "test", "fake", "--json").text)["ok"]
+    assert remote("providers", "disable", "openai").text == "openai is switched off\n"
+    assert remote("providers", "enable", "openai").text == "openai is switched on\n"
+    assert remote("providers", "remove-key", "openai", "--yes").code == 1
+    assert remote("providers", "delete", "openai", "--yes").text == "openai is left to the settings file\n"
+    assert "no provider would be on" in remote("providers", "disable", "fake").errors

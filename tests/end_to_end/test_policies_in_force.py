@@ -15,13 +15,13 @@ from embedgate.core.access import BudgetRule, KeyRecord, LimitRule, PolicyRecord
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import BudgetExhausted, ConfigError, InternalError, NotPermitted, RateLimited, RevokedKey
 from embedgate.core.types import EmbedRequest, EmbedResult, Origin
+from embedgate.govern.change import Actor
+from embedgate.govern.providers import ProviderToSet, set_provider
 from embedgate.policy.templates import render
 from embedgate.storage.database import open_database
 from embedgate.storage.policies import SqlPolicies
 from embedgate.storage.prices import SqlPrices
-from embedgate.storage.providers import SqlProviders
 from embedgate.storage.rules import SqlRules
-from embedgate.storage.sealing import Sealer
 from embedgate.wiring.following import Following
 from embedgate.wiring.gateway import Gateway, open_gateway
 from running import RunningGateway, gateway
@@ -249,7 +249,8 @@ async def test_a_request_in_progress_ends_with_the_provider_that_it_began_with(
     while not host.requests:
         await asyncio.sleep(0.01)
     SqlPrices(opened.database).add(PriceRule(MODEL, "openai", 1, 0))
-    SqlProviders(opened.database, Sealer(tmp_path)).put("openai", max_parallel=3)
+    invocation = opened.invocation(Actor("user_admin"))
+    await asyncio.to_thread(set_provider.run, invocation, ProviderToSet("openai", max_parallel=3))
     await opened.catch_up()
     after = await embed(opened, secret)
     assert (after.cost_picodollars, len(host.requests)) == (after.usage.tokens, 2)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -100,12 +101,15 @@ async def administer(do: Callable[..., Awaitable[Any]]) -> None:
     await do("POST", "/api/prices", price)
     await do("PUT", "/api/providers/vllm", {"base_url": "https://192.0.2.1/v1", "key": "k", "allow_private": True})
     await do("POST", "/api/providers/fake/test", {})
+    await do("POST", "/api/providers/vllm/disable")
+    await do("POST", "/api/providers/vllm/enable")
     await do("POST", "/api/policies/dry-run", {"key": key, "model": MODEL, "tokens": 5})
     await do("POST", "/api/usage/reconcile", {"provider": "fake", "bill": "date,model,tokens\n2026-01-01,m,5\n"})
     own = (await do("GET", "/api/me/keys"))["items"][0]["id"]
+    named = {"user": "alice", "project": "search", "key": key, "policy": "p", "provider": "fake"}
     for route in TABLE.routes:
         if route.method == "GET":
-            await do("GET", route.path.format(user="alice", project="search", key=key, policy="p", provider="fake"))
+            await do("GET", route.path.format(**named, model=quote(MODEL, safe="")))
     await do("GET", "/api/usage?by=day,model,user,key,project")
     await do("GET", "/api/usage/entries?format=csv")
     await do("POST", f"/api/keys/{key}/revoke")

@@ -15,9 +15,7 @@ from embedgate.storage.limits import SqlLimits
 from embedgate.storage.policies import MAX_POLICY_CHARACTERS, SqlPolicies
 from embedgate.storage.prices import SqlPrices
 from embedgate.storage.projects import SqlProjects
-from embedgate.storage.providers import SqlProviders
 from embedgate.storage.rules import SqlRules
-from embedgate.storage.sealing import Sealer
 from embedgate.storage.users import SqlUsers
 
 POLICY = '@id("p")\nforbid (principal, action, resource);\n'
@@ -34,17 +32,15 @@ class Stored:
     policies: SqlPolicies
     limits: SqlLimits
     prices: SqlPrices
-    providers: SqlProviders
 
 
 @pytest.fixture
-def stored(database: Database, tmp_path: Path) -> Stored:
+def stored(database: Database) -> Stored:
     return Stored(
         SqlRules(database),
         SqlPolicies(database),
         SqlLimits(database),
         SqlPrices(database),
-        SqlProviders(database, Sealer(tmp_path)),
     )
 
 
@@ -65,10 +61,6 @@ def test_every_change_counts_the_revision_up_by_one(stored: Stored) -> None:
         lambda: stored.limits.delete_budget(EACH_USER, "day"),
         lambda: stored.prices.add(PRICE),
         lambda: stored.prices.delete(PRICE.model, PRICE.provider, PRICE.from_ms),
-        lambda: stored.providers.put("openai", key="sk-0123456789abcdef"),
-        lambda: stored.providers.put("openai", is_enabled=False),
-        lambda: stored.providers.remove_key("openai"),
-        lambda: stored.providers.delete("openai"),
     ]
     revision = stored.rules.revision()
     for change in changes:
@@ -88,10 +80,6 @@ def test_what_is_refused_changes_no_revision(stored: Stored) -> None:
         (UnknownEntity, lambda: stored.limits.delete_limit(EACH_USER)),
         (UnknownEntity, lambda: stored.limits.delete_budget(EACH_USER, "day")),
         (UnknownEntity, lambda: stored.prices.delete(PRICE.model, PRICE.provider, PRICE.from_ms)),
-        (UnknownEntity, lambda: stored.providers.get("x")),
-        (UnknownEntity, lambda: stored.providers.remove_key("x")),
-        (UnknownEntity, lambda: stored.providers.delete("x")),
-        (InvalidInput, lambda: stored.providers.put("x", key="")),
     ]
     for error, change in refused:
         with pytest.raises(error):

@@ -4,7 +4,6 @@ from embedgate.administration.administration import Administration
 from embedgate.administration.dry_run import DryRun, Trial, Tried
 from embedgate.administration.keys import NewKey, state_of
 from embedgate.administration.me import Me
-from embedgate.administration.providers import FindFaults
 from embedgate.administration.stores import Stores, open_stores
 from embedgate.administration.trail import COMMAND_LINE, Actor
 
@@ -13,7 +12,6 @@ __all__ = [
     "Actor",
     "Administration",
     "DryRun",
-    "FindFaults",
     "Me",
     "NewKey",
     "Stores",

@@ -14,7 +14,6 @@ from embedgate.administration.me import Me
 from embedgate.administration.policies import Policies
 from embedgate.administration.prices import Prices
 from embedgate.administration.projects import Projects
-from embedgate.administration.providers import FindFaults, Providers
 from embedgate.administration.roles import Roles
 from embedgate.administration.stores import Stores
 from embedgate.administration.trail import Actor, Trail
@@ -29,11 +28,8 @@ class Administration:
     the database fails, besides what it says itself.
     """
 
-    def __init__(self, stores: Stores, actor: Actor, catalog: Callable[[], Catalog], find_faults: FindFaults) -> None:
-        """actor: who is written down. catalog: gives the one in force, with the prices of administrators.
-
-        find_faults: says what would keep a gateway from putting rules in force.
-        """
+    def __init__(self, stores: Stores, actor: Actor, catalog: Callable[[], Catalog]) -> None:
+        """actor: who is written down. catalog: gives the one in force, with the prices of administrators."""
         trail = Trail(stores, actor)
         self._stores = stores
         self._trail = trail
@@ -45,7 +41,6 @@ class Administration:
         self.limits = Limits(stores, trail)
         self.budgets = Budgets(stores, trail)
         self.prices = Prices(stores, trail, catalog)
-        self.providers = Providers(stores, trail, catalog, find_faults)
         self.logins = Logins(stores, trail)
         self.audit = Audit(stores, actor)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from embedgate.administration.transaction import JointDatabase
 from embedgate.core.clock import utc_ms
@@ -15,10 +14,8 @@ from embedgate.storage.passwords import SqlPasswords
 from embedgate.storage.policies import SqlPolicies
 from embedgate.storage.prices import SqlPrices
 from embedgate.storage.projects import SqlProjects
-from embedgate.storage.providers import SqlProviders
 from embedgate.storage.roles import SqlRoles
 from embedgate.storage.rules import SqlRules
-from embedgate.storage.sealing import Sealer
 from embedgate.storage.sessions import SqlSessions
 from embedgate.storage.users import SqlUsers
 
@@ -39,7 +36,6 @@ class Stores:
     policies: SqlPolicies
     limits: SqlLimits
     prices: SqlPrices
-    providers: SqlProviders
     passwords: SqlPasswords
     sessions: SqlSessions
     audit: SqlAudit
@@ -47,11 +43,10 @@ class Stores:
     failed_logins: FailedLogins = field(default_factory=FailedLogins)
 
 
-def open_stores(database: Database, data_dir: Path, prefix: str, master_key: str | None = None) -> Stores:
+def open_stores(database: Database, prefix: str) -> Stores:
     """The stores of an open database, which its owner closes.
 
-    data_dir: where the master key's file is. prefix: start of new keys. master_key: instead of that file.
-    Raises ConfigError if the master key is not 64 hex digits.
+    prefix: start of new keys.
     """
     joint = JointDatabase(database)
     return Stores(
@@ -64,7 +59,6 @@ def open_stores(database: Database, data_dir: Path, prefix: str, master_key: str
         policies=SqlPolicies(joint),
         limits=SqlLimits(joint),
         prices=SqlPrices(joint),
-        providers=SqlProviders(joint, Sealer(data_dir, master_key)),
         passwords=SqlPasswords(joint),
         sessions=SqlSessions(joint),
         audit=SqlAudit(joint),

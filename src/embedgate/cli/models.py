@@ -3,78 +3,70 @@
 Only `verify` calls a provider.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from embedgate.cli import options
+from embedgate.cli.commands import Commands, Session
 from embedgate.cli.output import print_json, print_table
-from embedgate.core.actions import ACTIONS
-from embedgate.core.errors import NotAnEmbeddingModel, UnknownModel, UnknownProvider
-from embedgate.core.money import usd_text
+from embedgate.core.errors import NotAnEmbeddingModel, UnknownProvider
+from embedgate.core.models import DimRange
+from embedgate.govern import models, providers
+from embedgate.govern.models import CatalogModel, ModelQuery, RouteOfModel, Sizes, WhichModel
+from embedgate.govern.providers import ProviderQuery
 
 if TYPE_CHECKING:
-    from embedgate.catalog import Catalog
-    from embedgate.core.models import Model, Price, Route
+    from embedgate.core.models import Model
     from embedgate.engine.routing.compare import Verdict
     from embedgate.wiring.decide import Decided
 
-app = typer.Typer(no_args_is_help=True, help="Look at the models.")
+commands = Commands("Look at the models.")
+app = commands.app
 
-_TOKENS_PER_PRICE = 1_000_000
-_SEARCHES_PER_PRICE = 1_000
+_MAKES = {"embedding": "vectors", "chat": "chat; no vectors", "rerank": "an order of documents; no vectors"}
 
 
-@app.command("list")
+@commands.written("list")
 def list_models(
-    context: typer.Context,
+    session: Session,
     show_all: Annotated[bool, typer.Option("--all", help="Also models whose providers are all off.")] = False,
     provider: Annotated[str | None, typer.Option(metavar="NAME", help="Only models at this provider.")] = None,
     action: Annotated[Literal["embedding", "chat", "rerank"], typer.Option(help="What they are for.")] = "embedding",
-    as_json: options.AsJson = False,
-    config_file: options.ConfigFile = None,
 ) -> None:
     """List the models that can be used. Prices are in dollars per million tokens, unless they say otherwise."""
-    decided = _decide(context, config_file)
-    if provider is not None and provider not in decided.catalog.providers():
-        raise UnknownProvider(f"There is no provider {provider!r}: {', '.join(sorted(decided.catalog.providers()))}.")
-    found = [
-        model
-        for model in decided.catalog.models()
-        if model.action == action
-        and (show_all or _is_on(model, decided))
-        and (provider is None or _is_at(model, provider))
-    ]
-    if as_json:
-        print_json([_as_json(model, decided) for model in found])
+    if provider is not None:
+        known = sorted(each.name for each in session.every(providers.list_providers, ProviderQuery()).items)
+        if provider not in known:
+            raise UnknownProvider(f"There is no provider {provider!r}: {', '.join(known)}.")
+    query = ModelQuery(action=action, provider=provider, is_on=None if show_all else True, sort="id")
+    listed = session.every(models.list_models, query)
+    if session.as_json:
+        print_json(listed)
         return
     columns = ("model", "size", "tokens", "price", "providers", "state")
-    print_table(columns, [_row(model, decided) for model in found], right=("size", "tokens", "price"))
+    print_table(columns, [_row(model) for model in listed.items], right=("size", "tokens", "price"))
     if show_all:
-        _explain_off(found, decided)
+        _explain_off(session, listed.items)
 
 
-@app.command("show")
+@commands.written("show")
 def show_model(
-    context: typer.Context,
+    session: Session,
     model_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a model, or its bare name.")],
-    as_json: options.AsJson = False,
-    config_file: options.ConfigFile = None,
 ) -> None:
     """Show one model and the providers that serve it, in the order in which they are tried."""
-    decided = _decide(context, config_file)
-    model = _find(decided.catalog, model_id)
-    if as_json:
-        print_json(_as_json(model, decided))
+    model = session.call(models.show_model, WhichModel(model_id))
+    if session.as_json:
+        print_json(model)
         return
     print_table(("field", "value"), [(name, value) for name, value in _facts(model) if value])
     typer.echo()
     columns = ("provider", "called", "size", "tokens", "price", "as of", "state")
-    rows = [_route_row(route, decided) for route in model.routes]
-    print_table(columns, rows, right=("size", "tokens", "price"))
-    _explain_off([model], decided)
+    print_table(columns, [_route_row(route) for route in model.routes], right=("size", "tokens", "price"))
+    _explain_off(session, [model])
 
 
 @app.command("verify")
@@ -95,14 +87,14 @@ def verify_models(
     decided = wiring.decide_as_stored(loaded)
     usable = decided.usable_models()
     if model_id is None:
-        model, models = None, wiring.comparable(usable)
+        model, compared = None, wiring.comparable(usable)
     else:
-        model = _embedding(_find(decided.catalog, model_id))
-        models = [model] if len(wiring.same_vectors(model, usable)) > 1 else []
-    verdicts = wiring.verify_models(loaded, models) if models else []
+        model = _embedding(models.find_model(decided.catalog, model_id)[0])
+        compared = [model] if len(wiring.same_vectors(model, usable)) > 1 else []
+    verdicts = wiring.verify_models(loaded, compared) if compared else []
     if as_json:
-        print_json([{"model": each.id, "routes": routes} for each, routes in zip(models, verdicts, strict=True)])
-    elif not models:
+        print_json([{"model": each.id, "routes": routes} for each, routes in zip(compared, verdicts, strict=True)])
+    elif not compared:
         typer.echo(f"There is nothing to compare: {_explain_alone(model, decided)}.")
     else:
         print_table(
@@ -132,86 +124,53 @@ def _verdict_row(verdict: "Verdict") -> tuple[str, ...]:
     return (verdict.model, verdict.provider, similarity, verdict.state, verdict.explanation)
 
 
-def _decide(context: typer.Context, config_file: Path | None) -> "Decided":
-    from embedgate.wiring import decide_as_stored  # brings every provider and the catalogue
-
-    return decide_as_stored(options.load_settings(context, config_file))
-
-
-def _find(catalog: "Catalog", name: str) -> "Model":
-    model = catalog.find(name)
-    if model is not None:
-        return model
-    ambiguous, replacement, close = catalog.ambiguous(name), catalog.retired(name), catalog.close_matches(name)
-    if ambiguous:
-        raise UnknownModel(f"The name {name!r} fits several models: {', '.join(ambiguous)}. Give one of these ids.")
-    if replacement:
-        raise UnknownModel(f"The model {name!r} was shut down by its provider. Use {replacement} instead.")
-    hint = f"Did you mean {' or '.join(close)}?" if close else "See `embedgate models list --all`."
-    raise UnknownModel(f"There is no model {name!r}. {hint}")
-
-
-def _is_on(model: "Model", decided: "Decided") -> bool:
-    return any(route.provider in decided.switched_on for route in model.routes)
-
-
-def _is_at(model: "Model", provider: str) -> bool:
-    return any(route.provider == provider for route in model.routes)
-
-
-def _row(model: "Model", decided: "Decided") -> tuple[str, ...]:
-    is_on = _is_on(model, decided)
-    providers = [route.provider for route in model.routes if not is_on or route.provider in decided.switched_on]
-    prices = [route.price for route in model.routes if route.provider in providers and route.price is not None]
-    cheapest = min(prices, key=lambda price: price.picodollars_per_token, default=None)
-    size = model.dims.describe() if model.dims else ""
+def _row(model: CatalogModel) -> tuple[str, ...]:
+    routes = [route for route in model.routes if route.is_on or not model.is_on]
+    priced = [route for route in routes if route.usd_per_million_tokens is not None]
+    cheapest = min(priced, key=lambda route: Decimal(route.usd_per_million_tokens or 0), default=None)
     return (
         model.id,
-        size,
+        _sizes(model.sizes),
         str(model.max_input_tokens),
         _price_text(cheapest),
-        ", ".join(providers),
-        "on" if is_on else "off",
+        ", ".join(route.provider for route in routes),
+        "on" if model.is_on else "off",
     )
 
 
-def _route_row(route: "Route", decided: "Decided") -> tuple[str, ...]:
+def _route_row(route: RouteOfModel) -> tuple[str, ...]:
     return (
         route.provider,
         route.upstream_model,
-        route.dims.describe() if route.dims.maximum else "",
+        _sizes(route.sizes),
         str(route.max_input_tokens),
-        _price_text(route.price),
-        (route.price.as_of if route.price else None) or "",
-        "on" if route.provider in decided.switched_on else "off",
+        _price_text(route),
+        route.price_as_of or "",
+        "on" if route.is_on else "off",
     )
 
 
-def _price_text(price: "Price | None") -> str:
+def _sizes(sizes: Sizes | None) -> str:
+    if sizes is None:
+        return ""
+    return DimRange(sizes.default, sizes.minimum, sizes.maximum, sizes.allowed).describe()
+
+
+def _price_text(route: RouteOfModel | None) -> str:
     """Dollars per million input tokens or per thousand searches; or that it is free or not known."""
-    if price is None:
+    if route is None or route.usd_per_million_tokens is None:
         return "?"
-    if price.picodollars_per_search:
-        return f"{_usd_of_searches(price)} per 1,000 searches"
-    return _usd(price) if price.picodollars_per_token else "free"
+    if Decimal(route.usd_per_thousand_searches or 0):
+        return f"{route.usd_per_thousand_searches} per 1,000 searches"
+    return route.usd_per_million_tokens if Decimal(route.usd_per_million_tokens) else "free"
 
 
-def _usd(price: "Price") -> str:
-    return usd_text(price.picodollars_per_token * _TOKENS_PER_PRICE)
-
-
-def _usd_of_searches(price: "Price | None") -> str | None:
-    if price is None or price.picodollars_per_search is None:
-        return None
-    return usd_text(price.picodollars_per_search * _SEARCHES_PER_PRICE)
-
-
-def _facts(model: "Model") -> list[tuple[str, str]]:
+def _facts(model: CatalogModel) -> list[tuple[str, str]]:
     return [
         ("id", model.id),
-        ("makes", ACTIONS[model.action].makes),
+        ("makes", _MAKES[model.action]),
         ("vector space", model.space or ""),
-        ("size", f"{model.dims.default} of {model.dims.describe()}" if model.dims else ""),
+        ("size", f"{model.sizes.default} of {_sizes(model.sizes)}" if model.sizes else ""),
         ("can be shortened", "yes" if model.is_matryoshka else ""),
         ("tokens per input", str(model.max_input_tokens)),
         ("status", "" if model.status == "active" else model.status),
@@ -219,37 +178,12 @@ def _facts(model: "Model") -> list[tuple[str, str]]:
     ]
 
 
-def _explain_off(models: Sequence["Model"], decided: "Decided") -> None:
+def _explain_off(session: Session, found: Iterable[CatalogModel]) -> None:
     """How to switch on what is off."""
-    off = {route.provider for model in models for route in model.routes} - decided.switched_on
-    if off:
-        typer.echo("\nTo switch on what is off:")
-    for provider in sorted(off):
-        typer.echo(f"  {decided.explain_off(provider)}")
-
-
-def _as_json(model: "Model", decided: "Decided") -> dict[str, Any]:
-    return {
-        "id": model.id,
-        "is_on": _is_on(model, decided),
-        "action": model.action,
-        "space": model.space,
-        "dims": model.dims,
-        "is_matryoshka": model.is_matryoshka,
-        "max_input_tokens": model.max_input_tokens,
-        "status": model.status,
-        "note": model.note,
-        "providers": [_route_as_json(route, decided) for route in model.routes],
-    }
-
-
-def _route_as_json(route: "Route", decided: "Decided") -> dict[str, Any]:
-    return {
-        "provider": route.provider,
-        "is_on": route.provider in decided.switched_on,
-        "upstream_model": route.upstream_model,
-        "max_input_tokens": route.max_input_tokens,
-        "usd_per_million_tokens": _usd(route.price) if route.price else None,
-        "usd_per_thousand_searches": _usd_of_searches(route.price),
-        "price_as_of": route.price.as_of if route.price else None,
-    }
+    off = {route.provider for model in found for route in model.routes if not route.is_on}
+    if not off:
+        return
+    typer.echo("\nTo switch on what is off:")
+    for provider in session.every(providers.list_providers, ProviderQuery()).items:
+        if provider.name in off:
+            typer.echo(f"  {provider.how_to_switch_on}")

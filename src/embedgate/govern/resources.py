@@ -1,16 +1,115 @@
-"""What operations need besides the database: the clock, the catalogue, what seals and hashes secrets.
+"""What operations need besides the database: the clock, what seals and hashes secrets, and the gateway around them.
 
 Each is made once for a process, by whoever puts it together.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Never, Protocol
+
+import sqlalchemy as sa
 
 from embedgate.catalog import Catalog
 from embedgate.core.clock import utc_ms
+from embedgate.core.errors import InternalError
+from embedgate.core.types import CacheStats, EmbedResult
 from embedgate.govern.failed_logins import FailedLogins
 from embedgate.govern.passwords import PasswordHashes
 from embedgate.storage.sealing import Sealer
+
+
+class HostSelection(Protocol):
+    """How a provider that is on is called over HTTP. None: as the provider says."""
+
+    @property
+    def base_url(self) -> str:
+        """Of its first key, if it has several."""
+        ...
+
+    @property
+    def n_keys(self) -> int:
+        """How many keys of it are in use."""
+        ...
+
+    @property
+    def max_parallel(self) -> int:
+        """Calls in flight at once."""
+        ...
+
+    @property
+    def requests_per_minute(self) -> int | None:
+        """With one key."""
+        ...
+
+    @property
+    def tokens_per_minute(self) -> int | None:
+        """With one key."""
+        ...
+
+
+class Selection(Protocol):
+    """The providers and models that a gateway has on, by the settings and by what is stored."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """Every model that is known, with the routes and prices in force."""
+        ...
+
+    @property
+    def switched_on(self) -> frozenset[str]:
+        """The providers that are on."""
+        ...
+
+    @property
+    def hosts(self) -> Mapping[str, HostSelection]:
+        """Of these, the ones that are called over HTTP."""
+        ...
+
+    def known_providers(self) -> frozenset[str]:
+        """Every provider that there is, on or off."""
+        ...
+
+    def explain_off(self, provider: str) -> str:
+        """How to switch a provider on, for messages."""
+        ...
+
+    def faults(self) -> Sequence[str]:
+        """What keeps a gateway from serving with it, one sentence each."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CacheAccess:
+    """The vector cache. stats: what it holds, None without one. clear: forgets all of it, and raises InternalError."""
+
+    stats: Callable[[], CacheStats | None]
+    clear: Callable[[], None]
+    max_memory_bytes: int
+    max_disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayAccess:
+    """What operations need a gateway for: the one that they run in, or one on the same data folder.
+
+    selection: what is in force; in a command, what a gateway would have on. Raises ConfigError where none could start.
+    decide: what a gateway would have on with what a transaction sees stored. Raises ConfigError with every mistake.
+    try_provider: embeds a word with a provider, and with a model if one is named. Raises a GatewayError. It may take
+    as long as any request.
+    """
+
+    selection: Callable[[], Selection]
+    decide: Callable[[sa.Connection], Selection]
+    try_provider: Callable[[str, str | None], EmbedResult]
+    cache: CacheAccess
+
+
+def _no_gateway(*_: object) -> Never:
+    raise InternalError("There is no gateway yet.")
+
+
+NO_GATEWAY = GatewayAccess(_no_gateway, _no_gateway, _no_gateway, CacheAccess(_no_gateway, _no_gateway, 0, 0))
+"""Where operations run before a gateway can be: none of them may need it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +126,4 @@ class Resources:
     now_ms: Callable[[], int] = utc_ms
     passwords: PasswordHashes = field(default_factory=PasswordHashes)
     failed_logins: FailedLogins = field(default_factory=FailedLogins)
+    gateway: GatewayAccess = NO_GATEWAY

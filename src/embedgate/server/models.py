@@ -16,9 +16,9 @@ from embedgate.core.models import BatchLimits, DimRange, Model, Price, Route, Tr
 from embedgate.core.money import usd_text
 from embedgate.core.quantise import BITS_PER_NUMBER, PACKED
 from embedgate.core.types import InputType
+from embedgate.govern.models import Sizes
 from embedgate.govern.query import read_query
 from embedgate.server.address import CallerAddress
-from embedgate.server.admin.models import Sizes
 from embedgate.server.admin.wire import moment_or_none
 from embedgate.server.answer import Answer
 from embedgate.server.dialects import openai

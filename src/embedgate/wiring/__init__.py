@@ -2,8 +2,9 @@
 
 from embedgate.engine.routing.offer import OfferedModel, OfferedRoute, RouteCondition
 from embedgate.engine.routing.verify import comparable, same_vectors
-from embedgate.wiring.administration import decide_as_stored, open_administration, open_operations
-from embedgate.wiring.gateway import Gateway, open_embedder, open_gateway, open_vector_cache, verify_models
+from embedgate.wiring.administration import decide_as_stored, open_administration
+from embedgate.wiring.command_line import open_operations
+from embedgate.wiring.gateway import Gateway, open_embedder, open_gateway, verify_models
 
 __all__ = [
     "Gateway",
@@ -16,7 +17,6 @@ __all__ = [
     "open_embedder",
     "open_gateway",
     "open_operations",
-    "open_vector_cache",
     "same_vectors",
     "verify_models",
 ]

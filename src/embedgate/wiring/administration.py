@@ -1,20 +1,23 @@
-"""Administration without a gateway: opens the database for the command line, whether or not a gateway runs on it."""
+"""What operations of administration run with: in a gateway, and in commands, whether or not a gateway runs."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from embedgate.administration import COMMAND_LINE, Administration, Stores, open_stores
+import sqlalchemy as sa
+
+from embedgate.administration import COMMAND_LINE, Administration, open_stores
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
 from embedgate.core.clock import utc_ms
-from embedgate.govern import change
-from embedgate.govern.change import Invocation
-from embedgate.govern.resources import Resources
-from embedgate.storage.database import DATABASE_FILE, open_database
+from embedgate.govern.providers import read_keys
+from embedgate.govern.resources import GatewayAccess, Resources
+from embedgate.inference.runtime import LocalModels
+from embedgate.storage.database import DATABASE_FILE, Database, open_database
+from embedgate.storage.prices import read_prices
+from embedgate.storage.providers import read_providers
 from embedgate.wiring.decide import Decided, decide
-from embedgate.wiring.faults import fault_finder
-from embedgate.wiring.storage import master_key, open_sealer, stored_at
+from embedgate.wiring.storage import open_sealer, stored_at
 
 
 @contextmanager
@@ -23,38 +26,26 @@ def open_administration(loaded: Loaded) -> Iterator[Administration]:
 
     A gateway that runs on the same folder has a change within a second.
     """
-    with _open_stores(loaded) as stores:
-
-        @functools.cache
-        def catalog() -> Catalog:
-            return _decide(loaded, stores).catalog
-
-        yield Administration(stores, COMMAND_LINE, catalog, fault_finder(loaded))
-
-
-@contextmanager
-def open_operations(loaded: Loaded) -> Iterator[Callable[[], Invocation]]:
-    """What operations run with, as `command line`, one for each call. Makes the database if it is not there.
-
-    A gateway that runs on the same folder has a change within a second. Raises ConfigError.
-    """
-    settings = loaded.settings
-    database = open_database(settings.storage.data_dir.expanduser(), settings.storage.synchronous)
-    try:
+    with opened_database(loaded) as database:
 
         @functools.cache
         def catalog() -> Catalog:
             return decide_as_stored(loaded).catalog
 
-        resources = open_resources(loaded, catalog)
-        yield lambda: Invocation(database, resources, change.COMMAND_LINE)
-    finally:
-        database.close()
+        yield Administration(open_stores(database, loaded.settings.keys.prefix), COMMAND_LINE, catalog)
 
 
-def open_resources(loaded: Loaded, catalog: Callable[[], Catalog]) -> Resources:
-    """What operations need besides the database. catalog: gives the one in force. Raises ConfigError."""
-    return Resources(loaded.settings.keys.prefix, open_sealer(loaded), catalog)
+def open_resources(loaded: Loaded, gateway: GatewayAccess) -> Resources:
+    """What operations need besides the database. Raises ConfigError."""
+    prefix, sealer = loaded.settings.keys.prefix, open_sealer(loaded)
+    return Resources(prefix, sealer, lambda: gateway.selection().catalog, gateway=gateway)
+
+
+def decide_within(loaded: Loaded, connection: sa.Connection, local_models: LocalModels | None = None) -> Decided:
+    """What a gateway of these settings would have on with what a transaction sees stored. Raises ConfigError."""
+    keys = read_keys(connection, open_sealer(loaded))
+    stored = stored_at(utc_ms(), read_providers(connection), read_prices(connection), keys)
+    return decide(loaded, stored, local_models)
 
 
 def decide_as_stored(loaded: Loaded) -> Decided:
@@ -64,20 +55,16 @@ def decide_as_stored(loaded: Loaded) -> Decided:
     """
     if not (loaded.settings.storage.data_dir.expanduser() / DATABASE_FILE).exists():
         return decide(loaded)
-    with _open_stores(loaded) as stores:
-        return _decide(loaded, stores)
-
-
-def _decide(loaded: Loaded, stores: Stores) -> Decided:
-    return decide(loaded, stored_at(utc_ms(), stores.rules.load(), stores.providers))
+    with opened_database(loaded) as database, database.read() as connection:
+        return decide_within(loaded, connection)
 
 
 @contextmanager
-def _open_stores(loaded: Loaded) -> Iterator[Stores]:
-    settings = loaded.settings
-    data_dir = settings.storage.data_dir.expanduser()
-    database = open_database(data_dir, settings.storage.synchronous)
+def opened_database(loaded: Loaded) -> Iterator[Database]:
+    """The database of the settings. Makes it if it is not there. Raises ConfigError."""
+    storage = loaded.settings.storage
+    database = open_database(storage.data_dir.expanduser(), storage.synchronous)
     try:
-        yield open_stores(database, data_dir, settings.keys.prefix, master_key(loaded))
+        yield database
     finally:
         database.close()

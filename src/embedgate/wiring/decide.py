@@ -9,7 +9,7 @@ import msgspec
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
 from embedgate.core.access import PriceRule, ProviderRecord
-from embedgate.core.errors import ConfigError
+from embedgate.core.errors import ConfigError, DependencyMissing
 from embedgate.core.models import LOCAL, Model, Price, Route
 from embedgate.inference.runtime import LocalModels
 from embedgate.providers import fake, hosts
@@ -39,6 +39,11 @@ class HostInUse:
     def endpoint(self) -> Endpoint:
         """The first one."""
         return self.endpoints[0]
+
+    @property
+    def base_url(self) -> str:
+        """Of the first endpoint."""
+        return self.endpoint.base_url
 
     @property
     def n_keys(self) -> int:
@@ -94,11 +99,6 @@ class Decided:
         wanted = {name: entry.batching for name, entry in self.entries.items() if entry.batching is not None}
         return {name: n for name, n in found.items() if wanted.get(name, name == LOCAL)}
 
-    def n_keys(self, provider: str) -> int:
-        """How many keys of a provider are in use."""
-        in_use = self.hosts.get(provider)
-        return in_use.n_keys if in_use else 0
-
     def known_providers(self) -> frozenset[str]:
         """Every provider that there is, on or off."""
         return self.catalog.providers() | (self.rows.keys() - {GENERIC}) | self.entries.keys() | self.switched_on
@@ -122,6 +122,12 @@ class Decided:
         variables = " or ".join(entry.api_key_env or row.key_variables) or f"api_key_env in [providers.{provider}]"
         key = f"set {variables} for {provider}"
         return key if entry.base_url or row.base_url else f"{key}, and base_url in [providers.{provider}]"
+
+    def faults(self) -> Sequence[str]:
+        """What keeps a gateway from serving with it, one sentence each."""
+        if not self.switched_on:
+            return ("no provider would be on",)
+        return [fault for name, in_use in self.hosts.items() if (fault := _missing(name, in_use.host))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +166,14 @@ def decide(loaded: Loaded, stored: Stored = NOTHING_STORED, local_models: LocalM
         for model in catalog.models()
     )
     return Decided(catalog, local_models, in_use, frozenset(switched_on), rows, entries)
+
+
+def _missing(name: str, host: Host) -> str | None:
+    try:
+        hosts.vendor(host)
+    except DependencyMissing as error:
+        return f"providers.{name}: {error.message}"
+    return None
 
 
 def _merged(settings: Settings, record: ProviderRecord) -> ProviderSettings:

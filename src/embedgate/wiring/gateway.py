@@ -12,7 +12,7 @@ from embedgate.core.access import Caller, Rules
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import ConfigError, DependencyMissing, ProviderKeyMissing
 from embedgate.core.models import LOCAL, Model
-from embedgate.core.ports import Embedder, Provider, VectorCache
+from embedgate.core.ports import Embedder, Provider
 from embedgate.core.types import (
     CacheStats,
     EmbedRequest,
@@ -46,19 +46,18 @@ from embedgate.engine.routing.route_health import RouteHealths
 from embedgate.engine.routing.verify import same_vectors, verify
 from embedgate.engine.upstream.credentials import Credentials
 from embedgate.govern import change as operations
+from embedgate.govern.resources import CacheAccess, GatewayAccess
 from embedgate.inference.counters import KnownTokenizers
 from embedgate.observe import events
 from embedgate.policy.decider import CedarDecider
 from embedgate.providers import fake
 from embedgate.providers.local import LocalProvider
-from embedgate.storage.cache import open_cache
 from embedgate.storage.database import Database
-from embedgate.wiring.administration import open_resources
+from embedgate.wiring.administration import decide_within, open_resources
 from embedgate.wiring.credentials import open_credentials
 from embedgate.wiring.decide import FAKE, Decided, decide
-from embedgate.wiring.faults import fault_finder
 from embedgate.wiring.following import Following
-from embedgate.wiring.storage import Storage, master_key, open_storage
+from embedgate.wiring.storage import Storage, open_storage
 
 _CLOSE_TIMEOUT_S = 2
 
@@ -104,8 +103,9 @@ class Gateway:
             self.drift,
             refuses_unpriced=settings.catalog.unpriced == "refuse",
         )
-        self._stores = open_stores(storage.database, storage.data_dir, settings.keys.prefix, master_key(loaded))
-        self._resources = open_resources(loaded, lambda: self.catalog)
+        self._stores = open_stores(storage.database, settings.keys.prefix)
+        self._loop = asyncio.get_running_loop()
+        self._resources = open_resources(loaded, self._access())
         self._rules = rules
         self._following = Following(storage.rules, rules, self._apply)
 
@@ -119,31 +119,12 @@ class Gateway:
         """The open database, for administrators."""
         return self._storage.database
 
-    @property
-    def switched_on(self) -> frozenset[str]:
-        """The providers that are on."""
-        return self._decided.switched_on
-
-    @property
-    def known_providers(self) -> frozenset[str]:
-        """Every provider that there is: in the catalogue, in our table, in the settings, or added at run time."""
-        return self._decided.known_providers()
-
-    def n_keys(self, provider: str) -> int:
-        """How many keys of a provider are in use."""
-        return self._decided.n_keys(provider)
-
-    def explain_off(self, provider: str) -> str:
-        """How to switch a provider on, for messages."""
-        return self._decided.explain_off(provider)
-
     def administration(self, actor_id: str, request_id: str = "") -> Administration:
         """What an administrator can change and ask; `catch_up` puts a change in force.
 
         actor_id: who is written down in the audit trail, with the request that it came with.
         """
-        find_faults = fault_finder(self._loaded, self._decided.local_models)
-        return Administration(self._stores, Actor(actor_id, request_id), lambda: self.catalog, find_faults)
+        return Administration(self._stores, Actor(actor_id, request_id), lambda: self.catalog)
 
     def invocation(self, actor: operations.Actor, secret: str = "") -> operations.Invocation:
         """What one operation of administration runs with; `follow` puts its changes in force.
@@ -182,11 +163,6 @@ class Gateway:
         """What the vector cache holds and has done; None without one."""
         return self._storage.cache.stats() if self._storage.cache is not None else None
 
-    def clear_cache(self) -> None:
-        """Forget every kept vector. Blocks. Raises InternalError if the disk refuses."""
-        if self._storage.cache is not None:
-            self._storage.cache.clear()
-
     async def catch_up(self) -> None:
         """Return once what administrators have changed is in force here. Others follow within a second.
 
@@ -206,6 +182,22 @@ class Gateway:
         self._healths.forget(name)  # it is to be asked in any case: what made it fail may be mended
         request = EmbedRequest(model or served[0], ("embedgate",), provider=name, cache="no-store")
         return await self._embed_as_operator(request)
+
+    def _try_provider_aside(self, name: str, model: str | None) -> EmbedResult:
+        """As `try_provider`, for worker threads: the event loop is asked, and must go on meanwhile."""
+        trial = asyncio.run_coroutine_threadsafe(self.try_provider(name, model), self._loop)
+        return trial.result(self.settings.server.request_timeout_s + _CLOSE_TIMEOUT_S)
+
+    def _access(self) -> GatewayAccess:
+        """This gateway, for operations, which run on worker threads."""
+        cache, settings = self._storage.cache, self.settings.cache
+        clear = (lambda: None) if cache is None else cache.clear
+        return GatewayAccess(
+            lambda: self._decided,
+            lambda connection: decide_within(self._loaded, connection, self._decided.local_models),
+            self._try_provider_aside,
+            CacheAccess(self.cache_stats, clear, settings.memory_bytes, settings.disk_bytes),
+        )
 
     async def verify_model(self, model: Model) -> list[Verdict]:
         """Compare what every route that is on makes of the same texts, as the operator: is it that model everywhere?
@@ -365,16 +357,6 @@ async def _load_default_model(name: str, decided: Decided) -> None:
             await asyncio.to_thread(decided.local_models.load, model.routes[0].upstream_model)
         except DependencyMissing as error:
             raise ConfigError([error.message]) from error
-
-
-@contextlib.contextmanager
-def open_vector_cache(loaded: Loaded) -> Iterator[VectorCache]:
-    """The vector cache, for the command line; a running gateway may have it open too. Raises ConfigError."""
-    cache = open_cache(loaded.settings.cache, loaded.settings.storage.data_dir.expanduser())
-    try:
-        yield cache
-    finally:
-        cache.close()
 
 
 @contextlib.contextmanager

@@ -1,21 +1,22 @@
 """Everything of the gateway that outlasts it, opened together and closed together."""
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
-from embedgate.core.access import Rules
+from embedgate.core.access import PriceRule, ProviderRecord, Rules
 from embedgate.govern.change import COMMAND_LINE, Invocation
 from embedgate.govern.first_start import FirstKeys, ensure_first_keys
+from embedgate.govern.providers import read_keys
 from embedgate.govern.resources import Resources
 from embedgate.storage.cache import TieredCache, open_cache
 from embedgate.storage.database import Database, open_database
 from embedgate.storage.folder import claim
 from embedgate.storage.key_lookup import SqlKeyStore
 from embedgate.storage.ledger import SqlLedger
-from embedgate.storage.providers import SqlProviders
 from embedgate.storage.rules import SqlRules
 from embedgate.storage.sealing import Sealer
 from embedgate.storage.spending import LedgerSpending
@@ -31,7 +32,7 @@ class Storage:
     ledger: SqlLedger
     spending: LedgerSpending
     rules: SqlRules
-    providers: SqlProviders
+    sealer: Sealer
     cache: TieredCache | None
     first_keys: FirstKeys | None
     data_dir: Path
@@ -46,7 +47,9 @@ class Storage:
 
     def stored(self, rules: Rules, now_ms: int) -> Stored:
         """What administrators have set of providers and prices, as it is now. Blocks. Raises ConfigError."""
-        return stored_at(now_ms, rules, self.providers)
+        with self.database.read() as connection:
+            keys = read_keys(connection, self.sealer)
+        return stored_at(now_ms, rules.providers, rules.prices, keys)
 
     def close(self) -> None:
         """Write what is pending, and let go of files and threads. Blocks."""
@@ -60,13 +63,14 @@ class Storage:
             os.close(file)
 
 
-def stored_at(now_ms: int, rules: Rules, providers: SqlProviders) -> Stored:
-    """What administrators have set of providers and prices, as it is at a time. Blocks. Raises ConfigError."""
-    keys = {record.name: providers.provider_key(record.name) for record in rules.providers}
+def stored_at(
+    now_ms: int, providers: Iterable[ProviderRecord], prices: Iterable[PriceRule], keys: Mapping[str, str]
+) -> Stored:
+    """What administrators have set of providers and prices, as it is at a time. keys: of providers, by name."""
     return Stored(
-        providers={record.name: record for record in rules.providers},
-        keys={name: key for name, key in keys.items() if key is not None},
-        prices=tuple(sorted((p for p in rules.prices if p.from_ms <= now_ms), key=lambda price: price.from_ms)),
+        providers={record.name: record for record in providers},
+        keys=keys,
+        prices=tuple(sorted((price for price in prices if price.from_ms <= now_ms), key=lambda price: price.from_ms)),
     )
 
 
@@ -100,7 +104,7 @@ def open_storage(loaded: Loaded) -> Storage:
         SqlLedger(database, max_pending=bounds.ledger_max_pending, patience_s=bounds.ledger_patience_s),
         LedgerSpending(database),
         SqlRules(database),
-        SqlProviders(database, sealer),
+        sealer,
         open_cache(settings.cache, data_dir) if settings.cache.enabled else None,
         first_keys,
         data_dir,

@@ -32,6 +32,9 @@ PATH_TYPES: Mapping[str, Any] = {
         ),
     ],
     "period": Annotated[Period, Meta(description="The UTC day, the UTC month, or all time.", examples=["month"])],
+    "model": Annotated[
+        str, Meta(description="Id of the model, or its bare name.", examples=["text-embedding-3-small"])
+    ],
     "provider": Annotated[str, Meta(description="Name of the provider.", examples=["openai"])],
 }
 """What stands in a path where it has a parameter."""

@@ -1,16 +1,13 @@
 """Every route of the administration API."""
 
-from embedgate.govern import entries, keys, me, projects, reconcile, roles, usage, users
+from embedgate.govern import cache, entries, keys, me, models, projects, providers, reconcile, roles, usage, users
 from embedgate.server.admin import (
     audit,
     budgets,
-    cache,
     limits,
     logins,
-    models,
     policies,
     prices,
-    providers,
 )
 from embedgate.server.admin.route import Table, routes_of
 
@@ -20,13 +17,10 @@ _SUBJECTS = (
     limits,
     budgets,
     prices,
-    providers,
-    models,
     audit,
-    cache,
 )
 
-_DECLARED = (me, users, roles, projects, keys, usage, entries, reconcile)
+_DECLARED = (me, users, roles, projects, keys, providers, models, usage, entries, reconcile, cache)
 
 TABLE = Table(
     [

@@ -1,11 +1,12 @@
-"""Routes for the vector cache: what it holds, and forgetting all of it."""
+"""The vector cache, for administrators: what it holds, and forgetting all of it."""
 
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from embedgate.core.types import CacheStats, TierStats
-from embedgate.server.admin.route import Asked, Route
+from embedgate.govern.change import Invocation
+from embedgate.govern.operation import Facts, NoParameters, runs
 
 
 class Tier(Struct, frozen=True):
@@ -15,6 +16,7 @@ class Tier(Struct, frozen=True):
     size_bytes: int
     hits: int
     evictions: Annotated[int, Meta(description="Entries that had to make room.")]
+    max_bytes: Annotated[int, Meta(description="What it may hold, by the settings; 0: it is off.")]
 
 
 class Cache(Struct, frozen=True):
@@ -32,17 +34,16 @@ class Cache(Struct, frozen=True):
 _OFF = CacheStats(TierStats(), TierStats(), misses=0, dropped=0, rejected=0, pending_bytes=0)
 
 
-def _tier(stats: TierStats) -> Tier:
-    return Tier(stats.entries, stats.size_bytes, stats.hits, stats.evictions)
-
-
-def _show(asked: Asked) -> Cache:
-    found = asked.gateway.cache_stats()
+@runs("cache.show", "GET", "/api/cache", Facts("showCache"))
+def show_cache(invocation: Invocation, _: NoParameters) -> Cache:
+    """Show the vector cache."""
+    cache = invocation.resources.gateway.cache
+    found = cache.stats()
     stats = found or _OFF
     return Cache(
         is_on=found is not None,
-        memory=_tier(stats.memory),
-        disk=_tier(stats.disk),
+        memory=_tier(stats.memory, cache.max_memory_bytes if found else 0),
+        disk=_tier(stats.disk, cache.max_disk_bytes if found else 0),
         misses=stats.misses,
         dropped=stats.dropped,
         rejected=stats.rejected,
@@ -50,11 +51,14 @@ def _show(asked: Asked) -> Cache:
     )
 
 
-def _clear(asked: Asked) -> None:
-    asked.gateway.clear_cache()
+@runs("cache.clear", "DELETE", "/api/cache", Facts("clearCache"))
+def clear_cache(invocation: Invocation, _: NoParameters) -> None:
+    """Forget every kept vector."""
+    invocation.resources.gateway.cache.clear()
 
 
-ROUTES = (
-    Route("GET", "/api/cache", "showCache", "Show the vector cache", _show, Cache),
-    Route("DELETE", "/api/cache", "clearCache", "Forget every kept vector", _clear, None),
-)
+def _tier(stats: TierStats, max_bytes: int) -> Tier:
+    return Tier(stats.entries, stats.size_bytes, stats.hits, stats.evictions, max_bytes)
+
+
+OPERATIONS = (show_cache, clear_cache)

@@ -1,0 +1,79 @@
+"""Operations of administration without a gateway: on the data folder, for commands, whether or not a gateway runs."""
+
+import asyncio
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from embedgate.config import Loaded
+from embedgate.core.errors import UnsupportedOption
+from embedgate.core.ports import VectorCache
+from embedgate.core.types import CacheStats, EmbedResult
+from embedgate.govern.change import COMMAND_LINE, Invocation
+from embedgate.govern.resources import CacheAccess, GatewayAccess
+from embedgate.observe import events
+from embedgate.storage.cache import open_cache
+from embedgate.wiring.administration import decide_within, open_resources, opened_database
+from embedgate.wiring.decide import Decided
+from embedgate.wiring.gateway import open_gateway
+
+
+@contextmanager
+def open_operations(loaded: Loaded) -> Iterator[Callable[[], Invocation]]:
+    """What operations run with, as `command line`, one for each call. Makes the database if it is not there.
+
+    A gateway that runs on the same folder has a change within a second. Raises ConfigError.
+    """
+    with opened_database(loaded) as database:
+
+        @functools.cache
+        def selection() -> Decided:
+            with database.read() as connection:
+                return decide_within(loaded, connection)
+
+        decide = functools.partial(decide_within, loaded)
+        gateway = GatewayAccess(selection, decide, functools.partial(_try_provider, loaded), _cache_on_disk(loaded))
+        resources = open_resources(loaded, gateway)
+        yield lambda: Invocation(database, resources, COMMAND_LINE)
+
+
+def _try_provider(loaded: Loaded, name: str, model: str | None) -> EmbedResult:
+    """Embed a word with a provider, in a gateway that is opened for it. Raises a GatewayError, or ConfigError."""
+
+    async def attempt() -> EmbedResult:
+        gateway = await open_gateway(loaded)
+        try:
+            return await gateway.try_provider(name, model)
+        finally:
+            await gateway.aclose()
+
+    return asyncio.run(attempt())
+
+
+def _cache_on_disk(loaded: Loaded) -> CacheAccess:
+    """The cache in the data folder, opened for each look; a running gateway may have it open too."""
+    settings = loaded.settings
+
+    @contextmanager
+    def opened() -> Iterator[VectorCache]:
+        events.configure("warning", settings.log.format)  # a folder that cannot be used is told by an event
+        cache = open_cache(settings.cache, settings.storage.data_dir.expanduser())
+        try:
+            yield cache
+        finally:
+            cache.close()
+
+    def stats() -> CacheStats:
+        with opened() as cache:
+            return cache.stats()
+
+    def clear() -> None:
+        if not settings.cache.disk_bytes:
+            raise UnsupportedOption(
+                "cache.disk_bytes is 0: nothing is on disk, and what a gateway keeps in memory ends with it. Restart "
+                "it."
+            )
+        with opened() as cache:
+            cache.clear()
+
+    return CacheAccess(stats, clear, settings.cache.memory_bytes, settings.cache.disk_bytes)
