@@ -18,18 +18,16 @@ from embedgate.core.errors import (
     UpstreamFailed,
 )
 from embedgate.core.types import EmbedResult
-from embedgate.govern import providers
+from embedgate.govern import keys as keys_of_callers
+from embedgate.govern import providers, users
 from embedgate.govern.change import Actor
 from embedgate.govern.providers import Provider, ProviderQuery, ProviderToSet, TrialOf, WhichProvider, read_keys
 from embedgate.govern.resources import NO_GATEWAY
 from embedgate.settings import AccessSettings, ProviderSettings, Settings, StorageSettings
 from embedgate.storage.database import Database
-from embedgate.storage.key_management import SqlKeys
-from embedgate.storage.passwords import SqlPasswords
 from embedgate.storage.revision import read_revision
 from embedgate.storage.sealing import Sealer
 from embedgate.storage.sessions import SqlSessions
-from embedgate.storage.users import SqlUsers
 from embedgate.wiring.administration import decide_within
 from embedgate.wiring.decide import Decided
 from governing import Clock, Governing, resources_for
@@ -326,12 +324,13 @@ def test_a_trial_tells_what_went_wrong_and_only_the_gateways_own_fault_is_raised
 
 
 def test_a_leaked_database_file_holds_no_secret(call: Governing, database: Database, tmp_path: Path) -> None:
-    user = SqlUsers(database).create("ann")
-    keys, sessions, password = SqlKeys(database, "eg"), SqlSessions(database), "a long pass phrase"
-    key, first = keys.create("ann", "k")
-    _, second = keys.rotate(key.id, overlap_s=60)
-    keys.take_over("ann", "old", "ziri-ann-0123456789abcdef")
-    SqlPasswords(database).set_password("ann", password)
+    user = call(users.create_user, users.NewUser("ann"))
+    sessions, password = SqlSessions(database), "a long pass phrase"
+    made = call(keys_of_callers.create_key, keys_of_callers.KeyToMake("ann", "k"))
+    rotated = call(keys_of_callers.rotate_key, keys_of_callers.Rotation(made.key.id, overlap_s=60))
+    first, second = made.secret, rotated.secret
+    call(keys_of_callers.import_key, keys_of_callers.KeyToImport("ann", "old", "ziri-ann-0123456789abcdef"))
+    call(users.set_password, users.NewPassword("ann", password))
     tokens = sessions.open(user.id)
     renewed = sessions.refresh(tokens.refresh).tokens
     assert renewed is not None

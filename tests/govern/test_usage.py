@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from embedgate.core.errors import InvalidInput, UnknownEntity
 from embedgate.core.types import LedgerEntry
-from embedgate.govern import entries, projects, usage, users
+from embedgate.govern import entries, keys, projects, usage, users
 from embedgate.govern.change import Actor
 from embedgate.govern.entries import (
     EVERY_ENTRY,
@@ -32,7 +32,6 @@ from embedgate.govern.usage import Dimension, GroupSum, OwnUsageQuery, UsageQuer
 from embedgate.govern.values import moment, moment_or_none
 from embedgate.storage.appender import Appender
 from embedgate.storage.database import Database
-from embedgate.storage.key_management import SqlKeys
 from embedgate.storage.schema import ledger as table
 from governing import Governing
 
@@ -235,7 +234,7 @@ def used(call: Governing, database: Database) -> dict[str, str]:
     """Ids by name: of `ann`, her key `ci` in the project `search`, which was used twice, and `gone`, used once."""
     user, gone = (call(users.create_user, users.NewUser(name)) for name in ("ann", "gone"))
     project = call(projects.create_project, projects.NewProject("search"))
-    key = SqlKeys(database, "eg").create("ann", "ci", project="search")[0]
+    key = call(keys.create_key, keys.KeyToMake("ann", "ci", project="search")).key
     of_ann = replace(ENTRY, user_id=user.id, key_id=key.id, project_id=project.id, model=MODEL, at_ms=0, items=1)
     write(database, [of_ann, replace(of_ann, at_ms=DAY_MS), replace(ENTRY, user_id=gone.id, model="no/more", at_ms=0)])
     call(users.delete_user, users.WhichUser("gone"))
@@ -311,7 +310,7 @@ def test_a_user_sees_its_own_usage_and_nobody_elses(call: Governing, database: D
     made, spent = {}, []
     for name, n in (("ann", 1), ("bob", 2)):
         call(users.create_user, users.NewUser(name))
-        made[name] = SqlKeys(database, "eg").create(name, f"key of {name}", project="search")[0]
+        made[name] = call(keys.create_key, keys.KeyToMake(name, f"key of {name}", project="search")).key
         of_key = replace(
             ENTRY, user_id=made[name].user_id, key_id=made[name].id, project_id=made[name].project_id, model="m"
         )

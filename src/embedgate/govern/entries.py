@@ -7,18 +7,17 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 from msgspec import Meta, Struct
 
 from embedgate.core.errors import UnknownEntity
-from embedgate.core.keys import digest
 from embedgate.core.money import to_usd, usd_text
 from embedgate.core.types import LedgerEntry
 from embedgate.govern.change import Invocation, Reading
 from embedgate.govern.csv_file import Cell, csv_lines
+from embedgate.govern.keys import find_key
 from embedgate.govern.lists import Listed, Listing, ListQuery, read_page, sorts
 from embedgate.govern.operation import Facts, File, reads, runs
 from embedgate.govern.projects import find_project
@@ -172,7 +171,7 @@ def named(reading: Reading, query: Narrowed, user: str | None) -> LedgerFilter:
         until_ms=milliseconds_or_none(query.until),
         user_id=_id_of(user, lambda name: find_user(reading, name).id),
         project_id=_id_of(query.project, lambda name: find_project(reading, name).id),
-        key_id=_id_of(query.key, partial(_key_id, reading)),
+        key_id=_id_of(query.key, lambda key: find_key(reading, key).id),
         model=query.model if model is None else model.id,  # the ledger keeps models that the catalogue has no more
         provider=query.provider,
     )
@@ -242,15 +241,6 @@ def _cells(entry: LedgerEntry) -> Iterator[Cell]:
 
 def _id_of(given: str | None, find: Callable[[str], str]) -> str | None:
     return given if given is None or _ID.fullmatch(given) else find(given)
-
-
-def _key_id(reading: Reading, key: str) -> str:
-    # A secret may be given where an id is expected, so what was given is hashed too, and no message repeats it.
-    is_meant = sa.or_(schema.keys.c.digest == digest(key), schema.keys.c.id == findable(key))
-    found = reading.connection.execute(sa.select(schema.keys.c.id).where(is_meant)).scalar()
-    if found is None:
-        raise UnknownEntity("There is no such key. Give the id of a key (key_...) or the whole key.", param="key")
-    return str(found)
 
 
 OPERATIONS = (list_entries, list_own_entries)
