@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from embedgate.catalog import Catalog
-from embedgate.core.access import AuditEvent
+from embedgate.core.access import AuditEvent, Rules
 from embedgate.core.clock import utc_ms
 from embedgate.core.types import LedgerEntry
 from embedgate.govern.change import COMMAND_LINE, Actor, Invocation, Plain
@@ -19,6 +19,7 @@ from embedgate.govern.lists import MAX_PAGE_ITEMS, Listed, ListQuery
 from embedgate.govern.operation import Operation
 from embedgate.govern.passwords import PasswordHashes
 from embedgate.govern.resources import Resources
+from embedgate.govern.rules import read_rules
 from embedgate.storage import schema
 from embedgate.storage.chain import AuditRow, event_of
 from embedgate.storage.database import Database
@@ -96,3 +97,9 @@ class Governing:
 def entries_in(database: Database, filter_by: LedgerFilter = EVERY_ENTRY) -> list[LedgerEntry]:
     """The entries of a ledger, in the order of writing."""
     return list(every_entry(Governing(database, resources_for(Path("unused"))).invocation(), filter_by))
+
+
+def rules_in(database: Database) -> Rules:
+    """The rules that are stored."""
+    with database.read() as connection:
+        return read_rules(connection)

@@ -11,7 +11,6 @@ import pytest
 from msgspec import structs
 
 from embedgate.administration import Actor, Administration, Stores, open_stores
-from embedgate.catalog import Catalog
 from embedgate.core.access import AuditEvent
 from embedgate.core.types import LedgerEntry
 from embedgate.govern.failed_logins import FailedLogins
@@ -100,7 +99,7 @@ def stores(database: Database, tmp_path: Path, clock: Clock) -> Stores:
 
 @pytest.fixture
 def administration(stores: Stores) -> Administration:
-    return Administration(stores, Actor("user_admin", "req_1"), Catalog.builtin)
+    return Administration(stores, Actor("user_admin", "req_1"))
 
 
 @pytest.fixture

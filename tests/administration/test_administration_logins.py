@@ -9,7 +9,6 @@ import pytest
 
 from embedgate.administration import Actor, Administration, Stores
 from embedgate.administration.logins import NOBODY
-from embedgate.catalog import Catalog
 from embedgate.core.access import AuditEvent, UserRecord
 from embedgate.core.errors import InvalidCredentials, InvalidInput, RateLimited
 from embedgate.govern.failed_logins import (
@@ -36,7 +35,7 @@ def anyone(stores: Stores, administration: Administration) -> Administration:
     administration.users.create("ann")
     administration.users.set_password("ann", PASSWORD)
     administration.users.create("bob")
-    return Administration(stores, Actor("anyone", "req_2"), Catalog.builtin)
+    return Administration(stores, Actor("anyone", "req_2"))
 
 
 @pytest.fixture

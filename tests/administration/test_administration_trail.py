@@ -19,8 +19,6 @@ from embedgate.storage.database import DATABASE_FILE, Database, open_database
 
 PASSWORD = "correct horse battery"
 IMPORTED = "eg_0123456789ab4def8123456789abcdef"
-POLICY = '@id("p")\nforbid (principal, action, resource);\n'
-MODEL = "openai/text-embedding-3-small"
 Happened = Callable[[], list[AuditEvent]]
 
 
@@ -43,10 +41,6 @@ def desk(administration: Administration) -> Desk:
     it.roles.create("analyst")
     project = it.projects.create("search")
     key = it.keys.create("ann", "ci")
-    it.policies.create(POLICY)
-    it.limits.set("user", "ann", requests_per_minute=5)
-    it.budgets.set("user", "ann", "day", "5")
-    it.prices.add(MODEL, "openai", "0.02", from_ms=5)
     return Desk(it, user.id, key.record.id, project.id, [PASSWORD, key.secret, "ann@example.org"])
 
 
@@ -94,60 +88,13 @@ CHANGES: dict[str, tuple[Callable[[Desk], Any], str, dict[str, object]]] = {
     "keys.enable": (lambda d: d.it.keys.enable(d.key), "{key}", {}),
     "keys.expire": (lambda d: d.it.keys.expire(d.key, 7), "{key}", {"expires_at_ms": 7}),
     "keys.delete": (lambda d: d.it.keys.delete(d.key), "{key}", {"user": "{user}", "name": "ci"}),
-    "policies.create": (
-        lambda d: d.it.policies.from_template("openai-only", is_enabled=False),
-        "openai-only",
-        {"is_enabled": False, "text_sha256": "?"},
-    ),
-    "policies.update": (
-        lambda d: d.it.policies.update("p", text=POLICY + "// why\n", description="d", is_enabled=False),
-        "p",
-        {"text_sha256": "?", "description": "changed", "is_enabled": False},
-    ),
-    "policies.enable": (lambda d: d.it.policies.enable("p"), "p", {}),
-    "policies.disable": (lambda d: d.it.policies.disable("p"), "p", {}),
-    "policies.delete": (lambda d: d.it.policies.delete("p"), "p", {"text_sha256": "?"}),
-    "limits.set": (
-        lambda d: d.it.limits.set("key", d.key, tokens_per_minute=9),
-        "{key}",
-        {
-            "subject_kind": "key",
-            "requests_per_minute": None,
-            "tokens_per_minute": 9,
-            "max_parallel": None,
-            "max_waiting": 0,
-            "is_new": True,
-        },
-    ),
-    "limits.delete": (lambda d: d.it.limits.delete("user", "ann"), "{user}", {"subject_kind": "user"}),
-    "budgets.set": (
-        lambda d: d.it.budgets.set("user", "ann", "day", "7.5"),
-        "{user}",
-        {"subject_kind": "user", "period": "day", "cap_usd": "7.5", "replaced_cap_usd": "5.0"},
-    ),
-    "budgets.delete": (
-        lambda d: d.it.budgets.delete("user", "ann", "day"),
-        "{user}",
-        {"subject_kind": "user", "period": "day"},
-    ),
-    "prices.add": (
-        lambda d: d.it.prices.add("text-embedding-3-small", "openai", "0.03", from_ms=9),
-        MODEL,
-        {"provider": "openai", "usd_per_million_tokens": "0.03", "from_ms": 9},
-    ),
-    "prices.delete": (
-        lambda d: d.it.prices.delete("text-embedding-3-small", "openai", 5),
-        MODEL,
-        {"provider": "openai", "usd_per_million_tokens": "0.02", "from_ms": 5},
-    ),
 }
 READS = {
-    *(f"{subject}.list" for subject in ("users", "roles", "projects", "keys", "policies", "limits", "budgets")),
-    *(f"{subject}.get" for subject in ("users", "projects", "keys", "policies")),
-    *("budgets.spent", "prices.list", "policies.templates", "policies.check", "policies.dry_run"),
+    *(f"{subject}.list" for subject in ("users", "roles", "projects", "keys")),
+    *(f"{subject}.get" for subject in ("users", "projects", "keys")),
 }
-OTHER_NAMES = {"keys.take_over": "keys.import", "policies.from_template": "policies.create"}
-SUBJECTS = ("users", "roles", "projects", "keys", "policies", "limits", "budgets", "prices")
+OTHER_NAMES = {"keys.take_over": "keys.import"}
+SUBJECTS = ("users", "roles", "projects", "keys")
 
 
 @pytest.mark.parametrize("action", CHANGES)

@@ -6,18 +6,23 @@ import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from embedgate.core.access import AuditEvent, KeyRecord, LimitRule, Subject
+from embedgate.core.access import AuditEvent, KeyRecord, Period, Subject
+from embedgate.core.money import usd_text
 from embedgate.core.types import LedgerEntry
+from embedgate.govern import budgets, limits, policies, prices
+from embedgate.govern.budgets import NewBudget, WhichBudget
 from embedgate.govern.entries import LedgerFilter
+from embedgate.govern.limits import NewLimit, WhichLimit
+from embedgate.govern.policies import NewPolicy, PolicyChange, WhichPolicy
+from embedgate.govern.prices import NewPrice
+from embedgate.govern.values import moment, price_text
 from embedgate.storage.audit import AuditFilter, SqlAudit
 from embedgate.storage.database import Database, open_database
 from embedgate.storage.key_management import SqlKeys
-from embedgate.storage.limits import SqlLimits
 from embedgate.storage.paging import every
-from embedgate.storage.policies import SqlPolicies
 from embedgate.storage.projects import SqlProjects
 from embedgate.storage.users import SqlUsers
-from governing import entries_in
+from governing import Governing, entries_in, resources_for
 from running import RunningGateway
 from waiting import wait_until
 from wire import call
@@ -31,8 +36,7 @@ class Administrator:
         self.keys = SqlKeys(database, "eg")
         self.users = SqlUsers(database)
         self.projects = SqlProjects(database)
-        self.policies = SqlPolicies(database)
-        self.rules = SqlLimits(database)
+        self.call = Governing(database, resources_for(Path("unused")))
         self._audit = SqlAudit(database)
         self._database = database
         self._names = map("made for test {}".format, itertools.count())
@@ -44,12 +48,54 @@ class Administrator:
         name = next(self._names)
         return self.keys.create(self.users.create(name).id, name)
 
+    def set_limit(
+        self,
+        subject: Subject,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+        max_parallel: int | None = None,
+        max_waiting: int = 0,
+    ) -> None:
+        """Put a limit in force, instead of the one that the subject has."""
+        self.call(
+            limits.set_limit,
+            NewLimit(subject.kind, subject.id, requests_per_minute, tokens_per_minute, max_parallel, max_waiting),
+        )
+
+    def delete_limit(self, subject: Subject) -> None:
+        """Take away the limit of a subject."""
+        self.call(limits.delete_limit, WhichLimit(subject.kind, subject.id))
+
+    def set_budget(self, subject: Subject, period: Period, cap_picodollars: int) -> None:
+        """Put a budget in force, instead of the one that the subject has for that period."""
+        self.call(budgets.set_budget, NewBudget(subject.kind, subject.id, period, usd_text(cap_picodollars)))
+
+    def delete_budget(self, subject: Subject, period: Period) -> None:
+        """Take away a budget of a subject."""
+        self.call(budgets.delete_budget, WhichBudget(subject.kind, subject.id, period))
+
+    def add_policy(self, text: str) -> None:
+        """Put another policy in force."""
+        self.call(policies.create_policy, NewPolicy(text))
+
+    def switch_policy(self, policy_id: str, *, is_enabled: bool) -> None:
+        """Put a policy in force, or out of force."""
+        self.call(policies.change_policy, PolicyChange(policy_id, is_enabled=is_enabled))
+
+    def delete_policy(self, policy_id: str) -> None:
+        """Delete a policy."""
+        self.call(policies.delete_policy, WhichPolicy(policy_id))
+
+    def set_price(self, model: str, provider: str, picodollars_per_token: int) -> None:
+        """A price that holds since 1970."""
+        self.call(prices.add_price, NewPrice(model, provider, price_text(picodollars_per_token), moment(0)))
+
     def wait_until_in_force(self, running: RunningGateway) -> None:
         """Return once the gateway goes by all that was changed before."""
         self._watch = self._watch or self.new_key()
         key, secret = self._watch
         mark = next(self._marks)
-        self.rules.set_limit(LimitRule(Subject("key", key.id), requests_per_minute=mark))
+        self.set_limit(Subject("key", key.id), requests_per_minute=mark)
         body = {"model": "no/model", "input": "x"}  # refused before it costs anything, with the limit in its headers
 
         def is_seen() -> bool:
@@ -60,11 +106,11 @@ class Administrator:
 
     def entries(self, key: KeyRecord) -> Sequence[LedgerEntry]:
         """What the ledger has of a key."""
-        return entries_in(self._database, LedgerFilter(key_id=key.id))
+        return tuple(entries_in(self._database, LedgerFilter(key_id=key.id)))
 
     def every_entry(self) -> Sequence[LedgerEntry]:
         """What the ledger has."""
-        return entries_in(self._database)
+        return tuple(entries_in(self._database))
 
     def spent(self, key: KeyRecord) -> int:
         """What they cost."""

@@ -14,7 +14,7 @@ from administrator import Administrator
 from crowd import LOCAL_OFF, MODEL, Caller, all_at_once, ask, in_both_dialects, metric, weight
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded, load
-from embedgate.core.access import BudgetRule, KeyRecord, Subject, caller_of
+from embedgate.core.access import KeyRecord, Subject, caller_of
 from embedgate.core.errors import BudgetExhausted
 from embedgate.core.types import EmbedRequest
 from embedgate.wiring.gateway import open_gateway
@@ -83,7 +83,7 @@ def account(running: RunningGateway, admin: Administrator) -> tuple[KeyRecord, s
 
 def set_cap(running: RunningGateway, admin: Administrator, key: KeyRecord, units: int) -> None:
     """Give a key so many requests in all, from its first to its last."""
-    admin.rules.set_budget(BudgetRule(Subject("key", key.id), "total", units * UNIT))
+    admin.set_budget(Subject("key", key.id), "total", units * UNIT)
     admin.wait_until_in_force(running)
 
 
@@ -201,7 +201,7 @@ async def test_nothing_is_held_once_all_have_ended_and_the_books_say_so(tmp_path
     opened = await open_gateway(loaded)
     admin = Administrator(opened.database)
     key, _ = admin.new_key()
-    admin.rules.set_budget(BudgetRule(Subject("user", key.user_id), "month", WORTH * UNIT))
+    admin.set_budget(Subject("user", key.user_id), "month", WORTH * UNIT)
     await opened.catch_up()
     requests = [EmbedRequest(MODEL, (text,)) for text in new_texts()]
     ends = await asyncio.gather(
@@ -224,7 +224,7 @@ async def test_what_a_hit_costs_is_a_setting_and_counts_in_budgets(
     opened = await open_gateway(settings_in(tmp_path, host, reuse_costs=reuse_costs))
     admin = Administrator(opened.database)
     key, _ = admin.new_key()
-    admin.rules.set_budget(BudgetRule(Subject("key", key.id), "total", 10 * UNIT))
+    admin.set_budget(Subject("key", key.id), "total", 10 * UNIT)
     await opened.catch_up()
     (text,) = new_texts(1)
     costs = []

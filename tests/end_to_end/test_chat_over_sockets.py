@@ -13,7 +13,7 @@ import pytest
 from administrator import Administrator
 from chat_upstream import LAST_WORD, Chat, ChatUpstream, running_chat_upstream
 from chatting import FALLBACK, MESSAGES, MODEL, STREAM, UPSTREAM_KEYS, chat_gateway, cost_of, entry_of
-from embedgate.core.access import BudgetRule, KeyRecord, LimitRule, Subject
+from embedgate.core.access import KeyRecord, Subject
 from running import RunningGateway
 from sdk_programs import NODE_FOLDER, RUN_TIMEOUT_S, node_with
 from upstream import Answer, error
@@ -275,7 +275,7 @@ def test_a_policy_on_completions_forbids_chat_and_nothing_else(
         f'@id("no-chat") forbid (principal == UserKey::"{key.id}", action == Action::"completion", resource) '
         'when { context.input_tokens < 1000000 && context.model_provider == "openai" };'
     )
-    admin.policies.create("no-chat", text)
+    admin.add_policy(text)
     admin.wait_until_in_force(running)
     try:
         reply = ask(running, STREAM, secret)
@@ -286,7 +286,7 @@ def test_a_policy_on_completions_forbids_chat_and_nothing_else(
         body = {"model": "openai/text-embedding-3-small", "input": "x"}
         assert call(running.url, "/v1/embeddings", body, {"x-api-key": secret}).status == 200
     finally:
-        admin.policies.delete("no-chat")
+        admin.delete_policy("no-chat")
     decisions = [(event.action, event.outcome) for event in admin.decisions(key)]
     assert sorted(decisions) == [("completion", "forbid"), ("completion", "forbid"), ("embedding", "permit")]
     assert [request.path for request in host.requests] == ["/v1/embeddings"]
@@ -296,7 +296,7 @@ def test_limits_of_requests_and_tokens_hold_for_chat(
     running: RunningGateway, admin: Administrator, account: tuple[KeyRecord, str]
 ) -> None:
     key, secret = account
-    admin.rules.set_limit(LimitRule(Subject("key", key.id), requests_per_minute=3, tokens_per_minute=1_000))
+    admin.set_limit(Subject("key", key.id), requests_per_minute=3, tokens_per_minute=1_000)
     admin.wait_until_in_force(running)
     too_much = ask(running, STREAM | {"max_tokens": 990}, secret)
     assert (too_much.status, too_much.json["error"]["code"]) == (429, "rate_limit_exceeded")
@@ -313,7 +313,7 @@ def test_of_fifty_at_once_a_budget_pays_for_twenty(
     key, secret = account
     written = json.dumps(MESSAGES, separators=(",", ":"))
     held = cost_of(MODEL, len(written), 7)
-    admin.rules.set_budget(BudgetRule(Subject("key", key.id), "total", 20 * held))
+    admin.set_budget(Subject("key", key.id), "total", 20 * held)
     admin.wait_until_in_force(running)
     host.reply_to = lambda _messages: "one two three four five six seven"
 

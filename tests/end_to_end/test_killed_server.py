@@ -13,7 +13,7 @@ import pytest
 
 from administrator import administrator
 from crowd import LOCAL_OFF, Caller, all_at_once, exchange, weight
-from embedgate.core.access import BudgetRule, Subject
+from embedgate.core.access import Subject
 from forked import Fork, Forks, forks
 from upstream import Answer, Upstream, error, running_upstream
 from waiting import PATIENCE_S
@@ -70,7 +70,7 @@ class Books:
         with administrator(self.data_dir) as admin:
             key = admin.keys.get(self.secret)
             self.cap = admin.spent(key) + units * UNIT
-            admin.rules.set_budget(BudgetRule(Subject("key", key.id), "total", self.cap))
+            admin.set_budget(Subject("key", key.id), "total", self.cap)
 
     def check(self, replies: list[Reply]) -> None:
         """Every answer so far has one line in the ledger and one decision on record; the lines are within the cap."""

@@ -12,7 +12,7 @@ import pytest
 
 from administrator import Administrator
 from crowd import LOCAL_OFF, Caller, Dialect, all_at_once, ask, in_both_dialects, metric, weight
-from embedgate.core.access import LimitRule, Subject
+from embedgate.core.access import Subject
 from running import RunningGateway, gateway
 from upstream import Answer, Upstream
 from waiting import PATIENCE_S, wait_until
@@ -49,7 +49,7 @@ def limited(
 ) -> str:
     """A new key with these limits."""
     key, secret = admin.new_key()
-    admin.rules.set_limit(LimitRule(Subject("key", key.id), requests, tokens, parallel, waiting))
+    admin.set_limit(Subject("key", key.id), requests, tokens, parallel, waiting)
     admin.wait_until_in_force(running)
     return secret
 
@@ -121,8 +121,8 @@ def test_limits_of_different_subjects_hold_together(running: RunningGateway, adm
     """Two keys of one user: each within its own limit, both within the user's."""
     key, secret = admin.new_key()
     _, other = admin.keys.create(key.user_id, "another")
-    admin.rules.set_limit(LimitRule(Subject("key", key.id), requests_per_minute=7))
-    admin.rules.set_limit(LimitRule(Subject("user", key.user_id), requests_per_minute=10))
+    admin.set_limit(Subject("key", key.id), requests_per_minute=7)
+    admin.set_limit(Subject("user", key.user_id), requests_per_minute=10)
     admin.wait_until_in_force(running)
     callers = in_both_dialects(new_texts(40), secret)
     assert Counter(reply.status for reply in ask(running, callers)) == {200: 7, 429: 33}
@@ -195,11 +195,11 @@ def test_a_limit_that_is_taken_away_or_raised_is_followed(running: RunningGatewa
     key, secret = admin.new_key()
     subject = Subject("key", key.id)
     for requests, served in ((2, 2), (5, 3)):  # what was counted before stays counted
-        admin.rules.set_limit(LimitRule(subject, requests_per_minute=requests))
+        admin.set_limit(subject, requests_per_minute=requests)
         admin.wait_until_in_force(running)
         replies = ask(running, in_both_dialects(new_texts(10), secret))
         assert Counter(reply.status for reply in replies)[200] == served
-    admin.rules.delete_limit(subject)
+    admin.delete_limit(subject)
     admin.wait_until_in_force(running)
     replies = ask(running, in_both_dialects(new_texts(10), secret))
     assert Counter(reply.status for reply in replies) == {200: 10}

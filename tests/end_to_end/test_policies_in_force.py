@@ -11,19 +11,18 @@ import pytest_asyncio
 from administrator import Administrator
 from crowd import LOCAL_OFF, MODEL, Caller, Dialect, ask, in_both_dialects
 from embedgate.config import load
-from embedgate.core.access import BudgetRule, KeyRecord, LimitRule, PolicyRecord, PriceRule, Rules, Subject, caller_of
+from embedgate.core.access import KeyRecord, PolicyRecord, Rules, Subject, caller_of
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import BudgetExhausted, ConfigError, InternalError, NotPermitted, RateLimited, RevokedKey
 from embedgate.core.types import EmbedRequest, EmbedResult, Origin
 from embedgate.govern.change import Actor
+from embedgate.govern.policies import PolicyChange, change_policy
 from embedgate.govern.providers import ProviderToSet, set_provider
 from embedgate.policy.templates import render
-from embedgate.storage.database import open_database
-from embedgate.storage.policies import SqlPolicies
-from embedgate.storage.prices import SqlPrices
-from embedgate.storage.rules import SqlRules
+from embedgate.storage.database import Database, open_database
 from embedgate.wiring.following import Following
 from embedgate.wiring.gateway import Gateway, open_gateway
+from governing import rules_in
 from running import RunningGateway, gateway
 from upstream import Upstream, error, running_upstream
 from virtual_time import now, virtually
@@ -77,6 +76,11 @@ async def embed(opened: Gateway, secret: str) -> EmbedResult:
     return await opened.pipeline.embed(Origin("req_1", "openai", secret), read)
 
 
+def change_first_policy(database: Database, description: str) -> None:
+    """Change the rules, to no effect."""
+    Administrator(database).call(change_policy, PolicyChange(FIRST_POLICY, description=description))
+
+
 def forbid(policy_id: str, key: KeyRecord) -> PolicyRecord:
     return PolicyRecord(policy_id, f'@id("{policy_id}")\nforbid (principal == UserKey::"{key.id}", action, resource);')
 
@@ -92,17 +96,16 @@ def wait_until_answered(running: RunningGateway, key: str, status: int) -> None:
 @virtually
 async def test_what_is_changed_elsewhere_is_in_force_within_a_second(tmp_path: Path) -> None:
     database = open_database(tmp_path)
-    store = SqlRules(database)
     applied: list[float] = []
 
     async def apply(rules: Rules) -> None:
         applied.append(now())
 
-    following = Following(store, store.load(), apply)
+    following = Following(database, rules_in(database), apply)
     for n in range(20):
         await asyncio.sleep(0.07)  # at any moment between two looks
         changed_s = now()
-        SqlPolicies(database).update(FIRST_POLICY, description=f"changed {n}")
+        change_first_policy(database, f"changed {n}")
         while len(applied) == n:
             await asyncio.sleep(0.01)
         assert applied[n] - changed_s < PROMISED_S
@@ -116,7 +119,7 @@ def test_a_policy_that_is_added_elsewhere_refuses_and_says_which_it_is(
     key, secret = admin.new_key()
     assert ask_once(running, secret).status == 200
     policy = forbid("no-more-of-this-key", key)
-    admin.policies.create(policy.id, policy.text)
+    admin.add_policy(policy.text)
     wait_until_answered(running, secret, 403)
     refused = ask_once(running, secret, "ziri")
     assert (refused.status, refused.json["code"]) == (403, "AUTHORIZATION_DENIED")
@@ -126,7 +129,7 @@ def test_a_policy_that_is_added_elsewhere_refuses_and_says_which_it_is(
     assert "no-more-of-this-key" in refused.json["error"]["message"]
     _, other = admin.new_key()
     assert ask_once(running, other).status == 200
-    admin.policies.update(policy.id, is_enabled=False)
+    admin.switch_policy(policy.id, is_enabled=False)
     wait_until_answered(running, secret, 200)
 
 
@@ -134,15 +137,15 @@ def test_a_template_takes_the_place_of_the_first_policy(running: RunningGateway,
     """With nothing that permits a request, it is refused, and no policy is named."""
     (one, secret), (_, other) = admin.new_key(), admin.new_key()
     only_one = render("basic-allow-user", {"key_id": one.id})
-    admin.policies.create(only_one.id, only_one.text)
-    admin.policies.update(FIRST_POLICY, is_enabled=False)
+    admin.add_policy(only_one.text)
+    admin.switch_policy(FIRST_POLICY, is_enabled=False)
     try:
         wait_until_answered(running, other, 403)
         assert "No policy permits" in ask_once(running, other, "ziri").json["reason"]
         assert ask_once(running, secret).status == 200
     finally:
-        admin.policies.update(FIRST_POLICY, is_enabled=True)
-        admin.policies.delete(only_one.id)
+        admin.switch_policy(FIRST_POLICY, is_enabled=True)
+        admin.delete_policy(only_one.id)
         admin.wait_until_in_force(running)
 
 
@@ -215,25 +218,25 @@ async def test_rules_that_are_changed_through_the_gateway_are_in_force_at_once(o
     key, secret = admin.new_key()
     subject = Subject("key", key.id)
     free = await embed(opened, secret)
-    admin.rules.set_budget(BudgetRule(subject, "month", free.cost_picodollars))
+    admin.set_budget(subject, "month", free.cost_picodollars)
     await opened.catch_up()
     with pytest.raises(BudgetExhausted):
         await embed(opened, secret)
-    admin.rules.delete_budget(subject, "month")
-    admin.rules.set_limit(LimitRule(subject, requests_per_minute=1))
+    admin.delete_budget(subject, "month")
+    admin.set_limit(subject, requests_per_minute=1)
     await opened.catch_up()
     await embed(opened, secret)
     with pytest.raises(RateLimited):
         await embed(opened, secret)
-    admin.rules.delete_limit(subject)
+    admin.delete_limit(subject)
     policy = forbid("stop", key)
-    admin.policies.create(policy.id, policy.text)
-    SqlPrices(opened.database).add(PriceRule(MODEL, "openai", 10 * free.cost_picodollars, 0))
+    admin.add_policy(policy.text)
+    admin.set_price(MODEL, "openai", 10 * free.cost_picodollars)
     await opened.catch_up()
     with pytest.raises(NotPermitted) as refusal:
         await embed(opened, secret)
     assert refusal.value.policies == ("stop",)
-    admin.policies.delete("stop")
+    admin.delete_policy("stop")
     await opened.catch_up()
     assert (await embed(opened, secret)).cost_picodollars == 10 * free.cost_picodollars * free.usage.tokens
 
@@ -248,7 +251,7 @@ async def test_a_request_in_progress_ends_with_the_provider_that_it_began_with(
     began = asyncio.create_task(embed(opened, secret))
     while not host.requests:
         await asyncio.sleep(0.01)
-    SqlPrices(opened.database).add(PriceRule(MODEL, "openai", 1, 0))
+    admin.set_price(MODEL, "openai", 1)
     invocation = opened.invocation(Actor("user_admin"))
     await asyncio.to_thread(set_provider.run, invocation, ProviderToSet("openai", max_parallel=3))
     await opened.catch_up()
@@ -260,7 +263,6 @@ async def test_a_request_in_progress_ends_with_the_provider_that_it_began_with(
 
 async def test_rules_that_could_not_be_put_in_force_are_tried_again_unless_they_are_wrong(tmp_path: Path) -> None:
     database = open_database(tmp_path)
-    store = SqlRules(database)
     faults = [InternalError("the database is busy"), ConfigError(["the master key is missing"])]
     seen: list[int] = []
 
@@ -269,11 +271,11 @@ async def test_rules_that_could_not_be_put_in_force_are_tried_again_unless_they_
         if faults:
             raise faults.pop(0)
 
-    following = Following(store, store.load(), apply)
-    SqlPolicies(database).update(FIRST_POLICY, description="changed")
+    following = Following(database, rules_in(database), apply)
+    change_first_policy(database, "changed")
     await asyncio.sleep(0)
     await asyncio.to_thread(wait_until, "it was tried again", lambda: len(seen) == 2)
-    SqlPolicies(database).update(FIRST_POLICY, description="changed again")
+    change_first_policy(database, "changed again")
     await asyncio.to_thread(wait_until, "the next change is seen", lambda: len(seen) == 3)
     await following.aclose()
     database.close()
@@ -292,7 +294,7 @@ def test_every_request_has_one_decision_on_record_with_the_policies_that_took_it
     assert {reply.status for reply in replies} == {200}
     assert {reply.headers["x-request-id"] for reply in replies} == on_record.keys()
     policy = forbid("from-now-on", key)
-    admin.policies.create(policy.id, policy.text)
+    admin.add_policy(policy.text)
     admin.wait_until_in_force(running)
     replies = ask(running, in_both_dialects([next(_texts) for _ in range(20)], secret))
     refused = {reply.headers["x-request-id"] for reply in replies}
@@ -309,7 +311,7 @@ def test_every_request_has_one_decision_on_record_with_the_policies_that_took_it
 
 def test_a_refusal_by_limit_or_budget_is_the_decision_on_record(running: RunningGateway, admin: Administrator) -> None:
     key, secret = admin.new_key()
-    admin.rules.set_budget(BudgetRule(Subject("key", key.id), "day", 0))
+    admin.set_budget(Subject("key", key.id), "day", 0)
     admin.wait_until_in_force(running)
     assert ask_once(running, secret).status == 402
     wait_until("it is on record", lambda: len(admin.decisions(key)) == 1)

@@ -11,7 +11,7 @@ import pytest
 
 from administrator import Administrator
 from crowd import LOCAL_OFF, metric
-from embedgate.core.access import BudgetRule, KeyRecord, Subject
+from embedgate.core.access import KeyRecord, Subject
 from embedgate.engine.rerank.weigh import PAIR_TOKENS
 from running import RunningGateway, gateway
 from upstream import Answer, Upstream, error
@@ -307,7 +307,7 @@ def test_a_budget_is_never_overspent_and_a_policy_can_forbid(
 ) -> None:
     key, secret = account
     held = (BYTES + 3 * PAIR_TOKENS) * 50_000
-    admin.rules.set_budget(BudgetRule(Subject("key", key.id), "total", held))
+    admin.set_budget(Subject("key", key.id), "total", held)
     admin.wait_until_in_force(running)
     hosts.usually(said(VOYAGE))
     assert rerank(running, secret, model=VOYAGE.model).status == 200
@@ -318,7 +318,7 @@ def test_a_budget_is_never_overspent_and_a_policy_can_forbid(
     text = (
         '@id("no-ranking") forbid (principal, action == Action::"rerank", resource) when { context.input_count > 2 };'
     )
-    admin.policies.create("no-ranking", text)
+    admin.add_policy(text)
     admin.wait_until_in_force(running)
     other, other_secret = admin.new_key()
     try:
@@ -330,7 +330,7 @@ def test_a_budget_is_never_overspent_and_a_policy_can_forbid(
         hosts.usually(Answer(200, json.dumps({"data": results()[:2], "usage": {"total_tokens": 5}}).encode()))
         assert rerank(running, other_secret, few, model=VOYAGE.model).status == 200
     finally:
-        admin.policies.delete("no-ranking")
+        admin.delete_policy("no-ranking")
         admin.wait_until_in_force(running)
 
 
@@ -339,7 +339,7 @@ def test_of_fifty_callers_at_once_only_those_are_served_whom_the_budget_pays_for
 ) -> None:
     key, secret = account
     paid = 7
-    admin.rules.set_budget(BudgetRule(Subject("key", key.id), "total", paid * COHERE.cost_picodollars + 1))
+    admin.set_budget(Subject("key", key.id), "total", paid * COHERE.cost_picodollars + 1)
     admin.wait_until_in_force(running)
     hosts.usually(replace(said(COHERE), delay_s=0.05))
     with ThreadPoolExecutor(50) as callers:

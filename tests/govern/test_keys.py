@@ -44,8 +44,7 @@ from embedgate.govern.values import moment
 from embedgate.storage import schema
 from embedgate.storage.database import Database, open_database
 from embedgate.storage.key_lookup import SqlKeyStore
-from embedgate.storage.rules import SqlRules
-from governing import Clock, Governing
+from governing import Clock, Governing, rules_in
 
 OLD_KEY = "eg_0123456789ab4def8123456789abcdef"
 
@@ -129,7 +128,7 @@ async def test_a_rotated_key_keeps_its_id_and_all_that_hangs_on_it(
     answer = call(create_key, KeyToMake("ann", "k", project="search", expires_at=ends))
     before, old = answer.key, answer.secret
     add_budget(database, before.id)
-    rules = SqlRules(database).load()
+    rules = rules_in(database)
     clock.now_s += 5
     asked_before = await found(store, old)
     after, new = rotated(call, before.id, overlap_s=60)
@@ -142,7 +141,7 @@ async def test_a_rotated_key_keeps_its_id_and_all_that_hangs_on_it(
     callers = [caller_of(await found(store, old)), caller_of(await found(store, new))]
     assert callers == [caller_of(asked_before)] * 2  # so it is held to the same budget
     assert callers[0].subjects[0] == Subject("key", before.id)
-    assert SqlRules(database).load() == rules
+    assert rules_in(database) == rules
 
 
 async def test_without_an_overlap_the_old_secret_is_revoked_at_once(call: Governing, store: SqlKeyStore) -> None:
@@ -285,9 +284,9 @@ def test_deleting_a_key_takes_its_secrets_and_rules_along(call: Governing, datab
     rotated(call, key.id, overlap_s=60)
     for key_id in (key.id, other.id):
         add_budget(database, key_id)
-    revision = SqlRules(database).revision()
+    revision = rules_in(database).revision
     call(delete_key, WhichKey(key.id))
-    rules = SqlRules(database).load()
+    rules = rules_in(database)
     assert [budget.subject.id for budget in rules.budgets] == [other.id]
     assert rules.revision == revision + 1
     assert [each.id for each in listed(call)] == [other.id]

@@ -1,18 +1,18 @@
 """Projects, and the keys that keep one from being deleted."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from embedgate.core.access import BudgetRule, Subject
 from embedgate.core.errors import Conflict, InvalidInput, UnknownEntity
 from embedgate.core.pages import PageQuery
+from embedgate.govern.budgets import BudgetQuery, NewBudget, list_budgets, set_budget
 from embedgate.storage.database import Database
 from embedgate.storage.key_management import SqlKeys
-from embedgate.storage.limits import SqlLimits
 from embedgate.storage.projects import SqlProjects
-from embedgate.storage.rules import SqlRules
 from embedgate.storage.users import SqlUsers
+from governing import Governing, resources_for
 
 
 @pytest.fixture
@@ -46,15 +46,15 @@ def test_a_project_is_made_renamed_and_disabled(projects: SqlProjects) -> None:
 def test_a_project_is_deleted_only_when_nothing_is_billed_to_it(projects: SqlProjects, database: Database) -> None:
     project = projects.create("search")
     SqlUsers(database).create("ann")
-    keys, limits = SqlKeys(database, "eg"), SqlLimits(database)
+    keys, call = SqlKeys(database, "eg"), Governing(database, resources_for(Path("unused")))
     key, _ = keys.create("ann", "k", project="search")
     keys.rotate(key.id, overlap_s=60)
     keys.set_disabled(key.id, True)  # it could be enabled again
-    limits.set_budget(BudgetRule(Subject("project", project.id), "month", 1))
+    call(set_budget, NewBudget("project", project.id, "month", "1"))
     with pytest.raises(Conflict, match="has 1 keys that are not revoked"):
         projects.delete("search")
     keys.revoke(key.id)
     assert projects.delete("search") == project
-    assert SqlRules(database).load().budgets == ()
+    assert call.every(list_budgets, BudgetQuery()) == []
     found = keys.get(key.id)
     assert (found.project_id, found.project_name) == (project.id, None)  # what it was billed to stays known

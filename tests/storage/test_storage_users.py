@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from embedgate.core.access import BudgetRule, LimitRule, Subject
+from embedgate.core.access import Subject
 from embedgate.core.errors import Conflict, InvalidInput, UnknownEntity
 from embedgate.core.pages import PageQuery
+from embedgate.govern.budgets import NewBudget, set_budget
+from embedgate.govern.limits import NewLimit, set_limit
 from embedgate.storage.database import Database, open_database
 from embedgate.storage.key_management import SqlKeys
-from embedgate.storage.limits import SqlLimits
 from embedgate.storage.roles import SqlRoles
-from embedgate.storage.rules import SqlRules
 from embedgate.storage.sessions import SqlSessions
 from embedgate.storage.users import SqlUsers
+from governing import Governing, resources_for, rules_in
 
 
 @pytest.fixture
@@ -109,18 +110,19 @@ def test_two_who_delete_each_other_leave_one(users: SqlUsers, database: Database
 def test_a_deleted_user_leaves_nothing_that_works(users: SqlUsers, roles: SqlRoles, database: Database) -> None:
     roles.create("writers")
     ann, bob = users.create("ann", roles=["writers"]), users.create("bob", roles=["writers"])
-    keys, limits, sessions = SqlKeys(database, "eg"), SqlLimits(database), SqlSessions(database)
+    keys, sessions = SqlKeys(database, "eg"), SqlSessions(database)
+    call = Governing(database, resources_for(Path("unused")))
     key, _ = keys.create("ann", "k")
     keys.rotate(key.id, overlap_s=60)
     kept, _ = keys.create("bob", "k")
     access = sessions.open(ann.id).access
     for subject in (Subject("key", key.id), Subject("user", ann.id), Subject("user", bob.id), Subject("user", "*")):
-        limits.set_limit(LimitRule(subject, max_parallel=1))
-        limits.set_budget(BudgetRule(subject, "day", 1))
+        call(set_limit, NewLimit(subject.kind, subject.id, max_parallel=1))
+        call(set_budget, NewBudget(subject.kind, subject.id, "day", "1"))
     assert users.delete("ann") == ann
     assert [record.id for record in keys.list().items] == [kept.id]
     assert sessions.find(access) is None
-    rules = SqlRules(database).load()
+    rules = rules_in(database)
     left = [Subject("user", "*"), Subject("user", bob.id)]
     assert [rule.subject for rule in rules.limits] == [rule.subject for rule in rules.budgets] == left
     assert roles.list().items[0].users == 1

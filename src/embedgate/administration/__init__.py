@@ -1,7 +1,6 @@
 """Every change and question of administrators, written once, for the HTTP API and the command line alike."""
 
 from embedgate.administration.administration import Administration
-from embedgate.administration.dry_run import DryRun, Trial, Tried
 from embedgate.administration.keys import NewKey, state_of
 from embedgate.administration.me import Me
 from embedgate.administration.stores import Stores, open_stores
@@ -11,12 +10,9 @@ __all__ = [
     "COMMAND_LINE",
     "Actor",
     "Administration",
-    "DryRun",
     "Me",
     "NewKey",
     "Stores",
-    "Trial",
-    "Tried",
     "open_stores",
     "state_of",
 ]

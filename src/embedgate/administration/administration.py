@@ -3,22 +3,15 @@
 Owns no rule of its own. Who the actor is, and that it may do this, was decided before: `Me` alone is for everybody.
 """
 
-from collections.abc import Callable
-
 from embedgate.administration.audit import Audit
-from embedgate.administration.budgets import Budgets
 from embedgate.administration.keys import Keys
-from embedgate.administration.limits import Limits
 from embedgate.administration.logins import Logins
 from embedgate.administration.me import Me
-from embedgate.administration.policies import Policies
-from embedgate.administration.prices import Prices
 from embedgate.administration.projects import Projects
 from embedgate.administration.roles import Roles
 from embedgate.administration.stores import Stores
 from embedgate.administration.trail import Actor, Trail
 from embedgate.administration.users import Users
-from embedgate.catalog import Catalog
 
 
 class Administration:
@@ -28,8 +21,8 @@ class Administration:
     the database fails, besides what it says itself.
     """
 
-    def __init__(self, stores: Stores, actor: Actor, catalog: Callable[[], Catalog]) -> None:
-        """actor: who is written down. catalog: gives the one in force, with the prices of administrators."""
+    def __init__(self, stores: Stores, actor: Actor) -> None:
+        """actor: who is written down."""
         trail = Trail(stores, actor)
         self._stores = stores
         self._trail = trail
@@ -37,10 +30,6 @@ class Administration:
         self.roles = Roles(stores, trail)
         self.projects = Projects(stores, trail)
         self.keys = Keys(stores, trail)
-        self.policies = Policies(stores, trail, catalog)
-        self.limits = Limits(stores, trail)
-        self.budgets = Budgets(stores, trail)
-        self.prices = Prices(stores, trail, catalog)
         self.logins = Logins(stores, trail)
         self.audit = Audit(stores, actor)
 

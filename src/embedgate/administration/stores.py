@@ -9,13 +9,9 @@ from embedgate.govern.failed_logins import FailedLogins
 from embedgate.storage.audit import SqlAudit
 from embedgate.storage.database import Database
 from embedgate.storage.key_management import SqlKeys
-from embedgate.storage.limits import SqlLimits
 from embedgate.storage.passwords import SqlPasswords
-from embedgate.storage.policies import SqlPolicies
-from embedgate.storage.prices import SqlPrices
 from embedgate.storage.projects import SqlProjects
 from embedgate.storage.roles import SqlRoles
-from embedgate.storage.rules import SqlRules
 from embedgate.storage.sessions import SqlSessions
 from embedgate.storage.users import SqlUsers
 
@@ -32,10 +28,6 @@ class Stores:
     roles: SqlRoles
     projects: SqlProjects
     keys: SqlKeys
-    rules: SqlRules
-    policies: SqlPolicies
-    limits: SqlLimits
-    prices: SqlPrices
     passwords: SqlPasswords
     sessions: SqlSessions
     audit: SqlAudit
@@ -55,10 +47,6 @@ def open_stores(database: Database, prefix: str) -> Stores:
         roles=SqlRoles(joint),
         projects=SqlProjects(joint),
         keys=SqlKeys(joint, prefix),
-        rules=SqlRules(joint),
-        policies=SqlPolicies(joint),
-        limits=SqlLimits(joint),
-        prices=SqlPrices(joint),
         passwords=SqlPasswords(joint),
         sessions=SqlSessions(joint),
         audit=SqlAudit(joint),

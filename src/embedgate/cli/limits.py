@@ -1,17 +1,20 @@
 """`embedgate limits`: how much a key, a user or a project may ask at a time."""
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from embedgate.cli import asking, options, subjects
-from embedgate.cli.output import count, print_json, print_table
+from embedgate.cli.commands import Commands, Session
+from embedgate.cli.output import Table, count
+from embedgate.core.access import Subject
+from embedgate.govern import limits
+from embedgate.govern.limits import Limit, LimitQuery, NewLimit, WhichLimit
 
-if TYPE_CHECKING:
-    from embedgate.core.access import LimitRule
-
-app = typer.Typer(no_args_is_help=True, help="Set and take away limits of requests and tokens.")
+commands = Commands("Set and take away limits of requests and tokens.")
+app = commands.app
 
 _COLUMNS = ("for", "requests/min", "tokens/min", "at once", "waiting")
 
@@ -25,23 +28,16 @@ class _Field(StrEnum):
     MAX_WAITING = "max-waiting"
 
 
-@app.command("list")
-def list_limits(
-    context: typer.Context, as_json: options.AsJson = False, config_file: options.ConfigFile = None
-) -> None:
+@commands.written("list")
+def list_limits(session: Session) -> None:
     """List limits. A request must keep those of its key, its user and its project."""
-    with options.administration(context, config_file) as opened:
-        rules = opened.limits.list()
-        names = {} if as_json else subjects.names(opened, [rule.subject for rule in rules])
-    if as_json:
-        print_json(rules)
-    else:
-        _print([(names[rule.subject], rule) for rule in rules])
+    listed = session.every(limits.list_limits, LimitQuery())
+    session.show(listed, lambda: _table(session, listed.items))
 
 
-@app.command("set")
+@commands.written("set")
 def set_limit(
-    context: typer.Context,
+    session: Session,
     user: subjects.User = None,
     project: subjects.Project = None,
     key: subjects.Key = None,
@@ -54,8 +50,6 @@ def set_limit(
     unset: Annotated[
         list[_Field] | None, typer.Option(metavar="NAME", help=f"Take one away: {', '.join(_Field)}; repeatable.")
     ] = None,
-    as_json: options.AsJson = False,
-    config_file: options.ConfigFile = None,
 ) -> None:
     """Change the limit of a subject: what is given; the rest stays as it is."""
     given = {
@@ -65,63 +59,57 @@ def set_limit(
         "max_waiting": max_waiting,
     }
     options.require_some({**given, "unset": unset})
-    subject = subjects.named(user, project, key)
-    with options.administration(context, config_file) as opened:
-        found = subjects.found(opened, subject)
-        before = next((rule for rule in opened.limits.list() if rule.subject == found), None)
-        numbers = _numbers(before) | {name: number for name, number in given.items() if number is not None}
-        for name in unset or ():
-            numbers[name.replace("-", "_")] = None
-        waiting = numbers.pop("max_waiting")
-        rule = opened.limits.set(found.kind, found.id, **numbers, max_waiting=waiting or 0)
-        names = subjects.names(opened, [rule.subject])
-    if as_json:
-        print_json(rule)
-    else:
-        _print([(names[rule.subject], rule)])
+    subject = subjects.find(session, subjects.named(user, project, key))
+    before = _limit_of(session, subject)
+    numbers = {name: getattr(before, name, None) if number is None else number for name, number in given.items()}
+    for name in unset or ():
+        numbers[name.replace("-", "_")] = None
+    limit = session.call(
+        limits.set_limit,
+        NewLimit(
+            subject.kind,
+            subject.id,
+            requests_per_minute=numbers["requests_per_minute"],
+            tokens_per_minute=numbers["tokens_per_minute"],
+            max_parallel=numbers["max_parallel"],
+            max_waiting=numbers["max_waiting"] or 0,
+        ),
+    )
+    session.show(limit, lambda: _table(session, [limit]))
 
 
-@app.command("delete")
+@commands.written("delete")
 def delete_limit(
-    context: typer.Context,
+    session: Session,
     user: subjects.User = None,
     project: subjects.Project = None,
     key: subjects.Key = None,
     is_agreed: asking.Yes = False,
-    as_json: options.AsJson = False,
-    config_file: options.ConfigFile = None,
 ) -> None:
     """Take away every limit of a subject."""
-    subject = subjects.named(user, project, key)
-    asking.confirm(f"Take away the limit of {subject.kind} {subject.name}?", is_agreed=is_agreed)
-    with options.administration(context, config_file) as opened:
-        deleted = opened.limits.delete(*subject)
-    if as_json:
-        print_json(deleted)
-    else:
-        typer.echo(f"the limit of {subject.kind} {subject.name} is taken away")
+    named = subjects.named(user, project, key)
+    asking.confirm(f"Take away the limit of {named.kind} {named.name}?", is_agreed=is_agreed)
+    subject = subjects.find(session, named)
+    deleted = _limit_of(session, subject)
+    session.call(limits.delete_limit, WhichLimit(subject.kind, subject.id))
+    session.show(deleted, lambda: f"the limit of {named.kind} {named.name} is taken away")
 
 
-def _numbers(rule: "LimitRule | None") -> dict[str, Any]:
-    if rule is None:
-        return dict.fromkeys(("requests_per_minute", "tokens_per_minute", "max_parallel", "max_waiting"))
-    return {
-        "requests_per_minute": rule.requests_per_minute,
-        "tokens_per_minute": rule.tokens_per_minute,
-        "max_parallel": rule.max_parallel,
-        "max_waiting": rule.max_waiting,
-    }
+def _limit_of(session: Session, subject: Subject) -> Limit | None:
+    listed = session.every(limits.list_limits, LimitQuery())
+    return next((limit for limit in listed.items if Subject(limit.kind, limit.subject) == subject), None)
 
 
-def _print(named: "list[tuple[str, LimitRule]]") -> None:
+def _table(session: Session, found: Sequence[Limit]) -> Table:
+    names = subjects.names(session, [Subject(limit.kind, limit.subject) for limit in found])
     rows = [
         (
-            name,
-            count(rule.requests_per_minute),
-            count(rule.tokens_per_minute),
-            count(rule.max_parallel),
-            count(rule.max_waiting) if rule.max_parallel is not None else "",
+            names[Subject(limit.kind, limit.subject)],
+            count(limit.requests_per_minute),
+            count(limit.tokens_per_minute),
+            count(limit.max_parallel),
+            count(limit.max_waiting) if limit.max_parallel is not None else "",
         )
-        for name, rule in named
+        for limit in found
     ]
-    print_table(_COLUMNS, rows, right=_COLUMNS[1:])
+    return Table(_COLUMNS, rows, right=_COLUMNS[1:])

@@ -11,11 +11,12 @@ _PIPED_WIDTH = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of texts under their columns. right: the columns that hold numbers. after: a line below."""
+    """Rows of texts under their columns. right: the columns that hold numbers. before, after: lines around them."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     right: Collection[str] = ()
+    before: str = ""
     after: str = ""
 
 
@@ -33,6 +34,8 @@ Shown = str | Table | Facts
 def print_shown(shown: Shown) -> None:
     """Print a result for people."""
     if isinstance(shown, Table):
+        if shown.before:
+            sys.stdout.write(f"{shown.before}\n\n")
         print_table(shown.columns, shown.rows, right=shown.right)
         if shown.after:
             sys.stdout.write(f"\n{shown.after}\n")

@@ -1,44 +1,35 @@
 """`embedgate prices`: prices of your own, which count before those of the catalogue, each from a time on."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
-from embedgate.cli import asking, moments, options
-from embedgate.cli.output import print_json, print_table
-from embedgate.core.clock import utc_ms
-from embedgate.core.money import usd_text
+from embedgate.cli import asking, moments
+from embedgate.cli.commands import Commands, Session
+from embedgate.cli.output import Table
+from embedgate.core.clock import utc_now
+from embedgate.govern import prices
+from embedgate.govern.prices import NewPrice, Price, PriceQuery, WhichPrice
+from embedgate.govern.values import milliseconds, moment
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from embedgate.core.access import PriceRule
-
-app = typer.Typer(no_args_is_help=True, help="Set and delete prices of your own.")
+commands = Commands("Set and delete prices of your own.")
+app = commands.app
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Id of the model.")]
 Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="Name of the provider.")]
 
-_TOKENS_PER_PRICE = 1_000_000
-_COLUMNS = ("model", "provider", "$ per million", "from", "state")
+commands.add_list(
+    "list",
+    prices.list_prices,
+    lambda found: _table(found, found),
+    doc="List prices, in dollars per million input tokens. Those of the catalogue are shown by `embedgate models`.",
+)
 
 
-@app.command("list")
-def list_prices(
-    context: typer.Context, as_json: options.AsJson = False, config_file: options.ConfigFile = None
-) -> None:
-    """List prices, in dollars per million input tokens. Those of the catalogue are shown by `embedgate models`."""
-    with options.administration(context, config_file) as opened:
-        rules = opened.prices.list()
-    if as_json:
-        print_json([_as_json(rule) for rule in rules])
-    else:
-        _print(rules, rules)
-
-
-@app.command("set")
+@commands.written("set")
 def set_price(
-    context: typer.Context,
+    session: Session,
     model: Model,
     provider: Provider,
     usd_per_million_tokens: Annotated[
@@ -50,62 +41,42 @@ def set_price(
             "--from", metavar="WHEN", parser=moments.moment_ms, help="When it begins to count; now if absent."
         ),
     ] = None,
-    as_json: options.AsJson = False,
-    config_file: options.ConfigFile = None,
 ) -> None:
     """Set the price of a model at a provider from a time on. What the ledger has already is not changed."""
-    with options.administration(context, config_file) as opened:
-        rule = opened.prices.add(model, provider, usd_per_million_tokens, from_ms=from_ms)
-        rules = opened.prices.list()
-    if as_json:
-        print_json(_as_json(rule))
-    else:
-        _print([rule], rules)
+    since = None if from_ms is None else moment(from_ms)
+    price = session.call(prices.add_price, NewPrice(model, provider, usd_per_million_tokens, since))
+    session.show(price, lambda: _table([price], session.every(prices.list_prices, PriceQuery()).items))
 
 
-@app.command("delete")
+@commands.written("delete")
 def delete_price(
-    context: typer.Context,
+    session: Session,
     model: Model,
     provider: Provider,
     from_ms: Annotated[
         int, typer.Argument(metavar="FROM", parser=moments.moment_ms, help="Its time, as the list shows it.")
     ],
     is_agreed: asking.Yes = False,
-    as_json: options.AsJson = False,
-    config_file: options.ConfigFile = None,
 ) -> None:
     """Delete a price. The one before it is in force again."""
-    asking.confirm(f"Delete the price of {model} at {provider} from {moments.exact(from_ms)}?", is_agreed=is_agreed)
-    with options.administration(context, config_file) as opened:
-        deleted = opened.prices.delete(model, provider, from_ms)
-    if as_json:
-        print_json(_as_json(deleted))
-    else:
-        typer.echo(f"the price of {deleted.model} at {deleted.provider} from {moments.exact(from_ms)} is deleted")
+    exact, since = moments.exact(from_ms), moment(from_ms)
+    asking.confirm(f"Delete the price of {model} at {provider} from {exact}?", is_agreed=is_agreed)
+    which = WhichPrice(model, provider, since)
+    listed = session.every(prices.list_prices, PriceQuery())
+    alike = (price for price in listed.items if (price.provider, price.since) == (provider, since))
+    deleted = next((price for price in alike if model in (price.model, price.model.partition("/")[2])), which)
+    session.call(prices.delete_price, which)
+    session.show(deleted, lambda: f"the price of {deleted.model} at {provider} from {exact} is deleted")
 
 
-def _print(shown: "Sequence[PriceRule]", every: "Sequence[PriceRule]") -> None:
-    """every: all rules, the oldest of a route first: the last of them that has begun is in force."""
-    now_ms = utc_ms()
-    in_force = {(rule.model, rule.provider): rule for rule in every if rule.from_ms <= now_ms}
+def _table(shown: Sequence[Price], every: Sequence[Price]) -> Table:
+    """every: all prices, the oldest of a route first: the last of them that has begun is in force."""
+    now = utc_now()
+    in_force = {(price.model, price.provider): price for price in every if price.since <= now}
     rows = []
-    for rule in shown:
-        is_in_force = in_force.get((rule.model, rule.provider)) == rule
-        state = "in force" if is_in_force else "to come" if rule.from_ms > now_ms else "past"
-        rows.append((rule.model, rule.provider, _usd(rule), moments.exact(rule.from_ms), state))
-    print_table(_COLUMNS, rows, right=("$ per million",))
-
-
-def _usd(rule: "PriceRule") -> str:
-    return usd_text(rule.picodollars_per_token * _TOKENS_PER_PRICE)
-
-
-def _as_json(rule: "PriceRule") -> dict[str, Any]:
-    return {
-        "model": rule.model,
-        "provider": rule.provider,
-        "usd_per_million_tokens": _usd(rule),
-        "from": moments.exact(rule.from_ms),
-        "from_ms": rule.from_ms,
-    }
+    for price in shown:
+        is_in_force = in_force.get((price.model, price.provider)) == price
+        state = "in force" if is_in_force else "to come" if price.since > now else "past"
+        since = moments.exact(milliseconds(price.since))
+        rows.append((price.model, price.provider, price.usd_per_million_tokens, since, state))
+    return Table(("model", "provider", "$ per million", "from", "state"), rows, right=("$ per million",))

@@ -1,15 +1,16 @@
-"""Whom a limit or a budget is for: the options that name a key, a user or a project, and how it is shown."""
+"""Subjects of limits and budgets: the options that name a key, a user or a project, and how it is shown."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
+from embedgate.cli.commands import Session
 from embedgate.core.access import EVERY, Subject, SubjectKind
-from embedgate.core.errors import UnknownEntity
-
-if TYPE_CHECKING:
-    from embedgate.administration import Administration
+from embedgate.core.errors import GatewayError, UnknownEntity
+from embedgate.govern.keys import WhichKey, show_key
+from embedgate.govern.projects import WhichProject, show_project
+from embedgate.govern.users import WhichUser, show_user
 
 _EACH = "'*' means each one that has none of its own."
 
@@ -36,32 +37,36 @@ def named(user: str | None, project: str | None, key: str | None) -> Named:
     return found[0]
 
 
-def found(opened: "Administration", subject: Named) -> Subject:
+def find(session: Session, subject: Named) -> Subject:
     """The subject by id. Raises UnknownEntity if there is none."""
-    if subject.name == EVERY:
-        return Subject(subject.kind, EVERY)
-    if subject.kind == "user":
-        return Subject("user", opened.users.get(subject.name).id)
-    if subject.kind == "project":
-        return Subject("project", opened.projects.get(subject.name).id)
-    key = opened.keys.get(subject.name)
-    return Subject("key", key.replaced_by or key.id)  # an old secret has the rules of its key
+    kind, name = subject
+    if name == EVERY:
+        return Subject(kind, EVERY)
+    if kind == "user":
+        return Subject(kind, session.call(show_user, WhichUser(name)).id)
+    if kind == "project":
+        return Subject(kind, session.call(show_project, WhichProject(name)).id)
+    key = session.call(show_key, WhichKey(name))
+    return Subject(kind, key.replaced_by or key.id)  # an old secret has the rules of its key
 
 
-def names(opened: "Administration", subjects: Iterable[Subject]) -> dict[Subject, str]:
+def names(session: Session, subjects: Iterable[Subject]) -> dict[Subject, str]:
     """How each is shown: `user alice`, `key key_... (alice, laptop)`, `each project`."""
-    return {subject: _shown(opened, subject) for subject in subjects}
+    return {subject: _shown(session, subject) for subject in dict.fromkeys(subjects)}
 
 
-def _shown(opened: "Administration", subject: Subject) -> str:
-    if subject.id == EVERY:
-        return f"each {subject.kind}"
+def _shown(session: Session, subject: Subject) -> str:
+    kind, subject_id = subject.kind, subject.id
+    if subject_id == EVERY:
+        return f"each {kind}"
     try:
-        if subject.kind == "user":
-            return f"user {opened.users.get(subject.id).name}"
-        if subject.kind == "project":
-            return f"project {opened.projects.get(subject.id).name}"
-        key = opened.keys.get(subject.id)
-    except UnknownEntity:  # deleted between two looks
-        return f"{subject.kind} {subject.id}"
+        if kind == "user":
+            return f"user {session.call(show_user, WhichUser(subject_id)).name}"
+        if kind == "project":
+            return f"project {session.call(show_project, WhichProject(subject_id)).name}"
+        key = session.call(show_key, WhichKey(subject_id))
+    except GatewayError as error:
+        if error.status != UnknownEntity.status:
+            raise
+        return f"{kind} {subject_id}"  # deleted between two looks
     return f"key {key.id} ({key.user_name}, {key.name})"

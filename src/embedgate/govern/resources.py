@@ -10,6 +10,7 @@ from typing import Never, Protocol
 import sqlalchemy as sa
 
 from embedgate.catalog import Catalog
+from embedgate.core.access import BudgetState
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import InternalError
 from embedgate.core.types import CacheStats, EmbedResult
@@ -95,13 +96,14 @@ class GatewayAccess:
     selection: what is in force; in a command, what a gateway would have on. Raises ConfigError where none could start.
     decide: what a gateway would have on with what a transaction sees stored. Raises ConfigError with every mistake.
     try_provider: embeds a word with a provider, and with a model if one is named. Raises a GatewayError. It may take
-    as long as any request.
+    as long as any request. budget_states: where the budgets in use stand; none in a command, which serves nobody.
     """
 
     selection: Callable[[], Selection]
     decide: Callable[[sa.Connection], Selection]
     try_provider: Callable[[str, str | None], EmbedResult]
     cache: CacheAccess
+    budget_states: Callable[[], Sequence[BudgetState]] = tuple
 
 
 def _no_gateway(*_: object) -> Never:
@@ -117,7 +119,7 @@ class Resources:
     """Safe to share between threads.
 
     key_prefix: start of new keys. sealer: for the keys of providers. catalog: gives the one in force, with the prices
-    of administrators. now_ms: UTC milliseconds.
+    of administrators. now_ms: UTC milliseconds. is_emergency: as setting access.is_emergency says.
     """
 
     key_prefix: str
@@ -127,3 +129,4 @@ class Resources:
     passwords: PasswordHashes = field(default_factory=PasswordHashes)
     failed_logins: FailedLogins = field(default_factory=FailedLogins)
     gateway: GatewayAccess = NO_GATEWAY
+    is_emergency: bool = False

@@ -1,20 +1,18 @@
 """What operations of administration run with: in a gateway, and in commands, whether or not a gateway runs."""
 
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import sqlalchemy as sa
 
 from embedgate.administration import COMMAND_LINE, Administration, open_stores
-from embedgate.catalog import Catalog
 from embedgate.config import Loaded
 from embedgate.core.clock import utc_ms
+from embedgate.govern.prices import read_prices
 from embedgate.govern.providers import read_keys
 from embedgate.govern.resources import GatewayAccess, Resources
 from embedgate.inference.runtime import LocalModels
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
-from embedgate.storage.prices import read_prices
 from embedgate.storage.providers import read_providers
 from embedgate.wiring.decide import Decided, decide
 from embedgate.wiring.storage import open_sealer, stored_at
@@ -27,18 +25,19 @@ def open_administration(loaded: Loaded) -> Iterator[Administration]:
     A gateway that runs on the same folder has a change within a second.
     """
     with opened_database(loaded) as database:
-
-        @functools.cache
-        def catalog() -> Catalog:
-            return decide_as_stored(loaded).catalog
-
-        yield Administration(open_stores(database, loaded.settings.keys.prefix), COMMAND_LINE, catalog)
+        yield Administration(open_stores(database, loaded.settings.keys.prefix), COMMAND_LINE)
 
 
 def open_resources(loaded: Loaded, gateway: GatewayAccess) -> Resources:
     """What operations need besides the database. Raises ConfigError."""
-    prefix, sealer = loaded.settings.keys.prefix, open_sealer(loaded)
-    return Resources(prefix, sealer, lambda: gateway.selection().catalog, gateway=gateway)
+    settings = loaded.settings
+    return Resources(
+        settings.keys.prefix,
+        open_sealer(loaded),
+        lambda: gateway.selection().catalog,
+        gateway=gateway,
+        is_emergency=settings.access.is_emergency,
+    )
 
 
 def decide_within(loaded: Loaded, connection: sa.Connection, local_models: LocalModels | None = None) -> Decided:

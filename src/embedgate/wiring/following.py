@@ -10,8 +10,10 @@ from collections.abc import Awaitable, Callable
 from embedgate.core.access import Rules
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import ConfigError, InternalError
+from embedgate.govern.rules import read_rules
 from embedgate.observe import events
-from embedgate.storage.rules import SqlRules
+from embedgate.storage.database import Database
+from embedgate.storage.revision import read_revision
 
 LOOK_EVERY_S = 0.5
 """A change is promised to be in force within a second, and reading and compiling the rules takes time, too."""
@@ -20,9 +22,9 @@ LOOK_EVERY_S = 0.5
 class Following:
     """The rules in force, and the task that watches for others."""
 
-    def __init__(self, store: SqlRules, rules: Rules, apply: Callable[[Rules], Awaitable[None]]) -> None:
+    def __init__(self, database: Database, rules: Rules, apply: Callable[[Rules], Awaitable[None]]) -> None:
         """rules: applied already. apply: puts rules in force; raises ConfigError if they cannot be."""
-        self._store = store
+        self._database = database
         self._rules = rules
         self._apply = apply
         self._lock = asyncio.Lock()
@@ -32,7 +34,7 @@ class Following:
     async def catch_up(self) -> None:
         """Return once what is stored now is in force. Raises InternalError or ConfigError."""
         async with self._lock:
-            rules = await asyncio.to_thread(self._store.load)
+            rules = await asyncio.to_thread(self._read)
             looked_at_ms = utc_ms()
             try:
                 await self._apply(rules)
@@ -51,10 +53,18 @@ class Following:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
-                if await asyncio.to_thread(self._store.revision) != self._rules.revision or self._has_new_price():
+                if await asyncio.to_thread(self._read_revision) != self._rules.revision or self._has_new_price():
                     await self.catch_up()
             except (InternalError, ConfigError) as error:  # the next look may succeed; what was in force stays
                 events.RULES_NOT_READ.emit(reason=str(error))
+
+    def _read(self) -> Rules:
+        with self._database.read() as connection:
+            return read_rules(connection)
+
+    def _read_revision(self) -> int:
+        with self._database.read() as connection:
+            return read_revision(connection)
 
     def _has_new_price(self) -> bool:
         """Whether a price has come into force since the last look."""

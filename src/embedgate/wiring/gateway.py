@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from embedgate.administration import Actor, Administration, open_stores
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
-from embedgate.core.access import Caller, Rules
+from embedgate.core.access import BudgetState, Caller, Rules
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import ConfigError, DependencyMissing, ProviderKeyMissing
 from embedgate.core.models import LOCAL, Model
@@ -55,9 +55,9 @@ from embedgate.providers.local import LocalProvider
 from embedgate.storage.database import Database
 from embedgate.wiring.administration import decide_within, open_resources
 from embedgate.wiring.credentials import open_credentials
-from embedgate.wiring.decide import FAKE, Decided, decide
+from embedgate.wiring.decide import FAKE, Decided, Stored, decide
 from embedgate.wiring.following import Following
-from embedgate.wiring.storage import Storage, open_storage
+from embedgate.wiring.storage import Storage, open_storage, stored_at
 
 _CLOSE_TIMEOUT_S = 2
 
@@ -65,7 +65,7 @@ _CLOSE_TIMEOUT_S = 2
 class Gateway:
     """An open gateway: storage, providers and the pipeline over them."""
 
-    def __init__(self, loaded: Loaded, storage: Storage, rules: Rules, decided: Decided) -> None:
+    def __init__(self, loaded: Loaded, storage: Storage, rules: Rules, stored: Stored, decided: Decided) -> None:
         """Use `open_gateway`."""
         settings = loaded.settings
         self.settings = settings
@@ -73,7 +73,7 @@ class Gateway:
         self._loaded = loaded
         self._storage = storage
         self._decided = decided
-        self._stored = storage.stored(rules, utc_ms())
+        self._stored = stored
         self._tokenizers = KnownTokenizers(decided.local_models, settings.local.cl100k_file)
         self._providers = self._open_providers(decided, {})
         self._retired: set[asyncio.Task[None]] = set()
@@ -107,7 +107,7 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         self._resources = open_resources(loaded, self._access())
         self._rules = rules
-        self._following = Following(storage.rules, rules, self._apply)
+        self._following = Following(storage.database, rules, self._apply)
 
     @property
     def catalog(self) -> Catalog:
@@ -124,7 +124,7 @@ class Gateway:
 
         actor_id: who is written down in the audit trail, with the request that it came with.
         """
-        return Administration(self._stores, Actor(actor_id, request_id), lambda: self.catalog)
+        return Administration(self._stores, Actor(actor_id, request_id))
 
     def invocation(self, actor: operations.Actor, secret: str = "") -> operations.Invocation:
         """What one operation of administration runs with; `follow` puts its changes in force.
@@ -197,6 +197,7 @@ class Gateway:
             lambda connection: decide_within(self._loaded, connection, self._decided.local_models),
             self._try_provider_aside,
             CacheAccess(self.cache_stats, clear, settings.memory_bytes, settings.disk_bytes),
+            self._budget_states,
         )
 
     async def verify_model(self, model: Model) -> list[Verdict]:
@@ -231,18 +232,35 @@ class Gateway:
                 await asyncio.gather(*(provider.aclose() for provider in self._providers.values()), *self._retired)
         await asyncio.to_thread(self._storage.close)
 
+    def _budget_states(self) -> list[BudgetState]:
+        """Where the budgets in use stand. For worker threads: the event loop is asked, and must go on meanwhile."""
+        return asyncio.run_coroutine_threadsafe(self.budgets.state(), self._loop).result()
+
     async def _apply(self, rules: Rules) -> None:
-        """Put rules in force. Raises ConfigError if the providers cannot be; the other rules are then in force."""
-        old_rules, self._rules = self._rules, rules
-        if rules.policies != old_rules.policies:
-            self._admission.follow(CedarDecider(rules.policies))
-        if rules.limits != old_rules.limits:
+        """Put in force what is different in the rules, and nothing else.
+
+        Raises ConfigError if the providers cannot be; all else is then in force.
+        """
+        in_force = self._rules
+        if rules.policies != in_force.policies:
+            self._admission.follow(await asyncio.to_thread(CedarDecider, rules.policies))
+            events.RULES_IN_FORCE.emit(changed="policies")
+        if rules.limits != in_force.limits:
             self.limits.replace(rules.limits)
-        if rules.budgets != old_rules.budgets:
+            events.RULES_IN_FORCE.emit(changed="limits")
+        if rules.budgets != in_force.budgets:
             self.budgets.replace(rules.budgets)
-        stored = await asyncio.to_thread(self._storage.stored, rules, utc_ms())
-        if stored == self._stored:
+            events.RULES_IN_FORCE.emit(changed="budgets")
+        self._rules = rules
+        await self._follow_providers(rules)
+
+    async def _follow_providers(self, rules: Rules) -> None:
+        """Put in force what is stored of providers and prices, if it is different. Raises ConfigError."""
+        now_ms = utc_ms()
+        # The record of a provider whose key was changed is another one, so that no key needs to be read to compare.
+        if stored_at(now_ms, rules.providers, rules.prices, self._stored.keys) == self._stored:
             return
+        stored = await asyncio.to_thread(self._storage.stored, rules, now_ms)
         decided = await asyncio.to_thread(decide, self._loaded, stored, self._decided.local_models)
         old = self._providers
         self._providers = self._open_providers(decided, old)
@@ -254,6 +272,7 @@ class Gateway:
                 task = asyncio.get_running_loop().create_task(self._retire(provider))
                 self._retired.add(task)
                 task.add_done_callback(self._retired.discard)
+        events.RULES_IN_FORCE.emit(changed="providers and prices")
 
     async def _retire(self, provider: Provider) -> None:
         """Close a provider that was replaced, once no request is left that began with it: one may yet try again."""
@@ -323,7 +342,7 @@ async def open_gateway(loaded: Loaded, *, is_server: bool = False) -> Gateway:
     """
     storage = await asyncio.to_thread(open_storage, loaded)
     try:
-        rules = await asyncio.to_thread(storage.rules.load)
+        rules = await asyncio.to_thread(storage.rules)
         if is_server and not storage.claim():
             if rules.budgets:
                 raise ConfigError(
@@ -340,7 +359,7 @@ async def open_gateway(loaded: Loaded, *, is_server: bool = False) -> Gateway:
                 ["no provider is on: install embedgate[minilm] for the embedded model, or set a provider's key"]
             )
         await _load_default_model(decided.default_model(loaded.settings.local.default_model), decided)
-        gateway = Gateway(loaded, storage, rules, decided)
+        gateway = Gateway(loaded, storage, rules, stored, decided)
     except BaseException:
         storage.close()
         raise

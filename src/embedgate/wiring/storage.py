@@ -12,12 +12,12 @@ from embedgate.govern.change import COMMAND_LINE, Invocation
 from embedgate.govern.first_start import FirstKeys, ensure_first_keys
 from embedgate.govern.providers import read_keys
 from embedgate.govern.resources import Resources
+from embedgate.govern.rules import read_rules
 from embedgate.storage.cache import TieredCache, open_cache
 from embedgate.storage.database import Database, open_database
 from embedgate.storage.folder import claim
 from embedgate.storage.key_lookup import SqlKeyStore
 from embedgate.storage.ledger import SqlLedger
-from embedgate.storage.rules import SqlRules
 from embedgate.storage.sealing import Sealer
 from embedgate.storage.spending import LedgerSpending
 from embedgate.wiring.decide import Stored
@@ -31,7 +31,6 @@ class Storage:
     keys: SqlKeyStore
     ledger: SqlLedger
     spending: LedgerSpending
-    rules: SqlRules
     sealer: Sealer
     cache: TieredCache | None
     first_keys: FirstKeys | None
@@ -44,6 +43,11 @@ class Storage:
         if file is not None:
             self.claims.append(file)
         return file is not None
+
+    def rules(self) -> Rules:
+        """Every rule, as it is stored now. Blocks. Raises InternalError if the database fails."""
+        with self.database.read() as connection:
+            return read_rules(connection)
 
     def stored(self, rules: Rules, now_ms: int) -> Stored:
         """What administrators have set of providers and prices, as it is now. Blocks. Raises ConfigError."""
@@ -103,7 +107,6 @@ def open_storage(loaded: Loaded) -> Storage:
         SqlKeyStore(database, max_cached=settings.keys.max_cached),
         SqlLedger(database, max_pending=bounds.ledger_max_pending, patience_s=bounds.ledger_patience_s),
         LedgerSpending(database),
-        SqlRules(database),
         sealer,
         open_cache(settings.cache, data_dir) if settings.cache.enabled else None,
         first_keys,

@@ -1,26 +1,45 @@
 """Every route of the administration API."""
 
-from embedgate.govern import cache, entries, keys, me, models, projects, providers, reconcile, roles, usage, users
-from embedgate.server.admin import (
-    audit,
+from embedgate.govern import (
     budgets,
+    cache,
+    dry_run,
+    entries,
+    keys,
     limits,
-    logins,
+    me,
+    models,
     policies,
     prices,
+    projects,
+    providers,
+    reconcile,
+    roles,
+    usage,
+    users,
 )
+from embedgate.server.admin import audit, logins
 from embedgate.server.admin.route import Table, routes_of
 
-_SUBJECTS = (
-    logins,
+_SUBJECTS = (logins, audit)
+_DECLARED = (
+    me,
+    users,
+    roles,
+    projects,
+    keys,
     policies,
+    dry_run,
     limits,
     budgets,
     prices,
-    audit,
+    providers,
+    models,
+    usage,
+    entries,
+    reconcile,
+    cache,
 )
-
-_DECLARED = (me, users, roles, projects, keys, providers, models, usage, entries, reconcile, cache)
 
 TABLE = Table(
     [

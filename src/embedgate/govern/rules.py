@@ -1,0 +1,27 @@
+"""Rules: policies, limits, budgets, prices and stored providers, all as of one revision.
+
+What a gateway loads and, when the revision has moved on, loads again. Each change of a rule counts the revision up, in
+its own transaction (`Change.rules_changed`), so that no revision ever names two states.
+"""
+
+import sqlalchemy as sa
+
+from embedgate.core.access import Rules
+from embedgate.govern.budgets import read_budgets
+from embedgate.govern.limits import read_limits
+from embedgate.govern.policies import read_policies
+from embedgate.govern.prices import read_prices
+from embedgate.storage.providers import read_providers
+from embedgate.storage.revision import read_revision
+
+
+def read_rules(connection: sa.Connection) -> Rules:
+    """Every rule, and the revision that they are of."""
+    return Rules(
+        revision=read_revision(connection),
+        policies=read_policies(connection),
+        limits=read_limits(connection),
+        budgets=read_budgets(connection),
+        prices=read_prices(connection),
+        providers=read_providers(connection),
+    )
