@@ -20,6 +20,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from embedgate.cli import access, asking, options
 from embedgate.cli.output import Shown, print_json, print_pieces, print_shown
+from embedgate.core.errors import GatewayError, UnknownEntity
 from embedgate.govern.lists import Listed, ListQuery
 from embedgate.govern.operation import File, Operation
 
@@ -41,6 +42,15 @@ class Session:
     def call(self, operation: Operation[P, R], parameters: P) -> R:
         """The result of an operation. Raises a GatewayError, or ConfigError."""
         return self._access.call(operation, parameters)
+
+    def find(self, operation: Operation[P, R], parameters: P) -> R | None:
+        """The result of an operation that shows something; None if there is no such thing. Raises as `call`."""
+        try:
+            return self.call(operation, parameters)
+        except GatewayError as error:  # over HTTP, the class that the operation raises is not known
+            if error.status != UnknownEntity.status:
+                raise
+            return None
 
     def every(self, operation: Operation[Q, Listed[R]], query: Q) -> Listed[R]:
         """A whole list, read page by page."""

@@ -10,7 +10,7 @@ from embedgate import config
 from embedgate.cli import asking, options
 from embedgate.cli.commands import Commands, Session
 from embedgate.cli.output import Facts, Table, count
-from embedgate.core.errors import InvalidInput, UnknownProvider
+from embedgate.core.errors import InvalidInput
 from embedgate.govern import providers
 from embedgate.govern.providers import Provider, ProviderQuery, ProviderToSet, TrialResult, WhichProvider
 
@@ -164,7 +164,4 @@ def _key(*, has_key: bool, variable: str | None) -> str | None:
 
 def _stored(session: Session, name: str) -> Provider | ProviderToSet:
     """What is set of a provider; nothing if it is a new one."""
-    try:
-        return session.call(providers.show_provider, WhichProvider(name))
-    except UnknownProvider:
-        return ProviderToSet(name)
+    return session.find(providers.show_provider, WhichProvider(name)) or ProviderToSet(name)

@@ -7,7 +7,6 @@ import typer
 
 from embedgate.cli.commands import Session
 from embedgate.core.access import EVERY, Subject, SubjectKind
-from embedgate.core.errors import GatewayError, UnknownEntity
 from embedgate.govern.keys import WhichKey, show_key
 from embedgate.govern.projects import WhichProject, show_project
 from embedgate.govern.users import WhichUser, show_user
@@ -59,14 +58,13 @@ def _shown(session: Session, subject: Subject) -> str:
     kind, subject_id = subject.kind, subject.id
     if subject_id == EVERY:
         return f"each {kind}"
-    try:
-        if kind == "user":
-            return f"user {session.call(show_user, WhichUser(subject_id)).name}"
-        if kind == "project":
-            return f"project {session.call(show_project, WhichProject(subject_id)).name}"
-        key = session.call(show_key, WhichKey(subject_id))
-    except GatewayError as error:
-        if error.status != UnknownEntity.status:
-            raise
-        return f"{kind} {subject_id}"  # deleted between two looks
-    return f"key {key.id} ({key.user_name}, {key.name})"
+    if kind == "user":
+        user = session.find(show_user, WhichUser(subject_id))
+        shown = None if user is None else f"user {user.name}"
+    elif kind == "project":
+        project = session.find(show_project, WhichProject(subject_id))
+        shown = None if project is None else f"project {project.name}"
+    else:
+        key = session.find(show_key, WhichKey(subject_id))
+        shown = None if key is None else f"key {key.id} ({key.user_name}, {key.name})"
+    return shown or f"{kind} {subject_id}"  # deleted between two looks
