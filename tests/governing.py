@@ -1,7 +1,7 @@
 """Operations of administration, run in tests straight on a database."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -60,14 +60,19 @@ class Governing:
     database: Database
     resources: Resources
     actor: Actor = field(default=COMMAND_LINE)
+    secret: str = ""
 
     def with_actor(self, actor: Actor) -> "Governing":
         """The same for somebody else."""
-        return Governing(self.database, self.resources, actor)
+        return replace(self, actor=actor)
+
+    def with_secret(self, secret: str) -> "Governing":
+        """The same with a key or an access token, as it comes with a request."""
+        return replace(self, secret=secret)
 
     def invocation(self) -> Invocation:
         """What one operation runs with."""
-        return Invocation(self.database, self.resources, self.actor)
+        return Invocation(self.database, self.resources, self.actor, secret=self.secret)
 
     def __call__(self, operation: Operation[P, R], parameters: P) -> R:
         """The result of an operation."""

@@ -13,14 +13,12 @@ from msgspec import structs
 from embedgate.administration import Actor, Administration, Stores, open_stores
 from embedgate.core.access import AuditEvent
 from embedgate.core.types import LedgerEntry
-from embedgate.govern.failed_logins import FailedLogins
 from embedgate.storage.appender import Appender
 from embedgate.storage.audit import SqlAudit
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
 from embedgate.storage.key_management import SqlKeys
 from embedgate.storage.paging import every
 from embedgate.storage.passwords import SqlPasswords
-from embedgate.storage.sessions import SqlSessions
 
 
 @dataclass
@@ -90,10 +88,8 @@ def stores(database: Database, tmp_path: Path, clock: Clock) -> Stores:
         stores,
         keys=SqlKeys(joint, "eg", clock.ms),
         passwords=SqlPasswords(joint, hasher=argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)),
-        sessions=SqlSessions(joint, clock=clock.ms),
         audit=SqlAudit(joint, clock.ms),
         now_ms=clock.ms,
-        failed_logins=FailedLogins(clock.s),
     )
 
 

@@ -21,13 +21,13 @@ from embedgate.core.types import EmbedResult
 from embedgate.govern import keys as keys_of_callers
 from embedgate.govern import providers, users
 from embedgate.govern.change import Actor
+from embedgate.govern.logins import Login, Refresh, log_in, refresh
 from embedgate.govern.providers import Provider, ProviderQuery, ProviderToSet, TrialOf, WhichProvider, read_keys
 from embedgate.govern.resources import NO_GATEWAY
 from embedgate.settings import AccessSettings, ProviderSettings, Settings, StorageSettings
 from embedgate.storage.database import Database
 from embedgate.storage.revision import read_revision
 from embedgate.storage.sealing import Sealer
-from embedgate.storage.sessions import SqlSessions
 from embedgate.wiring.administration import decide_within
 from embedgate.wiring.decide import Decided
 from governing import Clock, Governing, resources_for
@@ -324,22 +324,22 @@ def test_a_trial_tells_what_went_wrong_and_only_the_gateways_own_fault_is_raised
 
 
 def test_a_leaked_database_file_holds_no_secret(call: Governing, database: Database, tmp_path: Path) -> None:
-    user = call(users.create_user, users.NewUser("ann"))
-    sessions, password = SqlSessions(database), "a long pass phrase"
+    call(users.create_user, users.NewUser("ann"))
+    password = "a long pass phrase"
     made = call(keys_of_callers.create_key, keys_of_callers.KeyToMake("ann", "k"))
     rotated = call(keys_of_callers.rotate_key, keys_of_callers.Rotation(made.key.id, overlap_s=60))
     first, second = made.secret, rotated.secret
     call(keys_of_callers.import_key, keys_of_callers.KeyToImport("ann", "old", "ziri-ann-0123456789abcdef"))
     call(users.set_password, users.NewPassword("ann", password))
-    tokens = sessions.open(user.id)
-    renewed = sessions.refresh(tokens.refresh).tokens
-    assert renewed is not None
+    tokens = call(log_in, Login("ann", password))
+    renewed = call(refresh, Refresh(tokens.refresh_token))
     call(providers.set_provider, ProviderToSet("openai", key=KEY))
     master_key = (tmp_path / "secrets.key").read_text().strip()
     secrets = [first, second, "ziri-ann-0123456789abcdef", password, KEY, master_key]
-    secrets += [tokens.access, tokens.refresh, renewed.access, renewed.refresh]
+    secrets += [tokens.access_token, tokens.refresh_token, renewed.access_token, renewed.refresh_token]
     raw_forms = [secret.encode() for secret in secrets] + [bytes.fromhex(master_key)]
-    raw_forms += [secret.partition("_")[2].encode() for secret in (first, second, tokens.access, renewed.refresh)]
+    prefixed = (first, second, tokens.access_token, renewed.refresh_token)
+    raw_forms += [secret.partition("_")[2].encode() for secret in prefixed]
 
     def written() -> bytes:
         return b"".join(file.read_bytes() for file in tmp_path.glob("embedgate.db*"))

@@ -2,7 +2,6 @@
 
 from embedgate.administration.administration import Administration
 from embedgate.administration.keys import NewKey, state_of
-from embedgate.administration.me import Me
 from embedgate.administration.stores import Stores, open_stores
 from embedgate.administration.trail import COMMAND_LINE, Actor
 
@@ -10,7 +9,6 @@ __all__ = [
     "COMMAND_LINE",
     "Actor",
     "Administration",
-    "Me",
     "NewKey",
     "Stores",
     "open_stores",

@@ -5,8 +5,6 @@ Owns no rule of its own. Who the actor is, and that it may do this, was decided 
 
 from embedgate.administration.audit import Audit
 from embedgate.administration.keys import Keys
-from embedgate.administration.logins import Logins
-from embedgate.administration.me import Me
 from embedgate.administration.projects import Projects
 from embedgate.administration.roles import Roles
 from embedgate.administration.stores import Stores
@@ -30,9 +28,4 @@ class Administration:
         self.roles = Roles(stores, trail)
         self.projects = Projects(stores, trail)
         self.keys = Keys(stores, trail)
-        self.logins = Logins(stores, trail)
         self.audit = Audit(stores, actor)
-
-    def me(self, user_id: str) -> Me:
-        """What the user of that id may see and change of itself."""
-        return Me(self._stores, self._trail, user_id)

@@ -1,24 +1,22 @@
 """Everything that administration reads and changes, opened over one database."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from embedgate.administration.transaction import JointDatabase
 from embedgate.core.clock import utc_ms
-from embedgate.govern.failed_logins import FailedLogins
 from embedgate.storage.audit import SqlAudit
 from embedgate.storage.database import Database
 from embedgate.storage.key_management import SqlKeys
 from embedgate.storage.passwords import SqlPasswords
 from embedgate.storage.projects import SqlProjects
 from embedgate.storage.roles import SqlRoles
-from embedgate.storage.sessions import SqlSessions
 from embedgate.storage.users import SqlUsers
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The stores, on one database, and the failed logins. Safe to share between threads; one for a process.
+    """The stores, on one database. Safe to share between threads; one for a process.
 
     now_ms: UTC milliseconds.
     """
@@ -29,10 +27,8 @@ class Stores:
     projects: SqlProjects
     keys: SqlKeys
     passwords: SqlPasswords
-    sessions: SqlSessions
     audit: SqlAudit
     now_ms: Callable[[], int] = utc_ms
-    failed_logins: FailedLogins = field(default_factory=FailedLogins)
 
 
 def open_stores(database: Database, prefix: str) -> Stores:
@@ -48,6 +44,5 @@ def open_stores(database: Database, prefix: str) -> Stores:
         projects=SqlProjects(joint),
         keys=SqlKeys(joint, prefix),
         passwords=SqlPasswords(joint),
-        sessions=SqlSessions(joint),
         audit=SqlAudit(joint),
     )

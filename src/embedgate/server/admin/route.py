@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from msgspec import Meta
 
-from embedgate.administration import Administration, Me
+from embedgate.administration import Administration
 from embedgate.core.access import Period, SubjectKind
 from embedgate.core.errors import GatewayError
 from embedgate.govern.operation import Declaration
@@ -58,11 +58,6 @@ class Asked:
     user_id: str
     ip_address: str
     secret: str = field(default="", repr=False)
-
-    @property
-    def me(self) -> Me:
-        """What the user who asks may see and change of itself."""
-        return self.administration.me(self.user_id)
 
 
 @dataclass(frozen=True, slots=True)

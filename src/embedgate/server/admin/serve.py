@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from embedgate.core.errors import ConfigError, Conflict, MalformedRequest, MethodNotAllowed, NotPermitted
-from embedgate.govern.change import Actor
+from embedgate.govern.change import STRANGER, Actor
+from embedgate.govern.logins import ACCESS_PREFIX, user_of_login
 from embedgate.govern.operation import Declaration, File, Given
 from embedgate.govern.query import query_fields, read_query
 from embedgate.server.admin.follow import follow
@@ -20,11 +21,7 @@ from embedgate.server.admin.route import PATH_TYPES, Asked, Route, Table
 from embedgate.server.answer import JSON, PIECE_BYTES, Answer, Headers
 from embedgate.server.dialects import openai, ziri
 from embedgate.server.respond import Request, Serve
-from embedgate.storage.sessions import ACCESS_PREFIX
 from embedgate.wiring import Gateway
-
-STRANGER = "stranger"
-"""Whom the audit trail names where anyone may ask."""
 
 _CSV = (b"content-type", b"text/csv; charset=utf-8")
 
@@ -95,8 +92,8 @@ class AdminApi:
     async def _identify(self, route: Route, secret: str) -> str:
         """The id of the user whose key or login this is. Raises an AccessError, also if the route is not for it."""
         if secret.startswith(ACCESS_PREFIX):
-            logins = self._gateway.administration(STRANGER).logins
-            user = await asyncio.to_thread(logins.user_of, secret)
+            invocation = self._gateway.invocation(Actor(STRANGER))
+            user = await asyncio.to_thread(user_of_login, invocation, secret)
             user_id, is_admin = user.id, user.is_admin
         else:
             caller = await self._gateway.pipeline.identify(secret or None)

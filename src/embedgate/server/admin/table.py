@@ -7,6 +7,7 @@ from embedgate.govern import (
     entries,
     keys,
     limits,
+    logins,
     me,
     models,
     policies,
@@ -18,11 +19,12 @@ from embedgate.govern import (
     usage,
     users,
 )
-from embedgate.server.admin import audit, logins
+from embedgate.server.admin import audit
 from embedgate.server.admin.route import Table, routes_of
 
-_SUBJECTS = (logins, audit)
+_SUBJECTS = (audit,)
 _DECLARED = (
+    logins,
     me,
     users,
     roles,
