@@ -17,6 +17,7 @@ import pytest
 from embedgate import config
 from embedgate.catalog import Catalog
 from embedgate.core import errors
+from embedgate.core.actions import ACTIONS
 from embedgate.core.errors import GatewayError
 from embedgate.providers import hosts
 from embedgate.providers.hosts import Host
@@ -109,7 +110,8 @@ def test_no_model_and_no_provider_is_missing() -> None:
 
 def test_the_readme_counts_the_models() -> None:
     n = Counter(model.action for model in Catalog.builtin().models())
-    counted = f"{n['embedding']} embedding, {n['chat']} chat and {n['rerank']} rerank models"
+    kinds = [f"{n[name]} {name}" for name in ACTIONS]
+    counted = f"{', '.join(kinds[:-1])} and {kinds[-1]} models"
     assert counted in text_of(ROOT / "README.md")
 
 

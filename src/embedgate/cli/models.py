@@ -5,13 +5,14 @@ Only `verify` calls a provider.
 
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embedgate.cli import options
 from embedgate.cli.commands import Commands, Session
 from embedgate.cli.output import print_json, print_table
+from embedgate.core.actions import ActionName
 from embedgate.core.errors import NotAnEmbeddingModel, UnknownProvider
 from embedgate.core.models import DimRange
 from embedgate.govern import models, providers
@@ -34,7 +35,7 @@ def list_models(
     session: Session,
     show_all: Annotated[bool, typer.Option("--all", help="Also models whose providers are all off.")] = False,
     provider: Annotated[str | None, typer.Option(metavar="NAME", help="Only models at this provider.")] = None,
-    action: Annotated[Literal["embedding", "chat", "rerank"], typer.Option(help="What they are for.")] = "embedding",
+    action: Annotated[ActionName, typer.Option(help="What they are for.")] = "embedding",
 ) -> None:
     """List the models that can be used. Prices are in dollars per million tokens, unless they say otherwise."""
     if provider is not None:

@@ -16,7 +16,8 @@ class Action(Struct, frozen=True, kw_only=True):
     `name` is its name in the catalogue and `/v1/models`, `policy_name` that in policies, the ledger and the audit
     trail, `api_name` that in `/v1/generation`. `modality` is the output of its models, `makes` the same in words.
     `purpose` and `verb` are for messages: "a model for ...", "... the model". `has_default_model` says whether a model
-    can be suggested when a request names no fitting one.
+    can be suggested when a request names no fitting one; `is_batched`, whether a host's limits of a batch apply to its
+    models.
     """
 
     name: ActionName
@@ -27,6 +28,7 @@ class Action(Struct, frozen=True, kw_only=True):
     purpose: str
     verb: str
     has_default_model: bool = False
+    is_batched: bool = False
 
 
 EMBEDDING = Action(
@@ -38,6 +40,7 @@ EMBEDDING = Action(
     purpose="embeddings",
     verb="embedding with",
     has_default_model=True,
+    is_batched=True,
 )
 CHAT = Action(
     name="chat",
@@ -56,6 +59,9 @@ RERANK = Action(
     makes="an order of documents; no vectors",
     purpose="reranking",
     verb="ranking with",
+    is_batched=True,
 )
 ACTIONS: Mapping[ActionName, Action] = {action.name: action for action in (EMBEDDING, CHAT, RERANK)}
+POLICY_NAMES = ", ".join(action.policy_name for action in ACTIONS.values())
+"""Of all actions, for descriptions."""
 BY_POLICY_NAME: Mapping[str, Action] = {action.policy_name: action for action in ACTIONS.values()}

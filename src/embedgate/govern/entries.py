@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import sqlalchemy as sa
 from msgspec import Meta, Struct
 
+from embedgate.core.actions import POLICY_NAMES
 from embedgate.core.errors import UnknownEntity
 from embedgate.core.money import to_usd, usd_text
 from embedgate.core.types import LedgerEntry
@@ -100,7 +101,7 @@ class Entry(Struct, frozen=True):
     upstream_ms: float
     authenticate_ms: float
     admit_ms: float
-    action: Annotated[str, Meta(description="What was asked for: embedding, completion or rerank.")]
+    action: Annotated[str, Meta(description=f"What was asked for: {POLICY_NAMES}.")]
     output_tokens: Annotated[int, Meta(description="Tokens that a chat model wrote.")]
 
 

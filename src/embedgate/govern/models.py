@@ -3,11 +3,12 @@
 Changes nothing.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from embedgate.catalog import Catalog
+from embedgate.core.actions import ActionName
 from embedgate.core.errors import ModelNotAtProvider, UnknownModel, UnknownProvider
 from embedgate.core.models import DimRange, Model, Route
 from embedgate.govern.change import Invocation
@@ -19,7 +20,7 @@ from embedgate.govern.values import Usd, price_text, search_price_text
 class ModelQuery(ListQuery):
     """Which models."""
 
-    action: Literal["embedding", "chat", "rerank"] | None = None
+    action: ActionName | None = None
     provider: Annotated[str | None, Meta(description="One that serves it, on or off.")] = None
     is_on: Annotated[bool | None, Meta(description="Whether a provider that serves it is on.")] = None
     sort: Annotated[str, sorts("id", "action", "space", "max_input_tokens")] = ""
@@ -59,7 +60,7 @@ class CatalogModel(Struct, frozen=True):
     """A model."""
 
     id: str
-    action: Literal["embedding", "chat", "rerank"]
+    action: ActionName
     status: str
     note: str | None
     space: Annotated[str | None, Meta(description="Vectors of one space can be compared.")]

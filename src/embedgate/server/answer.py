@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -15,8 +16,7 @@ from embedgate.core.errors import (
 )
 from embedgate.core.money import usd_text
 from embedgate.core.quantise import QUANTISERS
-from embedgate.core.rerank import RerankResult
-from embedgate.core.types import EmbedResult
+from embedgate.core.types import EmbedResult, Usage
 from embedgate.core.vectors import Vectors, to_base64, to_json
 
 Headers = list[tuple[bytes, bytes]]
@@ -37,6 +37,25 @@ class Answer(Struct, frozen=True):
     body: bytes
     pieces: Iterator[bytes] | None = None
     stream: AsyncGenerator[bytes, None] | None = None
+
+
+class Billed(Protocol):
+    """What every result says of its provider, its usage and its cost."""
+
+    @property
+    def provider(self) -> str:
+        """The route that served it."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """Its token usage."""
+        ...
+
+    @property
+    def cost_picodollars(self) -> int:
+        """What it cost."""
+        ...
 
 
 def vector_pieces(result: EmbedResult, encoding_format: str, head: bytes, tail: bytes) -> Iterator[bytes]:
@@ -73,7 +92,7 @@ def result_headers(result: EmbedResult) -> Headers:
     return found
 
 
-def cost_headers(result: EmbedResult | RerankResult) -> Headers:
+def cost_headers(result: Billed) -> Headers:
     """Headers with the cost and the route of a served request."""
     found: Headers = [
         (b"x-embedgate-cost-usd", usd_text(result.cost_picodollars).encode()),

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from embedgate.core.actions import BY_POLICY_NAME
+from embedgate.core.actions import ACTIONS, BY_POLICY_NAME, POLICY_NAMES
 from embedgate.core.errors import MissingFields
 from embedgate.core.money import usd_text
 from embedgate.core.types import Dialect, LedgerEntry
@@ -54,7 +54,9 @@ class NativeTokens(Struct, frozen=True):
 class Generation(Struct, frozen=True, rename="camel"):
     """Cost and route of one request."""
 
-    api: Annotated[str, Meta(description="`embeddings`, `chat.completions` or `rerank`.")]
+    api: Annotated[
+        str, Meta(description="As in its path: " + ", ".join(f"`{action.api_name}`" for action in ACTIONS.values()))
+    ]
     generation_id: Annotated[str, Meta(description="The id of the request.")]
     model: str
     create_at: Annotated[datetime, Meta(description="When the request arrived.")]
@@ -64,7 +66,7 @@ class Generation(Struct, frozen=True, rename="camel"):
     usage: Dollars
     provider: Annotated[str, Meta(description="The route that served it.")]
     upstream_model: Annotated[str, Meta(description="What the provider calls the model.")]
-    action: Annotated[str, Meta(description="What policies call it: embedding, completion or rerank.")]
+    action: Annotated[str, Meta(description=f"What policies call it: {POLICY_NAMES}.")]
     dialect: Annotated[Dialect, Meta(description="The dialect of the request.")]
     outcome: Annotated[str, Meta(description="`ok`, or the code of the error that it ended with.")]
 

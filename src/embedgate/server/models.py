@@ -185,8 +185,8 @@ def listed_model(offered: OfferedModel) -> ListedModel:
         space=model.space,
         status=model.status,
         capabilities=_capabilities(model, [each.route for each in offered.routes]),
-        pricings=_pricings(_cheapest(each.route.price for each in offered.routes), model.action),
-        routes=tuple(_route(each, model.action) for each in offered.routes),
+        pricings=_pricings(_cheapest(each.route.price for each in offered.routes)),
+        routes=tuple(_route(each) for each in offered.routes),
     )
 
 
@@ -223,14 +223,14 @@ def _cheapest(prices: Iterable[Price | None]) -> Price | None:
     return min(known, key=lambda price: (price.picodollars_per_token, price.picodollars_per_search or 0), default=None)
 
 
-def _pricings(price: Price | None, action: ActionName) -> Pricings:
+def _pricings(price: Price | None) -> Pricings:
     if price is None:
         return Pricings(prompt=())
     output, cached = price.output_picodollars_per_token, price.cached_input_picodollars_per_token
     return Pricings(
         prompt=_per_million(price.picodollars_per_token),
-        completion=_per_million(output) if action == "chat" else (),
-        input_cache_read=_per_million(cached) if action == "chat" else (),
+        completion=_per_million(output),
+        input_cache_read=_per_million(cached),
         request=_each(price.picodollars_per_search),
     )
 
@@ -250,12 +250,12 @@ def _number(picodollars: int) -> msgspec.Raw:
     return msgspec.Raw(usd_text(picodollars).encode())
 
 
-def _route(offered: OfferedRoute, action: ActionName) -> ServedRoute:
+def _route(offered: OfferedRoute) -> ServedRoute:
     route, health = offered.route, offered.health
     return ServedRoute(
         provider=route.provider,
         upstream_model=route.upstream_model,
-        pricings=_pricings(route.price, action),
+        pricings=_pricings(route.price),
         price_as_of=route.price.as_of if route.price else None,
         context_length=route.max_input_tokens,
         dimensions=route.dims.default or None,

@@ -9,6 +9,7 @@ import msgspec
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
 from embedgate.core.access import PriceRule, ProviderRecord
+from embedgate.core.actions import ACTIONS
 from embedgate.core.errors import ConfigError, DependencyMissing
 from embedgate.core.models import LOCAL, Model, Price, Route
 from embedgate.inference.runtime import LocalModels
@@ -311,9 +312,10 @@ def _adapted(
 
     There are none left of a model that its only providers do not serve.
 
-    Routes of chat models stay as they are: all that rows change in routes is about embeddings.
+    Routes of actions that are not sent in batches stay as they are: rows change nothing else in routes.
     """
     adapted = []
+    is_batched = ACTIONS[model.action].is_batched
     for route in model.routes:
         names = [route.provider]
         names += [name for name, entry in entries.items() if entry.host == route.provider and name != route.provider]
@@ -323,5 +325,5 @@ def _adapted(
             host = in_use.get(name)
             weight = entries[name].weight if name in entries else 1
             copy = replace(route, provider=name, weight=weight)
-            adapted.append(host.host.adapt(copy) if host and model.action != "chat" else copy)
+            adapted.append(host.host.adapt(copy) if host and is_batched else copy)
     return tuple(adapted)
