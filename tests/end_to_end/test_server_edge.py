@@ -48,6 +48,27 @@ def events_of(log: str) -> set[str]:
     return {line.split()[2] for line in log.splitlines()}
 
 
+def size_of_log(running: RunningGateway) -> int:
+    """Where the log ends now."""
+    return len(running.log.read_text(encoding="utf-8"))
+
+
+def wait_for_event(running: RunningGateway, name: str, since: int) -> None:
+    """Return once the event is in the log behind `since`: what other tests did before is not looked at."""
+    wait_until(f"{name} is in the log", lambda: name in events_of(running.log.read_text(encoding="utf-8")[since:]))
+
+
+def is_let_in(url: str, held: ExitStack) -> bool:
+    """Whether there was room for one more connection, which `held` then keeps open."""
+    with ExitStack() as opened:
+        connection = opened.enter_context(raw_socket(url))
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        if read_status(connection) != 200:
+            return False
+        held.push(opened.pop_all())
+        return True
+
+
 def test_a_large_head_gets_400_and_the_next_request_its_answer(edge: RunningGateway) -> None:
     reply = call(edge.url, "/healthz", headers={"x-large": "y" * 5_000})
     assert (reply.status, reply.json["error"]["code"]) == (400, "invalid_request")
@@ -55,6 +76,7 @@ def test_a_large_head_gets_400_and_the_next_request_its_answer(edge: RunningGate
 
 
 def test_slow_and_silent_connections_are_closed_and_used_ones_are_kept(edge: RunningGateway) -> None:
+    since = size_of_log(edge)
     with raw_socket(edge.url) as slow, raw_socket(edge.url) as silent, raw_socket(edge.url) as used:
         slow.sendall(b"GET /healthz HTTP/1.1\r\nhost:")
         used.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -65,19 +87,18 @@ def test_slow_and_silent_connections_are_closed_and_used_ones_are_kept(edge: Run
         assert time.monotonic() - began_s < HEAD_TIMEOUT_S + BUSY_S
         used.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         assert read_status(used) == 200
-    wait_until("it is in the log", lambda: "connections_cut" in events_of(edge.log.read_text(encoding="utf-8")))
+    wait_for_event(edge, "connections_cut", since)
 
 
 def test_a_connection_too_many_gets_503(edge: RunningGateway) -> None:
     with ExitStack() as held:
-        for _ in range(MAX_CONNECTIONS):
-            connection = held.enter_context(raw_socket(edge.url))
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-            assert read_status(connection) == 200
+        for _ in range(MAX_CONNECTIONS):  # the server may not yet have seen that those of other tests are closed
+            wait_until("there is room", lambda: is_let_in(edge.url, held))
+        since = size_of_log(edge)
         reply = call(edge.url, "/v1/embeddings", {"model": "fake/deterministic", "input": "a"}, {"x-api-key": edge.key})
         assert (reply.status, reply.json["error"]["code"]) == (503, "overloaded")
         assert reply.headers["retry-after"] == "1"
-    wait_until("it is in the log", lambda: "connections_refused" in events_of(edge.log.read_text(encoding="utf-8")))
+    wait_for_event(edge, "connections_refused", since)
     wait_until("there is room again", lambda: call(edge.url, "/healthz").status == 200)
 
 
