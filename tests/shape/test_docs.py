@@ -164,7 +164,7 @@ def test_variables_exist(page: Path) -> None:
 def test_settings_named_in_the_text_exist(page: Path) -> None:
     for code in inline_codes(page):
         section, dot, _ = code.partition(".")
-        if dot and section in Settings.model_fields and re.fullmatch(r"[\w.<>-]+(?<!\.toml)", code):
+        if dot and section in Settings.model_fields and re.fullmatch(r"[\w.<>-]+(?<!\.toml)(?<!\.lock)", code):
             assert is_setting(code.split(".")), code
 
 
