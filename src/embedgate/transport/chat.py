@@ -1,8 +1,8 @@
-"""A chat completion on its way from a provider: begun, passed on piece by piece, and closed.
+"""Chat completion of a provider over HTTP: begun, passed on piece by piece, closed.
 
-What the provider sends is handed on byte by byte; only the count that the gateway has asked for itself is taken out. An
-answer counts as begun when its first event is here, or all of it where it is not streamed: a failure before that can be
-told from an answer, and asked for elsewhere. Which call is made and what its JSON says is for the modules beside this.
+Bytes are passed on unchanged; only a usage event that the gateway itself has asked for is removed. An answer has begun
+when its first event is here, or all of it where it is not streamed; until then, failover is possible. The
+call is built in `chat_call`, JSON is read in `chat_usage`.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ from embedgate.transport.rate_headers import read_hints
 from embedgate.transport.records import HttpReply
 
 _END_S = 1.0
-"""How long after its last word a stream may take to end, so that the connection can be kept."""
+"""How long a stream may take to end after `[DONE]`, so that the connection can be kept."""
 _EVENT_STREAM = "text/event-stream"
 _JSON = ("application/json", "+json")
 
 
 @dataclass(frozen=True, slots=True)
 class AskedChat:
-    """What a call was for, as far as its answer is concerned.
+    """What reading an answer needs to know of its call.
 
-    `provider` is its name in messages. `hides_usage`: only we have asked for the count. `secrets` tells what no message
-    may show; it is called when one is written. `max_bytes` are of an answer that is not streamed. `observe` is told
-    what the answer says of limits of rate.
+    `provider` is its name in messages. `hides_usage`: only the gateway has asked for usage, so its event is removed.
+    `secrets` returns what no message may show. `max_bytes` limits an answer that is not streamed. `observe` is called
+    with the rate limits that the answer reports.
     """
 
     provider: str
@@ -43,7 +43,7 @@ class AskedChat:
 
 
 class IncomingChat:
-    """Implements the ChatReply port over one reply."""
+    """Chat answer over one HTTP reply. Implements the port ChatReply."""
 
     def __init__(self, incoming: Incoming, on_close: Callable[[], None]) -> None:
         """on_close: called once, when the reply is closed."""
@@ -56,7 +56,7 @@ class IncomingChat:
         self._events: EventReader | None = None
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body in the pieces that come off the wire. To be read once.
+        """The body in pieces as they arrive. Can be read once.
 
         Raises UpstreamTimeout, or UpstreamFailed if it breaks off.
         """
@@ -75,7 +75,7 @@ class IncomingChat:
             yield piece
 
     async def _following(self, events: EventReader) -> bytes | None:
-        """The next bytes; None at the end, for which a caller who has the last word does not wait long."""
+        """The next bytes; None at the end, which is awaited only for a moment once `[DONE]` has come."""
         if not events.is_over:
             return await self._incoming.read()
         try:
@@ -85,7 +85,7 @@ class IncomingChat:
             return None
 
     async def aclose(self) -> None:
-        """Close the connection if the provider is not done, also while someone reads."""
+        """Close the connection unless the answer is complete; also while it is being read."""
         try:
             await self._incoming.aclose()
         finally:
@@ -94,7 +94,7 @@ class IncomingChat:
                 on_close()
 
     async def begin(self, asked: AskedChat) -> None:
-        """Return once it is known to be an answer. Raises UpstreamError if it is none."""
+        """Return once the first bytes of a good answer are here. Raises UpstreamError if it is none."""
         asked.observe(read_hints(self._incoming.headers))
         if not self._incoming.is_success:
             raise classify(self._reply(asked, await self._read_fault()))
@@ -108,7 +108,7 @@ class IncomingChat:
             raise UpstreamGarbled(f"{asked.provider} sent {sent} in place of a completion; check base_url")
 
     async def _begin_stream(self, asked: AskedChat) -> None:
-        """Wait for the first event: what goes wrong before it is an error, though the status was good."""
+        """Wait for the first event: a failure before it is an error, though the status was good."""
         self._events = events = EventReader(hides_usage=asked.hides_usage)
         waiting_bytes = 0
         while events.first is None and waiting_bytes <= MAX_EVENT_BYTES:
@@ -118,7 +118,7 @@ class IncomingChat:
             if piece:
                 self._head.append(piece)
             if chunk is None and events.first is None:
-                raise UpstreamGarbled(f"{asked.provider} ended its answer before the first event of it")
+                raise UpstreamGarbled(f"{asked.provider} ended its answer before the first event")
         said = read_completion(events.first or b"")
         if said is not None and said.is_error:
             raise classify_late(self._reply(asked, events.first or b""))
@@ -143,7 +143,7 @@ class IncomingChat:
             yield chunk
 
     async def _read_fault(self) -> bytes:
-        """The beginning of a refusal: enough for any message."""
+        """The beginning of an error body: enough for any message."""
         body = b""
         while len(body) <= MAX_FAULT_BYTES and (chunk := await self._incoming.read()) is not None:
             body += chunk
@@ -159,9 +159,9 @@ class IncomingChat:
 
 
 async def begin_chat(incoming: Incoming, asked: AskedChat, on_close: Callable[[], None]) -> IncomingChat:
-    """The answer that a reply turns out to be. on_close: called once, when it is closed.
+    """The chat answer in a reply, once it has begun. on_close: called once, when it is closed.
 
-    Raises UpstreamError if it is none; the reply is then closed.
+    Raises UpstreamError if there is none; the reply is then closed.
     """
     reply = IncomingChat(incoming, on_close)
     try:

@@ -1,4 +1,4 @@
-"""The call of a chat completion: the caller's fields as they came, and the few that are ours. Pure."""
+"""HTTP call of a chat completion: the caller's fields unchanged, and the few of the gateway. Pure."""
 
 import re
 import urllib.parse
@@ -13,23 +13,23 @@ from embedgate.transport.bodies import encode, put
 from embedgate.transport.records import Chat, HttpCall
 
 _CALLERS_WORDS = ("messages", "prediction", "metadata", "user", "safety_identifier")
-"""The fields with texts that no message may show, however short. Of the others, they are those that are no names."""
+"""Fields whose texts no message may show, however short. Of other fields, texts that look like names may be shown."""
 _NAME = re.compile(r"[!-~]{1,64}")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _TERMS = frozenset({"role", "type", "id", "tool_call_id", "name", "detail", "format"})
-"""Fields of a message that hold terms of the API, or names without which an error message helps nobody."""
+"""Fields of a message that hold terms of the API, or names that an error message needs."""
 
 
 def asks_usage(request: ChatRequest, chat: Chat) -> bool:
-    """Whether we ask for the event that counts tokens: the host can be asked, and the caller has not."""
+    """Whether the gateway asks for the usage event: the host supports it, and the caller has not asked."""
     options = request.fields.get("stream_options", b"null")
-    # Anything else is a mistake, and the host's to refuse.
+    # The host refuses anything else.
     has_room = options.startswith(b"{") or options == b"null"
     return request.is_stream and chat.asks_usage and not request.wants_usage and has_room
 
 
 def build_chat(request: ChatRequest, route: Route, chat: Chat) -> HttpCall:
-    """One call for one completion. A field of the caller's cannot take the place of one of ours."""
+    """One call for one completion. Fields of the gateway override those of the caller."""
     model = route.upstream_model if "/" in route.upstream_model else chat.model_prefix + route.upstream_model
     body: dict[str, Any] = {name: orjson.Fragment(raw) for name, raw in request.fields.items()}
     ours = dict(route.required_params)
@@ -46,7 +46,7 @@ def build_chat(request: ChatRequest, route: Route, chat: Chat) -> HttpCall:
 
 
 def texts_of(request: ChatRequest) -> tuple[str, ...]:
-    """What a caller has written, which no message may show. Costs a parse, so it is for failed calls only."""
+    """The texts of the caller, which no message may show. Parses them, so it is for failed calls only."""
     return tuple(
         text
         for name, raw in request.fields.items()
@@ -56,7 +56,7 @@ def texts_of(request: ChatRequest) -> tuple[str, ...]:
 
 
 def _open(body: dict[str, Any], request: ChatRequest, name: str) -> None:
-    """Make room for a field of ours that goes into an object of the caller's."""
+    """Decode an object of the caller into which a field of the gateway goes."""
     outer, dot, _ = name.partition(".")
     if dot and outer in request.fields and not isinstance(body[outer], dict):
         found = orjson.loads(request.fields[outer])
@@ -66,7 +66,7 @@ def _open(body: dict[str, Any], request: ChatRequest, name: str) -> None:
 def _texts(raw: bytes) -> Iterator[str]:
     try:
         pending = [orjson.loads(raw)]
-    except orjson.JSONDecodeError:  # nested deeper than any message, so that its names are taken for texts, too
+    except orjson.JSONDecodeError:  # nested too deeply to parse: names count as texts, too
         pending = [orjson.loads(text) for text in _STRING.findall(raw)]
     while pending:
         node = pending.pop()

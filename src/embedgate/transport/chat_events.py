@@ -1,8 +1,8 @@
-"""The events of a streamed chat completion as they pass: what is counted in them, and the one that is taken out.
+"""Server-sent events of a streamed chat completion: usage is read from them, and a usage event can be removed.
 
-Bytes go on unchanged, but for an event that counts tokens where the gateway has asked for it and its caller has not.
-Only then is anything held back: the end of a chunk that is not yet a whole event, up to MAX_EVENT_BYTES. A client can
-do nothing with a part of an event, so it loses no time. Memory does not grow with the stream.
+Bytes are passed on unchanged, except for a usage event that the gateway has asked for and the caller has not. Only then
+is anything held back: the end of a chunk that is not yet a whole event, up to MAX_EVENT_BYTES. A client cannot use
+a part of an event, so it loses no time. Memory does not grow with the stream.
 """
 
 import re
@@ -15,7 +15,7 @@ MAX_EVENT_BYTES = 65_536
 _END = re.compile(rb"\n\r?\n")
 """An event ends with an empty line. Lines end with LF or CRLF."""
 _OVERLAP_BYTES = 2
-"""How much of an end may have come with the chunk before."""
+"""Bytes of an event's end that may be in the chunk before."""
 _DATA = re.compile(rb"^data: ?([^\r\n]*)", re.MULTILINE)
 _BETWEEN = re.compile(rb"(?::[^\n]*\n|\r?\n)*")
 """Lines before an event: comments, which keep a connection alive, and empty ones."""
@@ -23,15 +23,15 @@ _LAST_WORD = b"[DONE]"
 
 
 class EventReader:
-    """Reads one stream, chunk by chunk, and tells what to pass on.
+    """Reads one event stream, chunk by chunk, and returns what to pass on.
 
     `first` is the data of the first event that has any: None before it has come, empty if it was too large to be read.
-    `is_over` says that its last word has come: nothing is to follow. `usage` is the last count, None until the stream
-    is over: some hosts count as they go. `written_bytes` is what the model has written so far.
+    `is_over`: `[DONE]` has come, and nothing should follow. `usage` is the last one reported, None until the stream is
+    over, because some hosts report as they go. `written_bytes` is what the model has written so far.
     """
 
     def __init__(self, *, hides_usage: bool) -> None:
-        """hides_usage: the event that only counts tokens is taken out."""
+        """hides_usage: remove the event that only reports usage."""
         self.first: bytes | None = None
         self.is_over = False
         self.usage: ChatUsage | None = None
@@ -39,11 +39,11 @@ class EventReader:
         self._hides_usage = hides_usage
         self._usage_so_far: ChatUsage | None = None
         self._event = b""
-        """What has come of the event that is not whole yet; of one that is too large, its last bytes."""
+        """The part of an incomplete event that has come; of one that is too large, its last bytes."""
         self._is_too_large = False
 
     def feed(self, chunk: bytes) -> bytes:
-        """What is to be passed on now that this chunk has come; may be nothing."""
+        """Read a chunk. Returns the bytes to pass on now; may be empty."""
         buffer = self._event + chunk
         kept = []
         start, passed = 0, len(self._event) if self._is_too_large else 0
@@ -55,14 +55,14 @@ class EventReader:
         return b"".join(kept) if self._hides_usage else chunk
 
     def finish(self) -> bytes:
-        """What is left to be passed on when the stream has ended, be it in the middle of an event."""
+        """End the stream, maybe in the middle of an event. Returns the bytes left to pass on."""
         event, self._event = self._event, b""
         kept = b"" if self._is_too_large else self._read_event(event, passed=0)
         self.usage = self._usage_so_far
         return kept if self._hides_usage else b""
 
     def _read_event(self, event: bytes, passed: int) -> bytes:
-        """Count what is in a whole event. Returns what is still to be passed on of it.
+        """Read a whole event. Returns the bytes of it that are still to be passed on.
 
         passed: how much of it has been passed on, because it is too large.
         """
@@ -86,7 +86,7 @@ class EventReader:
         return self._before(event) if is_usage_only and self._hides_usage else event
 
     def _let_go(self, passed: int) -> bytes:
-        """What can be passed on of an event that is not whole: lines before it, and all of it once it is too large."""
+        """The part of an incomplete event to pass on: lines before it, and all of it once it is too large."""
         event = self._event
         if self._is_too_large or len(event) > MAX_EVENT_BYTES:
             self._is_too_large = True

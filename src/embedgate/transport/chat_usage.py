@@ -1,7 +1,6 @@
-"""What the JSON of a chat completion says: what was used, how much was written, what went wrong. Pure.
+"""Reads the JSON of a chat completion: usage, length of the output, errors. Pure.
 
-One reader for all hosts: they differ in where they put their counts, not in what else is there. Nothing that is read
-here is passed on from here.
+One reader for all hosts: they differ only in where they put usage. What is read here is never passed on.
 """
 
 from typing import Annotated
@@ -24,7 +23,7 @@ class _ToolCall(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
-    """What a model writes. Thoughts are `reasoning_content` (DeepSeek, xAI, DashScope) or `reasoning` (OpenRouter)."""
+    """Output of a model. Thoughts are `reasoning_content` (DeepSeek, xAI, DashScope) or `reasoning` (OpenRouter)."""
 
     content: msgspec.Raw = _NULL
     reasoning_content: msgspec.Raw = _NULL
@@ -35,7 +34,7 @@ class _Message(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
-    """`delta` in a stream, `message` in a whole answer. Moonshot counts here."""
+    """`delta` in a stream, `message` in a whole answer. Moonshot reports usage here."""
 
     delta: _Message | None = None
     message: _Message | None = None
@@ -57,7 +56,7 @@ class _Completion(msgspec.Struct):
 
 
 class _OddCompletion(msgspec.Struct):
-    """The same of one whose choices have another shape."""
+    """The same fields without the choices, for answers whose choices have another shape."""
 
     object: msgspec.Raw = _NULL
     error: msgspec.Raw = _NULL
@@ -69,7 +68,7 @@ class _Details(msgspec.Struct, gc=False):
 
 
 class _Usage(msgspec.Struct):
-    """Counts. Those read from a cache are in the details, or beside the others at DeepSeek and Moonshot."""
+    """Usage. Cached tokens are in the details, or beside the others at DeepSeek and Moonshot."""
 
     prompt_tokens: _Count
     completion_tokens: _Count | None = None
@@ -80,16 +79,16 @@ class _Usage(msgspec.Struct):
 
 
 class _BareUsage(msgspec.Struct, gc=False):
-    """The counts where all else has another shape."""
+    """Usage whose other fields have another shape."""
 
     prompt_tokens: _Count
     completion_tokens: _Count
 
 
 class Said(msgspec.Struct, frozen=True, gc=False):
-    """What one piece of JSON says. `written_bytes` are of text, thoughts and arguments, in UTF-8.
+    """Content of one JSON object. `written_bytes` are of text, thoughts and arguments, in UTF-8.
 
-    `is_usage_only`: it counts, and holds nothing of an answer. `is_error`: it tells of a failure.
+    `is_usage_only`: it reports usage and holds no output. `is_error`: it reports a failure.
     """
 
     usage: ChatUsage | None = None
@@ -107,7 +106,7 @@ _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def read_completion(data: bytes) -> Said | None:
-    """What it says; None if it is not a JSON object. Of an unknown shape, all of it counts as written. Never raises."""
+    """Read one JSON object; None if it is none. Of an unknown shape, all of it counts as written. Never raises."""
     try:
         completion = _COMPLETION.decode(data)
     except msgspec.ValidationError:
@@ -141,7 +140,7 @@ def _is_error(completion: _Completion | _OddCompletion) -> bool:
 
 
 def _usage(raw: msgspec.Raw) -> ChatUsage | None:
-    """The counts, if they are whole. Some hosts send a part of them first, or zeros where they have not counted."""
+    """Usage, if complete. Some hosts send a part of it first, or zeros where they have not counted."""
     if not bytes(raw).startswith(b"{"):
         return None
     usage = _counts(raw)
@@ -185,7 +184,7 @@ def _written_bytes(choice: _Choice) -> int:
 
 
 def _text_bytes(raw: msgspec.Raw) -> int:
-    """How long a text is in UTF-8. Of a list of parts, all of its JSON; null is nothing."""
+    """Length of a text in UTF-8; of a list of parts, that of its JSON; 0 for null."""
     text = bytes(raw)
     if not text.startswith(b'"'):
         return 0 if text == b"null" else len(text)

@@ -1,7 +1,7 @@
-"""What a failed reply means. Reads the error bodies that providers are known to send; raises nothing itself.
+"""Error classes of failed replies, from body and status. Returns errors; raises none.
 
-Statuses differ for one cause: an over-long input is a 400, a 422 or a 500, an empty account a 402, a 403 or a
-429. So the body is read first, the status decides what it leaves open.
+Providers use several statuses for one cause: an over-long input is a 400, a 422 or a 500, an empty account a 402, a 403
+or a 429. So the body is read first, and the status decides the rest.
 """
 
 import email.utils
@@ -63,7 +63,7 @@ _TOO_LARGE = re.compile(
 )
 _WAIT = re.compile(rb'"(?:retryDelay|estimated_time)"\s*:\s*"?(\d{1,6}(?:\.\d{1,9})?)s?[",}\s]')
 _MAX_NUMBER = 1e9
-"""Of seconds that is thirty years: a longer wait is nonsense."""
+"""Largest wait that is believed: in seconds, thirty years."""
 _NESTED_IN = ("error", "errors", "fault", "detail")
 _MAX_NESTING = 4
 _MAX_LISTED = 3
@@ -72,7 +72,7 @@ _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What the body of a failed reply says, whatever its shape; empty texts where it says nothing."""
+    """Error in the body of a failed reply, whatever its shape; empty texts for what is absent."""
 
     message: str = ""
     code: str = ""
@@ -80,14 +80,14 @@ class Said:
 
 
 def classify(reply: HttpReply) -> UpstreamError:
-    """The error that a reply outside 2xx stands for: whether to try again follows from its class."""
+    """The error of a reply outside 2xx; its class decides about retry and failover."""
     return _error(reply, read(reply.body), reply.status)
 
 
 def classify_late(reply: HttpReply) -> UpstreamError:
-    """The error that stands in the body of a 2xx reply: what went wrong once the head had been sent.
+    """The error in the body of a 2xx reply: a failure after the head had been sent.
 
-    Some hosts say there which status they would have sent, as a number in the place of the code.
+    Some hosts put the status that they would have sent in place of the code.
     """
     said = read(reply.body)
     if _FAILED_STATUS.fullmatch(said.code):
@@ -126,7 +126,7 @@ def _judge(status: int, said: Said) -> tuple[type[UpstreamError], str]:
 
 
 def read(body: bytes) -> Said:
-    """What an error body says. Any bytes will do: JSON of seven shapes, HTML, text, nothing."""
+    """Read an error body: JSON of seven shapes, HTML, text or nothing. Never raises."""
     try:
         tree = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -135,7 +135,7 @@ def read(body: bytes) -> Said:
 
 
 def _plain(text: str) -> str:
-    """Text as it is, of an HTML page its title."""
+    """The text itself; of an HTML page, its title."""
     if not text.startswith("<"):
         return text
     title = _TITLE.search(text)
@@ -178,9 +178,9 @@ def _text(node: Mapping[str, Any], *names: str) -> str:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the provider asks us to wait, from `retry-after-ms`, else `retry-after` (seconds or a date).
+    """Seconds to wait as the provider asks, from `retry-after-ms`, else `retry-after` (seconds or a date).
 
-    headers: names in lower case. None if it says nothing usable, as a negative number or thirty years.
+    headers: names in lower case. None if there is no usable value.
     """
     wait_ms = _number(headers.get("retry-after-ms"))
     if wait_ms is not None:

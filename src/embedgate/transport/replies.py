@@ -1,6 +1,6 @@
-"""Vectors out of reply bodies: lists of numbers or base64, one per input. Vendors know which part of a body holds them.
+"""Reads vectors from reply bodies: lists of numbers or base64, one per input. Vendor modules find the JSON of each.
 
-A wrong answer is told from a right one here, once for all vendors; what it holds is in no message.
+Checks the shape of an answer for all vendors. Messages never show its content.
 """
 
 import math
@@ -17,11 +17,11 @@ from embedgate.core.vectors import Vectors, from_base64
 from embedgate.transport.records import HttpReply
 
 _MOST_COUNTED = 10**9
-"""More than any call uses. What is told beyond it is wrong, and its cost might be more than the ledger can hold."""
+"""Largest count that is believed: a larger one is wrong, and its cost might not fit the ledger."""
 
 
 def read_count(told: float | None) -> int | None:
-    """Tokens or searches that a provider says were used: a part counts as a whole, what cannot be a count as none."""
+    """Tokens or searches that a provider reports, rounded up; None if it cannot be a count."""
     return math.ceil(told) if told is not None and 0 <= told <= _MOST_COUNTED else None
 
 
@@ -36,12 +36,12 @@ def read_embeddings(
     truncated: tuple[int, ...] = (),
     read: Callable[[msgspec.Raw, str], Vectors] | None = None,
 ) -> ProviderReply:
-    """Vectors (n, dim) float32 in the order of the inputs, out of one piece of JSON for each.
+    """Vectors (n, dim) float32 in the order of the inputs, from one piece of JSON for each.
 
-    positions: the input that each row says it is of; without any the rows are taken as they come. tokens: the
-    provider's own count, which goes through `read_count`. read: reads one row, given the provider's name for messages;
+    positions: the index that each row reports; without any, rows are in the order of the inputs. tokens: the
+    provider's count, read by `read_count`. read: reads one row, given the provider's name for messages;
     `read_vector` if absent.
-    Raises UpstreamGarbled, with what will be on the bill, unless there is one vector for each input, all of one length.
+    Raises UpstreamGarbled, with the billed tokens, unless there is one vector for each input, all of one length.
     """
     counted = read_count(tokens)
     try:
@@ -57,7 +57,7 @@ def read_embeddings(
 
 
 def read_vector(raw: msgspec.Raw, provider: str) -> Vectors:
-    """One vector, (d,) float32, from JSON: a list of numbers or base64. What was asked for does not matter.
+    """One vector, (d,) float32, from JSON: a list of numbers or base64. Either is accepted, whichever was asked for.
 
     Raises UpstreamGarbled.
     """
@@ -78,7 +78,7 @@ def read_vector(raw: msgspec.Raw, provider: str) -> Vectors:
 
 
 def _order(positions: list[int | None], provider: str) -> list[int]:
-    """Where the row of each input stands."""
+    """Position of the row of each input."""
     order = list(range(len(positions)))
     if positions == order or not any(position is not None for position in positions):
         return order
@@ -92,7 +92,9 @@ def _vectors(rows: Sequence[msgspec.Raw], provider: str, read: Callable[[msgspec
     first = read(rows[0], provider)
     if len(rows) == 1:
         return first[np.newaxis]
-    vectors = np.empty((len(rows), first.size), np.float32)  # row by row: a list of rows would take as much again
+    vectors = np.empty(
+        (len(rows), first.size), np.float32
+    )  # row by row: a list of rows would take the same memory again
     for position, raw in enumerate(rows):
         row = read(raw, provider)
         if row.size != first.size:

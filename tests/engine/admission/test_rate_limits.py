@@ -460,7 +460,7 @@ async def test_a_subject_that_never_rests_is_remembered_in_a_bounded_number_of_s
         for _ in range(4000):
             clock.now += step_s
             (await admitted(limits, USER)).leave()
-            longest = max(longest, len(limits._meters[USER]._slots))
+            longest = max(longest, len(limits._windows[USER]._slots))
     assert longest <= 1002
 
 
@@ -476,7 +476,7 @@ async def test_idle_subjects_are_forgotten(clock: Clock) -> None:
     for minute in range(5):
         await pass_by(limits, MIN_KNOWN, first=minute * MIN_KNOWN)
         clock.now += 61
-        most = max(most, len(limits._meters), len(limits._known))
+        most = max(most, len(limits._windows), len(limits._known))
     assert most <= 2 * MIN_KNOWN
 
 

@@ -217,7 +217,7 @@ async def test_who_is_let_in_and_cancelled_in_the_same_moment_is_not_counted() -
     await asyncio.sleep(0)
 
     def let_in_and_cancel() -> None:
-        account.call_line()
+        account.serve_queue()
         task.cancel()
 
     asyncio.get_running_loop().call_at(now() + 1.0, let_in_and_cancel)

@@ -102,7 +102,7 @@ class Trial:
         assert now() <= asked_s + MAX_WAIT_S + HAIR_S
         assert self.book.room_at(1, tokens, 60) == now()
         # Nobody who came earlier is left in line; who was refused in the same moment may not have heard of it yet.
-        assert all(waiting.until_s >= asked_s + MAX_WAIT_S for waiting in self.account._line)
+        assert all(waiting.until_s >= asked_s + MAX_WAIT_S for waiting in self.account._queue)
         self.book.made.append(Made(ticket, now(), tokens))
 
     async def end(self, one: Made, tokens: int) -> None:

@@ -15,8 +15,8 @@ from embedgate.core.errors import Overloaded, RateLimited
 
 WINDOW_S = 60.0
 SLOT_S = WINDOW_S / 1000
-PLACE_RETRY_S = 1.0
-"""What callers are told when no place is free. A guess: nobody knows when a request in flight will end."""
+RETRY_IN_FLIGHT_S = 1.0
+"""`retry_after_s` where too many requests are in flight. A guess: nobody knows when a request in flight will end."""
 UNLIMITED = sys.maxsize
 
 
@@ -24,7 +24,7 @@ UNLIMITED = sys.maxsize
 class Slot:
     """What one subject was granted within 60 ms. `until_s`: when the newest of it stops to count."""
 
-    meter: "SlidingWindow"
+    window: "SlidingWindow"
     opened_s: float
     until_s: float
     requests: int = 0
@@ -32,12 +32,12 @@ class Slot:
     is_over: bool = False
 
     def add(self, requests: int, tokens: int) -> None:
-        """Count more or less, as of then."""
+        """Change the count, as of then."""
         self.requests += requests
         self.tokens += tokens
         if not self.is_over:
-            self.meter.requests += requests
-            self.meter.tokens += tokens
+            self.window.requests += requests
+            self.window.tokens += tokens
 
 
 class SlidingWindow:
@@ -63,13 +63,13 @@ class SlidingWindow:
         self.follow(rule)
 
     def follow(self, rule: LimitRule) -> None:
-        """Take the limits of a rule, its own or one for every subject of its kind."""
+        """Follow the limits of a rule: its own, or the one for every subject of its kind."""
         self.max_requests = _or_unlimited(rule.requests_per_minute)
         self.max_tokens = _or_unlimited(rule.tokens_per_minute)
         self.max_parallel = _or_unlimited(rule.max_parallel)
         self.max_waiting = rule.max_waiting
 
-    def has_place(self) -> bool:
+    def has_room(self) -> bool:
         """Whether one more request may be in flight."""
         return self.in_flight < self.max_parallel
 
@@ -79,7 +79,7 @@ class SlidingWindow:
         return self.requests < self.max_requests and self.tokens + tokens <= self.max_tokens
 
     def expire(self, now: float) -> None:
-        """Let go of what is older than a minute."""
+        """Drop counts older than a minute."""
         slots = self._slots
         while slots and slots[0].until_s <= now:
             over = slots.popleft()
@@ -88,7 +88,7 @@ class SlidingWindow:
             self.tokens -= over.tokens
 
     def count(self, tokens: int, now: float) -> Slot:
-        """Grant a request. `expire` must have been called."""
+        """Count an admitted request. `expire` must have been called."""
         slots = self._slots
         if slots and now - slots[-1].opened_s < SLOT_S:
             slot = slots[-1]
@@ -154,20 +154,20 @@ class SlidingWindow:
             )
         return RateLimited(message, retry_after_s=retry_after_s)
 
-    def line_is_full(self) -> Overloaded:
-        """The refusal of a request that may not even wait."""
+    def queue_is_full(self) -> Overloaded:
+        """The refusal of a request for which the queue has no room."""
         return Overloaded(
             f"Requests of your {self.subject.kind} in progress: {self.in_flight}, of {self.max_parallel} allowed; "
             f"waiting: {self.waiting}, of {self.max_waiting} allowed. Try again in a moment.",
-            retry_after_s=PLACE_RETRY_S,
+            retry_after_s=RETRY_IN_FLIGHT_S,
         )
 
-    def no_place_in_time(self) -> Overloaded:
-        """The refusal of a request that waited for nothing."""
+    def no_room_in_time(self) -> Overloaded:
+        """The refusal of a request that waited until its deadline."""
         return Overloaded(
             f"Requests of your {self.subject.kind} in progress: {self.in_flight}, of {self.max_parallel} allowed, and "
             "none ended in the time of this one. Try again in a moment.",
-            retry_after_s=PLACE_RETRY_S,
+            retry_after_s=RETRY_IN_FLIGHT_S,
         )
 
 

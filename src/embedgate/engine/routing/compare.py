@@ -1,7 +1,6 @@
-"""Comparison of the vectors that the routes of one model give for the same texts, and what likely makes them differ.
+"""Comparison of the vectors of a model's routes for the same texts, with a likely cause of differences.
 
-Makes no calls and knows no provider. That a route is wrong is measured; why it is, is a guess from the pattern, for a
-person to look into.
+Makes no calls and knows no provider. Whether a route is wrong is measured; the cause is a guess from the pattern.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,11 +20,11 @@ _LEAST_IF_EXACT = 0.999
 """bfloat16 engines stay at 0.9999 of float32; engines that compute in int8 reach down to 0.97."""
 _LEAST_IF_QUANTISED = 0.98
 _LEAST_IF_SLIGHT = 0.95
-"""Below it lies what no precision does: a missing prefix leaves 0.96 of a long text and 0.3 of a word."""
+"""Least similarity that lower precision explains; a missing prefix leaves 0.96 of a long text and 0.3 of a word."""
 _LEAST_IF_RELATED = 0.3
-"""Mean similarity. The same weights with CLS for mean pooling keep 0.36 to 0.58; strangers have next to none."""
+"""Mean similarity. The same weights with CLS instead of mean pooling keep 0.36 to 0.58, other models almost none."""
 _STANDS_OUT = 10
-"""So many times farther than every other vector must the worst of a group be for the group to be blamed alone."""
+"""A group alone is at fault if its worst distance is this many times that of every other vector."""
 _LENGTH_TOLERANCE = 0.01
 _INT8_VALUES = 255
 _INT8_SHARE = 0.75
@@ -40,7 +39,7 @@ _QUANTISED = (
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A text that every route embeds. `kind` says what it is there to show."""
+    """A text that every route embeds. `kind` is what it tests."""
 
     kind: Literal["word", "question", "long", "unicode", "code"]
     text: str
@@ -76,7 +75,7 @@ def probes(max_input_tokens: int) -> tuple[Probe, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one route made of the probes: `queries` and `documents`, each (n, dim) float32, a row for each probe.
+    """Vectors of one route: `queries` and `documents`, each (n, dim) float32, a row for each probe.
 
     `precision` is the declared one. `is_own` says that the model runs in this process.
     """
@@ -91,8 +90,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is thought of one route. `similarity` is the least cosine with the reference over all probes, None if there
-    is none; `explanation` says what is likely wrong, or why the reference is one.
+    """Verdict on one route. `similarity` is the least cosine with the reference over all probes, None if there is none;
+    `explanation` is the likely cause, or why the route is the reference.
     """
 
     model: str
@@ -105,8 +104,8 @@ class Verdict:
 def judge(samples: Sequence[Sample], asked: Sequence[Probe]) -> list[Verdict]:
     """One verdict for each sample, in order. asked: the probes, as every sample has them.
 
-    The reference is the model in this process, else the most precise route, of several the one that agrees best with
-    the others.
+    The reference is the model in this process, else the most precise route; of several, the one that agrees best
+    with the others.
     """
     if not samples:
         return []
@@ -120,12 +119,12 @@ def judge(samples: Sequence[Sample], asked: Sequence[Probe]) -> list[Verdict]:
 
 
 def changed(first: Sample, now: Sample, asked: Sequence[Probe]) -> str:
-    """How a route's vectors differ from those that it once gave, beyond what no computation repeats; empty if not."""
+    """How a route's vectors differ from its earlier ones, beyond numerical noise; empty if they do not."""
     return _verdict(now, first, asked).explanation
 
 
 def _reference(samples: Sequence[Sample]) -> tuple[Sample, str]:
-    """The sample to measure the others by, and why."""
+    """The reference sample, and why."""
     own = next((sample for sample in samples if sample.is_own), None)
     if own is not None:
         return own, "runs in the gateway itself"
@@ -176,7 +175,7 @@ def _verdict(sample: Sample, reference: Sample, asked: Sequence[Probe]) -> Verdi
 
 
 def _fault_of_near(sample: Sample, reference: Sample) -> str:
-    """What is wrong although the directions are right; empty if nothing is."""
+    """The fault of vectors whose directions are right; empty if there is none."""
     # Where the reference is rounded too, the model has no other vectors.
     if sample.precision in _EXACT_PRECISIONS and _is_int8(sample) and not _is_int8(reference):
         return _ROUNDED
@@ -187,7 +186,7 @@ def _fault_of_near(sample: Sample, reference: Sample) -> str:
 
 
 def _guess(sample: Sample, similarity: npt.NDArray[np.float32], asked: Sequence[Probe]) -> str:
-    """What most likely makes the vectors differ so."""
+    """The most likely cause of the differences."""
     distances = 1 - similarity
     for group, blame in _groups(asked):
         if group.any() and distances[group].max() > _STANDS_OUT * distances[~group].max():
@@ -203,7 +202,7 @@ def _guess(sample: Sample, similarity: npt.NDArray[np.float32], asked: Sequence[
 
 
 def _groups(asked: Sequence[Probe]) -> Iterator[tuple[_Mask, str]]:
-    """The vectors, as a mask (2, n), that one cause alone makes wrong, and that cause."""
+    """Each cause with the vectors, as a mask (2, n), that it alone makes wrong."""
     shape = (2, len(asked))
     kinds = np.array([probe.kind for probe in asked])
     for row, name in ((_QUERIES, "query"), (_DOCUMENTS, "document")):
@@ -223,9 +222,9 @@ def _groups(asked: Sequence[Probe]) -> Iterator[tuple[_Mask, str]]:
 
 
 def _is_int8(sample: Sample) -> bool:
-    """Whether no vector has more different components than int8 has values, nor nearly as many as it has places.
+    """Whether the vectors are rounded to int8: few distinct components, for its 255 values and for their length.
 
-    Scaling keeps equal components equal, so this shows even where the rounding is too fine to be seen in the cosine.
+    Scaling keeps equal components equal, so this shows even where the rounding is too fine to change the cosine.
     """
     rows = [*sample.queries, *sample.documents]
     return all(len(np.unique(row)) <= min(_INT8_VALUES, _INT8_SHARE * len(row)) for row in rows)

@@ -31,11 +31,11 @@ from embedgate.engine.upstream.limits import CredentialLimits, Ticket
 from embedgate.observe import events, metrics
 
 COOL_DOWN_S = 60.0
-"""How long a credential is left out for a model after it was refused, while another can be used."""
+"""How long a refused credential is not used for a model, while another can be used."""
 
 _Reply = TypeVar("_Reply")
 _Count = Callable[[], Awaitable[int]]
-"""The tokens of a call, more exactly than by their bound, for more work."""
+"""Counts the tokens of a call: more exact than their bound, and slower."""
 
 
 class Driver(Protocol):
@@ -70,7 +70,7 @@ class Credential:
     out_until_s: dict[str, float] = field(default_factory=dict)
 
     def is_in(self, model: str, now: float) -> bool:
-        """Whether it is thought to be good."""
+        """Whether it may be used: not refused lately."""
         return self.out_until_s.get(model, now) <= now
 
 
@@ -126,7 +126,7 @@ class Credentials:
         await asyncio.gather(*(credential.driver.aclose() for credential in self._credentials))
 
     def _counts_tokens(self, model: str) -> bool:
-        """Whether it matters for any credential how many tokens a call has."""
+        """Whether a limit of any credential counts tokens of this model."""
         for credential in self._credentials:  # noqa: SIM110 - `any()` over a generator takes three times as long
             if credential.limits.counts_tokens(model):
                 return True
@@ -143,10 +143,10 @@ class Credentials:
         call: Callable[[Driver, Observe], Awaitable[_Reply]],
         count: _Count | None = None,
     ) -> tuple[_Reply, Ticket]:
-        """The answer that the first credential gets, and its ticket, which is to be ended.
+        """The answer with the first credential that gets one, and its ticket, which must be ended.
 
         tokens: a bound. count: asked where the bound does not fit.
-        When no credential is left, raises what the one failed with that can be used again first.
+        When no credential is left, raises the error of the one that can be used again first.
         """
         faults: dict[Credential, UpstreamError] = {}
         while (credential := self._choose(model, tokens, faults)) is not None:
@@ -179,7 +179,7 @@ class Credentials:
     def _choose(self, model: str, tokens: int, tried: "dict[Credential, UpstreamError]") -> Credential | None:
         """The credential with room first; of several with room now, the one with the least in flight, in turn.
 
-        Those that are left out are used only if all are: then nothing better is known.
+        Refused ones are used only if all were refused.
         """
         if len(self._credentials) == 1:
             return None if tried else self._credentials[0]
@@ -211,7 +211,7 @@ def _used_in_vain(fault: GatewayError) -> int | None:
 
 
 def _again_in_s(fault: UpstreamError) -> tuple[bool, float]:
-    """Those that may pass go first, the soonest before the others."""
+    """Sort key: errors that may be retried first, the soonest first."""
     return not fault.may_retry, fault.retry_after_s or 0.0
 
 

@@ -1,7 +1,6 @@
 """Gauges of the rate limits of one credential: limits that the settings name, and limits that the provider reports.
 
-Both kinds count what is in flight, and say when there is room for more. Decides nothing for several limits together:
-that is `limits`.
+Both kinds count what is in flight and say when there is room for more. Combining several limits is for `limits`.
 """
 
 import math
@@ -15,21 +14,21 @@ WINDOW_S = 60.0
 SLOT_S = WINDOW_S / 1000
 
 MAX_TRUST_S = 60.0
-"""How long the word "nothing before the reset" is taken for true. A call then finds out anew: vendors mean different
-things by a reset, and a misread one must not cost an account for a day."""
+"""Longest time for which a reported reset is trusted; then one call finds out again. Vendors mean different things by
+a reset, and a misread one must not block a credential for a day."""
 _MIN_WINDOW_S = 0.05
-"""Calls that wait look again so often, at most, while no answer says how long a window is."""
+"""Shortest interval between two checks of waiting calls while the length of the window is unknown."""
 _PERIODS_S = (60.0, 86_400.0)
-"""Limits that come back bit by bit are per minute or per day, at every vendor that has them."""
+"""Periods of token buckets: per minute or per day, at every vendor that has them."""
 SOON_S = 1.0
-"""When a call is told to look again that waits for others to turn out smaller than they might have been. A guess."""
+"""Wait of a call that will fit if others use fewer tokens than their bounds. A guess."""
 _ROUGHLY = 0.1
 _RESET_PRECISION_S = 1.0
-"""Resets are told in whole seconds, by some."""
+"""Some vendors report resets in whole seconds."""
 
 
 class ConfiguredLimit:
-    """A limit of the settings: at most `limit` in any 60 s, as seen from the provider's side.
+    """Configured limit: at most `limit` in any 60 s, as seen from the provider's side. Sliding window.
 
     A call counts from its start until a minute after its end, for the provider counted it at some moment in between;
     as a request, it ends when its answer begins. What ended within 60 ms is kept as one: it may count 60 ms too long,
@@ -41,7 +40,7 @@ class ConfiguredLimit:
     """Whether it limits anything."""
 
     def __init__(self, limit: int, likely: float) -> None:
-        """limit: at least 1. likely: how much of what calls may need they mostly do, at most 1."""
+        """limit: at least 1. likely: usual share of its bound that a call uses, at most 1."""
         self._limit = limit
         self._likely = likely
         self.in_flight = self._counted = 0
@@ -49,11 +48,11 @@ class ConfiguredLimit:
         self.waiting = 0
 
     def fit(self, n: int) -> int:
-        """`n`, or as much as a whole minute: a call that is larger than that goes when the minute is empty."""
+        """`n`, at most the limit: a larger call is admitted when the minute is empty."""
         return min(n, self._limit)
 
     def end(self, n: int, used: int, now: float) -> None:
-        """A call that was begun with `n` is over, and has used so much in truth."""
+        """End a call that began with `n`, and count what it used."""
         self.in_flight -= n
         if not used:
             return
@@ -65,13 +64,13 @@ class ConfiguredLimit:
         last.used += used
 
     def tell(self, _n: int, _began_s: float, _told: Allowance, _now: float) -> bool:
-        """What the provider says does not count here."""
+        """Ignore what the provider reports: the configured limit applies."""
         return False
 
     def ready_at(self, n: int, now: float, *, is_last: bool) -> float:
         """The first moment when `n` more fit, if nothing else begins; `now` if they do.
 
-        is_last: whether they stand behind those that wait. Where they fit if others need what is likely, it is soon.
+        is_last: behind the waiting calls. The wait is short where it fits if other calls use their likely share.
         """
         slots = self._slots
         while slots and slots[0].until_s <= now:
@@ -90,7 +89,7 @@ class ConfiguredLimit:
 
 @dataclass(slots=True)
 class _Slot:
-    """What was used by calls that ended within 60 ms."""
+    """Usage of calls that ended within 60 ms."""
 
     opened_s: float
     until_s: float = 0.0
@@ -98,11 +97,11 @@ class _Slot:
 
 
 class ReportedLimit:
-    """A limit that the provider reports with its answers. Before the first report, everything fits.
+    """Limit that the provider reports with its answers. Before the first report, everything fits.
 
-    Between its words we count ourselves. Answers overtake each other, so within a window a word can only lower what we
-    believe to be left. There are two kinds of limits. Windows give nothing back until they end. Buckets fill at an even
-    pace, and their reset is when they will be full; that it grows with what is used up gives them away.
+    Between reports the calls are counted here. Answers overtake each other, so within a window a report can only lower
+    what remains. There are two kinds. A fixed window gives nothing back until it ends. A token bucket refills evenly,
+    and its reset is when it will be full; it is recognised by a reset that grows with usage.
     """
 
     __slots__ = (
@@ -120,7 +119,7 @@ class ReportedLimit:
     )
 
     def __init__(self, likely: float) -> None:
-        """likely: how much of what calls may need they mostly do, at most 1."""
+        """likely: usual share of its bound that a call uses, at most 1."""
         self._likely = likely
         self._limit = self._remaining = math.inf
         self._per_s = 0.0
@@ -133,16 +132,16 @@ class ReportedLimit:
         self.waiting = 0
 
     def fit(self, n: int) -> int:
-        """`n`, or as much as there ever is: a call that is larger than that goes when everything is there."""
+        """`n`, at most the limit: a larger call is admitted when all of it remains."""
         return int(min(n, self._limit))
 
     def end(self, n: int, used: int, _now: float) -> None:
-        """A call that was begun with `n` is over, without a word; it has used so much in truth."""
+        """End a call that began with `n` and brought no report, and count what it used."""
         self.in_flight -= n
         self._remaining -= used
 
     def tell(self, n: int, began_s: float, told: Allowance, now: float) -> bool:
-        """Take what the answer to a call begun with `n` says; the call needs no `end` then. False if it says nothing.
+        """Follow the report in the answer to a call that began with `n`, and end the call. False if there is none.
 
         The provider wrote it at some moment between `began_s` and `now`.
         """
@@ -156,7 +155,7 @@ class ReportedLimit:
             per_s = self._per_s if limit == self._limit else 0.0
         full_at_s, remaining = now + told.reset_s, float(told.remaining)
         may_be_same_window = now < self._full_at_s and began_s + told.reset_s <= self._full_at_s + _RESET_PRECISION_S
-        if per_s or may_be_same_window:  # what others have used since then is in our count only
+        if per_s or may_be_same_window:  # what other calls have used since then is in our count only
             remaining = min(self._remaining, remaining)
             full_at_s = full_at_s if self._is_guess else max(self._full_at_s, full_at_s)
         self._full_at_s = full_at_s if per_s else min(full_at_s, now + MAX_TRUST_S)
@@ -168,7 +167,7 @@ class ReportedLimit:
     def ready_at(self, n: int, now: float, *, is_last: bool) -> float:
         """The first moment when `n` more fit, if nothing else begins; `now` if they do.
 
-        is_last: whether they stand behind those that wait. Where they fit if others need what is likely, it is soon.
+        is_last: behind the waiting calls. The wait is short where it fits if other calls use their likely share.
         """
         self._catch_up(now)
         before = self.in_flight + (self.waiting if is_last else 0)
@@ -181,7 +180,7 @@ class ReportedLimit:
         return min(at_s, now + SOON_S) if short <= before * (1 - self._likely) else at_s
 
     def _catch_up(self, now: float) -> None:
-        """What has come back since the last look."""
+        """Add what has been refilled since the last call."""
         if self._per_s:
             self._remaining = min(self._limit, self._remaining + (now - self._as_of_s) * self._per_s)
         elif now >= self._full_at_s and self.is_known:
@@ -191,7 +190,7 @@ class ReportedLimit:
 
 
 def _refill_per_s(told: Allowance) -> float | None:
-    """How fast a limit comes back: 0.0 if not before its reset, None if one cannot tell.
+    """Refill rate of a limit: 0.0 if nothing returns before its reset, None if it cannot be told.
 
     A bucket is full again after a time in proportion to what is used. Windows may look so by chance, but hardly while
     little is used.

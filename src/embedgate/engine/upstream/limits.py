@@ -1,9 +1,9 @@
-"""Rate limits of one credential at its provider: requests and tokens per minute, and the queue of calls that wait.
+"""Rate limits of one credential at its provider: requests and tokens per minute, with a bounded queue of calls.
 
-All callers share a credential. Limits of the settings hold for the credential as a whole. Those that the provider
-reports, and the time after which it wants to be called again, hold for the model that was asked for: vendors count per
-model. A call waits only if that is short, in the order of coming; otherwise it is refused at once, so that another
-credential or route gets its turn. There are no tasks here: one timer wakes the head of the queue.
+All callers share a credential. Configured limits apply to the credential as a whole. Limits and retry times that the
+provider reports apply to the requested model, because vendors count per model. A call waits in the queue (first in,
+first out) only if the wait is short; otherwise it is refused at once, so that another credential or route is tried.
+There are no tasks here: one timer wakes the head of the queue.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ from embedgate.engine.upstream.gauges import ConfiguredLimit, ReportedLimit
 from embedgate.observe import events, metrics
 
 MAX_BLOCK_S = 3_600.0
-"""A provider that wants to be left alone for longer is asked again after an hour: it may have said nonsense."""
+"""Longest block that a provider can ask for; a longer retry time is likely a mistake."""
 
 LIKELY_TOKENS = 0.25
-"""Calls are let in by a bound of one token per byte where they fit by it; most texts have four bytes per token."""
+"""True tokens of a call over its bound: that counts one token per byte, and most texts have four bytes per token."""
 
 Gauge = ConfiguredLimit | ReportedLimit
 
@@ -44,22 +44,22 @@ class _Model:
     blocked_until_s: float = -math.inf
 
     def ready_at(self, tokens: int, now: float, *, is_last: bool) -> float:
-        """When there is room for one more call, behind those that wait if it `is_last`."""
+        """When there is room for one more call; behind the waiting ones if it `is_last`."""
         return max(
             self.blocked_until_s,
             self.requests.ready_at(1, now, is_last=is_last),
             self.tokens.ready_at(tokens, now, is_last=is_last),
         )
 
-    def line_up(self, tokens: int, n: int) -> None:
-        """One more waits, or one less: `n` is 1 or -1."""
+    def count_waiting(self, tokens: int, n: int) -> None:
+        """Count one more waiting call, or one less: `n` is 1 or -1."""
         self.requests.waiting += n
         self.tokens.waiting += n * tokens
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """One in line. `until_s`: when its patience ends."""
+    """A waiting call. `until_s`: when it is refused."""
 
     model: _Model
     tokens: int
@@ -68,7 +68,7 @@ class _Waiting:
 
 
 class CredentialLimits:
-    """Rate limits of one credential: what is in flight, what it has used, what waits for room. For one event loop."""
+    """Rate limits of one credential: calls in flight, usage, and the queue of waiting calls. For one event loop."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class CredentialLimits:
         tokens_per_minute: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """name: for messages and metrics; it shows no key. None: as the provider says. clock: seconds, never back."""
+        """name: for messages and metrics; it shows no key. None: as the provider reports. clock: monotonic seconds."""
         self.name = name
         self.clock = clock
         self.in_flight = 0
@@ -87,25 +87,25 @@ class CredentialLimits:
         self._requests = ConfiguredLimit(requests_per_minute, 1.0) if requests_per_minute else None
         self._tokens = ConfiguredLimit(tokens_per_minute, LIKELY_TOKENS) if tokens_per_minute else None
         self._models: dict[str, _Model] = {}
-        self._line: dict[_Waiting, None] = {}
+        self._queue: dict[_Waiting, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def counts_tokens(self, model: str) -> bool:
-        """Whether it matters how many tokens a call has."""
+        """Whether any known limit counts tokens of this model."""
         return self._model(model).tokens.is_known
 
     def wait_s(self, model: str, tokens: int) -> float:
-        """How long a call that came now would wait to be let in: 0.0 if there is room; about right, if others wait."""
+        """Seconds that a call would wait now: 0.0 if there is room, an estimate if others wait."""
         known, now = self._model(model), self.clock()
         return known.ready_at(known.tokens.fit(tokens), now, is_last=True) - now
 
     async def enter(self, model: str, tokens: int, deadline_s: float) -> "Ticket":
-        """Let a call in, at once or after a short wait. `Ticket.end` must follow.
+        """Admit a call, at once or after a short wait. `Ticket.end` must follow.
 
         tokens: the most that it can have, 0 if `counts_tokens` says so. deadline_s: on this object's clock.
-        Guarantees that who is refused or cancelled is counted nowhere.
-        Raises UpstreamLimited if the wait is longer than it may be, or too many wait; it carries the time after which
-        the same call would be let in if no other came.
+        A refused or cancelled call is counted nowhere.
+        Raises UpstreamLimited if the wait would be too long, or too many wait; `retry_after_s` is when the same call
+        would be admitted if no other came.
         """
         known, now = self._model(model), self.clock()
         if not known.requests.is_known and not known.tokens.is_known and known.blocked_until_s <= now:
@@ -115,40 +115,40 @@ class CredentialLimits:
         if at_s <= now:
             return self._admit(known, tokens, now)
         until_s = min(now + self._limits.max_wait_s, deadline_s)
-        if at_s > until_s or len(self._line) >= self._limits.max_waiting:
+        if at_s > until_s or len(self._queue) >= self._limits.max_waiting:
             raise self._refusal(known, at_s - now)
         return await self._wait(known, tokens, until_s)
 
     def block(self, model: str, wait_s: float) -> None:
-        """The provider wants no call for this model for so long. Who cannot wait for that is refused at once."""
+        """Block calls of this model for so long, as the provider asks. Calls that cannot wait are refused at once."""
         known, now = self._model(model), self.clock()
         wait_s = min(wait_s, MAX_BLOCK_S)
         if known.blocked_until_s <= now < now + wait_s:
             metrics.account_blocked(self.name, "limit")
             events.ACCOUNT_BLOCKED.emit(account=self.name, model=model, wait_s=round(wait_s, 3))
         known.blocked_until_s = max(known.blocked_until_s, now + wait_s)
-        self.call_line()
+        self.serve_queue()
 
     def leave(self) -> None:
-        """A call is over. For tickets."""
+        """End one call in flight. For tickets."""
         self.in_flight -= 1
-        if self._line:
-            self.call_line()
+        if self._queue:
+            self.serve_queue()
 
-    def call_line(self) -> None:
-        """Let calls in that can go, refuse those that cannot in time, and set the timer for the next.
+    def serve_queue(self) -> None:
+        """Admit waiting calls that fit, refuse those that cannot fit in time, and set the timer for the next.
 
-        No one passes another who waits for the same limits.
+        No call overtakes another that waits for the same limits.
         """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._line:
+        if not self._queue:
             return
         now = self.clock()
         held: set[Gauge | _Model] = set()
         next_at_s = math.inf
-        for waiting in tuple(self._line):
+        for waiting in tuple(self._queue):
             model = waiting.model
             if waiting.answer.done() or not held.isdisjoint((model, model.requests, model.tokens)):
                 continue
@@ -162,7 +162,7 @@ class CredentialLimits:
                 next_at_s = min(next_at_s, at_s)
         if next_at_s < math.inf:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.0, next_at_s - now), self.call_line)
+            self._timer = loop.call_later(max(0.0, next_at_s - now), self.serve_queue)
 
     def _model(self, name: str) -> _Model:
         known = self._models.get(name)
@@ -180,43 +180,43 @@ class CredentialLimits:
     async def _wait(self, model: _Model, tokens: int, until_s: float) -> "Ticket":
         loop = asyncio.get_running_loop()
         waiting = _Waiting(model, tokens, until_s, loop.create_future())
-        self._line[waiting] = None
-        model.line_up(tokens, 1)
+        self._queue[waiting] = None
+        model.count_waiting(tokens, 1)
         metrics.account_waits(self.name, 1)
-        patience = loop.call_later(max(0.0, until_s - self.clock()), self._give_up, waiting)
-        self.call_line()
+        timer = loop.call_later(max(0.0, until_s - self.clock()), self._give_up, waiting)
+        self.serve_queue()
         try:
             answer = await waiting.answer
         except asyncio.CancelledError:
             if waiting.answer.cancelled():
-                self._step_out(waiting)
-                self.call_line()
-            elif isinstance(let_in := waiting.answer.result(), Ticket):  # let in and cancelled in the same moment
-                let_in.withdraw()
+                self._leave_queue(waiting)
+                self.serve_queue()
+            elif isinstance(admitted := waiting.answer.result(), Ticket):  # admitted and cancelled in the same moment
+                admitted.withdraw()
             raise asyncio.CancelledError(NOT_SENT) from None
         finally:
-            patience.cancel()
+            timer.cancel()
         if isinstance(answer, Ticket):
             return answer
         raise answer
 
     def _give_up(self, waiting: _Waiting) -> None:
-        self.call_line()  # its time may have come in this very moment
+        self.serve_queue()  # there may be room at this very moment
         if waiting.answer.done():
             return
         now = self.clock()
         at_s = waiting.model.ready_at(waiting.tokens, now, is_last=False)
         self._answer(waiting, self._refusal(waiting.model, at_s - now))
-        self.call_line()
+        self.serve_queue()
 
     def _answer(self, waiting: _Waiting, answer: "Ticket | UpstreamLimited") -> None:
-        self._step_out(waiting)
+        self._leave_queue(waiting)
         waiting.answer.set_result(answer)
 
-    def _step_out(self, waiting: _Waiting) -> None:
-        if waiting in self._line:
-            del self._line[waiting]
-            waiting.model.line_up(waiting.tokens, -1)
+    def _leave_queue(self, waiting: _Waiting) -> None:
+        if waiting in self._queue:
+            del self._queue[waiting]
+            waiting.model.count_waiting(waiting.tokens, -1)
             metrics.account_waits(self.name, -1)
 
     def _refusal(self, model: _Model, wait_s: float) -> UpstreamLimited:
@@ -231,7 +231,7 @@ class CredentialLimits:
 
 
 class Ticket:
-    """A call that was let in. It counts in full until its answer begins, in tokens until it ends or they are told."""
+    """An admitted call. Its request counts until the answer begins, its tokens until it ends or they are reported."""
 
     __slots__ = ("_began_s", "_counts_requests", "_counts_tokens", "_is_over", "_limits", "_model", "_tokens")
 
@@ -246,11 +246,11 @@ class Ticket:
 
     @property
     def model(self) -> str:
-        """What the call asks for, by the provider's name."""
+        """The model of the call, by the provider's name."""
         return self._model.name
 
     def learn(self, hints: RateHints) -> None:
-        """Take what the answer to the call says of limits. The request has been counted by now, its tokens perhaps."""
+        """Follow what the answer reports of limits. It includes this request, and maybe its tokens."""
         model, now, is_silent = self._model, self._limits.clock(), hints is NO_HINTS
         if self._counts_requests:
             self._counts_requests = False
@@ -258,14 +258,14 @@ class Ticket:
                 model.requests.end(1, 1, now)
         if self._counts_tokens and not is_silent and model.tokens.tell(self._tokens, self._began_s, hints.tokens, now):
             self._counts_tokens = False
-        self._limits.call_line()
+        self._limits.serve_queue()
 
     def end(self, tokens: int | None = None) -> None:
-        """The call is over. tokens: what it has used; None if nobody knows: all it could have. A second end is none."""
+        """End the call. tokens: its usage; None if unknown, which counts the bound. Idempotent."""
         self._end(1, self._tokens if tokens is None else tokens)
 
     def withdraw(self) -> None:
-        """The call was not made after all."""
+        """End a call that was not made after all."""
         self._end(0, 0)
 
     def _end(self, requests: int, tokens: int) -> None:
