@@ -3,23 +3,24 @@
 import pytest
 
 from admin_calls import Api
-from embedgate.server.admin.table import TABLE
+from embedgate.govern.operations import OPERATIONS
+from embedgate.server.administration import Routes
 from embedgate.server.app import PUBLIC
 
 VALUES = {"kind": "user", "period": "day"}
-ROUTES = [pytest.param(route, id=f"{route.method} {route.path}") for route in TABLE.routes]
+ROUTES = [pytest.param(route, id=f"{route.method} {route.path}") for route in OPERATIONS]
 
 
 def target(path: str) -> str:
     """The path with something in the place of each parameter."""
-    for name in TABLE.find(path)[1]:  # type: ignore[index]  # it is of the table
+    for name in Routes(OPERATIONS).find(path)[1]:  # type: ignore[index]  # it is of the table
         path = path.replace(f"{{{name}}}", VALUES.get(name, "x"))
     return path
 
 
 async def test_every_route_but_the_public_ones_refuses_without_a_key(api: Api) -> None:
     stranger = api.with_key("")
-    for route in TABLE.routes:
+    for route in OPERATIONS:
         reply = await stranger.reply(route.method, target(route.path), b"not json")
         if route.path in PUBLIC:
             assert reply.json["code"] == "INVALID_REQUEST", route.path
@@ -33,18 +34,18 @@ async def test_keys_that_are_none_are_refused_everywhere(api: Api) -> None:
         ("eg_" + "a" * 12 + "4" + "a" * 3 + "8" + "a" * 15, 403, "API_KEY_INVALID"),
         ("egs_nonsense", 401, "INVALID_CREDENTIALS"),
     ):
-        for route in TABLE.routes:
+        for route in OPERATIONS:
             if route.path not in PUBLIC:
                 reply = await api.with_key(key).reply(route.method, target(route.path))
                 assert (reply.status, reply.json["code"]) == (status, code), route.path
 
 
 async def test_only_administrators_pass_but_for_what_is_ones_own(user_api: Api) -> None:
-    for route in TABLE.routes:
-        if route.who == "admin":
+    for route in OPERATIONS:
+        if route.facts.who == "admin":
             reply = await user_api.reply(route.method, target(route.path))
             assert (reply.status, reply.json["code"]) == (403, "AUTHORIZATION_DENIED"), route.path
-    assert {route.path for route in TABLE.routes if route.who == "user"} == {
+    assert {route.path for route in OPERATIONS if route.facts.who == "user"} == {
         "/api/logout",
         "/api/me",
         "/api/me/password",

@@ -9,30 +9,31 @@ import msgspec
 import pytest
 
 from admin_calls import Api, Reply
+from embedgate.govern.operation import Declaration
+from embedgate.govern.operations import OPERATIONS
 from embedgate.providers import fake
-from embedgate.server.admin.route import Route
-from embedgate.server.admin.table import TABLE
+from embedgate.server.administration import Routes
 
 MODEL = fake.models()[0].id
 POLICY = '@id("p")\npermit (principal, action, resource);'
-BODIES = [pytest.param(route, id=route.name) for route in TABLE.routes if route.body is not None]
+BODIES = [pytest.param(route, id=route.facts.id) for route in OPERATIONS if route.body is not None]
 
 
 @pytest.mark.parametrize("route", BODIES)
-def test_every_example_is_a_body_that_its_route_takes(route: Route) -> None:
+def test_every_example_is_a_body_that_its_route_takes(route: Declaration) -> None:
     assert route.body is not None
-    msgspec.json.decode(json.dumps(dict(route.example)), type=route.body)
+    msgspec.json.decode(json.dumps(dict(route.facts.example)), type=route.body)
     with pytest.raises(msgspec.ValidationError, match="unknown field `no_such_field`"):
-        msgspec.json.decode(json.dumps({**route.example, "no_such_field": 1}), type=route.body)
+        msgspec.json.decode(json.dumps({**route.facts.example, "no_such_field": 1}), type=route.body)
 
 
 async def test_every_route_has_a_name_of_its_own_and_fixed_paths_go_first() -> None:
-    names = [route.name for route in TABLE.routes]
+    names = [route.facts.id for route in OPERATIONS]
     assert len(names) == len(set(names))
     for path, name in (("/api/policies/check", "checkPolicy"), ("/api/policies/x", "showPolicy")):
-        found = TABLE.find(path)
+        found = Routes(OPERATIONS).find(path)
         assert found is not None
-        assert name in {route.name for route in found[0].values()}
+        assert name in {route.facts.id for route in found[0].values()}
 
 
 async def test_a_session_of_an_administrator_is_answered_as_described(api: Api) -> None:
@@ -46,12 +47,12 @@ async def test_a_session_of_an_administrator_is_answered_as_described(api: Api) 
         return reply.json if reply.headers.get("content-type") == "application/json" else None
 
     await administer(do)
-    assert {route.name for route in TABLE.routes} - seen == {"refreshLogin", "logOut", "changeMyPassword"}
+    assert {route.facts.id for route in OPERATIONS} - seen == {"refreshLogin", "logOut", "changeMyPassword"}
 
 
 def check(described: dict[str, Any], method: str, path: str, reply: Reply) -> str:
     """All of the answer is described, and all that is said to be there is there. Returns the route's name."""
-    found = TABLE.find(path)
+    found = Routes(OPERATIONS).find(path)
     assert found is not None
     route = found[0][method]
     response = described["paths"][route.path][method.lower()]["responses"][str(reply.status)]
@@ -64,7 +65,7 @@ def check(described: dict[str, Any], method: str, path: str, reply: Reply) -> st
             strict(described, schema).validate(reply.json)
     else:
         assert "content" not in response
-    return route.name
+    return route.facts.id
 
 
 def strict(described: dict[str, Any], of: dict[str, Any]) -> Any:
@@ -107,7 +108,7 @@ async def administer(do: Callable[..., Awaitable[Any]]) -> None:
     await do("POST", "/api/usage/reconcile", {"provider": "fake", "bill": "date,model,tokens\n2026-01-01,m,5\n"})
     own = (await do("GET", "/api/me/keys"))["items"][0]["id"]
     named = {"user": "alice", "project": "search", "key": key, "policy": "p", "provider": "fake"}
-    for route in TABLE.routes:
+    for route in OPERATIONS:
         if route.method == "GET":
             await do("GET", route.path.format(**named, model=quote(MODEL, safe="")))
     await do("GET", "/api/usage?by=day,model,user,key,project")

@@ -16,8 +16,8 @@ from embedgate.config import Loaded, Secrets
 from embedgate.core import errors
 from embedgate.core.access import Rate
 from embedgate.core.errors import AccessError, GatewayError, RequestError, UpstreamError
+from embedgate.govern.operations import OPERATIONS
 from embedgate.providers import fake
-from embedgate.server.admin.table import TABLE
 from embedgate.server.app import Application
 from embedgate.server.describe.document import document
 from embedgate.server.describe.errors import error_samples
@@ -145,7 +145,7 @@ def resolve(described: dict[str, Any], reference: str) -> Any:
 async def test_every_route_is_described_and_nothing_else(application: Application, described: dict[str, Any]) -> None:
     routed = {(method, path) for path, (_, methods) in application.routes.items() for method in methods}
     routed |= {("GET", "/v1/models/{id}"), ("GET", "/api/v1/models/{id}")}
-    routed |= {(route.method, route.path) for route in TABLE.routes}
+    routed |= {(route.method, route.path) for route in OPERATIONS}
     assert {(method, path) for method, path, _ in operations(described)} == routed
 
 

@@ -12,10 +12,10 @@ from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import GatewayError, MethodNotAllowed, NotFound
 from embedgate.core.types import ChatRequest, EmbedRequest, EmbedResult, Origin, RerankRequest
 from embedgate.engine.chat.stream import StreamBuffer
+from embedgate.govern.operations import OPERATIONS
 from embedgate.observe import events
 from embedgate.server.address import CallerAddress
-from embedgate.server.admin.serve import AdminApi
-from embedgate.server.admin.table import TABLE
+from embedgate.server.administration import AdminApi
 from embedgate.server.answer import Answer
 from embedgate.server.describe import Description
 from embedgate.server.dialects import openai, ziri
@@ -88,7 +88,7 @@ class Application:
         self._respond = Responder(server.max_body_bytes, server.body_timeout_s)
         self._address = CallerAddress(server.trusted_proxies)
         self._models = Models(gateway, self._address)
-        self._admin = AdminApi(gateway, TABLE, self._address.of)
+        self._admin = AdminApi(gateway, OPERATIONS, self._address.of)
         self.routes = self._table()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:

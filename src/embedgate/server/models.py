@@ -18,8 +18,8 @@ from embedgate.core.quantise import BITS_PER_NUMBER, PACKED
 from embedgate.core.types import InputType
 from embedgate.govern.models import Sizes
 from embedgate.govern.query import read_query
+from embedgate.govern.values import moment_or_none
 from embedgate.server.address import CallerAddress
-from embedgate.server.admin.wire import moment_or_none
 from embedgate.server.answer import Answer
 from embedgate.server.dialects import openai
 from embedgate.server.fields import ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, EncodingFormat

@@ -1,9 +1,9 @@
-"""Administration API in the OpenAPI document: paths and schemas, derived from the table that serves it.
+"""The administration API in the OpenAPI document: its paths and schemas, made of the declared operations.
 
-Owns no fact of a route. What it takes and gives are the types of the table, so that they cannot drift.
+Owns no fact of an operation. What one takes and gives are its types, so that code and description cannot drift.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -25,9 +25,9 @@ from embedgate.core.errors import (
     UnknownEntity,
     UnknownKey,
 )
-from embedgate.server.admin.route import PATH_TYPES, Route, Table
-from embedgate.server.admin.serve import headers_of
-from embedgate.server.admin.wire import Listed
+from embedgate.govern.lists import Listed
+from embedgate.govern.operation import Declaration
+from embedgate.server.administration import headers_of
 from embedgate.server.describe.errors import REQUEST_ID, DialectErrors, Json, header_references
 from embedgate.server.describe.structs import PLACE, query_parameters, struct_schemas, tidy
 
@@ -36,32 +36,32 @@ _HEADERS = [name.decode() for name, _ in headers_of(REQUEST_ID)]
 _OF_KEYS = (MissingKey, MalformedKey, UnknownKey, RevokedKey, InvalidCredentials, Overloaded)
 _OF_BODIES = (BodyTooLarge, BodyTooSlow)
 _NEVER = (InputTooLong,)
-"""Beneath those that are named, and not of these routes."""
+"""Subclasses of those that are named, which no operation raises."""
 
 
-def admin_paths(table: Table, errors: DialectErrors) -> dict[str, dict[str, Json]]:
-    """The path items of the administration routes."""
+def admin_paths(operations: Sequence[Declaration], errors: DialectErrors) -> dict[str, dict[str, Json]]:
+    """The path items of the administration."""
     paths: dict[str, dict[str, Json]] = {}
-    for route in table.routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, errors)
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation, errors)
     return paths
 
 
-def admin_schemas(table: Table) -> Json:
+def admin_schemas(operations: Sequence[Declaration]) -> Json:
     """The schemas of requests and answers, by name."""
-    types = [kind for route in table.routes for kind in (route.body, route.gives) if kind is not None]
+    types = [kind for operation in operations for kind in (operation.body, operation.gives) if kind is not None]
     schemas = struct_schemas(types)
-    for route in table.routes:
-        if route.body is not None:
-            schemas[route.body.__name__] |= {"examples": [dict(route.example)]}
-        if route.is_list:
-            schemas[_list_name(route)] = _list_schema(route)
+    for operation in operations:
+        if operation.body is not None:
+            schemas[operation.body.__name__] |= {"examples": [dict(operation.facts.example)]}
+        if operation.gives_list and operation.gives is not None:
+            schemas[_list_name(operation.gives)] = _list_schema(operation.gives)
     return schemas
 
 
-def admin_tag(table: Table, errors: DialectErrors) -> Json:
-    """The tag of these routes, and all their errors."""
-    kinds = dict.fromkeys(kind for route in table.routes for kind in _kinds(route))
+def admin_tag(operations: Sequence[Declaration], errors: DialectErrors) -> Json:
+    """The tag of the operations, and all their errors."""
+    kinds = dict.fromkeys(kind for operation in operations for kind in _kinds(operation))
     return {
         "name": TAG,
         "description": "For administrators: users, keys, rules, providers, reports. The routes under `/api/me` are for "
@@ -71,45 +71,46 @@ def admin_tag(table: Table, errors: DialectErrors) -> Json:
     }
 
 
-def _operation(route: Route, errors: DialectErrors) -> Json:
-    operation: Json = {
-        "operationId": route.name,
+def _described(operation: Declaration, errors: DialectErrors) -> Json:
+    described: Json = {
+        "operationId": operation.facts.id,
         "tags": [TAG],
-        "summary": route.summary,
-        "description": route.description,
-        "security": [] if route.who == "anyone" else [{"apiKey": []}, {"bearer": []}],
+        "summary": operation.summary,
+        "description": operation.description,
+        "security": [] if operation.facts.who == "anyone" else [{"apiKey": []}, {"bearer": []}],
     }
-    if parameters := [*_path_parameters(route), *(query_parameters(route.query) if route.query else ())]:
-        operation["parameters"] = parameters
-    if route.body is not None:
-        schema = {"$ref": PLACE + route.body.__name__}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    operation["responses"] = {
-        str(route.status if route.gives else 204): _success(route),
-        **errors.responses(*_kinds(route), without=_NEVER, has_examples=False),
+    if parameters := [*_path_parameters(operation), *(query_parameters(operation.query) if operation.query else ())]:
+        described["parameters"] = parameters
+    if operation.body is not None:
+        schema = {"$ref": PLACE + operation.body.__name__}
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    described["responses"] = {
+        str(operation.facts.status if operation.gives else 204): _success(operation),
+        **errors.responses(*_kinds(operation), without=_NEVER, has_examples=False),
     }
-    return operation
+    return described
 
 
-def _kinds(route: Route) -> Iterator[type[GatewayError]]:
-    """The errors that a route can answer with."""
+def _kinds(operation: Declaration) -> Iterator[type[GatewayError]]:
+    """The errors that an operation can answer with."""
     yield from (InternalError, MalformedRequest, InvalidInput)
-    if route.who != "anyone":
+    if operation.facts.who != "anyone":
         yield from _OF_KEYS
-    if route.who == "admin":
+    if operation.facts.who == "admin":
         yield NotPermitted
-    if route.parameters:
+    if operation.path_parameters:
         yield UnknownEntity
-    if route.body is not None:
+    if operation.body is not None:
         yield from _OF_BODIES
-    if route.method != "GET":
+    if operation.method != "GET":
         yield Conflict
-    yield from route.raises
+    yield from operation.facts.raises
 
 
-def _path_parameters(route: Route) -> Iterator[Json]:
-    for name in route.parameters:
-        schema = {"type": "string", **tidy(msgspec.json.schema(PATH_TYPES[name]))}
+def _path_parameters(operation: Declaration) -> Iterator[Json]:
+    types = {field.name: field.type for field in msgspec.structs.fields(operation.takes)}
+    for name in operation.path_parameters:
+        schema = {"type": "string", **tidy(msgspec.json.schema(types[name]))}
         examples = schema.pop("examples")
         yield {
             "name": name,
@@ -121,22 +122,26 @@ def _path_parameters(route: Route) -> Iterator[Json]:
         }
 
 
-def _success(route: Route) -> Json:
+def _success(operation: Declaration) -> Json:
     headers = header_references(_HEADERS)
-    if route.gives is None:
+    if operation.gives is None:
         return {"description": "Done.", "headers": headers}
-    name = _list_name(route) if route.is_list else route.gives.__name__
+    name = _list_name(operation.gives) if operation.gives_list else operation.gives.__name__
     content: Json = {"application/json": {"schema": {"$ref": PLACE + name}}}
-    if route.gives_file:
+    if operation.gives_file:
         content["text/csv"] = {"schema": {"type": "string"}}
-    return {"description": "It is done." if route.is_change else "The answer.", "headers": headers, "content": content}
+    return {
+        "description": "It is done." if operation.is_change else "The answer.",
+        "headers": headers,
+        "content": content,
+    }
 
 
-def _list_name(route: Route) -> str:
-    return f"{route.gives.__name__}List"
+def _list_name(gives: type) -> str:
+    return f"{gives.__name__}List"
 
 
-def _list_schema(route: Route) -> Json:
-    schema = tidy(msgspec.json.schema_components([Listed])[1]["Listed"])
-    items = {"type": "array", "items": {"$ref": PLACE + route.gives.__name__}}
+def _list_schema(gives: type) -> Json:
+    (schema,) = (tidy(found) for name, found in msgspec.json.schema_components([Listed])[1].items() if "Listed" in name)
+    items = {"type": "array", "items": {"$ref": PLACE + gives.__name__}}
     return {**schema, "properties": {**schema["properties"], "items": items}}

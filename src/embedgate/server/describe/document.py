@@ -27,7 +27,7 @@ from embedgate.core.errors import (
 )
 from embedgate.core.models import Model
 from embedgate.core.version import VERSION
-from embedgate.server.admin.table import TABLE
+from embedgate.govern.operations import OPERATIONS
 from embedgate.server.answer import Answer
 from embedgate.server.describe.administration import admin_paths, admin_schemas, admin_tag
 from embedgate.server.describe.chat import chat_responses
@@ -94,10 +94,10 @@ def document(settings: Settings, model: Model) -> Json:
             **{f"/api{path}": _aliases(path, item) for path, item in main.items()},
             "/v2/rerank": _aliases("/v1/rerank", main["/v1/rerank"], "OfCohere"),
             **_ziri_paths(model, ziri_errors),
-            **admin_paths(TABLE, ziri_errors),
+            **admin_paths(OPERATIONS, ziri_errors),
             **_operation_paths(openai_errors),
         },
-        "components": components(settings, model, openai_errors, ziri_errors, admin_schemas(TABLE)),
+        "components": components(settings, model, openai_errors, ziri_errors, admin_schemas(OPERATIONS)),
     }
 
 
@@ -115,7 +115,7 @@ def _tags(openai_errors: DialectErrors, ziri_errors: DialectErrors) -> list[Json
             "tells the cost.",
             "x-embedgate-errors": ziri_errors.rows(),
         },
-        admin_tag(TABLE, ziri_errors),
+        admin_tag(OPERATIONS, ziri_errors),
         {"name": "Operation", "description": "For operators and tools. None of these needs a key."},
     ]
 

@@ -1,0 +1,46 @@
+"""Every operation of administration, in the order of the API description."""
+
+from embedgate.govern import (
+    audit,
+    budgets,
+    cache,
+    dry_run,
+    entries,
+    keys,
+    limits,
+    logins,
+    me,
+    models,
+    policies,
+    prices,
+    projects,
+    providers,
+    reconcile,
+    roles,
+    usage,
+    users,
+)
+from embedgate.govern.operation import Declaration
+
+_SUBJECTS = (
+    logins,
+    me,
+    users,
+    roles,
+    projects,
+    keys,
+    policies,
+    dry_run,
+    limits,
+    budgets,
+    prices,
+    providers,
+    models,
+    usage,
+    entries,
+    reconcile,
+    audit,
+    cache,
+)
+
+OPERATIONS: tuple[Declaration, ...] = tuple(operation for subject in _SUBJECTS for operation in subject.OPERATIONS)

@@ -1,0 +1,145 @@
+"""Serves the declared operations of administration over HTTP: who asks, whether it may, run it, answer.
+
+Errors have the flat shape of the ZIRI API. What an operation takes and gives is its own declaration's matter.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from functools import partial
+from urllib.parse import unquote
+
+import msgspec
+
+from embedgate.core.errors import ConfigError, Conflict, MethodNotAllowed, NotPermitted
+from embedgate.govern.change import STRANGER, Actor
+from embedgate.govern.logins import ACCESS_PREFIX, user_of_login
+from embedgate.govern.operation import Declaration, File, Given
+from embedgate.server.answer import JSON, PIECE_BYTES, Answer, Headers
+from embedgate.server.dialects import openai, ziri
+from embedgate.server.respond import Request, Serve
+from embedgate.wiring import Gateway
+
+_CSV = (b"content-type", b"text/csv; charset=utf-8")
+
+
+class AdminApi:
+    """The administration API of one gateway. Operations run on worker threads."""
+
+    def __init__(
+        self, gateway: Gateway, operations: Iterable[Declaration], address_of: Callable[[Request], str]
+    ) -> None:
+        """operations: with different methods or paths. address_of: where a request comes from."""
+        self._gateway = gateway
+        self._routes = Routes(operations)
+        self._address_of = address_of
+
+    def find(self, method: str, raw_path: str) -> Serve | None:
+        """The handler of a path; one that refuses if the method is wrong; None if there is no such path.
+
+        raw_path: as it came, not decoded.
+        """
+        found = self._routes.find(raw_path)
+        if found is None:
+            return None
+        by_method, parameters = found
+        operation = by_method.get("GET" if method == "HEAD" else method)
+        if operation is None:
+            return partial(_refuse, method, tuple(by_method))
+        return partial(self._serve, operation, parameters)
+
+    async def _serve(self, operation: Declaration, parameters: Mapping[str, str], request: Request) -> Answer:
+        secret = openai.secret(request.headers) or ""
+        user_id = STRANGER if operation.facts.who == "anyone" else await self._identify(operation, request, secret)
+        body = await request.body.read(operation.facts.max_body_bytes) if operation.body is not None else b""
+        invocation = self._gateway.invocation(Actor(user_id, request.id, self._address_of(request)), secret)
+        given = Given(parameters, request.query, body)
+        try:
+            result = await asyncio.to_thread(operation.answer, invocation, given)
+        except ConfigError as error:  # of the gateway's own set-up, such as a master key that is gone
+            raise Conflict(f"{error}.") from error
+        finally:
+            # Also after a failure: a refused refresh of a login has ended that login.
+            await self._gateway.follow(invocation.touched)
+        return _answer(operation, result, request.id)
+
+    async def _identify(self, operation: Declaration, request: Request, secret: str) -> str:
+        """The id of the user whose key or login this is. Raises an AccessError, also if the operation is not for it."""
+        if secret.startswith(ACCESS_PREFIX):
+            invocation = self._gateway.invocation(Actor(STRANGER, request.id))
+            user = await asyncio.to_thread(user_of_login, invocation, secret)
+            user_id, is_admin = user.id, user.is_admin
+        else:
+            caller = await self._gateway.pipeline.identify(secret or None)
+            user_id, is_admin = caller.user_id, caller.is_admin
+        if operation.facts.who == "admin" and not is_admin:
+            raise NotPermitted("This is for administrators. Use an administrator's key or login.")
+        return user_id
+
+
+class Routes:
+    """Operations by path and method. Of two paths that fit, the one with fewer parameters counts."""
+
+    def __init__(self, operations: Iterable[Declaration]) -> None:
+        patterns: dict[str, dict[str, Declaration]] = {}
+        for operation in sorted(operations, key=lambda operation: len(operation.path_parameters)):
+            patterns.setdefault(operation.path, {})[operation.method] = operation
+        self._patterns = [(path.split("/"), by_method) for path, by_method in patterns.items()]
+
+    def find(self, raw_path: str) -> tuple[Mapping[str, Declaration], Mapping[str, str]] | None:
+        """The operations of a path by method, and its parameters; None if there is no such path.
+
+        raw_path: as it came, so that a name may have a slash in it, sent as `%2F`.
+        """
+        segments = [unquote(segment) for segment in raw_path.split("/")]
+        for pattern, by_method in self._patterns:
+            parameters = _match(pattern, segments)
+            if parameters is not None:
+                return by_method, parameters
+        return None
+
+
+def _match(pattern: list[str], segments: list[str]) -> dict[str, str] | None:
+    if len(pattern) != len(segments):
+        return None
+    parameters: dict[str, str] = {}
+    for expected, segment in zip(pattern, segments, strict=True):
+        if expected.startswith("{") and segment:
+            parameters[expected[1:-1]] = segment
+        elif expected != segment:
+            return None
+    return parameters
+
+
+def headers_of(request_id: str) -> Headers:
+    """What every good answer carries. It may hold a secret, so nothing on its way may keep it."""
+    return [*ziri.headers(request_id), (b"cache-control", b"no-store")]
+
+
+def _answer(operation: Declaration, result: object, request_id: str) -> Answer:
+    headers = headers_of(request_id)
+    others = [header for header in headers if header != JSON]
+    if isinstance(result, File):
+        return Answer(200, [_CSV, *others], b"", stream=_pieces(result.pieces))
+    if operation.gives is None:
+        return Answer(204, others, b"")
+    return Answer(operation.facts.status, headers, msgspec.json.encode(result))
+
+
+async def _pieces(lines: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The lines joined to pieces, each made on a worker thread: it may come from the database."""
+    while piece := await asyncio.to_thread(_piece, lines):
+        yield piece
+
+
+def _piece(lines: Iterator[bytes]) -> bytes:
+    parts, size = [], 0
+    for line in lines:
+        parts.append(line)
+        size += len(line)
+        if size >= PIECE_BYTES:
+            break
+    return b"".join(parts)
+
+
+async def _refuse(method: str, allowed: tuple[str, ...], request: Request) -> Answer:
+    raise MethodNotAllowed(f"{request.path[:200]} takes {', '.join(allowed)}, not {method}.", allowed=allowed)
