@@ -13,6 +13,7 @@ from embedgate.catalog import Catalog
 from embedgate.core.access import AuditEvent, Rules
 from embedgate.core.clock import utc_ms
 from embedgate.core.types import LedgerEntry
+from embedgate.govern.audit import TrailEnd, Verified, VerifyQuery, verify_trail
 from embedgate.govern.change import COMMAND_LINE, Actor, Invocation, Plain
 from embedgate.govern.entries import EVERY_ENTRY, LedgerFilter, every_entry
 from embedgate.govern.lists import MAX_PAGE_ITEMS, Listed, ListQuery
@@ -80,9 +81,7 @@ class Governing:
 
     def events(self) -> list[AuditEvent]:
         """The whole audit trail, oldest first."""
-        with self.database.read() as connection:
-            rows = connection.execute(schema.audit.select().order_by(schema.audit.c.seq)).all()
-        return [event_of(AuditRow._make(row)) for row in rows]
+        return events_in(self.database)
 
     def last_event(self) -> tuple[str, str, Mapping[str, Plain]]:
         """Action, target and detail of the newest event."""
@@ -108,3 +107,16 @@ def rules_in(database: Database) -> Rules:
     """The rules that are stored."""
     with database.read() as connection:
         return read_rules(connection)
+
+
+def events_in(database: Database) -> list[AuditEvent]:
+    """The whole audit trail of a database, oldest first."""
+    with database.read() as connection:
+        rows = connection.execute(schema.audit.select().order_by(schema.audit.c.seq)).all()
+    return [event_of(AuditRow._make(row)) for row in rows]
+
+
+def verified(database: Database, kept: TrailEnd | None = None) -> Verified:
+    """What verifying the audit trail of a database finds. kept: an end that must still be there."""
+    query = VerifyQuery() if kept is None else VerifyQuery(kept.seq, kept.digest)
+    return Governing(database, resources_for(Path("unused")))(verify_trail, query)

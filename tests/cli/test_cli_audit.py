@@ -11,8 +11,10 @@ from program import Program
 
 
 @pytest.fixture(autouse=True)
-def changes(program: Program) -> None:
+def changes(program: Program, request: pytest.FixtureRequest) -> None:
     """Three changes."""
+    if "remote" in request.fixturenames:
+        request.getfixturevalue("remote")  # first, or its administrator would not be the first user
     program("users", "create", "alice")
     program("users", "disable", "alice")
     program("roles", "create", "analyst")
@@ -24,7 +26,8 @@ def run_sql(folder: Path, statement: str) -> None:
 
 
 def head(program: Program) -> str:
-    return str(json.loads(program("audit", "verify", "--json").text)["head"])
+    end = json.loads(program("audit", "verify", "--json").text)["end"]
+    return f"{end['seq']}:{end['digest']}"
 
 
 def test_every_change_is_listed_with_its_actor(program: Program) -> None:
@@ -34,7 +37,7 @@ def test_every_change_is_listed_with_its_actor(program: Program) -> None:
     assert all("command line" in line for line in lines[1:])
     assert lines[2].rstrip().endswith("is_disabled=true")
     found = json.loads(program("audit", "list", "--action", "users.create", "--json").text)
-    assert (found["total"], found["items"][0]["event"]["detail"]["name"]) == (1, "alice")
+    assert (found["total"], found["items"][0]["detail"]["name"]) == (1, "alice")
 
 
 def test_the_list_is_narrowed(program: Program) -> None:
@@ -88,4 +91,21 @@ def test_only_what_is_old_is_deleted(program: Program) -> None:
     assert program("audit", "prune", "--older-than", "0", "--yes").code == 1
     assert program("audit", "prune", "--older-than", "soon", "--yes").code == 2
     assert json.loads(program("audit", "prune", "--older-than", "1", "--yes", "--json").text) == {"deleted": 0}
-    assert json.loads(program("audit", "verify", "--json").text)["count"] == 3
+    assert json.loads(program("audit", "verify", "--json").text)["events"] == 3
+
+
+def test_the_trail_of_a_gateway_elsewhere_is_read_verified_and_shortened(
+    program: Program, remote: Program, folder: Path
+) -> None:
+    for arguments in (["list", "--limit", "2"], ["list", "--action", "users.create", "--json"], ["verify"]):
+        here, there = (run("audit", *arguments) for run in (program, remote))
+        assert (there.code, there.output, there.errors) == (0, here.output, "")
+    kept = head(remote)
+    assert remote("audit", "verify", "--expect", kept).text == f"intact: 3 events; head {kept}\n"
+    assert remote("audit", "prune", "--older-than", "0", "--yes").code == 1
+    assert json.loads(remote("audit", "prune", "--older-than", "1", "--yes", "--json").text) == {"deleted": 0}
+    run_sql(folder, "UPDATE audit SET at_ms = 1 WHERE seq = 1")
+    ended = remote("audit", "verify", "--json")
+    assert (ended.code, json.loads(ended.text)["first_break"]["seq"]) == (1, 1)
+    assert remote("audit", "prune", "--older-than", "90d", "--yes").text == "1 events are deleted\n"
+    assert remote("audit", "verify").code == 0

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from embedgate.core.errors import InvalidCredentials
+from embedgate.govern.logins import Login, log_in
 from embedgate.storage.database import open_database
-from embedgate.storage.passwords import SqlPasswords
+from governing import Governing, resources_for
 from program import Program
 
 PASSWORD = "correct horse battery staple"
@@ -30,7 +32,11 @@ def names(program: Program, *options: str) -> list[str]:
 def may_log_in(folder: Path, name: str, password: str) -> bool:
     database = open_database(folder / "data")
     try:
-        return SqlPasswords(database).check_password(name, password) is not None
+        Governing(database, resources_for(folder / "data"))(log_in, Login(name, password))
+    except InvalidCredentials:
+        return False
+    else:
+        return True
     finally:
         database.close()
 

@@ -1,27 +1,24 @@
 """Changes rules and keys in the database of a running gateway, as another process on the same folder does."""
 
 import contextlib
-import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from embedgate.core.access import AuditEvent, KeyRecord, Period, Subject
+from embedgate.core.access import Period, Subject
 from embedgate.core.money import usd_text
 from embedgate.core.types import LedgerEntry
-from embedgate.govern import budgets, limits, policies, prices
+from embedgate.govern import audit, budgets, keys, limits, policies, prices, users
+from embedgate.govern.audit import AuditQuery, Event, VerifyQuery
 from embedgate.govern.budgets import NewBudget, WhichBudget
 from embedgate.govern.entries import LedgerFilter
+from embedgate.govern.keys import Key, KeyToMake, WhichKey
 from embedgate.govern.limits import NewLimit, WhichLimit
 from embedgate.govern.policies import NewPolicy, PolicyChange, WhichPolicy
 from embedgate.govern.prices import NewPrice
+from embedgate.govern.users import NewUser
 from embedgate.govern.values import moment, price_text
-from embedgate.storage.audit import AuditFilter, SqlAudit
 from embedgate.storage.database import Database, open_database
-from embedgate.storage.key_management import SqlKeys
-from embedgate.storage.paging import every
-from embedgate.storage.projects import SqlProjects
-from embedgate.storage.users import SqlUsers
 from governing import Governing, entries_in, resources_for
 from running import RunningGateway
 from waiting import wait_until
@@ -29,24 +26,29 @@ from wire import call
 
 
 class Administrator:
-    """The stores of one data folder, from outside of the gateway."""
+    """Operations on one data folder, from outside of the gateway."""
 
     def __init__(self, database: Database) -> None:
         """Use `administrator`."""
-        self.keys = SqlKeys(database, "eg")
-        self.users = SqlUsers(database)
-        self.projects = SqlProjects(database)
         self.call = Governing(database, resources_for(Path("unused")))
-        self._audit = SqlAudit(database)
         self._database = database
         self._names = map("made for test {}".format, itertools.count())
-        self._watch: tuple[KeyRecord, str] | None = None
+        self._watch: tuple[Key, str] | None = None
         self._marks = itertools.count(1_000_000)
 
-    def new_key(self) -> tuple[KeyRecord, str]:
+    def new_key(self) -> tuple[Key, str]:
         """A key of a new user, and its secret."""
         name = next(self._names)
-        return self.keys.create(self.users.create(name).id, name)
+        return self.add_key(self.call(users.create_user, NewUser(name)).id, name)
+
+    def add_key(self, user: str, name: str, project: str | None = None) -> tuple[Key, str]:
+        """A key of a user, and its secret."""
+        made = self.call(keys.create_key, KeyToMake(user, name, project))
+        return made.key, made.secret
+
+    def find_key(self, secret: str) -> Key:
+        """The key of a secret."""
+        return self.call(keys.show_key, WhichKey(secret))
 
     def set_limit(
         self,
@@ -104,7 +106,7 @@ class Administrator:
 
         wait_until("the rules are in force", is_seen)
 
-    def entries(self, key: KeyRecord) -> Sequence[LedgerEntry]:
+    def entries(self, key: Key) -> Sequence[LedgerEntry]:
         """What the ledger has of a key."""
         return tuple(entries_in(self._database, LedgerFilter(key_id=key.id)))
 
@@ -112,18 +114,17 @@ class Administrator:
         """What the ledger has."""
         return tuple(entries_in(self._database))
 
-    def spent(self, key: KeyRecord) -> int:
+    def spent(self, key: Key) -> int:
         """What they cost."""
         return sum(entry.cost_picodollars for entry in self.entries(key))
 
-    def decisions(self, key: KeyRecord) -> list[AuditEvent]:
+    def decisions(self, key: Key) -> list[Event]:
         """What the audit trail has decided for a key."""
-        of_key = functools.partial(self._audit.events, AuditFilter(kind="decision", actor=key.id))
-        return [stored.event for stored in every(of_key)]
+        return self.call.every(audit.list_events, AuditQuery(kind="decision", actor=key.id))
 
     def trail_is_whole(self) -> bool:
         """Whether nothing in the audit trail was changed, and nothing is missing from it."""
-        return self._audit.verify().is_intact
+        return self.call(audit.verify_trail, VerifyQuery()).ok
 
 
 @contextlib.contextmanager

@@ -12,9 +12,9 @@ from administrator import Administrator
 from chat_upstream import ChatUpstream
 from crowd import LOCAL_OFF
 from embedgate.catalog import Catalog
-from embedgate.core.access import KeyRecord
 from embedgate.core.models import Price
 from embedgate.core.types import LedgerEntry
+from embedgate.govern.keys import Key
 from running import RunningGateway, gateway
 from waiting import wait_until
 from wire import raw_socket
@@ -48,7 +48,7 @@ def chat_gateway(data_dir: Path, upstream: ChatUpstream, settings: str = "") -> 
         yield running
 
 
-def entry_of(admin: Administrator, key: KeyRecord) -> LedgerEntry:
+def entry_of(admin: Administrator, key: Key) -> LedgerEntry:
     """The one line of a key in the ledger, once it is there."""
     wait_until("the request is in the ledger", lambda: bool(admin.entries(key)))
     (entry,) = admin.entries(key)

@@ -6,7 +6,7 @@ import openai
 import pytest
 
 from administrator import Administrator, administrator
-from embedgate.core.access import KeyRecord
+from embedgate.govern.keys import Key
 from running import UPSTREAM_KEY, RunningGateway, gateway
 from upstream import Upstream, running_upstream
 
@@ -59,6 +59,6 @@ def admin(running: RunningGateway) -> Iterator[Administrator]:
 
 
 @pytest.fixture
-def account(admin: Administrator) -> tuple[KeyRecord, str]:
+def account(admin: Administrator) -> tuple[Key, str]:
     """A new key and its secret."""
     return admin.new_key()

@@ -14,9 +14,10 @@ from administrator import Administrator
 from crowd import LOCAL_OFF, MODEL, Caller, all_at_once, ask, in_both_dialects, metric, weight
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded, load
-from embedgate.core.access import KeyRecord, Subject, caller_of
+from embedgate.core.access import Subject
 from embedgate.core.errors import BudgetExhausted
 from embedgate.core.types import EmbedRequest
+from embedgate.govern.keys import Key
 from embedgate.wiring.gateway import open_gateway
 from running import RunningGateway, gateway
 from upstream import Answer, Upstream, error
@@ -74,14 +75,14 @@ def host(far_side: Upstream) -> Upstream:
 
 
 @pytest.fixture
-def account(running: RunningGateway, admin: Administrator) -> tuple[KeyRecord, str]:
+def account(running: RunningGateway, admin: Administrator) -> tuple[Key, str]:
     """A new key whose budget is worth fifty requests, and its secret."""
     key, secret = admin.new_key()
     set_cap(running, admin, key, WORTH)
     return key, secret
 
 
-def set_cap(running: RunningGateway, admin: Administrator, key: KeyRecord, units: int) -> None:
+def set_cap(running: RunningGateway, admin: Administrator, key: Key, units: int) -> None:
     """Give a key so many requests in all, from its first to its last."""
     admin.set_budget(Subject("key", key.id), "total", units * UNIT)
     admin.wait_until_in_force(running)
@@ -100,7 +101,7 @@ def n_served(replies: Sequence[Reply]) -> int:
     return Counter(reply.status for reply in replies)[200]
 
 
-def assert_used_up(running: RunningGateway, admin: Administrator, key: KeyRecord, secret: str, units: int) -> None:
+def assert_used_up(running: RunningGateway, admin: Administrator, key: Key, secret: str, units: int) -> None:
     """The ledger has just these costs, and nothing is on hold: a cap that is one request higher serves one more."""
     assert admin.spent(key) == units * UNIT
     set_cap(running, admin, key, units + 1)
@@ -109,7 +110,7 @@ def assert_used_up(running: RunningGateway, admin: Administrator, key: KeyRecord
 
 
 def test_exactly_as_many_are_served_as_the_budget_is_worth(
-    running: RunningGateway, admin: Administrator, host: Upstream, account: tuple[KeyRecord, str]
+    running: RunningGateway, admin: Administrator, host: Upstream, account: tuple[Key, str]
 ) -> None:
     key, secret = account
     replies = ask(running, in_both_dialects(new_texts(), secret))
@@ -122,7 +123,7 @@ def test_exactly_as_many_are_served_as_the_budget_is_worth(
 
 
 def test_who_leaves_is_paid_for_and_leaves_nothing_on_hold(
-    running: RunningGateway, admin: Administrator, host: Upstream, account: tuple[KeyRecord, str]
+    running: RunningGateway, admin: Administrator, host: Upstream, account: tuple[Key, str]
 ) -> None:
     key, secret = account
     gate = threading.Event()
@@ -161,7 +162,7 @@ def refusals(running: RunningGateway) -> int:
 
 
 def test_a_provider_that_fails_one_time_in_three_takes_nothing_from_the_budget(
-    running: RunningGateway, admin: Administrator, host: Upstream, account: tuple[KeyRecord, str]
+    running: RunningGateway, admin: Administrator, host: Upstream, account: tuple[Key, str]
 ) -> None:
     key, secret = account
     right = Answer()
@@ -174,7 +175,7 @@ def test_a_provider_that_fails_one_time_in_three_takes_nothing_from_the_budget(
 
 
 def test_wrong_answers_that_are_billed_are_paid_for_out_of_the_budget(
-    running: RunningGateway, admin: Administrator, host: Upstream, account: tuple[KeyRecord, str]
+    running: RunningGateway, admin: Administrator, host: Upstream, account: tuple[Key, str]
 ) -> None:
     key, secret = account
     host.script(*[Answer(), Answer(twist="zeros"), error(500, "something broke")] * 40)
@@ -200,12 +201,13 @@ async def test_nothing_is_held_once_all_have_ended_and_the_books_say_so(tmp_path
     loaded = settings_in(tmp_path, host)
     opened = await open_gateway(loaded)
     admin = Administrator(opened.database)
-    key, _ = admin.new_key()
+    key, secret = admin.new_key()
     admin.set_budget(Subject("user", key.user_id), "month", WORTH * UNIT)
     await opened.catch_up()
+    caller = await opened.pipeline.identify(secret)
     requests = [EmbedRequest(MODEL, (text,)) for text in new_texts()]
     ends = await asyncio.gather(
-        *(opened.pipeline.embed_as(f"req_{n}", caller_of(key), each) for n, each in enumerate(requests)),
+        *(opened.pipeline.embed_as(f"req_{n}", caller, each) for n, each in enumerate(requests)),
         return_exceptions=True,
     )
     assert sum(isinstance(end, BudgetExhausted) for end in ends) == N_CALLERS - WORTH
@@ -223,13 +225,14 @@ async def test_what_a_hit_costs_is_a_setting_and_counts_in_budgets(
 ) -> None:
     opened = await open_gateway(settings_in(tmp_path, host, reuse_costs=reuse_costs))
     admin = Administrator(opened.database)
-    key, _ = admin.new_key()
+    key, secret = admin.new_key()
     admin.set_budget(Subject("key", key.id), "total", 10 * UNIT)
     await opened.catch_up()
+    caller = await opened.pipeline.identify(secret)
     (text,) = new_texts(1)
     costs = []
     for number in range(3):
-        result = await opened.pipeline.embed_as(f"req_{number}", caller_of(key), EmbedRequest(MODEL, (text,)))
+        result = await opened.pipeline.embed_as(f"req_{number}", caller, EmbedRequest(MODEL, (text,)))
         costs.append(result.cost_picodollars)
     (state,) = await opened.budgets.state()
     await opened.aclose()

@@ -13,7 +13,8 @@ import pytest
 from administrator import Administrator
 from chat_upstream import LAST_WORD, Chat, ChatUpstream, running_chat_upstream
 from chatting import FALLBACK, MESSAGES, MODEL, STREAM, UPSTREAM_KEYS, chat_gateway, cost_of, entry_of
-from embedgate.core.access import KeyRecord, Subject
+from embedgate.core.access import Subject
+from embedgate.govern.keys import Key
 from running import RunningGateway
 from sdk_programs import NODE_FOLDER, RUN_TIMEOUT_S, node_with
 from upstream import Answer, error
@@ -43,7 +44,7 @@ def host(far_side: ChatUpstream) -> ChatUpstream:
 
 
 @pytest.fixture
-def sdk(running: RunningGateway, account: tuple[KeyRecord, str]) -> Iterator[openai.OpenAI]:
+def sdk(running: RunningGateway, account: tuple[Key, str]) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(api_key=account[1], base_url=f"{running.url}/v1", max_retries=0) as client:
         yield client
 
@@ -54,7 +55,7 @@ def ask(running: RunningGateway, body: Any, key: str, dialect: str = "openai") -
 
 
 def test_the_sdk_gets_a_whole_answer(
-    sdk: openai.OpenAI, admin: Administrator, account: tuple[KeyRecord, str], host: ChatUpstream
+    sdk: openai.OpenAI, admin: Administrator, account: tuple[Key, str], host: ChatUpstream
 ) -> None:
     host.script_chats(Chat(cached_tokens=3))
     raw = sdk.chat.completions.with_raw_response.create(model=MODEL, messages=MESSAGES, user="customer 7")
@@ -75,7 +76,7 @@ def test_the_sdk_gets_a_whole_answer(
 
 @pytest.mark.parametrize("include_usage", [True, False])
 def test_the_sdk_streams_and_gets_the_count_only_if_it_asks(
-    sdk: openai.OpenAI, admin: Administrator, account: tuple[KeyRecord, str], include_usage: bool
+    sdk: openai.OpenAI, admin: Administrator, account: tuple[Key, str], include_usage: bool
 ) -> None:
     options: Any = {"stream_options": {"include_usage": True}} if include_usage else {}
     with sdk.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True, **options) as stream:
@@ -89,7 +90,7 @@ def test_the_sdk_streams_and_gets_the_count_only_if_it_asks(
     assert entry.cost_picodollars == cost_of(MODEL, 5, 7)
 
 
-def test_the_asynchronous_sdk_streams(running: RunningGateway, account: tuple[KeyRecord, str]) -> None:
+def test_the_asynchronous_sdk_streams(running: RunningGateway, account: tuple[Key, str]) -> None:
     async def converse() -> str:
         async with openai.AsyncOpenAI(api_key=account[1], base_url=f"{running.url}/api/v1", max_retries=0) as client:
             stream = await client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True)
@@ -98,7 +99,7 @@ def test_the_asynchronous_sdk_streams(running: RunningGateway, account: tuple[Ke
     assert asyncio.run(converse()) == REPLY
 
 
-def test_the_node_sdk_chats_and_streams(running: RunningGateway, account: tuple[KeyRecord, str]) -> None:
+def test_the_node_sdk_chats_and_streams(running: RunningGateway, account: tuple[Key, str]) -> None:
     command = [node_with("openai"), "chat.mjs", f"{running.url}/v1", account[1], MODEL]
     done = subprocess.run(command, cwd=NODE_FOLDER, capture_output=True, text=True, check=False, timeout=RUN_TIMEOUT_S)
     assert done.returncode == 0, done.stderr
@@ -111,7 +112,7 @@ def test_the_node_sdk_chats_and_streams(running: RunningGateway, account: tuple[
 
 
 def test_tools_and_answers_pass_byte_for_byte(
-    running: RunningGateway, account: tuple[KeyRecord, str], host: ChatUpstream
+    running: RunningGateway, account: tuple[Key, str], host: ChatUpstream
 ) -> None:
     messages = (
         '[{"role":"user","content":"caf\\u00e9 \u00fc"}, {"role":"tool","tool_call_id":"1","content":[]}]'.encode()
@@ -128,9 +129,7 @@ def test_tools_and_answers_pass_byte_for_byte(
     assert account[1] not in str(host.requests[-1])
 
 
-def test_the_ziri_answer_has_meta_and_the_rest_as_it_was(
-    running: RunningGateway, account: tuple[KeyRecord, str]
-) -> None:
+def test_the_ziri_answer_has_meta_and_the_rest_as_it_was(running: RunningGateway, account: tuple[Key, str]) -> None:
     body = {"provider": "openai", "model": "gpt-4o-mini", "messages": MESSAGES}
     direct = ask(running, {"model": MODEL, "messages": MESSAGES}, account[1])
     reply = ask(running, body, account[1], "ziri")
@@ -170,7 +169,7 @@ OPENAI_ROWS: list[tuple[dict[str, Any], int, str, str]] = [
 @pytest.mark.parametrize(("changes", "status", "code", "param"), OPENAI_ROWS)
 def test_openai_refusals(
     running: RunningGateway,
-    account: tuple[KeyRecord, str],
+    account: tuple[Key, str],
     changes: dict[str, Any],
     status: int,
     code: str,
@@ -197,7 +196,7 @@ ZIRI_ROWS: list[tuple[dict[str, Any], int, str]] = [
 
 @pytest.mark.parametrize(("changes", "status", "code"), ZIRI_ROWS)
 def test_ziri_refusals(
-    running: RunningGateway, account: tuple[KeyRecord, str], changes: dict[str, Any], status: int, code: str
+    running: RunningGateway, account: tuple[Key, str], changes: dict[str, Any], status: int, code: str
 ) -> None:
     body = {"provider": "openai", "model": "gpt-4o-mini", "messages": MESSAGES, "stream": True, **changes}
     reply = ask(running, body, account[1], "ziri")
@@ -205,7 +204,7 @@ def test_ziri_refusals(
 
 
 def test_a_model_that_does_not_chat_is_refused_with_one_that_does(
-    running: RunningGateway, account: tuple[KeyRecord, str]
+    running: RunningGateway, account: tuple[Key, str]
 ) -> None:
     body = {**STREAM, "provider": "openai", "model": "text-embedding-3-small"}
     message = ask(running, body, account[1], "ziri").json["error"]
@@ -222,7 +221,7 @@ def test_strangers_are_refused_before_anything_is_read(running: RunningGateway, 
 
 @pytest.mark.parametrize(("status", "seen", "code"), [(400, 502, "upstream_error"), (401, 502, "upstream_error")])
 def test_the_providers_refusals_are_told_without_its_key_or_our_texts(
-    running: RunningGateway, account: tuple[KeyRecord, str], host: ChatUpstream, status: int, seen: int, code: str
+    running: RunningGateway, account: tuple[Key, str], host: ChatUpstream, status: int, seen: int, code: str
 ) -> None:
     said = f"bad key {UPSTREAM_KEYS['OPENAI_API_KEY']} for 'How do you do ?'"
     host.script_chats(Chat(failure=error(status, said)), Chat(failure=error(status, said)))
@@ -234,7 +233,7 @@ def test_the_providers_refusals_are_told_without_its_key_or_our_texts(
 
 
 def test_what_failed_before_the_first_byte_is_tried_again(
-    running: RunningGateway, admin: Administrator, account: tuple[KeyRecord, str], host: ChatUpstream
+    running: RunningGateway, admin: Administrator, account: tuple[Key, str], host: ChatUpstream
 ) -> None:
     host.script_chats(Chat(failure=error(503, "busy", headers={"retry-after": "0"})))
     reply = ask(running, STREAM, account[1])
@@ -245,7 +244,7 @@ def test_what_failed_before_the_first_byte_is_tried_again(
 
 
 def test_a_fallback_model_answers_when_the_first_cannot(
-    running: RunningGateway, admin: Administrator, account: tuple[KeyRecord, str], host: ChatUpstream
+    running: RunningGateway, admin: Administrator, account: tuple[Key, str], host: ChatUpstream
 ) -> None:
     host.script_chats(Chat(failure=error(400, "no")))
     reply = ask(running, STREAM | {"provider": {"fallback": FALLBACK}}, account[1])
@@ -258,7 +257,7 @@ def test_a_fallback_model_answers_when_the_first_cannot(
 
 
 def test_a_provider_that_does_not_count_is_charged_by_estimate(
-    running: RunningGateway, admin: Administrator, account: tuple[KeyRecord, str], host: ChatUpstream
+    running: RunningGateway, admin: Administrator, account: tuple[Key, str], host: ChatUpstream
 ) -> None:
     host.script_chats(Chat(counts=False))
     ask(running, STREAM, account[1])
@@ -268,7 +267,7 @@ def test_a_provider_that_does_not_count_is_charged_by_estimate(
 
 
 def test_a_policy_on_completions_forbids_chat_and_nothing_else(
-    running: RunningGateway, admin: Administrator, account: tuple[KeyRecord, str], host: ChatUpstream
+    running: RunningGateway, admin: Administrator, account: tuple[Key, str], host: ChatUpstream
 ) -> None:
     key, secret = account
     text = (
@@ -293,7 +292,7 @@ def test_a_policy_on_completions_forbids_chat_and_nothing_else(
 
 
 def test_limits_of_requests_and_tokens_hold_for_chat(
-    running: RunningGateway, admin: Administrator, account: tuple[KeyRecord, str]
+    running: RunningGateway, admin: Administrator, account: tuple[Key, str]
 ) -> None:
     key, secret = account
     admin.set_limit(Subject("key", key.id), requests_per_minute=3, tokens_per_minute=1_000)
@@ -308,7 +307,7 @@ def test_limits_of_requests_and_tokens_hold_for_chat(
 
 
 def test_of_fifty_at_once_a_budget_pays_for_twenty(
-    running: RunningGateway, admin: Administrator, account: tuple[KeyRecord, str], host: ChatUpstream
+    running: RunningGateway, admin: Administrator, account: tuple[Key, str], host: ChatUpstream
 ) -> None:
     key, secret = account
     written = json.dumps(MESSAGES, separators=(",", ":"))
@@ -341,7 +340,7 @@ def test_of_fifty_at_once_a_budget_pays_for_twenty(
 
 
 def test_an_answer_of_another_kind_is_no_completion(
-    running: RunningGateway, account: tuple[KeyRecord, str], host: ChatUpstream
+    running: RunningGateway, account: tuple[Key, str], host: ChatUpstream
 ) -> None:
     page = Answer(body=b"<html>", headers={"content-type": "text/html"})
     host.script_chats(Chat(failure=page), Chat(failure=page))

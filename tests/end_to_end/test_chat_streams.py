@@ -25,7 +25,7 @@ from chatting import (
     resident_bytes,
 )
 from crowd import metric
-from embedgate.core.access import KeyRecord
+from embedgate.govern.keys import Key
 from running import RunningGateway
 from waiting import PATIENCE_S, wait_until
 from wire import raw_socket
@@ -60,7 +60,7 @@ def nothing_runs(running: RunningGateway) -> bool:
 
 
 def test_the_first_piece_arrives_while_the_model_still_thinks(
-    running: RunningGateway, admin: Administrator, account: tuple[KeyRecord, str], host: ChatUpstream
+    running: RunningGateway, admin: Administrator, account: tuple[Key, str], host: ChatUpstream
 ) -> None:
     pause = threading.Event()
     host.script_chats(Chat(pause=pause))
@@ -74,7 +74,7 @@ def test_the_first_piece_arrives_while_the_model_still_thinks(
 
 
 def test_who_leaves_while_the_model_thinks_closes_the_call_and_pays_for_what_came(
-    running: RunningGateway, admin: Administrator, account: tuple[KeyRecord, str], host: ChatUpstream
+    running: RunningGateway, admin: Administrator, account: tuple[Key, str], host: ChatUpstream
 ) -> None:
     host.script_chats(Chat(events=[FIRST, FIRST], pause=threading.Event()))
     with listening(running, account[1], STREAM) as listener:
@@ -90,7 +90,7 @@ def test_who_leaves_while_the_model_thinks_closes_the_call_and_pays_for_what_cam
 
 
 def test_who_leaves_before_the_first_byte_leaves_no_call_behind(
-    running: RunningGateway, admin: Administrator, account: tuple[KeyRecord, str], host: ChatUpstream
+    running: RunningGateway, admin: Administrator, account: tuple[Key, str], host: ChatUpstream
 ) -> None:
     gate = threading.Event()
     host.script_chats(Chat(gate=gate, events=[FIRST] * 2, pause=threading.Event()))
@@ -104,7 +104,7 @@ def test_who_leaves_before_the_first_byte_leaves_no_call_behind(
 
 
 def test_who_leaves_after_asking_for_more_on_the_same_connection_is_missed_with_the_next_piece(
-    running: RunningGateway, account: tuple[KeyRecord, str], host: ChatUpstream
+    running: RunningGateway, account: tuple[Key, str], host: ChatUpstream
 ) -> None:
     pause = threading.Event()
     logged = len(running.log.read_text())
@@ -129,7 +129,7 @@ def test_who_leaves_after_asking_for_more_on_the_same_connection_is_missed_with_
 def test_an_upstream_that_breaks_off_is_told_in_the_last_event(
     running: RunningGateway,
     admin: Administrator,
-    account: tuple[KeyRecord, str],
+    account: tuple[Key, str],
     host: ChatUpstream,
     ending: Any,
     path: str,
@@ -151,7 +151,7 @@ def test_an_upstream_that_breaks_off_is_told_in_the_last_event(
 
 
 def test_the_sdk_raises_when_a_stream_breaks_off(
-    running: RunningGateway, account: tuple[KeyRecord, str], host: ChatUpstream
+    running: RunningGateway, account: tuple[Key, str], host: ChatUpstream
 ) -> None:
     host.script_chats(Chat(events=[FIRST], ending="reset"))
     with (
@@ -176,7 +176,7 @@ def test_an_upstream_that_is_killed_is_told_too(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_stream(
-    running: RunningGateway, admin: Administrator, account: tuple[KeyRecord, str], host: ChatUpstream
+    running: RunningGateway, admin: Administrator, account: tuple[Key, str], host: ChatUpstream
 ) -> None:
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("what a process holds is read from /proc")
@@ -201,7 +201,7 @@ def test_memory_does_not_grow_with_the_stream(
 
 
 def test_a_slow_reader_slows_the_provider_and_not_the_gateway(
-    running: RunningGateway, admin: Administrator, account: tuple[KeyRecord, str], host: ChatUpstream
+    running: RunningGateway, admin: Administrator, account: tuple[Key, str], host: ChatUpstream
 ) -> None:
     host.script_chats(Chat(events=[EVENT], repeat=200 * MB // len(EVENT)))
     before = resident_bytes(running)

@@ -68,7 +68,7 @@ class Books:
     def allow(self, units: int) -> None:
         """Let the key spend that much more than it has."""
         with administrator(self.data_dir) as admin:
-            key = admin.keys.get(self.secret)
+            key = admin.find_key(self.secret)
             self.cap = admin.spent(key) + units * UNIT
             admin.set_budget(Subject("key", key.id), "total", self.cap)
 
@@ -79,7 +79,7 @@ class Books:
         self.n_dry += statuses[402] > 0
         self.answered += (reply.headers["x-request-id"] for reply in replies if reply.status == 200)
         with administrator(self.data_dir) as admin:
-            key = admin.keys.get(self.secret)
+            key = admin.find_key(self.secret)
             entries = Counter(entry.request_id for entry in admin.entries(key))
             assert set(self.answered) <= entries.keys()
             assert set(entries.values()) <= {1}
@@ -113,7 +113,7 @@ def test_a_killed_server_has_recorded_what_it_answered_and_overspends_nothing(
     assert Counter(reply.status for reply in last if reply) == {200: 7, 402: 13}
     books.check([reply for reply in last if reply])
     with administrator(tmp_path) as admin:
-        assert admin.spent(admin.keys.get(books.secret)) == books.cap
+        assert admin.spent(admin.find_key(books.secret)) == books.cap
         assert admin.trail_is_whole()
 
 

@@ -120,7 +120,7 @@ def test_of_500_callers_no_more_tokens_are_served_than_the_minute_allows(
 def test_limits_of_different_subjects_hold_together(running: RunningGateway, admin: Administrator) -> None:
     """Two keys of one user: each within its own limit, both within the user's."""
     key, secret = admin.new_key()
-    _, other = admin.keys.create(key.user_id, "another")
+    _, other = admin.add_key(key.user_id, "another")
     admin.set_limit(Subject("key", key.id), requests_per_minute=7)
     admin.set_limit(Subject("user", key.user_id), requests_per_minute=10)
     admin.wait_until_in_force(running)

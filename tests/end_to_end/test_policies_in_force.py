@@ -11,13 +11,18 @@ import pytest_asyncio
 from administrator import Administrator
 from crowd import LOCAL_OFF, MODEL, Caller, Dialect, ask, in_both_dialects
 from embedgate.config import load
-from embedgate.core.access import KeyRecord, PolicyRecord, Rules, Subject, caller_of
+from embedgate.core.access import PolicyRecord, Rules, Subject
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import BudgetExhausted, ConfigError, InternalError, NotPermitted, RateLimited, RevokedKey
 from embedgate.core.types import EmbedRequest, EmbedResult, Origin
+from embedgate.govern import keys, projects, users
 from embedgate.govern.change import Actor
+from embedgate.govern.keys import Key, KeyChange, WhichKey
 from embedgate.govern.policies import PolicyChange, change_policy
+from embedgate.govern.projects import NewProject, ProjectChange
 from embedgate.govern.providers import ProviderToSet, set_provider
+from embedgate.govern.users import UserChange
+from embedgate.govern.values import moment
 from embedgate.policy.templates import render
 from embedgate.storage.database import Database, open_database
 from embedgate.wiring.following import Following
@@ -81,7 +86,7 @@ def change_first_policy(database: Database, description: str) -> None:
     Administrator(database).call(change_policy, PolicyChange(FIRST_POLICY, description=description))
 
 
-def forbid(policy_id: str, key: KeyRecord) -> PolicyRecord:
+def forbid(policy_id: str, key: Key) -> PolicyRecord:
     return PolicyRecord(policy_id, f'@id("{policy_id}")\nforbid (principal == UserKey::"{key.id}", action, resource);')
 
 
@@ -149,11 +154,11 @@ def test_a_template_takes_the_place_of_the_first_policy(running: RunningGateway,
         admin.wait_until_in_force(running)
 
 
-STOPS: dict[str, Callable[[Administrator, KeyRecord], object]] = {
-    "revoked": lambda admin, key: admin.keys.revoke(key.id),
-    "disabled": lambda admin, key: admin.keys.set_disabled(key.id, True),
-    "expired": lambda admin, key: admin.keys.set_expiry(key.id, 1),
-    "user disabled": lambda admin, key: admin.users.update(key.user_id, is_disabled=True),
+STOPS: dict[str, Callable[[Administrator, Key], object]] = {
+    "revoked": lambda admin, key: admin.call(keys.revoke_key, WhichKey(key.id)),
+    "disabled": lambda admin, key: admin.call(keys.change_key, KeyChange(key.id, is_disabled=True)),
+    "expired": lambda admin, key: admin.call(keys.change_key, KeyChange(key.id, expires_at=moment(1))),
+    "user disabled": lambda admin, key: admin.call(users.change_user, UserChange(key.user_id, is_disabled=True)),
 }
 
 
@@ -186,7 +191,7 @@ async def test_a_key_ends_at_its_time_though_nobody_does_anything(opened: Gatewa
     key, secret = admin.new_key()
     await embed(opened, secret)
     ends_ms = utc_ms() + 300
-    admin.keys.set_expiry(key.id, ends_ms)
+    admin.call(keys.change_key, KeyChange(key.id, expires_at=moment(ends_ms)))
     await opened.catch_up()
     while (began_ms := utc_ms()) <= ends_ms:
         try:
@@ -200,11 +205,11 @@ async def test_a_key_ends_at_its_time_though_nobody_does_anything(opened: Gatewa
 
 async def test_a_disabled_project_stops_its_keys_and_an_enabled_one_lets_them_go_on(opened: Gateway) -> None:
     admin = Administrator(opened.database)
-    project = admin.projects.create("a project")
+    project = admin.call(projects.create_project, NewProject("a project"))
     key, _ = admin.new_key()
-    _, secret = admin.keys.create(key.user_id, "of the project", project=project.id)
+    _, secret = admin.add_key(key.user_id, "of the project", project.id)
     for is_disabled in (False, True, False):
-        admin.projects.update(project.id, is_disabled=is_disabled)
+        admin.call(projects.change_project, ProjectChange(project.id, is_disabled=is_disabled))
         await opened.catch_up()
         if is_disabled:
             with pytest.raises(RevokedKey, match="its project is disabled"):
@@ -317,4 +322,4 @@ def test_a_refusal_by_limit_or_budget_is_the_decision_on_record(running: Running
     wait_until("it is on record", lambda: len(admin.decisions(key)) == 1)
     (decision,) = admin.decisions(key)
     assert (decision.outcome, decision.policies) == ("insufficient_quota", (FIRST_POLICY,))
-    assert caller_of(key).key_id == decision.actor
+    assert key.id == decision.actor

@@ -11,8 +11,9 @@ import pytest
 
 from administrator import Administrator
 from crowd import LOCAL_OFF, metric
-from embedgate.core.access import KeyRecord, Subject
+from embedgate.core.access import Subject
 from embedgate.engine.rerank.weigh import PAIR_TOKENS
+from embedgate.govern.keys import Key
 from running import RunningGateway, gateway
 from upstream import Answer, Upstream, error
 from waiting import wait_until
@@ -134,7 +135,7 @@ def rerank(
 
 @pytest.mark.parametrize("host", HOSTS, ids=[host.provider for host in HOSTS])
 def test_every_host_orders_documents_and_is_paid_exactly(
-    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[KeyRecord, str], host: Host
+    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[Key, str], host: Host
 ) -> None:
     key, secret = account
     hosts.script(said(host))
@@ -184,7 +185,7 @@ def test_every_host_orders_documents_and_is_paid_exactly(
     ids=["texts", "objects", "nested"],
 )
 def test_the_known_forms_of_a_request_are_understood_at_the_known_paths(
-    running: RunningGateway, hosts: Upstream, account: tuple[KeyRecord, str], path: str, asked: Mapping[str, Any]
+    running: RunningGateway, hosts: Upstream, account: tuple[Key, str], path: str, asked: Mapping[str, Any]
 ) -> None:
     hosts.script(said(VOYAGE))
     reply = rerank(running, account[1], asked, path, model=VOYAGE.model)
@@ -219,7 +220,7 @@ def test_the_known_forms_of_a_request_are_understood_at_the_known_paths(
 def test_what_cannot_be_is_refused_by_name_and_nobody_is_asked(
     running: RunningGateway,
     hosts: Upstream,
-    account: tuple[KeyRecord, str],
+    account: tuple[Key, str],
     changes: dict[str, Any],
     status: int,
     code: str,
@@ -235,7 +236,7 @@ def test_what_cannot_be_is_refused_by_name_and_nobody_is_asked(
 
 
 def test_a_query_that_cohere_would_cut_is_refused_and_is_no_call_on_any_account(
-    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[KeyRecord, str]
+    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[Key, str]
 ) -> None:
     key, secret = account
     reply = rerank(running, secret, model=COHERE.model, query="q" * 2_049)
@@ -246,7 +247,7 @@ def test_a_query_that_cohere_would_cut_is_refused_and_is_no_call_on_any_account(
 
 
 def test_what_a_host_cannot_have_used_is_estimated(
-    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[KeyRecord, str]
+    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[Key, str]
 ) -> None:
     key, secret = account
     hosts.script(Answer(200, json.dumps({"data": results(), "usage": {"total_tokens": 2**63}}).encode()))
@@ -257,7 +258,7 @@ def test_what_a_host_cannot_have_used_is_estimated(
 
 
 def test_the_next_route_serves_what_the_first_cannot(
-    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[KeyRecord, str]
+    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[Key, str]
 ) -> None:
     key, secret = account
     garbled = {"results": results()[:2], "usage": {"total_tokens": 5}}
@@ -279,7 +280,7 @@ def test_the_next_route_serves_what_the_first_cannot(
 
 
 def test_a_server_that_takes_few_documents_gets_them_in_parts(
-    running: RunningGateway, hosts: Upstream, account: tuple[KeyRecord, str]
+    running: RunningGateway, hosts: Upstream, account: tuple[Key, str]
 ) -> None:
     parts = [32, 32, 6]
     tops = iter(range(70))
@@ -303,7 +304,7 @@ def test_a_server_that_takes_few_documents_gets_them_in_parts(
 
 
 def test_a_budget_is_never_overspent_and_a_policy_can_forbid(
-    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[KeyRecord, str]
+    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[Key, str]
 ) -> None:
     key, secret = account
     held = (BYTES + 3 * PAIR_TOKENS) * 50_000
@@ -335,7 +336,7 @@ def test_a_budget_is_never_overspent_and_a_policy_can_forbid(
 
 
 def test_of_fifty_callers_at_once_only_those_are_served_whom_the_budget_pays_for(
-    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[KeyRecord, str]
+    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[Key, str]
 ) -> None:
     key, secret = account
     paid = 7
@@ -351,7 +352,7 @@ def test_of_fifty_callers_at_once_only_those_are_served_whom_the_budget_pays_for
 
 
 def test_neither_query_nor_documents_are_in_the_log(
-    running: RunningGateway, hosts: Upstream, account: tuple[KeyRecord, str]
+    running: RunningGateway, hosts: Upstream, account: tuple[Key, str]
 ) -> None:
     hosts.script(error(400, f"cannot read '{DOCUMENTS[1]}' for '{QUERY}' with {KEYS['VOYAGE_API_KEY']}"))
     reply = rerank(running, account[1], model=VOYAGE.model)

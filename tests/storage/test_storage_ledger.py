@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,12 +18,10 @@ from embedgate.core.access import AuditEvent
 from embedgate.core.errors import InternalError
 from embedgate.core.types import LedgerEntry
 from embedgate.storage.appender import Item
-from embedgate.storage.audit import SqlAudit
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
 from embedgate.storage.group_commit import GroupWriter, Pending
 from embedgate.storage.ledger import SqlLedger
-from embedgate.storage.paging import every
-from governing import entries_in
+from governing import entries_in, events_in, verified
 from waiting import PATIENCE_S
 
 ENTRY = LedgerEntry(
@@ -90,9 +87,8 @@ def noted(i: int) -> AuditEvent:
 
 def trail(database: Database) -> list[AuditEvent]:
     """What is in the audit trail, oldest first."""
-    audit = SqlAudit(database)
-    assert audit.verify().is_intact
-    return [stored.event for stored in every(lambda page: audit.events(query=replace(page, sort="seq")))]
+    assert verified(database).ok
+    return events_in(database)
 
 
 def events(caplog: pytest.LogCaptureFixture) -> list[str]:

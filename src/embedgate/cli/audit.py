@@ -1,36 +1,38 @@
 """`embedgate audit`: the trail of decisions, changes and logins is read, verified and shortened here, never changed."""
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from embedgate.cli import asking, moments, options
-from embedgate.cli.output import print_json, print_table
-from embedgate.core.pages import MAX_PAGE_ITEMS, PageQuery
+from embedgate.cli.commands import Commands, Session
+from embedgate.cli.output import Table
+from embedgate.govern import audit
+from embedgate.govern.audit import AuditQuery, Event, Pruning, TrailEnd, VerifyQuery
+from embedgate.govern.lists import MAX_PAGE_ITEMS, Listed
+from embedgate.govern.values import milliseconds, moment_or_none
 
-if TYPE_CHECKING:
-    from embedgate.storage.audit import StoredEvent
-    from embedgate.storage.verify import Head
-
-app = typer.Typer(no_args_is_help=True, help="Read, verify and shorten the audit trail.")
+commands = Commands("Read, verify and shorten the audit trail.")
+app = commands.app
 
 _HEAD = re.compile(r"([0-9]{1,18}):([0-9a-fA-F]{64})")
 _NOT_INTACT = 1
 """The exit code of a failure."""
+_COLUMNS = ("seq", "at", "kind", "actor", "action", "target", "outcome", "policies", "detail")
 
 
-def _read_head(text: str) -> tuple[int, str]:
+def _read_head(text: str) -> TrailEnd:
     """`seq:digest` as `verify` prints it."""
     match = _HEAD.fullmatch(text)
     if match is None:
         raise typer.BadParameter(f"{text!r} is not of the form SEQ:DIGEST that `embedgate audit verify` prints")
-    return int(match[1]), match[2].lower()
+    return TrailEnd(int(match[1]), match[2].lower())
 
 
-@app.command("list")
+@commands.written("list")
 def list_events(
-    context: typer.Context,
+    session: Session,
     kind: Annotated[
         Literal["decision", "change", "login", "retention"] | None, typer.Option(help="Only events of this kind.")
     ] = None,
@@ -54,36 +56,28 @@ def list_events(
     limit: Annotated[int, typer.Option(metavar="N", min=1, max=MAX_PAGE_ITEMS, help="At most so many.")] = 50,
     offset: Annotated[int, typer.Option(metavar="N", min=0, help="Leave out the newest N.")] = 0,
     search: options.Search = "",
-    as_json: options.AsJson = False,
-    config_file: options.ConfigFile = None,
 ) -> None:
     """List events, newest first."""
-    from embedgate.storage.audit import AuditFilter  # brings the database
-
-    filter_by = AuditFilter(
+    query = AuditQuery(
         kind=kind,
         actor=actor,
         action=action,
         target=target,
         outcome=outcome,
         request_id=request_id,
-        since_ms=since_ms,
-        until_ms=until_ms,
+        since=moment_or_none(since_ms),
+        until=moment_or_none(until_ms),
+        limit=limit,
+        offset=offset,
+        search=search,
     )
-    with options.administration(context, config_file) as opened:
-        page = opened.audit.events(filter_by, PageQuery(offset=offset, limit=limit, search=search))
-    if as_json:
-        print_json(page)
-        return
-    columns = ("seq", "at", "kind", "actor", "action", "target", "outcome", "policies", "detail")
-    print_table(columns, [_row(stored) for stored in page.items], right=("seq",))
-    if page.total > len(page.items):
-        typer.echo(f"\n{len(page.items):,} of {page.total:,} events; --limit and --offset show others")
+    page = session.call(audit.list_events, query)
+    session.show(page, lambda: _table(page))
 
 
-@app.command("verify")
+@commands.written("verify")
 def verify(
-    context: typer.Context,
+    session: Session,
     expected: Annotated[
         Any,
         typer.Option(
@@ -93,54 +87,45 @@ def verify(
             help="A head that was printed before and kept elsewhere; it must still be in the trail.",
         ),
     ] = None,
-    as_json: options.AsJson = False,
-    config_file: options.ConfigFile = None,
 ) -> None:
     """Follow the whole trail from digest to digest, and print where it ends.
 
     Keep that head in another place: only with it can a trail be told from one that was cut short or written anew.
     """
-    from embedgate.storage.verify import Head
-
-    with options.administration(context, config_file) as opened:
-        found = opened.audit.verify(Head(*expected) if expected else None)
-    if as_json:
-        print_json(
-            {"is_intact": found.is_intact, **_as_json(found.count, found.head), "first_break": found.first_break}
-        )
-    elif found.first_break is None:
-        typer.echo(f"intact: {found.count:,} events; head {_text(found.head)}")
+    kept = VerifyQuery() if expected is None else VerifyQuery(expected.seq, expected.digest)
+    found = session.call(audit.verify_trail, kept)
+    if found.first_break is None or session.as_json:
+        session.show(found, lambda: f"intact: {found.events:,} events; head {found.end.seq}:{found.end.digest}")
     else:
         typer.echo(f"broken: {found.first_break.reason}", err=True)
-    if not found.is_intact:
+    if not found.ok:
         raise typer.Exit(_NOT_INTACT)
 
 
-@app.command("prune")
+@commands.written("prune")
 def prune(
-    context: typer.Context,
+    session: Session,
     keep_days: Annotated[
         int, typer.Option("--older-than", metavar="DAYS", parser=moments.days, help="Age of what is deleted, in days.")
     ],
     is_agreed: asking.Yes = False,
-    as_json: options.AsJson = False,
-    config_file: options.ConfigFile = None,
 ) -> None:
     """Delete the oldest events. The trail itself tells of it."""
     asking.confirm(f"Delete the events that are older than {keep_days} days?", is_agreed=is_agreed)
-    with options.administration(context, config_file) as opened:
-        deleted = opened.audit.prune(keep_days)
-    if as_json:
-        print_json({"deleted": deleted})
-    else:
-        typer.echo(f"{deleted:,} events are deleted")
+    pruned = session.call(audit.prune_trail, Pruning(keep_days))
+    session.show(pruned, lambda: f"{pruned.deleted:,} events are deleted")
 
 
-def _row(stored: "StoredEvent") -> tuple[str, ...]:
-    event = stored.event
+def _table(page: Listed[Event]) -> Table:
+    shown = f"{len(page.items):,} of {page.total:,} events; --limit and --offset show others"
+    after = shown if page.total > len(page.items) else ""
+    return Table(_COLUMNS, [_row(event) for event in page.items], right=("seq",), after=after)
+
+
+def _row(event: Event) -> tuple[str, ...]:
     return (
-        str(stored.seq),
-        moments.exact(event.at_ms),
+        str(event.seq),
+        moments.exact(milliseconds(event.at)),
         event.kind,
         event.actor,
         event.action,
@@ -156,11 +141,3 @@ def _cell(value: str | int | bool | None) -> str:
         return str(value).lower()
     text = str(value)
     return repr(text) if " " in text else text
-
-
-def _text(head: "Head") -> str:
-    return f"{head.seq}:{head.digest}"
-
-
-def _as_json(count: int, head: "Head") -> dict[str, Any]:
-    return {"count": count, "head": _text(head)}

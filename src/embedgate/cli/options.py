@@ -1,17 +1,12 @@
 """What several commands share: their common options, and how settings and the database are opened for them."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedgate.core.pages import Item, Page, PageQuery
-
 if TYPE_CHECKING:
-    from embedgate.administration import Administration
     from embedgate.config import Loaded
 
 ConfigFile = Annotated[
@@ -51,22 +46,6 @@ def load_settings(
     from embedgate import config  # pydantic takes longer to import than `--help` takes to print
 
     return config.load(config_file or context.obj, overrides=overrides)
-
-
-@contextmanager
-def administration(context: typer.Context, config_file: Path | None) -> "Iterator[Administration]":
-    """All that an administrator can do, on the database of the settings. Raises ConfigError."""
-    from embedgate.wiring import open_administration  # brings the database and all that the gateway is made of
-
-    with open_administration(load_settings(context, config_file)) as opened:
-        yield opened
-
-
-def every(read: Callable[[PageQuery], Page[Item]], search: str = "") -> list[Item]:
-    """A whole list, read page by page. search: as `Search`."""
-    from embedgate.storage.paging import every as every_of  # brings the database
-
-    return every_of(lambda query: read(replace(query, search=search)))
 
 
 def require_some(changes: Mapping[str, object]) -> None:

@@ -46,47 +46,12 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class UserRecord:
-    """A user as stored. Times are UTC milliseconds since 1970. `has_password`: it can log in."""
-
-    id: str
-    name: str
-    is_admin: bool
-    created_at_ms: int
-    is_disabled: bool = False
-    email: str = ""
-    tenant: str | None = None
-    is_agent: bool = False
-    roles: tuple[str, ...] = ()
-    has_password: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ProjectRecord:
-    """A project as stored. Keys can be billed under it."""
-
-    id: str
-    name: str
-    created_at_ms: int
-    is_disabled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RoleRecord:
-    """A role as stored: a name that policies give rights to. `users` counts those that have it."""
-
-    name: str
-    description: str
-    users: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class KeyRecord:
     """A key as stored: never the key itself. `hint` is its last four characters.
 
     `is_disabled` stops it until it is enabled again, `revoked_at_ms` for good, `expires_at_ms` at that time. A rotated
     key keeps its id; its old secret has a record of its own, which names the key in `replaced_by`. `created_at_ms` is
-    when the secret was made. `last_used_at_ms` is the newest ledger entry; not known on every path.
+    when the secret was made.
     """
 
     id: str
@@ -104,7 +69,6 @@ class KeyRecord:
     project_id: str | None = None
     project_name: str | None = None
     project_is_disabled: bool = False
-    last_used_at_ms: int | None = None
     email: str = ""
     tenant: str | None = None
     is_agent: bool = False

@@ -101,6 +101,14 @@ class Change(Reading):
         """Write into the audit trail what became of a login. actor_id: None for whoever sent the request."""
         self._event("login", actor_id or self.actor.id, action, target, outcome, detail)
 
+    def note_retention(self, action: str, target: str, **detail: Plain) -> None:
+        """Write into the audit trail, at once, which of its events are deleted next.
+
+        At once, because the trail must still have an end that this event continues.
+        """
+        self._event("retention", self.actor.id, action, target, "ok", detail)
+        self._append()
+
     def rules_changed(self) -> None:
         """Say that policies, limits, budgets, prices or providers are different now: counts their revision up."""
         if not self.touched.rules:
@@ -111,8 +119,12 @@ class Change(Reading):
         """Append the events, as the last statements of the transaction. Raises InternalError if nothing was noted."""
         if not self._events and not self.is_noted:
             raise InternalError("A change did not say what it changed.")
+        self._append()
+
+    def _append(self) -> None:
         if self._events:
             _appender(self.connection.dialect)(self.connection.exec_driver_sql, self._events)
+            self._events, self.is_noted = [], True
 
     def _event(
         self, kind: AuditKind, actor_id: str, action: str, target: str, outcome: str, detail: Mapping[str, Plain]

@@ -13,7 +13,6 @@ import sqlalchemy as sa
 from msgspec import UNSET, Meta, Struct, UnsetType
 from sqlalchemy.exc import IntegrityError
 
-from embedgate.core.access import KeyRecord
 from embedgate.core.errors import Conflict, InvalidInput, UnknownEntity
 from embedgate.core.keys import digest, is_well_formed, new_secret
 from embedgate.govern.change import Change, Plain, Reading
@@ -287,7 +286,7 @@ def page_of_keys(
         rows = rows.where(_KEY.project_id == project_id)
     if query.state is not None:
         rows = rows.where(_is_in_state(query.state, reading.now_ms))
-    return read_page(reading, rows, _LISTING, query, lambda found: [key_of(row, reading.now_ms) for row in found])
+    return read_page(reading, rows, _LISTING, query, lambda found: [_key(row, reading.now_ms) for row in found])
 
 
 def find_key(reading: Reading, key: str) -> Key:
@@ -372,8 +371,11 @@ def rotate(change: Change, key: Key, overlap_s: int) -> KeyWithSecret:
     return KeyWithSecret(find_key(change, key.id), secret)
 
 
-def key_of(row: sa.Row[Any] | KeyRecord, now_ms: int) -> Key:
-    """A key as it is answered."""
+def _keys(reading: Reading, is_meant: sa.ColumnElement[bool]) -> list[Key]:
+    return [_key(row, reading.now_ms) for row in reading.connection.execute(_USED_KEYS.where(is_meant))]
+
+
+def _key(row: sa.Row[Any], now_ms: int) -> Key:
     key = Key(
         id=row.id,
         name=row.name,
@@ -393,10 +395,6 @@ def key_of(row: sa.Row[Any] | KeyRecord, now_ms: int) -> Key:
         replaced_by=row.replaced_by,
     )
     return msgspec.structs.replace(key, state=state_at(key, moment(now_ms)))
-
-
-def _keys(reading: Reading, is_meant: sa.ColumnElement[bool]) -> list[Key]:
-    return [key_of(row, reading.now_ms) for row in reading.connection.execute(_USED_KEYS.where(is_meant))]
 
 
 def _is_in_state(state: KeyState, now_ms: int) -> sa.ColumnElement[bool]:

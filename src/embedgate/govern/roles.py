@@ -1,7 +1,6 @@
 """Roles: words that users have and policies give rights to. What a role may do is said by policies alone."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Annotated
 
 import sqlalchemy as sa
@@ -99,16 +98,6 @@ def delete_role(change: Change, which: WhichRole) -> None:
     change.connection.execute(schema.roles.delete().where(schema.roles.c.name == which.role))
     change.touched.every_key |= row.users > 0
     change.note("roles.delete", which.role, users=row.users)
-
-
-def roles_of(reading: Reading, user_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """The roles of these users, sorted; a user without any is not in the answer. At most a page of users."""
-    table = schema.user_roles
-    query = sa.select(table.c.user_id, table.c.role).where(table.c.user_id.in_(set(user_ids))).order_by(table.c.role)
-    found: dict[str, tuple[str, ...]] = defaultdict(tuple)
-    for user_id, role in reading.connection.execute(query):
-        found[user_id] += (role,)
-    return dict(found)
 
 
 def set_roles(change: Change, user_id: str, names: Collection[str]) -> None:

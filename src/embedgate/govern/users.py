@@ -14,10 +14,11 @@ from embedgate.govern.change import Change, Invocation, Reading, differences, pl
 from embedgate.govern.lists import Listed, Listing, ListQuery, read_page
 from embedgate.govern.operation import Facts, changes, reads, runs
 from embedgate.govern.orphans import drop_rules_of
-from embedgate.govern.roles import RoleName, roles_of, set_roles
+from embedgate.govern.roles import RoleName, set_roles
 from embedgate.govern.values import Moment, moment
 from embedgate.storage import schema
 from embedgate.storage.fields import check_name, findable, new_id
+from embedgate.storage.key_rows import roles_of
 
 UserRef = Annotated[str, Meta(description="Name or id of the user.", examples=["alice"])]
 NewPasswordText = Annotated[str, Meta(description="12 to 1,024 characters.")]
@@ -288,7 +289,7 @@ def _users(reading: Reading, rows: Iterable[sa.Row[Any]]) -> list[User]:
         )
         for row in rows
     ]
-    roles = roles_of(reading, [user.id for user in found])
+    roles = roles_of(reading.connection, [user.id for user in found])
     return [msgspec.structs.replace(user, roles=roles.get(user.id, ())) for user in found]
 
 

@@ -2,7 +2,7 @@
 
 from embedgate.engine.routing.offer import OfferedModel, OfferedRoute, RouteCondition
 from embedgate.engine.routing.verify import comparable, same_vectors
-from embedgate.wiring.administration import decide_as_stored, open_administration
+from embedgate.wiring.administration import decide_as_stored
 from embedgate.wiring.command_line import open_operations
 from embedgate.wiring.gateway import Gateway, open_embedder, open_gateway, verify_models
 
@@ -13,7 +13,6 @@ __all__ = [
     "RouteCondition",
     "comparable",
     "decide_as_stored",
-    "open_administration",
     "open_embedder",
     "open_gateway",
     "open_operations",

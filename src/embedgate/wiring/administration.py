@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from embedgate.administration import COMMAND_LINE, Administration, open_stores
 from embedgate.config import Loaded
 from embedgate.core.clock import utc_ms
 from embedgate.govern.prices import read_prices
@@ -16,16 +15,6 @@ from embedgate.storage.database import DATABASE_FILE, Database, open_database
 from embedgate.storage.providers import read_providers
 from embedgate.wiring.decide import Decided, decide
 from embedgate.wiring.storage import open_sealer, stored_at
-
-
-@contextmanager
-def open_administration(loaded: Loaded) -> Iterator[Administration]:
-    """All that an administrator can do, as `command line`. Makes the database if it is not there. Raises ConfigError.
-
-    A gateway that runs on the same folder has a change within a second.
-    """
-    with opened_database(loaded) as database:
-        yield Administration(open_stores(database, loaded.settings.keys.prefix), COMMAND_LINE)
 
 
 def open_resources(loaded: Loaded, gateway: GatewayAccess) -> Resources:

@@ -5,7 +5,6 @@ import contextlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 
-from embedgate.administration import Actor, Administration, open_stores
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
 from embedgate.core.access import BudgetState, Caller, Rules
@@ -103,7 +102,6 @@ class Gateway:
             self.drift,
             refuses_unpriced=settings.catalog.unpriced == "refuse",
         )
-        self._stores = open_stores(storage.database, settings.keys.prefix)
         self._loop = asyncio.get_running_loop()
         self._resources = open_resources(loaded, self._access())
         self._rules = rules
@@ -118,13 +116,6 @@ class Gateway:
     def database(self) -> Database:
         """The open database, for administrators."""
         return self._storage.database
-
-    def administration(self, actor_id: str, request_id: str = "") -> Administration:
-        """What an administrator can change and ask; `catch_up` puts a change in force.
-
-        actor_id: who is written down in the audit trail, with the request that it came with.
-        """
-        return Administration(self._stores, Actor(actor_id, request_id))
 
     def invocation(self, actor: operations.Actor, secret: str = "") -> operations.Invocation:
         """What one operation of administration runs with; `follow` puts its changes in force.

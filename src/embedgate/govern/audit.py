@@ -1,0 +1,303 @@
+"""Audit trail: read, verified, and shortened. Nothing changes an event; only pruning deletes, and says so in the trail.
+
+Changes and logins are written to it by `change`, decisions about requests by `storage.ledger`.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from msgspec import Meta, Struct
+
+from embedgate.core.access import AuditKind
+from embedgate.core.errors import InvalidInput
+from embedgate.govern.change import Invocation, Reading
+from embedgate.govern.lists import Listed, Listing, ListQuery, read_page
+from embedgate.govern.operation import Facts, reads, runs
+from embedgate.govern.values import Moment, milliseconds, moment
+from embedgate.storage.chain import ORIGIN, AuditRow, Link, event_of, is_unchanged
+from embedgate.storage.fields import check_number, findable
+from embedgate.storage.schema import audit
+
+_MS_PER_DAY = 86_400_000
+_MAX_KEEP_DAYS = 36_500
+_READ_AT_ONCE = 1_000
+_DELETED_AT_ONCE = 2_000
+_COLUMNS = tuple(audit.c[name] for name in AuditRow._fields)
+# As the driver returns them: a value of a wrong type must be detected, not fail in its conversion.
+_UNTYPED = tuple(sa.type_coerce(column, sa.types.NULLTYPE).label(column.name) for column in _COLUMNS)
+_LISTING = Listing(
+    fields={
+        "seq": audit.c.seq,
+        "at": audit.c.at_ms,
+        "kind": audit.c.kind,
+        "actor": audit.c.actor,
+        "action": audit.c.action,
+        "target": audit.c.target,
+        "outcome": audit.c.outcome,
+    },
+    unique=audit.c.seq,
+    searched=(audit.c.actor, audit.c.action, audit.c.target, audit.c.request_id, audit.c.policies),
+)
+
+
+class AuditQuery(ListQuery):
+    """Which events: those that agree in every field that is given."""
+
+    kind: AuditKind | None = None
+    actor: str | None = None
+    action: str | None = None
+    target: str | None = None
+    outcome: str | None = None
+    request_id: str | None = None
+    since: Annotated[Moment | None, Meta(description="The first moment that counts.")] = None
+    until: Annotated[Moment | None, Meta(description="The first moment that no longer counts.")] = None
+    sort: Annotated[str, _LISTING.sorts] = ""
+
+
+class Event(Struct, frozen=True):
+    """Something that was accounted for: a decision, a change, a login, or what was forgotten."""
+
+    seq: Annotated[int, Meta(description="Its place in the trail.")]
+    at: Moment
+    kind: AuditKind
+    actor: Annotated[str, Meta(description="Id of the user or key; `command line`; `stranger` before a login.")]
+    action: str
+    target: Annotated[str, Meta(description="Id of what it was done to.")]
+    outcome: Annotated[str, Meta(description="`permit`, `forbid`, `ok` or the code of an error.")]
+    request_id: str
+    policies: Annotated[tuple[str, ...], Meta(description="Those that decided.")]
+    detail: Mapping[str, str | int | bool | None]
+    digest: Annotated[str, Meta(description="Of this event and all before it.")]
+
+
+class VerifyQuery(Struct, forbid_unknown_fields=True):
+    """An end of the trail that was kept elsewhere, which must still be there: both or neither."""
+
+    seq: int | None = None
+    digest: str | None = None
+
+
+class TrailEnd(Struct, frozen=True):
+    """The end of the trail. Keep it elsewhere: it shows later that nothing was cut off or written anew."""
+
+    seq: int
+    digest: str
+
+
+class TrailBreak(Struct, frozen=True):
+    """Where the trail is not what was written."""
+
+    seq: int
+    reason: str
+
+
+class Verified(Struct, frozen=True):
+    """What a walk along the whole trail found."""
+
+    ok: bool
+    events: int
+    end: TrailEnd
+    first_break: TrailBreak | None
+
+
+class Pruning(Struct, forbid_unknown_fields=True):
+    """How much of the trail is kept."""
+
+    keep_days: Annotated[int, Meta(description="Age in days from which on events are deleted, at least 1.")]
+
+
+class Pruned(Struct, frozen=True):
+    """How many events were deleted."""
+
+    deleted: int
+
+
+@reads("audit.list", "GET", "/api/audit", Facts("listEvents"))
+def list_events(reading: Reading, query: AuditQuery) -> Listed[Event]:
+    """List the audit trail.
+
+    Newest first.
+    """
+    rows = sa.select(*_COLUMNS)
+    for name in ("kind", "actor", "action", "target", "outcome", "request_id"):
+        value: str | None = getattr(query, name)
+        if value is not None:
+            rows = rows.where(audit.c[name] == findable(value))
+    for name, given, is_meant in (
+        ("since", query.since, audit.c.at_ms.__ge__),
+        ("until", query.until, audit.c.at_ms.__lt__),
+    ):
+        if given is not None:
+            at_ms = milliseconds(given)
+            check_number(at_ms, f"time {name}_ms", param=f"{name}_ms", minimum=0)
+            rows = rows.where(is_meant(at_ms))
+    return read_page(reading, rows, _LISTING, query, _events, default_sort="-seq")
+
+
+@reads("audit.verify", "GET", "/api/audit/verify", Facts("verifyTrail"))
+def verify_trail(reading: Reading, kept: VerifyQuery) -> Verified:
+    """Verify the audit trail.
+
+    Follows the whole chain of digests.
+    """
+    if (kept.seq is None) != (kept.digest is None):
+        raise InvalidInput("An end of the trail has seq and digest. Give both or neither.", param="seq")
+    # Without an end that was kept, a trail that was cut short, or written anew from some row on, cannot be told from a
+    # whole one. About 100,000 rows a second, in bounded memory and as of one moment.
+    walk = _Walk(None if kept.seq is None or kept.digest is None else TrailEnd(kept.seq, kept.digest))
+    streaming = reading.connection.execution_options(yield_per=_READ_AT_ONCE)
+    for row in streaming.execute(sa.select(*_UNTYPED).order_by(audit.c.seq)):
+        walk.step(AuditRow._make(row))
+    return walk.end()
+
+
+@runs("audit.prune", "POST", "/api/audit/prune", Facts("pruneTrail", example={"keep_days": 400}), is_change=True)
+def prune_trail(invocation: Invocation, pruning: Pruning) -> Pruned:
+    """Delete the oldest events.
+
+    The trail itself tells of it, in events of the kind `retention`.
+    """
+    keep_days = pruning.keep_days
+    check_number(keep_days, "number of days to keep", param="keep_days", minimum=1, maximum=_MAX_KEEP_DAYS)
+    return Pruned(prune_before(invocation, invocation.resources.now_ms() - keep_days * _MS_PER_DAY))
+
+
+def prune_before(invocation: Invocation, before_ms: int) -> int:
+    """Delete the oldest events, up to the first one that is not before that time, and say how many they were.
+
+    It goes in pieces, so that no request waits long for its own commit. Each leaves an event of the kind `retention` at
+    the end of the trail, with the number and digest of the last row that it deleted: there, and nowhere else, the trail
+    may then begin.
+    """
+    with invocation.read() as reading:
+        end = reading.connection.execute(sa.select(sa.func.max(audit.c.seq))).scalar_one() or 0
+    deleted = 0
+    while n := _prune_piece(invocation, before_ms, end):
+        deleted += n
+    return deleted
+
+
+def _prune_piece(invocation: Invocation, before_ms: int, end: int) -> int:
+    oldest = (
+        sa.select(audit.c.seq, audit.c.at_ms, audit.c.digest)
+        .where(audit.c.seq <= end)  # not the events that pruning itself adds, however late `before_ms` is
+        .order_by(audit.c.seq)
+        .limit(_DELETED_AT_ONCE)
+    )
+    with invocation.change() as change:
+        rows = list(takewhile(lambda row: row.at_ms < before_ms, change.connection.execute(oldest)))
+        if not rows:
+            change.is_noted = True
+            return 0
+        last = rows[-1]
+        change.note_retention(
+            "audit.prune",
+            f"rows {rows[0].seq} to {last.seq}",
+            before_ms=before_ms,
+            rows=len(rows),
+            last_seq=last.seq,
+            last_digest=last.digest.hex(),
+        )
+        change.connection.execute(audit.delete().where(audit.c.seq <= last.seq))
+    return len(rows)
+
+
+def _events(rows: Sequence[sa.Row[Any]]) -> list[Event]:
+    return [_event(AuditRow._make(row)) for row in rows]
+
+
+def _event(row: AuditRow) -> Event:
+    event = event_of(row)
+    return Event(
+        seq=row.seq,
+        at=moment(event.at_ms),
+        kind=event.kind,
+        actor=event.actor,
+        action=event.action,
+        target=event.target,
+        outcome=event.outcome,
+        request_id=event.request_id,
+        policies=event.policies,
+        detail=event.detail,
+        digest=row.digest.hex(),
+    )
+
+
+class _Walk:
+    """One verification: call `step` for each row from the first to the last, then `end`.
+
+    A trail is whole if every row matches its digest, none is missing, and the start is accounted for.
+    """
+
+    def __init__(self, expected: TrailEnd | None) -> None:
+        """expected: an end that the trail had at some time."""
+        self._expected = expected
+        self._count = 0
+        self._start: Link | None = None
+        self._at = ORIGIN
+        self._may_begin_after = ORIGIN
+        self._break: TrailBreak | None = None
+
+    def step(self, row: AuditRow) -> None:
+        """Check the next row, with its values as stored."""
+        if self._start is None:
+            self._start = self._at = Link(row.seq - 1, row.previous)
+        self._break = self._break or self._fault_of(row)
+        self._count += 1
+        self._at = row.link
+        if row.kind == "retention":
+            self._may_begin_after = _pruned_until(row)
+
+    def end(self) -> Verified:
+        """The result."""
+        breaks = [found for found in (self._break, self._fault_of_beginning(), self._fault_of_end()) if found]
+        seq, digest = self._at
+        first_break = min(breaks, key=lambda found: found.seq, default=None)
+        return Verified(first_break is None, self._count, TrailEnd(seq, _hex(digest)), first_break)
+
+    def _fault_of(self, row: AuditRow) -> TrailBreak | None:
+        seq, expected = row.seq, self._expected
+        if seq != self._at.seq + 1:
+            return TrailBreak(seq, f"Row {seq} follows row {self._at.seq}: what was between them is missing.")
+        if not is_unchanged(row):
+            return TrailBreak(seq, f"Row {seq} does not match its digest: it was changed.")
+        if row.previous != self._at.digest:
+            return TrailBreak(seq, f"Row {seq} does not continue row {self._at.seq}: one of them was exchanged.")
+        if expected is not None and seq == expected.seq and _hex(row.digest) != expected.digest:
+            return TrailBreak(seq, f"Row {seq} has digest {_hex(row.digest)}, not {expected.digest}.")
+        return None
+
+    def _fault_of_beginning(self) -> TrailBreak | None:
+        start = self._start
+        if start is None or start == self._may_begin_after:
+            return None
+        return TrailBreak(
+            start.seq + 1,
+            f"The trail begins with row {start.seq + 1}; by its last retention event it begins with row "
+            f"{self._may_begin_after.seq + 1}.",
+        )
+
+    def _fault_of_end(self) -> TrailBreak | None:
+        if self._expected is None or self._at.seq >= self._expected.seq:
+            return None
+        return TrailBreak(
+            self._at.seq + 1, f"The trail ends with row {self._at.seq}; it went on to row {self._expected.seq}."
+        )
+
+
+def _pruned_until(row: AuditRow) -> Link:
+    """The last row that a retention event says was deleted; if it says none, a row number that no trail has."""
+    try:
+        detail = event_of(row).detail
+        return Link(int(str(detail["last_seq"])), bytes.fromhex(str(detail["last_digest"])))
+    except (KeyError, TypeError, ValueError):
+        return Link(-1, b"")
+
+
+def _hex(digest: object) -> str:
+    return digest.hex() if isinstance(digest, bytes) else ""  # a tampered row may hold anything
+
+
+OPERATIONS = (list_events, verify_trail, prune_trail)

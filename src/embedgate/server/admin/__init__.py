@@ -1,1 +1,0 @@
-"""The administration API under `/api/`: a table of routes, from which requests are served and the API is described."""
