@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -253,7 +252,7 @@ def test_a_retention_event_that_names_no_row_excuses_nothing(
 
 
 def test_pruning_stops_at_the_first_row_that_is_young_enough(database: Database, call: Governing, clock: Clock) -> None:
-    append(database, [replace(EVENT, at_ms=at_ms) for at_ms in (1, 2, 9, 3, 4)])
+    append(database, [structs.replace(EVENT, at_ms=at_ms) for at_ms in (1, 2, 9, 3, 4)])
     assert prune_before(call.invocation(), 5) == 2
     assert [event.at_ms for event in events_in(database)] == [9, 3, 4, clock.ms()]
     assert prune_before(call.invocation(), 5) == 0  # and no event that nothing was done
@@ -306,7 +305,7 @@ def test_processes_and_threads_that_append_at_once_make_one_chain(database: Data
 def test_events_are_found_by_what_they_say(database: Database, call: Governing) -> None:
     events = [
         EVENT,
-        replace(EVENT, at_ms=NOW_MS + 1, outcome="forbid", request_id="req_2"),
+        structs.replace(EVENT, at_ms=NOW_MS + 1, outcome="forbid", request_id="req_2"),
         AuditEvent("change", NOW_MS + 2, "user_root", "keys.revoke", "key_a", "ok"),
         AuditEvent("login", NOW_MS + 3, "user_root", "login", "user_root", "ok"),
     ]

@@ -16,6 +16,8 @@ from embedgate.server.administration import Routes
 
 MODEL = fake.models()[0].id
 POLICY = '@id("p")\npermit (principal, action, resource);'
+SILENT = {"pruneTrail"}
+"""What leaves no event of a change: there is none so old that it is deleted."""
 BODIES = [pytest.param(route, id=route.facts.id) for route in OPERATIONS if route.body is not None]
 
 
@@ -48,6 +50,27 @@ async def test_a_session_of_an_administrator_is_answered_as_described(api: Api) 
 
     await administer(do)
     assert {route.facts.id for route in OPERATIONS} - seen == {"refreshLogin", "logOut", "changeMyPassword"}
+
+
+async def test_every_change_leaves_an_event_and_nothing_else_does(api: Api) -> None:
+    silent: set[str] = set()
+
+    async def changes() -> int:
+        return int((await api("GET", "/api/audit?limit=1&kind=change"))["total"])
+
+    async def do(method: str, target: str, body: object = None) -> Any:
+        found = Routes(OPERATIONS).find(target.partition("?")[0])
+        assert found is not None
+        route, before = found[0][method], await changes()
+        reply = await api.reply(method, target, body)
+        is_in_trail = await changes() > before
+        assert route.is_change or not is_in_trail
+        if route.is_change and not is_in_trail:
+            silent.add(route.facts.id)
+        return reply.json if reply.headers.get("content-type") == "application/json" else None
+
+    await administer(do)
+    assert silent == SILENT
 
 
 def check(described: dict[str, Any], method: str, path: str, reply: Reply) -> str:
