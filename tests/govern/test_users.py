@@ -51,7 +51,8 @@ def shown(call: Governing, name: str) -> User:
 
 
 def names(call: Governing) -> list[str]:
-    return [user.name for user in call.every(list_users, UserQuery())]
+    """Of all users, sorted: several are made at the same moment."""
+    return [user.name for user in call.every(list_users, UserQuery(sort="name"))]
 
 
 def logged_in(call: Governing, name: str) -> Session:
@@ -113,7 +114,7 @@ def test_taken_names_and_what_is_not_there_are_refused(call: Governing) -> None:
         call(give_role, RoleOfUser("zoë", "\udcff"))
     with pytest.raises(UnknownEntity, match="no user 'eve'"):
         call(delete_user, WhichUser("eve"))
-    assert names(call) == ["zoë", "bob"]
+    assert names(call) == ["bob", "zoë"]
 
 
 def test_one_enabled_administrator_is_always_left(call: Governing) -> None:
