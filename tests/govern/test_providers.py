@@ -24,12 +24,12 @@ from embedgate.govern.change import Actor
 from embedgate.govern.logins import Login, Refresh, log_in, refresh
 from embedgate.govern.providers import Provider, ProviderQuery, ProviderToSet, TrialOf, WhichProvider, read_keys
 from embedgate.govern.resources import NO_GATEWAY
+from embedgate.govern.revision import read_revision
+from embedgate.govern.selection import Selection
 from embedgate.settings import AccessSettings, ProviderSettings, Settings, StorageSettings
 from embedgate.storage.database import Database
-from embedgate.storage.revision import read_revision
 from embedgate.storage.sealing import Sealer
 from embedgate.wiring.administration import decide_within
-from embedgate.wiring.decide import Decided
 from governing import Clock, Governing, resources_for
 
 KEY = "sk-0123456789-of-the-vendor"
@@ -46,7 +46,7 @@ class Folder:
     is_fake_on: bool = True
     secrets: dict[str, str] = field(default_factory=dict)
 
-    def decide(self, connection: sa.Connection) -> Decided:
+    def decide(self, connection: sa.Connection) -> Selection:
         """What a gateway would have on."""
         on = {"fake": ProviderSettings(enabled=self.is_fake_on), "local": ProviderSettings(enabled=False)}
         settings = Settings(
@@ -56,7 +56,7 @@ class Folder:
         )
         return decide_within(Loaded(settings, None, Secrets(self.secrets)), connection)
 
-    def selection(self) -> Decided:
+    def selection(self) -> Selection:
         """What a gateway has on."""
         with self.database.read() as connection:
             return self.decide(connection)

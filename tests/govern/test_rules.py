@@ -14,10 +14,10 @@ from embedgate.govern.budgets import NewBudget, WhichBudget
 from embedgate.govern.limits import NewLimit, WhichLimit
 from embedgate.govern.policies import NewPolicy, PolicyChange, WhichPolicy
 from embedgate.govern.prices import NewPrice, WhichPrice
+from embedgate.govern.revision import read_revision
 from embedgate.govern.rules import read_rules
 from embedgate.govern.values import moment
 from embedgate.storage.database import Database, open_database
-from embedgate.storage.revision import read_revision
 from governing import Governing
 
 POLICY = '@id("p")\nforbid (principal, action, resource);\n'

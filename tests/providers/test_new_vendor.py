@@ -50,7 +50,7 @@ async def test_a_vendor_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_provider_whose_address_only_its_owner_knows_is_off_until_it_has_one(tmp_path: Path) -> None:
-    from embedgate.wiring.decide import decide
+    from embedgate.govern.selection import decide
 
     keys = {"AZURE_OPENAI_API_KEY": "k-1", "CLOUDFLARE_API_TOKEN": "k-2", "VOYAGE_API_KEY": "al-3"}
     settings = tmp_path / "embedgate.toml"

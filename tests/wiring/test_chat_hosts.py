@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from embedgate.config import load
+from embedgate.govern.selection import Selection, decide
 from embedgate.providers import hosts
-from embedgate.wiring.decide import Decided, decide
 
 CATALOG = """
 [[model]]
@@ -44,7 +44,7 @@ KEYS = {
 
 
 @pytest.fixture
-def decided(tmp_path: Path) -> Decided:
+def decided(tmp_path: Path) -> Selection:
     (tmp_path / "models.toml").write_text(CATALOG)
     (tmp_path / "embedgate.toml").write_text(SETTINGS.format(file=tmp_path / "models.toml"))
     return decide(load(tmp_path / "embedgate.toml", KEYS))
@@ -59,18 +59,18 @@ def decided(tmp_path: Path) -> Decided:
         ("deepseek", "https://api.deepseek.com/v1"),
     ],
 )
-def test_a_key_switches_a_host_on_that_only_chats(decided: Decided, provider: str, base_url: str) -> None:
+def test_a_key_switches_a_host_on_that_only_chats(decided: Selection, provider: str, base_url: str) -> None:
     assert provider in decided.switched_on
     assert decided.hosts[provider].endpoint.base_url == base_url
     assert [model.id for model in decided.usable_models() for route in model.routes if route.provider == provider] == []
 
 
-def test_a_provider_of_the_settings_only_chats_in_openais_form(decided: Decided) -> None:
+def test_a_provider_of_the_settings_only_chats_in_openais_form(decided: Selection) -> None:
     assert "acme" in decided.switched_on
     assert hosts.vendor(decided.hosts["acme"].host).chat == hosts.load()[hosts.GENERIC].chat
 
 
-def test_routes_of_chat_models_carry_nothing_that_is_for_embeddings(decided: Decided) -> None:
+def test_routes_of_chat_models_carry_nothing_that_is_for_embeddings(decided: Selection) -> None:
     model = decided.catalog.find("acme/chatty")
     assert model is not None
     assert {route.provider for route in model.routes} == {"fireworks", "second", "acme"}

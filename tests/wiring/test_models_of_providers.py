@@ -9,11 +9,11 @@ from embedgate.config import Loaded, Secrets
 from embedgate.core.actions import EMBEDDING
 from embedgate.core.errors import ConfigError, ProviderKeyMissing
 from embedgate.engine.routing.find_model import ModelFinder
+from embedgate.govern.selection import Selection, decide
 from embedgate.settings import ProviderSettings, Settings, StorageSettings
-from embedgate.wiring.decide import Decided, decide
 
 
-def decided(tmp_path: Path, **providers: dict[str, Any]) -> Decided:
+def decided(tmp_path: Path, **providers: dict[str, Any]) -> Selection:
     entries = {name: ProviderSettings(**entry) for name, entry in providers.items()}
     settings = Settings(
         storage=StorageSettings(data_dir=tmp_path), providers={"local": ProviderSettings(enabled=False), **entries}

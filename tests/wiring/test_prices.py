@@ -5,8 +5,8 @@ from pathlib import Path
 from embedgate.config import Loaded, Secrets
 from embedgate.core.access import PriceRule
 from embedgate.core.models import Price
+from embedgate.govern.selection import Stored, decide
 from embedgate.settings import ProviderSettings, Settings, StorageSettings
-from embedgate.wiring.decide import Stored, decide
 
 MODEL = "openai/gpt-4o-mini"
 

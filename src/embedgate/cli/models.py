@@ -22,7 +22,7 @@ from embedgate.govern.providers import ProviderQuery
 if TYPE_CHECKING:
     from embedgate.core.models import Model
     from embedgate.engine.routing.compare import Verdict
-    from embedgate.wiring.decide import Decided
+    from embedgate.govern.selection import Selection
 
 commands = Commands("Look at the models.")
 app = commands.app
@@ -113,7 +113,7 @@ def _embedding(model: "Model") -> "Model":
     return model
 
 
-def _explain_alone(model: "Model | None", decided: "Decided") -> str:
+def _explain_alone(model: "Model | None", decided: "Selection") -> str:
     if model is None:
         return "no model has two routes that are on"
     on = [route.provider for route in model.routes if route.provider in decided.switched_on]

@@ -40,8 +40,8 @@ class _ProviderKey:
 @app.command("check")
 def check(context: typer.Context, config_file: options.ConfigFile = None) -> None:
     """Report every mistake in the settings, in the files they name and in the environment."""
+    from embedgate.govern.selection import decide  # brings every provider and the catalogue
     from embedgate.server.tls import protection
-    from embedgate.wiring.decide import decide  # brings every provider and the catalogue
 
     loaded = options.load_settings(context, config_file)
     mistakes: list[str] = []
@@ -116,9 +116,9 @@ def _text(value: Any) -> str:
 
 def _provider_keys(loaded: "Loaded") -> Iterator[_ProviderKey]:
     """The providers that need a key or are given one. Raises ConfigError if keys of one are missing or unreadable."""
+    from embedgate.govern.provider_keys import find_keys
     from embedgate.providers import hosts
     from embedgate.settings import ProviderSettings
-    from embedgate.wiring.provider_keys import find_keys
 
     rows = hosts.load()
     entries = loaded.settings.providers

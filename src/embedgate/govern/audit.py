@@ -13,11 +13,11 @@ from msgspec import Meta, Struct
 from embedgate.core.access import AuditKind
 from embedgate.core.errors import InvalidInput
 from embedgate.govern.change import Invocation, Reading
+from embedgate.govern.fields import check_number, findable
 from embedgate.govern.lists import Listed, Listing, ListQuery, read_page
 from embedgate.govern.operation import Facts, reads, runs
 from embedgate.govern.values import Moment, milliseconds, moment
 from embedgate.storage.chain import ORIGIN, AuditRow, Link, event_of, is_unchanged
-from embedgate.storage.fields import check_number, findable
 from embedgate.storage.schema import audit
 
 _MS_PER_DAY = 86_400_000

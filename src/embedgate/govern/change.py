@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from embedgate.core.access import AuditEvent, AuditKind, KeyRecord
 from embedgate.core.errors import InternalError
 from embedgate.govern.resources import Resources
+from embedgate.govern.revision import count_up
 from embedgate.storage.appender import Appender
 from embedgate.storage.database import Database
-from embedgate.storage.revision import count_up
 
 Plain = str | int | bool | None
 """A fact in the detail of an audit event."""

@@ -20,6 +20,7 @@ from embedgate.core.models import Model, Route
 from embedgate.core.money import usd_text
 from embedgate.engine.rerank.weigh import DOCUMENTS_PER_SEARCH, rerank_cost_picodollars
 from embedgate.govern.change import Reading
+from embedgate.govern.fields import check_number
 from embedgate.govern.keys import Key, find_named_key, state_at
 from embedgate.govern.limits import read_limits
 from embedgate.govern.models import find_model
@@ -28,7 +29,6 @@ from embedgate.govern.policies import read_policies
 from embedgate.govern.values import Moment, Usd, moment
 from embedgate.policy.decider import CedarDecider
 from embedgate.storage import schema
-from embedgate.storage.fields import check_number
 from embedgate.storage.key_rows import KEYS, key_records
 from embedgate.storage.spending import sum_spent
 

@@ -18,6 +18,7 @@ from embedgate.core.money import to_usd, usd_text
 from embedgate.core.types import LedgerEntry
 from embedgate.govern.change import Invocation, Reading
 from embedgate.govern.csv_file import Cell, csv_lines
+from embedgate.govern.fields import check_number, findable
 from embedgate.govern.keys import find_key
 from embedgate.govern.lists import Listed, Listing, ListQuery, read_page, sorts
 from embedgate.govern.operation import Facts, File, reads, runs
@@ -25,7 +26,6 @@ from embedgate.govern.projects import find_project
 from embedgate.govern.users import find_user
 from embedgate.govern.values import Moment, Usd, milliseconds_or_none, moment
 from embedgate.storage import schema
-from embedgate.storage.fields import check_number, findable
 
 Format = Annotated[Literal["json", "csv"], Meta(description="`csv` answers with a file.")]
 UserName = Annotated[str | None, Meta(description="Name or id of a user.")]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from embedgate.core.errors import RateLimited
-from embedgate.storage.fields import MAX_NAME_CHARACTERS
+from embedgate.govern.fields import MAX_NAME_CHARACTERS
 
 WINDOW_S = 15 * 60.0
 MAX_FAILURES_OF_NAME = 5

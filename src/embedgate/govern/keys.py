@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from embedgate.core.errors import Conflict, InvalidInput, UnknownEntity
 from embedgate.core.keys import digest, is_well_formed, new_secret
 from embedgate.govern.change import Change, Plain, Reading
+from embedgate.govern.fields import MAX_NAME_CHARACTERS, MAX_TIME_MS, check_name, check_number, findable, new_id
 from embedgate.govern.lists import Listed, Listing, ListQuery, read_page
 from embedgate.govern.operation import Facts, changes, reads
 from embedgate.govern.orphans import drop_rules_of
@@ -23,7 +24,6 @@ from embedgate.govern.projects import find_project
 from embedgate.govern.users import find_user
 from embedgate.govern.values import Moment, milliseconds_or_none, moment, moment_or_none
 from embedgate.storage import schema
-from embedgate.storage.fields import MAX_NAME_CHARACTERS, MAX_TIME_MS, check_name, check_number, findable, new_id
 from embedgate.storage.key_rows import KEYS
 
 MAX_OVERLAP_S = 30 * 24 * 3600

@@ -8,11 +8,11 @@ from msgspec import Meta, Struct
 from embedgate.core.access import LimitRule, Subject, SubjectKind
 from embedgate.core.errors import InvalidInput, UnknownEntity
 from embedgate.govern.change import Change, Reading
+from embedgate.govern.fields import check_number
 from embedgate.govern.lists import Listed, ListQuery, pick, sorts
 from embedgate.govern.operation import Facts, changes, reads
 from embedgate.govern.subjects import KindOfSubject, SubjectId, SubjectRef, find_subject
 from embedgate.storage import schema
-from embedgate.storage.fields import check_number
 
 _TABLE = schema.limits
 

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from embedgate.core.errors import InvalidInput
 from embedgate.govern.change import Reading
-from embedgate.storage.fields import check_number
+from embedgate.govern.fields import check_number
 
 MAX_PAGE_ITEMS = 500
 _MAX_SEARCH_CHARACTERS = 254  # the longest field that is searched, an e-mail address

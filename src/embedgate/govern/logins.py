@@ -15,11 +15,11 @@ from msgspec import Struct
 from embedgate.core.errors import InvalidCredentials, InvalidInput, Overloaded, RateLimited, UnknownEntity
 from embedgate.core.keys import digest
 from embedgate.govern.change import Change, Invocation, Reading
+from embedgate.govern.fields import findable
 from embedgate.govern.operation import Facts, NoParameters, runs
 from embedgate.govern.users import User, find_user
 from embedgate.govern.values import Moment, milliseconds, moment
 from embedgate.storage import schema
-from embedgate.storage.fields import findable
 
 ACCESS_PREFIX = "egs_"
 REFRESH_PREFIX = "egr_"

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from embedgate.core.access import PolicyRecord
 from embedgate.core.errors import Conflict, InvalidPolicy, UnknownEntity
 from embedgate.govern.change import Change, Invocation, Reading
+from embedgate.govern.fields import check_name, check_text, findable
 from embedgate.govern.lists import Listed, ListQuery, pick, sorts
 from embedgate.govern.operation import Facts, changes, reads, runs
 from embedgate.govern.values import Moment, moment
@@ -23,7 +24,6 @@ from embedgate.policy.check import MAX_ID_CHARACTERS, find_mistakes
 from embedgate.policy.syntax import MAX_CHARACTERS, policy_id
 from embedgate.policy.templates import Template
 from embedgate.storage import schema
-from embedgate.storage.fields import check_name, check_text, findable
 
 _EXAMPLE_TEXT = """@id("analysts-may-embed")
 permit (principal, action == Action::"embedding", resource)

@@ -21,12 +21,12 @@ from embedgate.core.errors import (
 )
 from embedgate.core.money import PICODOLLARS_PER_DOLLAR, price_from_usd_per_million
 from embedgate.govern.change import Change, Reading
+from embedgate.govern.fields import MAX_TIME_MS, check_number, findable
 from embedgate.govern.lists import Listed, ListQuery, pick, sorts
 from embedgate.govern.models import find_route
 from embedgate.govern.operation import Facts, changes, reads
 from embedgate.govern.values import Moment, Usd, UsdGiven, milliseconds, moment, price_text, read_usd
 from embedgate.storage import schema
-from embedgate.storage.fields import MAX_TIME_MS, check_number, findable
 
 # A dollar a token: no list comes near it, and the cost of any request stays far below the greatest whole number.
 _MAX_PICODOLLARS_PER_TOKEN = PICODOLLARS_PER_DOLLAR

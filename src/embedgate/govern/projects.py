@@ -11,12 +11,12 @@ from sqlalchemy.exc import IntegrityError
 
 from embedgate.core.errors import Conflict, InvalidInput, UnknownEntity
 from embedgate.govern.change import Change, Reading, differences
+from embedgate.govern.fields import check_name, findable, new_id
 from embedgate.govern.lists import Listed, Listing, ListQuery, read_page
 from embedgate.govern.operation import Facts, changes, reads
 from embedgate.govern.orphans import drop_rules_of
 from embedgate.govern.values import Moment, moment
 from embedgate.storage import schema
-from embedgate.storage.fields import check_name, findable, new_id
 
 ProjectRef = Annotated[str, Meta(description="Name or id of the project.", examples=["search"])]
 

@@ -23,12 +23,12 @@ from embedgate.core.errors import (
 )
 from embedgate.govern.addresses import check_base_url
 from embedgate.govern.change import Change, Invocation, Plain, Reading
+from embedgate.govern.fields import MAX_TEXT_CHARACTERS, check_name, check_number, check_text, findable
 from embedgate.govern.lists import Listed, ListQuery, pick, sorts
 from embedgate.govern.operation import Facts, changes, reads, runs
-from embedgate.govern.resources import Selection
+from embedgate.govern.selection import Selection
 from embedgate.govern.values import Moment, moment
 from embedgate.storage import schema
-from embedgate.storage.fields import MAX_TEXT_CHARACTERS, check_name, check_number, check_text, findable
 from embedgate.storage.providers import PROVIDERS, read_providers
 from embedgate.storage.sealing import Sealer
 

@@ -3,9 +3,9 @@
 Each is made once for a process, by whoever puts it together.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Never, Protocol
+from typing import Never
 
 import sqlalchemy as sa
 
@@ -16,67 +16,8 @@ from embedgate.core.errors import InternalError
 from embedgate.core.types import CacheStats, EmbedResult
 from embedgate.govern.failed_logins import FailedLogins
 from embedgate.govern.passwords import PasswordHashes
+from embedgate.govern.selection import Selection
 from embedgate.storage.sealing import Sealer
-
-
-class HostSelection(Protocol):
-    """How a provider that is on is called over HTTP. None: as the provider says."""
-
-    @property
-    def base_url(self) -> str:
-        """Of its first key, if it has several."""
-        ...
-
-    @property
-    def n_keys(self) -> int:
-        """How many keys of it are in use."""
-        ...
-
-    @property
-    def max_parallel(self) -> int:
-        """Calls in flight at once."""
-        ...
-
-    @property
-    def requests_per_minute(self) -> int | None:
-        """With one key."""
-        ...
-
-    @property
-    def tokens_per_minute(self) -> int | None:
-        """With one key."""
-        ...
-
-
-class Selection(Protocol):
-    """The providers and models that a gateway has on, by the settings and by what is stored."""
-
-    @property
-    def catalog(self) -> Catalog:
-        """Every model that is known, with the routes and prices in force."""
-        ...
-
-    @property
-    def switched_on(self) -> frozenset[str]:
-        """The providers that are on."""
-        ...
-
-    @property
-    def hosts(self) -> Mapping[str, HostSelection]:
-        """Of these, the ones that are called over HTTP."""
-        ...
-
-    def known_providers(self) -> frozenset[str]:
-        """Every provider that there is, on or off."""
-        ...
-
-    def explain_off(self, provider: str) -> str:
-        """How to switch a provider on, for messages."""
-        ...
-
-    def faults(self) -> Sequence[str]:
-        """What keeps a gateway from serving with it, one sentence each."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from sqlalchemy.exc import IntegrityError
 
 from embedgate.core.errors import Conflict, UnknownEntity
 from embedgate.govern.change import Change, Reading
+from embedgate.govern.fields import check_name, check_text, findable
 from embedgate.govern.lists import Listed, Listing, ListQuery, read_page
 from embedgate.govern.operation import Facts, changes, reads
 from embedgate.storage import schema
-from embedgate.storage.fields import check_name, check_text, findable
 
 RoleName = Annotated[str, Meta(description="Name of the role.", examples=["analyst"])]
 

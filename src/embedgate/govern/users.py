@@ -11,13 +11,13 @@ from sqlalchemy.exc import IntegrityError
 
 from embedgate.core.errors import Conflict, InvalidInput, Overloaded, UnknownEntity
 from embedgate.govern.change import Change, Invocation, Reading, differences, plain
+from embedgate.govern.fields import check_name, findable, new_id
 from embedgate.govern.lists import Listed, Listing, ListQuery, read_page
 from embedgate.govern.operation import Facts, changes, reads, runs
 from embedgate.govern.orphans import drop_rules_of
 from embedgate.govern.roles import RoleName, set_roles
 from embedgate.govern.values import Moment, moment
 from embedgate.storage import schema
-from embedgate.storage.fields import check_name, findable, new_id
 from embedgate.storage.key_rows import roles_of
 
 UserRef = Annotated[str, Meta(description="Name or id of the user.", examples=["alice"])]

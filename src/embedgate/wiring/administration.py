@@ -10,10 +10,10 @@ from embedgate.core.clock import utc_ms
 from embedgate.govern.prices import read_prices
 from embedgate.govern.providers import read_keys
 from embedgate.govern.resources import GatewayAccess, Resources
+from embedgate.govern.selection import Selection, decide
 from embedgate.inference.runtime import LocalModels
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
 from embedgate.storage.providers import read_providers
-from embedgate.wiring.decide import Decided, decide
 from embedgate.wiring.storage import open_sealer, stored_at
 
 
@@ -29,14 +29,14 @@ def open_resources(loaded: Loaded, gateway: GatewayAccess) -> Resources:
     )
 
 
-def decide_within(loaded: Loaded, connection: sa.Connection, local_models: LocalModels | None = None) -> Decided:
+def decide_within(loaded: Loaded, connection: sa.Connection, local_models: LocalModels | None = None) -> Selection:
     """What a gateway of these settings would have on with what a transaction sees stored. Raises ConfigError."""
     keys = read_keys(connection, open_sealer(loaded))
     stored = stored_at(utc_ms(), read_providers(connection), read_prices(connection), keys)
     return decide(loaded, stored, local_models)
 
 
-def decide_as_stored(loaded: Loaded) -> Decided:
+def decide_as_stored(loaded: Loaded) -> Selection:
     """What a gateway that started now would have on: by the settings, and by what administrators have stored.
 
     Makes no database where there is none. Raises ConfigError.

@@ -11,10 +11,10 @@ from embedgate.core.ports import VectorCache
 from embedgate.core.types import CacheStats, EmbedResult
 from embedgate.govern.change import COMMAND_LINE, Invocation
 from embedgate.govern.resources import CacheAccess, GatewayAccess
+from embedgate.govern.selection import Selection
 from embedgate.observe import events
 from embedgate.storage.cache import open_cache
 from embedgate.wiring.administration import decide_within, open_resources, opened_database
-from embedgate.wiring.decide import Decided
 from embedgate.wiring.gateway import open_gateway
 
 
@@ -27,7 +27,7 @@ def open_operations(loaded: Loaded) -> Iterator[Callable[[], Invocation]]:
     with opened_database(loaded) as database:
 
         @functools.cache
-        def selection() -> Decided:
+        def selection() -> Selection:
             with database.read() as connection:
                 return decide_within(loaded, connection)
 

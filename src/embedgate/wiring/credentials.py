@@ -3,10 +3,10 @@
 from embedgate.core.ports import Tokenizers
 from embedgate.engine.upstream.credentials import Credential, Credentials
 from embedgate.engine.upstream.limits import CredentialLimits, QueueLimits
+from embedgate.govern.selection import HostInUse
 from embedgate.providers import hosts
 from embedgate.settings import Settings
 from embedgate.transport import ConcurrencyLimit, Endpoint, HttpDriver
-from embedgate.wiring.decide import HostInUse
 
 
 def open_credentials(in_use: HostInUse, settings: Settings, tokenizers: Tokenizers) -> Credentials:

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 from embedgate.core.access import Rules
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import ConfigError, InternalError
+from embedgate.govern.revision import read_revision
 from embedgate.govern.rules import read_rules
 from embedgate.observe import events
 from embedgate.storage.database import Database
-from embedgate.storage.revision import read_revision
 
 LOOK_EVERY_S = 0.5
 """A change is promised to be in force within a second, and reading and compiling the rules takes time, too."""

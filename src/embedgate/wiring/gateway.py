@@ -46,6 +46,7 @@ from embedgate.engine.routing.verify import same_vectors, verify
 from embedgate.engine.upstream.credentials import Credentials
 from embedgate.govern import change as operations
 from embedgate.govern.resources import CacheAccess, GatewayAccess
+from embedgate.govern.selection import FAKE, Selection, Stored, decide
 from embedgate.inference.counters import KnownTokenizers
 from embedgate.observe import events
 from embedgate.policy.decider import CedarDecider
@@ -54,7 +55,6 @@ from embedgate.providers.local import LocalProvider
 from embedgate.storage.database import Database
 from embedgate.wiring.administration import decide_within, open_resources
 from embedgate.wiring.credentials import open_credentials
-from embedgate.wiring.decide import FAKE, Decided, Stored, decide
 from embedgate.wiring.following import Following
 from embedgate.wiring.storage import Storage, open_storage, stored_at
 
@@ -64,7 +64,7 @@ _CLOSE_TIMEOUT_S = 2
 class Gateway:
     """An open gateway: storage, providers and the pipeline over them."""
 
-    def __init__(self, loaded: Loaded, storage: Storage, rules: Rules, stored: Stored, decided: Decided) -> None:
+    def __init__(self, loaded: Loaded, storage: Storage, rules: Rules, stored: Stored, decided: Selection) -> None:
         """Use `open_gateway`."""
         settings = loaded.settings
         self.settings = settings
@@ -270,7 +270,7 @@ class Gateway:
         await self.pipeline.running.outlast()
         await provider.aclose()
 
-    def _open_providers(self, decided: Decided, old: Mapping[str, Provider]) -> dict[str, Provider]:
+    def _open_providers(self, decided: Selection, old: Mapping[str, Provider]) -> dict[str, Provider]:
         """Every provider that is on; those of `old` that are as they were are kept, with their connections."""
         providers: dict[str, Provider] = {}
         for name, in_use in decided.hosts.items():
@@ -359,7 +359,7 @@ async def open_gateway(loaded: Loaded, *, is_server: bool = False) -> Gateway:
     return gateway
 
 
-async def _load_default_model(name: str, decided: Decided) -> None:
+async def _load_default_model(name: str, decided: Selection) -> None:
     """Have the default model ready before the first request, if it is a local one."""
     model = decided.catalog.find(name)
     if model is not None and model.routes and model.routes[0].provider == LOCAL:

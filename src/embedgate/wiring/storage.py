@@ -13,6 +13,7 @@ from embedgate.govern.first_start import FirstKeys, ensure_first_keys
 from embedgate.govern.providers import read_keys
 from embedgate.govern.resources import Resources
 from embedgate.govern.rules import read_rules
+from embedgate.govern.selection import Stored
 from embedgate.storage.cache import TieredCache, open_cache
 from embedgate.storage.database import Database, open_database
 from embedgate.storage.folder import claim
@@ -20,7 +21,6 @@ from embedgate.storage.key_lookup import SqlKeyStore
 from embedgate.storage.ledger import SqlLedger
 from embedgate.storage.sealing import Sealer
 from embedgate.storage.spending import LedgerSpending
-from embedgate.wiring.decide import Stored
 
 
 @dataclass(frozen=True, slots=True)

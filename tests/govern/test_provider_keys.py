@@ -9,7 +9,7 @@ import pytest
 from embedgate.config import Loaded, load
 from embedgate.core.access import ProviderRecord
 from embedgate.core.errors import ConfigError
-from embedgate.wiring.decide import Stored, decide
+from embedgate.govern.selection import Stored, decide
 
 ENVIRONMENT = {"FIRST": "sk-first", "SECOND": "sk-second", "OPENAI_API_KEY": "sk-usual"}
 

@@ -12,12 +12,12 @@ from embedgate.core.access import PriceRule, ProviderRecord
 from embedgate.core.actions import ACTIONS
 from embedgate.core.errors import ConfigError, DependencyMissing
 from embedgate.core.models import LOCAL, Model, Price, Route
+from embedgate.govern.provider_keys import find_keys
 from embedgate.inference.runtime import LocalModels
 from embedgate.providers import fake, hosts
 from embedgate.providers.hosts import GENERIC, Host
 from embedgate.settings import ProviderSettings, Settings
 from embedgate.transport import Endpoint
-from embedgate.wiring.provider_keys import find_keys
 
 FAKE = "fake"
 LOCAL_CALLS = 2
@@ -58,7 +58,7 @@ class HostInUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class Selection:
     """What the settings come to, before anything is opened: the models, and the providers that are on."""
 
     catalog: Catalog
@@ -143,7 +143,7 @@ class Stored:
 NOTHING_STORED = Stored()
 
 
-def decide(loaded: Loaded, stored: Stored = NOTHING_STORED, local_models: LocalModels | None = None) -> Decided:
+def decide(loaded: Loaded, stored: Stored = NOTHING_STORED, local_models: LocalModels | None = None) -> Selection:
     """Decide what is on. local_models: those that are open already. Raises ConfigError with every mistake found."""
     settings = loaded.settings
     rows = hosts.load()
@@ -166,7 +166,7 @@ def decide(loaded: Loaded, stored: Stored = NOTHING_STORED, local_models: LocalM
         replace(model, routes=_priced(model.id, _adapted(model, entries, in_use), stored.prices))
         for model in catalog.models()
     )
-    return Decided(catalog, local_models, in_use, frozenset(switched_on), rows, entries)
+    return Selection(catalog, local_models, in_use, frozenset(switched_on), rows, entries)
 
 
 def _missing(name: str, host: Host) -> str | None:
