@@ -29,7 +29,6 @@ from embedgate.govern.operation import Facts, changes, reads, runs
 from embedgate.govern.selection import Selection
 from embedgate.govern.values import Moment, moment
 from embedgate.storage import schema
-from embedgate.storage.providers import PROVIDERS, read_providers
 from embedgate.storage.sealing import Sealer
 
 ProviderName = Annotated[str, Meta(description="Name of the provider.", examples=["openai"])]
@@ -39,6 +38,7 @@ _MAX_KEY_CHARACTERS = 4_096
 _HINT_CHARACTERS = 4
 _MIN_HINTED_CHARACTERS = 16
 _TABLE = schema.providers
+_PROVIDERS = sa.select(*(column for column in _TABLE.c if column.name != "sealed_key"))
 _SETTINGS = ("is_enabled", "host", "base_url", "max_parallel", "batching")
 _KEY = re.compile(rf"[!-~]{{1,{_MAX_KEY_CHARACTERS}}}")
 
@@ -366,7 +366,7 @@ def _seal(change: Change, name: str, key: str) -> None:
 
 
 def _find(reading: Reading, name: str) -> ProviderRecord:
-    row = reading.connection.execute(PROVIDERS.where(_TABLE.c.name == findable(name))).one_or_none()
+    row = reading.connection.execute(_PROVIDERS.where(_TABLE.c.name == findable(name))).one_or_none()
     if row is None:
         raise UnknownEntity(f"There is no stored provider {name!r}. List the providers.", param="name")
     return ProviderRecord(**row._mapping)
@@ -387,6 +387,12 @@ def _check(wanted: ProviderToSet) -> None:
             "printable ASCII ones without a space.",
             param="key",
         )
+
+
+def read_providers(connection: sa.Connection) -> tuple[ProviderRecord, ...]:
+    """What is stored of every provider, by name; without keys."""
+    rows = connection.execute(_PROVIDERS.order_by(_TABLE.c.name))
+    return tuple(ProviderRecord(**row._mapping) for row in rows)
 
 
 def _count_models(selection: Selection, provider: str) -> int:

@@ -11,8 +11,8 @@ from embedgate.govern.budgets import read_budgets
 from embedgate.govern.limits import read_limits
 from embedgate.govern.policies import read_policies
 from embedgate.govern.prices import read_prices
+from embedgate.govern.providers import read_providers
 from embedgate.govern.revision import read_revision
-from embedgate.storage.providers import read_providers
 
 
 def read_rules(connection: sa.Connection) -> Rules:

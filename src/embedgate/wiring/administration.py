@@ -8,12 +8,11 @@ import sqlalchemy as sa
 from embedgate.config import Loaded
 from embedgate.core.clock import utc_ms
 from embedgate.govern.prices import read_prices
-from embedgate.govern.providers import read_keys
+from embedgate.govern.providers import read_keys, read_providers
 from embedgate.govern.resources import GatewayAccess, Resources
 from embedgate.govern.selection import Selection, decide
 from embedgate.inference.runtime import LocalModels
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
-from embedgate.storage.providers import read_providers
 from embedgate.wiring.storage import open_sealer, stored_at
 
 
