@@ -2,7 +2,9 @@
 
 import asyncio
 import itertools
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -249,10 +251,11 @@ async def test_rules_that_are_changed_through_the_gateway_are_in_force_at_once(o
 async def test_a_request_in_progress_ends_with_the_provider_that_it_began_with(
     opened: Gateway, host: Upstream, tmp_path: Path
 ) -> None:
-    """It waits to try again while the provider is replaced by one with other settings."""
+    """It is refused, and tries again, after the provider was replaced by one with other settings."""
     admin = Administrator(opened.database)
     _, secret = admin.new_key()
-    host.script(error(429, "slow down", headers={"retry-after": "2"}))
+    gate = threading.Event()
+    host.script(replace(error(429, "slow down", headers={"retry-after": "0.05"}), gate=gate))
     began = asyncio.create_task(embed(opened, secret))
     while not host.requests:
         await asyncio.sleep(0.01)
@@ -262,6 +265,7 @@ async def test_a_request_in_progress_ends_with_the_provider_that_it_began_with(
     await opened.catch_up()
     after = await embed(opened, secret)
     assert (after.cost_picodollars, len(host.requests)) == (after.usage.tokens, 2)
+    gate.set()
     before = await began
     assert before.cost_picodollars == 20_000 * before.usage.tokens
 

@@ -119,5 +119,5 @@ def test_an_example_without_a_key_says_where_one_is(tmp_path: Path) -> None:
 
 def test_every_example_is_tested() -> None:
     tests = Path(__file__).read_text(encoding="utf-8")
-    names = {path.name for path in EXAMPLES.iterdir() if path.is_file()} - {"connection.py"}
+    names = {path.name for path in EXAMPLES.glob("*.py")} - {"connection.py"}
     assert {name for name in names if f'"{name}"' not in tests} == set()
