@@ -95,8 +95,3 @@ def count(n: int | None) -> str:
 def time_of(at: datetime | None, absent: str = "") -> str:
     """A time as UTC to the second: `2026-11-20 08:15:00Z`; `absent` if there is none."""
     return absent if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def utc(at_ms: int) -> str:
-    """Milliseconds since 1970 as UTC to the second: `2026-11-20 08:15:00Z`."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
