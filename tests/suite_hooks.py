@@ -1,10 +1,11 @@
-"""What holds for every test: its loop, interrupts of its children, its place in the order, no skips in CI.
+"""What holds for every test: its loop, its random numbers, interrupts of its children, no skips in CI.
 
 Hooks of pytest, which `conftest.py` takes over.
 """
 
 import asyncio
 import os
+import random
 import signal
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
@@ -28,6 +29,16 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give each test the same random numbers every time, in whatever order: jitter of ours decides no test.
+
+    Where the order is random, its seed gives the numbers too.
+    """
+    if not item.config.pluginmanager.hasplugin("randomly"):
+        random.seed(item.nodeid)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
