@@ -102,15 +102,15 @@ class ChatUpstream(Upstream):
             return True
         call = seen.json
         words = self.reply_to(call["messages"]).split(" ")
-        usage = _usage(call["messages"], words, chat.cached_tokens)
+        usage = chat_usage(call["messages"], words, chat.cached_tokens)
         self.chats_billed.append((usage["prompt_tokens"], usage["completion_tokens"]))
         if not call.get("stream"):
-            body = _whole(call["model"], words, usage if chat.counts else None)
-            writer.write(_head("application/json", f"content-length: {len(body)}") + body)
+            body = whole_chat(call["model"], words, usage if chat.counts else None)
+            writer.write(chat_head("application/json", f"content-length: {len(body)}") + body)
             await writer.drain()
             return True
-        writer.write(_head("text/event-stream", "transfer-encoding: chunked"))
-        await self._events(chat, _honest(call, words, usage if chat.counts else None), writer)
+        writer.write(chat_head("text/event-stream", "transfer-encoding: chunked"))
+        await self._events(chat, chat_events(call, words, usage if chat.counts else None), writer)
         if chat.ending == "reset":
             reset_connection(writer)
         if chat.ending == "done":
@@ -139,11 +139,13 @@ def _greeting(_messages: Messages) -> str:
     return "Hello there , how are you ?"
 
 
-def _head(content_type: str, length: str) -> bytes:
+def chat_head(content_type: str, length: str) -> bytes:
+    """The head of a good answer. length: the header that says where its body ends."""
     return f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\n{length}\r\n\r\n".encode()
 
 
-def _usage(messages: Messages, words: Sequence[str], cached_tokens: int) -> dict[str, Any]:
+def chat_usage(messages: Messages, words: Sequence[str], cached_tokens: int = 0) -> dict[str, Any]:
+    """What an honest answer of these words says that it used."""
     read = sum(len(str(message.get("content")).split(" ")) for message in messages)
     return {
         "prompt_tokens": read,
@@ -153,7 +155,8 @@ def _usage(messages: Messages, words: Sequence[str], cached_tokens: int) -> dict
     }
 
 
-def _whole(model: str, words: Sequence[str], usage: dict[str, Any] | None) -> bytes:
+def whole_chat(model: str, words: Sequence[str], usage: dict[str, Any] | None) -> bytes:
+    """The body of an answer that is not streamed."""
     message = {"role": "assistant", "content": " ".join(words)}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     counted = {"usage": usage} if usage else {}
@@ -161,7 +164,8 @@ def _whole(model: str, words: Sequence[str], usage: dict[str, Any] | None) -> by
     return json.dumps(body | counted, indent=1).encode()  # as some hosts write it, to see that nothing is written anew
 
 
-def _honest(call: dict[str, Any], words: Sequence[str], usage: dict[str, Any] | None) -> list[bytes]:
+def chat_events(call: dict[str, Any], words: Sequence[str], usage: dict[str, Any] | None) -> list[bytes]:
+    """The data of the events of a streamed answer, without its last word."""
     counts = bool(usage) and (call.get("stream_options") or {}).get("include_usage")
     texts = [words[0], *(f" {word}" for word in words[1:])]
     deltas: list[tuple[dict[str, str], str | None]] = [({"role": "assistant", "content": ""}, None)]

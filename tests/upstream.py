@@ -200,7 +200,7 @@ class Upstream:
                 return
             head, body = self._response(seen, answer)
             if _is_billed(seen, answer):
-                self.billed.append(sum(map(self.count_tokens, _inputs(seen.json))))
+                self.billed.append(sum(map(self.count_tokens, inputs_of(seen.json))))
             # In one piece: a second one would wait for the client's delayed acknowledgement of the first, 40 ms.
             writer.write(head + (body[: len(body) // 2] if answer.ending == "half" else body))
             await writer.drain()
@@ -223,7 +223,7 @@ class Upstream:
 
     def _honest(self, call: Mapping[str, Any], twist: Twist | None) -> bytes:
         dim = call.get("dimensions") or _NATIVE_DIMS.get(call["model"], self.dim)
-        items = _inputs(call)
+        items = inputs_of(call)
         wants_base64 = self.obeys_base64 and call.get("encoding_format") == "base64"
         data = [
             {
@@ -275,7 +275,8 @@ async def read_request(reader: asyncio.StreamReader, connection: int) -> Seen:
     return Seen(method, path, headers, body, connection)
 
 
-def _inputs(call: Mapping[str, Any]) -> list[str | tuple[int, ...]]:
+def inputs_of(call: Mapping[str, Any]) -> list[str | tuple[int, ...]]:
+    """The inputs of an embeddings call."""
     asked = call["input"]
     inputs = [asked] if isinstance(asked, str) or isinstance(asked[0], int) else asked
     return [item if isinstance(item, str) else tuple(item) for item in inputs]
