@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from embedgate.cli import access
+from embedgate.cli.output import print_json, print_json_list
 from embedgate.core.clock import utc_ms
+from embedgate.govern.lists import Listed
 from program import AddEntries, Program
 
 DAY_MS = 86_400_000
@@ -179,3 +182,20 @@ def test_settings_may_be_named_in_front_of_every_command(program: Program, folde
     for arguments in (["--config", "other.toml", "entries"], ["entries", "--config", "other.toml"]):
         assert program("usage", *arguments).code == 0
     assert program("usage", "--config", "absent.toml", "entries").code == 3
+
+
+@pytest.mark.parametrize("n_items", [0, 1, 3])
+def test_a_list_that_is_printed_while_it_is_read_looks_like_any_other(
+    n_items: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = tuple({"id": f"é{i}", "parts": [i, {"deep": None}]} for i in range(n_items))
+    print_json(Listed(items, n_items, 0, n_items))
+    usual = capsys.readouterr().out
+    print_json_list(iter(items))
+    assert capsys.readouterr().out == usual
+
+
+@pytest.mark.usefixtures("ledger")
+def test_a_ledger_of_many_pages_is_printed_whole(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "MAX_PAGE_ITEMS", 2)
+    assert len(json.loads(program("usage", "entries", "--json").text)["items"]) == 3

@@ -99,14 +99,21 @@ def remote(url: str, api_key: str | None) -> Iterator[Access]:
         yield RemoteAccess(client)
 
 
-def every(read: Callable[[Q], Listed[R]], query: Q) -> Listed[R]:
-    """A whole list, read page by page."""
-    items: list[R] = []
+def items_of(read: Callable[[Q], Listed[R]], query: Q) -> Iterator[R]:
+    """The items of a whole list, read page by page while they are taken."""
+    n_read = 0
     while True:
-        page = read(msgspec.structs.replace(query, offset=len(items), limit=MAX_PAGE_ITEMS))
-        items += page.items
-        if not page.items or len(items) >= page.total:
-            return Listed(tuple(items), len(items), 0, len(items))
+        page = read(msgspec.structs.replace(query, offset=n_read, limit=MAX_PAGE_ITEMS))
+        yield from page.items
+        n_read += len(page.items)
+        if not page.items or n_read >= page.total:
+            return
+
+
+def every(read: Callable[[Q], Listed[R]], query: Q) -> Listed[R]:
+    """A whole list, in memory."""
+    items = tuple(items_of(read, query))
+    return Listed(items, len(items), 0, len(items))
 
 
 def _written(operation: Operation[P, R], parameters: P) -> tuple[str, str, bytes | None]:

@@ -52,6 +52,19 @@ def print_json(value: object) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
 
 
+def print_json_list(items: Iterable[object]) -> None:
+    """Print a whole list as `print_json` does, while its items are read: one is in memory at a time."""
+    import msgspec
+
+    n_items = 0
+    sys.stdout.write('{\n  "items": [')
+    for n_items, item in enumerate(items, 1):
+        text = msgspec.json.format(msgspec.json.encode(item), indent=2).decode()
+        sys.stdout.write(f"{',' if n_items > 1 else ''}\n    {text.replace(chr(10), chr(10) + '    ')}")
+    end = "\n  ]" if n_items else "]"
+    sys.stdout.write(f'{end},\n  "total": {n_items},\n  "offset": 0,\n  "limit": {n_items}\n}}\n')
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> None:
     """Print rows of texts under their columns. right: the columns that hold numbers.
 

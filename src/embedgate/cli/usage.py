@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from embedgate.cli import asking, moments, options
-from embedgate.cli.access import every
+from embedgate.cli.access import every, items_of
 from embedgate.cli.commands import Commands, Session
-from embedgate.cli.output import Table, count, print_pieces
+from embedgate.cli.output import Table, count, print_json_list, print_pieces
 from embedgate.core.money import PICODOLLARS_PER_DOLLAR, usd_text
 from embedgate.govern import entries, reconcile, usage
 from embedgate.govern.csv_file import csv_lines
@@ -134,7 +134,11 @@ def show_entries(
     def read(page: EntryQuery) -> Listed[Entry]:
         return no_file(session.call(entries.list_entries, page))
 
-    listed = every(read, query) if is_whole else read(query)
+    if is_whole:
+        every_entry = items_of(read, query)
+        print_json_list(every_entry)
+        return
+    listed = read(query)
     hidden = f"{len(listed.items):,} of {listed.total:,} entries; --limit shows more, --csv all"
     session.show(
         listed,
