@@ -16,7 +16,7 @@ COVERED := --cov --cov-report=term:skip-covered
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-oldest coverage test-repeat lint check fuzz audit fix docs bench lock clean
+.PHONY: help serve test test-oldest coverage test-repeat hostile lint check fuzz audit fix docs bench lock clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -32,6 +32,13 @@ coverage: $(STAMP) $(NODE_STAMP)  ## Run the whole suite and show its branch cov
 
 test-repeat: $(STAMP) $(NODE_STAMP)  ## Run the suite 20 times under the worst conditions (ARGS="--times 3")
 	@$(BIN)/python tools/repeat_tests.py $(ARGS)
+
+# Attackers, dying machines and lying providers, at length. The seed is printed; TEST_SEED=... gives the same run again.
+hostile: export TEST_FORM := long
+hostile: export TEST_SEED := $(or $(TEST_SEED),$(shell date +%s))
+hostile: $(STAMP)  ## Run the long form of the hostile tests, under twenty minutes (TEST_SEED=... repeats a run)
+	@echo "seed: TEST_SEED=$$TEST_SEED"
+	@$(BIN)/python -m pytest $(PARALLEL) -m hostile --timeout 1200 $(ARGS)
 
 # Private parts of uvicorn are overridden. The suite runs on the newest version that pyproject.toml allows; this, on the oldest.
 OLDEST_UVICORN := $(shell sed -n 's/.*"uvicorn>=\([0-9.]*\),.*/\1/p' pyproject.toml)

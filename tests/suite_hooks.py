@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import forms
 from virtual_time import VirtualLoop
 
 _ENGINE = Path(__file__).parent / "engine"
@@ -38,7 +39,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     Where the order is random, its seed gives the numbers too.
     """
     if not item.config.pluginmanager.hasplugin("randomly"):
-        random.seed(item.nodeid)
+        random.seed(f"{forms.SEED} {item.nodeid}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:

@@ -33,6 +33,7 @@ from embedgate.govern.values import moment, moment_or_none
 from embedgate.storage.appender import Appender
 from embedgate.storage.database import Database
 from embedgate.storage.schema import ledger as table
+from forms import scaled
 from governing import Governing
 
 USER_A, USER_B = f"user_{'a' * 16}", f"user_{'b' * 16}"
@@ -176,7 +177,8 @@ def as_csv(answer: object) -> list[list[str]]:
     return list(csv.reader(io.StringIO(b"".join(answer.pieces).decode(), newline="")))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.hostile
+@settings(max_examples=scaled(40, 300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ENTRIES, max_size=12), st.lists(st.sampled_from(DIMENSIONS), max_size=3), FILTERS)
 def test_sums_equal_those_made_by_hand(
     call: Governing, database: Database, made: list[LedgerEntry], by: list[Dimension], filter_by: LedgerFilter

@@ -13,6 +13,7 @@ from msgspec import structs
 from embedgate.core.access import Decision, PolicyRecord, Question
 from embedgate.core.ports import PolicyDecider
 from embedgate.policy.decider import CedarDecider
+from forms import scaled
 from policy_questions import CALLER, DOLLAR, QUESTION, ask, decide_slowly, record
 
 PERMIT_ALL = record("permit (principal, action, resource);", "permit-all")
@@ -343,7 +344,8 @@ def test_each_field_that_a_condition_reads_is_seen_to_be_read(condition: str) ->
             assert (decision.policies, len(decision.errors)) == (expected.policies, len(expected.errors)), name
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.hostile
+@settings(max_examples=scaled(150, 1500), deadline=None)
 @given(
     policies=policy_sets,
     question=questions,

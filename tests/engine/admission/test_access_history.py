@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ from embedgate.core.models import Route
 from embedgate.core.types import Batch, EmbedRequest, EmbedResult, LedgerEntry, ProviderReply
 from embedgate.engine.ledger.tokens import bounds
 from embedgate.settings import UpstreamSettings
+from forms import scaled
 
 KINDS: list[SubjectKind] = ["key", "user", "project"]
 PERIODS: list[Period] = ["day", "month", "total"]
@@ -460,7 +462,8 @@ async def take(history: History, step: Step) -> None:
     await turns()
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.hostile
+@settings(max_examples=scaled(100, 1000), deadline=None)
 @given(
     first=st.sampled_from(RULE_SETS),
     prices=st.sampled_from(PRICES),

@@ -7,12 +7,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedgate.core.access import BudgetRule, Period, Spends, Subject, SubjectKind
 from embedgate.core.errors import BudgetExhausted, InternalError
 from embedgate.engine.admission.budgets import Budgets, Hold
+from forms import scaled
 from memory_ledger import Entry, Memory, ms, rule, turn
 
 CALLERS: list[tuple[Subject, ...]] = [
@@ -245,7 +247,8 @@ async def take(history: History, step: Step) -> None:
     await turn()
 
 
-@settings(max_examples=400, deadline=None)
+@pytest.mark.hostile
+@settings(max_examples=scaled(200, 2000), deadline=None)
 @given(first=st.sampled_from(RULE_SETS), story=st.lists(steps, min_size=20, max_size=60), sums_late=st.booleans())
 def test_any_history_agrees_with_adding_up_the_ledger_for_every_request(
     first: list[BudgetRule], story: list[Step], sums_late: bool

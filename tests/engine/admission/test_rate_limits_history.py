@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from embedgate.core.access import EVERY, LimitRule, Subject
 from embedgate.core.errors import Overloaded, RateLimited
 from embedgate.engine.admission.rate_limits import CountedRequest, RateLimits
 from embedgate.engine.admission.sliding_window import SLOT_S
+from forms import scaled
 
 
 @dataclass
@@ -200,7 +202,8 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.hostile
+@settings(max_examples=scaled(150, 1500), deadline=None)
 @given(rules=RULES, steps=STEPS)
 async def test_any_history_agrees_with_the_account(rules: list[LimitRule], steps: list[tuple[Any, ...]]) -> None:
     trial = Trial(rules)
@@ -224,7 +227,8 @@ async def test_any_history_agrees_with_the_account(rules: list[LimitRule], steps
     await trial.end()
 
 
-@settings(max_examples=100, deadline=None)
+@pytest.mark.hostile
+@settings(max_examples=scaled(50, 500), deadline=None)
 @given(
     n=st.integers(1, 12),
     pauses=st.lists(st.floats(0, 0.2) | st.floats(0, 70), min_size=20, max_size=120),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from embedgate.core.hints import Allowance, RateHints
 from embedgate.engine.admission.sliding_window import SLOT_S
 from embedgate.engine.upstream.gauges import SOON_S
 from embedgate.engine.upstream.limits import LIKELY_TOKENS, CredentialLimits, QueueLimits, Ticket
+from forms import scaled
 from virtual_time import now, run_virtually
 
 FAR_S = 1e9
@@ -135,7 +137,8 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.hostile
+@settings(max_examples=scaled(150, 1500), deadline=None)
 @given(
     rpm=st.integers(1, 5),
     tpm=st.integers(1, 60),
@@ -202,7 +205,8 @@ CALLS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.hostile
+@settings(max_examples=scaled(100, 1000), deadline=None)
 @given(
     limit=st.integers(1, 12),
     window_s=st.sampled_from([1.0, 5.0, 20.0]),
