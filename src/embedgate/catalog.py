@@ -93,6 +93,11 @@ class Catalog:
         found = self._ids.get(name) or self._names.get(name) or self._matches(name)
         return found[0] if len(found) == 1 else None
 
+    def by_id(self, model_id: str) -> Model | None:
+        """The model of exactly that id."""
+        found = self._ids.get(model_id)
+        return found[0] if found else None
+
     def ambiguous(self, name: str) -> list[str]:
         """The ids of the models that `name` matches, if there are several; empty otherwise."""
         found = self._matches(name)

@@ -386,6 +386,12 @@ class ProviderSettings(_Section):
         description="Precision of the weights at this provider: `f32`, `f16`, `bf16`, or a quantisation such as "
         "`fp8`, `int8` or `q4_k_m`. Only vectors of one precision share the cache. If absent: as in the table.",
     )
+    revision: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+        None,
+        description="Name for what is served at this provider, in place of its address: cached vectors outlast a move "
+        "to another `base_url` while it stays, and a new name makes all vectors of its models be computed anew. If "
+        "absent: its address.",
+    )
     batching: bool | None = Field(
         None,
         description="Adaptive batching: inputs of different requests may share a call while the provider is at "

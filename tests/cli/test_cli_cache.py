@@ -80,3 +80,13 @@ def test_the_cache_of_a_gateway_elsewhere_is_shown_and_cleared(program: Program,
     assert (found["is_on"], found["disk"]["max_bytes"]) == (True, 4_000_000_000)
     assert remote("cache", "clear", "--yes").text == "the cache is empty\n"
     assert json.loads(program("cache", "stats", "--json").text)["disk"]["entries"] == 0
+
+
+def test_the_vectors_of_one_model_are_forgotten(program: Program) -> None:
+    model = "fake/deterministic"
+    assert program("embed", "one", "two", "--model", model).code == 0
+    ended = program("cache", "clear", "--model", model, "--yes")
+    assert (ended.code, ended.text) == (0, f"no vector of {model} is found any more\n")
+    assert program("embed", "one", "--model", model).code == 0
+    assert entries(program) == 3  # the old ones are not found, and make room in time
+    assert program("cache", "clear", "--model", "no-such", "--yes").code != 0

@@ -134,3 +134,18 @@ def test_model_is_loaded_once_by_many_threads_and_can_be_unloaded(tmp_path: Path
     assert loaded == {id(models.loaded("tiny"))}
     models.unload()
     assert models.loaded("tiny") is None
+
+
+@pytest.mark.parametrize("changed", ["model.safetensors", "tokenizer.json"])
+def test_other_files_are_another_revision_and_are_not_loaded_under_the_old_one(tmp_path: Path, changed: str) -> None:
+    folder = write_tiny_folder(tmp_path / "tiny")
+    models = _models(tmp_path / "data", tiny={"path": folder})
+    (revision,) = (model.revision for model in models.models() if model.name == "tiny")
+    (again,) = (m.revision for m in _models(tmp_path, tiny={"path": folder}).models() if m.name == "tiny")
+    assert revision == again
+    content = (folder / changed).read_bytes()
+    (folder / changed).write_bytes(content + b" " if changed == "tokenizer.json" else content)
+    with pytest.raises(ConfigError, match=changed):
+        models.load("tiny")
+    (other,) = (m.revision for m in _models(tmp_path, tiny={"path": folder}).models() if m.name == "tiny")
+    assert other != revision

@@ -1,10 +1,14 @@
 """`embedgate cache`: what the vector cache has on disk, and its end. Works beside a running gateway, or without one."""
 
+from typing import Annotated
+
+import typer
+
 from embedgate.cli import asking
 from embedgate.cli.commands import Commands, Session
 from embedgate.cli.output import Table
 from embedgate.govern import cache
-from embedgate.govern.operation import NoParameters
+from embedgate.govern.cache import WhatToClear
 
 commands = Commands("Look at the vector cache, and clear it.")
 app = commands.app
@@ -29,8 +33,13 @@ commands.add(
 
 
 @commands.written("clear")
-def clear(session: Session, is_agreed: asking.Yes = False) -> None:
+def clear(
+    session: Session,
+    model: Annotated[str | None, typer.Option(help="The only model whose vectors are forgotten.")] = None,
+    is_agreed: asking.Yes = False,
+) -> None:
     """Forget every vector that was kept, in memory of running gateways too. Texts are then embedded and paid anew."""
-    asking.confirm("Forget every vector that was kept?", is_agreed=is_agreed)
-    session.call(cache.clear_cache, NoParameters())
-    session.show(None, lambda: "the cache is empty")
+    what = "every vector that was kept" if model is None else f"every vector of {model} that was kept"
+    asking.confirm(f"Forget {what}?", is_agreed=is_agreed)
+    session.call(cache.clear_cache, WhatToClear(model))
+    session.show(None, lambda: "the cache is empty" if model is None else f"no vector of {model} is found any more")

@@ -165,6 +165,8 @@ class Rules:
     budgets: tuple[BudgetRule, ...] = ()
     prices: tuple[PriceRule, ...] = ()
     providers: tuple[ProviderRecord, ...] = ()
+    cleared: tuple[tuple[str, int], ...] = ()
+    """Ids of models whose cached vectors were cleared, and how often."""
 
 
 class Question(Struct, frozen=True):

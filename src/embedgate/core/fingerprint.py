@@ -14,7 +14,8 @@ DIGEST_BYTES = 16
 
 
 def fingerprint(parts: tuple[str, ...], text: Input) -> bytes:
-    """BLAKE2b-128 over `parts` (scope, model, space, precision, size, input type, truncation) and one input.
+    """BLAKE2b-128 over `parts` (scope, model, space, revision, precision, size, input type,
+    truncation) and one input.
 
     text: exact; no trimming, no case folding. Token ids and text never share a fingerprint.
     Returns 16 bytes.

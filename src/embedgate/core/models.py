@@ -123,6 +123,8 @@ class Model:
     `action` "chat", no space and no dims.
     `cuts_exactly` says that a Matryoshka size equals the beginning of the full vector, rescaled, up to rounding.
     `is_normalised` says that its vectors are compared at unit length, whether or not a host scales them.
+    `revision` stands for all that decides which vectors its routes give: where one is changed, it is another. Cached
+    vectors of one revision are never found under another.
     """
 
     id: str
@@ -137,6 +139,7 @@ class Model:
     status: str = "active"
     note: str | None = None
     max_output_tokens: int | None = None
+    revision: str = ""
 
     @property
     def author(self) -> str:

@@ -1,11 +1,14 @@
-"""The vector cache, for administrators: what it holds, and forgetting all of it."""
+"""The vector cache, for administrators: what it holds, and forgetting all of it, or what it holds of one model."""
 
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from embedgate.core.errors import UnknownModel
 from embedgate.core.types import CacheStats, TierStats
 from embedgate.govern.change import Invocation
+from embedgate.govern.cleared_models import clear_model
+from embedgate.govern.models import find_model
 from embedgate.govern.operation import Facts, NoParameters, runs
 
 
@@ -31,6 +34,12 @@ class Cache(Struct, frozen=True):
     pending_bytes: Annotated[int, Meta(description="Yet to be written.")]
 
 
+class WhatToClear(Struct, forbid_unknown_fields=True):
+    """What is to be forgotten."""
+
+    model: Annotated[str | None, Meta(description="Name or id of the only model; absent: all of them.")] = None
+
+
 _OFF = CacheStats(TierStats(), TierStats(), misses=0, dropped=0, rejected=0, pending_bytes=0)
 
 
@@ -51,10 +60,18 @@ def show_cache(invocation: Invocation, _: NoParameters) -> Cache:
     )
 
 
-@runs("cache.clear", "DELETE", "/api/cache", Facts("clearCache"))
-def clear_cache(invocation: Invocation, _: NoParameters) -> None:
-    """Forget every kept vector."""
-    invocation.resources.gateway.cache.clear()
+@runs("cache.clear", "DELETE", "/api/cache", Facts("clearCache", raises=(UnknownModel,)))
+def clear_cache(invocation: Invocation, what: WhatToClear) -> None:
+    """Forget every kept vector.
+
+    Or those of one model, which no request finds that comes after the answer. Their room is used again in time.
+    """
+    if what.model is None:
+        invocation.resources.gateway.cache.clear()
+        return
+    model, _ = find_model(invocation.resources.catalog(), what.model)
+    with invocation.change() as change:
+        clear_model(change, model.id)
 
 
 def _tier(stats: TierStats, max_bytes: int) -> Tier:

@@ -1,4 +1,4 @@
-"""Rules: policies, limits, budgets, prices and stored providers, all as of one revision.
+"""Rules: policies, limits, budgets, prices, stored providers and cleared models, as of one revision.
 
 What a gateway loads and, when the revision has moved on, loads again. Each change of a rule counts the revision up, in
 its own transaction (`Change.rules_changed`), so that no revision ever names two states.
@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from embedgate.core.access import Rules
 from embedgate.govern.budgets import read_budgets
+from embedgate.govern.cleared_models import read_cleared
 from embedgate.govern.limits import read_limits
 from embedgate.govern.policies import read_policies
 from embedgate.govern.prices import read_prices
@@ -24,4 +25,5 @@ def read_rules(connection: sa.Connection) -> Rules:
         budgets=read_budgets(connection),
         prices=read_prices(connection),
         providers=read_providers(connection),
+        cleared=read_cleared(connection),
     )

@@ -1,5 +1,6 @@
 """Which models and providers the settings switch on, decided before anything is opened."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from embedgate.core.access import PriceRule, ProviderRecord
 from embedgate.core.actions import ACTIONS
 from embedgate.core.errors import ConfigError, DependencyMissing
 from embedgate.core.models import LOCAL, Model, Price, Route
+from embedgate.govern.model_revision import providers_at, revision_of
 from embedgate.govern.provider_keys import find_keys
 from embedgate.inference.runtime import LocalModels
 from embedgate.providers import fake, hosts
@@ -133,11 +135,15 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What administrators have set at run time; it counts before the settings. keys: of providers, by name."""
+    """What administrators have set at run time; it counts before the settings. keys: of providers, by name.
+
+    cleared: how often the cached vectors of a model were cleared, by its id.
+    """
 
     providers: Mapping[str, ProviderRecord] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     prices: tuple[PriceRule, ...] = ()
+    cleared: Mapping[str, int] = field(default_factory=dict)
 
 
 NOTHING_STORED = Stored()
@@ -153,7 +159,8 @@ def decide(loaded: Loaded, stored: Stored = NOTHING_STORED, local_models: LocalM
         raise ConfigError(mistakes)
     local_models = local_models or LocalModels(settings.local, settings.storage.data_dir.expanduser())
     switched_on = set(in_use)
-    catalog = Catalog.load(settings.catalog.file)
+    listed = _listed()
+    catalog = listed if settings.catalog.file is None else Catalog.load(settings.catalog.file)
     if _is_enabled(entries.get(LOCAL), default=True) and local_models.models():
         catalog = catalog.with_models(local_models.models())
         switched_on.add(LOCAL)
@@ -163,10 +170,20 @@ def decide(loaded: Loaded, stored: Stored = NOTHING_STORED, local_models: LocalM
     if mistakes := _unknown_models(catalog, entries):
         raise ConfigError(mistakes)
     catalog = catalog.with_models(
-        replace(model, routes=_priced(model.id, _adapted(model, entries, in_use), stored.prices))
+        replace(
+            model,
+            routes=_priced(model.id, _adapted(model, entries, in_use), stored.prices),
+            revision=revision_of(model, listed.by_id(model.id), stored.cleared.get(model.id, 0), entries, rows),
+        )
         for model in catalog.models()
     )
     return Selection(catalog, local_models, in_use, frozenset(switched_on), rows, entries)
+
+
+@functools.cache
+def _listed() -> Catalog:
+    """The models that come with the program. Read once."""
+    return Catalog.builtin()
 
 
 def _missing(name: str, host: Host) -> str | None:
@@ -180,14 +197,17 @@ def _missing(name: str, host: Host) -> str | None:
 def _merged(settings: Settings, record: ProviderRecord) -> ProviderSettings:
     """The settings of a provider with what is stored of it put over them."""
     base = settings.providers.get(record.name, ProviderSettings())
-    changes = {
+    changes: dict[str, object] = {
         "enabled": record.is_enabled,
         "host": record.host,
         "base_url": record.base_url,
         "max_parallel": record.max_parallel,
         "batching": record.batching,
     }
-    return base.model_copy(update={name: value for name, value in changes.items() if value is not None})
+    update = {name: value for name, value in changes.items() if value is not None}
+    if record.host is not None or record.base_url is not None:
+        update["revision"] = None  # what the settings file declares is said of another server
+    return base.model_copy(update=update)
 
 
 def _priced(model_id: str, routes: Sequence[Route], prices: Sequence[PriceRule]) -> tuple[Route, ...]:
@@ -286,10 +306,6 @@ def _declared(row: Host, entry: ProviderSettings) -> Host:
     return row if entry.precision is None else msgspec.structs.replace(row, precision=entry.precision)
 
 
-def _serves(entry: ProviderSettings, model: Model) -> bool:
-    return entry.models is None or model.id in entry.models
-
-
 def _unknown_models(catalog: Catalog, entries: Mapping[str, ProviderSettings]) -> list[str]:
     """What is wrong with the models that the settings name."""
     mistakes = []
@@ -317,13 +333,9 @@ def _adapted(
     adapted = []
     is_batched = ACTIONS[model.action].is_batched
     for route in model.routes:
-        names = [route.provider]
-        names += [name for name, entry in entries.items() if entry.host == route.provider and name != route.provider]
-        for name in names:
-            if name in entries and not _serves(entries[name], model):
-                continue
+        for name, entry in providers_at(route, model, entries):
             host = in_use.get(name)
-            weight = entries[name].weight if name in entries else 1
+            weight = entry.weight if entry is not None else 1
             copy = replace(route, provider=name, weight=weight)
             adapted.append(host.host.adapt(copy) if host and is_batched else copy)
     return tuple(adapted)

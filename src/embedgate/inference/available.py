@@ -21,7 +21,7 @@ from embedgate.inference.kept import keep
 from embedgate.inference.model_folder import TOKENIZER_FILE, WEIGHTS_FILE, ModelFolder, read_model_folder
 from embedgate.inference.static import StaticTable
 from embedgate.inference.tokenizer import Tokenizer, TokenRow
-from embedgate.inference.weights import MINILM, WORDLLAMA, digest_file, verify
+from embedgate.inference.weights import MINILM, WORDLLAMA, digest_file, file_version, verify
 from embedgate.settings import LocalModelSettings, LocalSettings
 
 MINILM_NAME = "all-minilm-l6-v2"
@@ -51,7 +51,10 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AvailableModel:
-    """An available model. Its loaders may take seconds and raise ConfigError or DependencyMissing."""
+    """An available model. Its loaders may take seconds and raise ConfigError or DependencyMissing.
+
+    `revision` stands for its files. The loaders refuse files that were changed since it was made.
+    """
 
     name: str
     space: str
@@ -61,6 +64,7 @@ class AvailableModel:
     query_prefix: str
     document_prefix: str
     is_installed: bool
+    revision: str
     load_tokenizer: Callable[[], Tokenizer]
     load_engine: Callable[[], Engine]
 
@@ -104,6 +108,7 @@ def _minilm(settings: LocalSettings, data_dir: Path) -> AvailableModel:
         query_prefix="",
         document_prefix="",
         is_installed=_has_engine() and MINILM.folder() is not None,
+        revision=MINILM.revision,
         load_tokenizer=lambda: Tokenizer(MINILM.file(f"model/{TOKENIZER_FILE}")),
         load_engine=load_engine,
     )
@@ -127,6 +132,7 @@ def _wordllama() -> AvailableModel:
         query_prefix="",
         document_prefix="",
         is_installed=_has_engine() and WORDLLAMA.folder() is not None,
+        revision=WORDLLAMA.revision,
         load_tokenizer=load_tokenizer,
         load_engine=load_engine,
     )
@@ -143,16 +149,22 @@ def _from_folder(name: str, entry: LocalModelSettings, settings: LocalSettings, 
             [f"max_input_tokens is {max_input_tokens}; the model has {folder.encoder.max_positions} positions"]
         )
 
+    weights, tokenizer_file = folder.path / WEIGHTS_FILE, folder.path / TOKENIZER_FILE
+    weights_version, tokenizer_digest = file_version(weights), digest_file(tokenizer_file)
+
     def load_tokenizer() -> Tokenizer:
-        tokenizer = Tokenizer(folder.path / TOKENIZER_FILE, lowercases=folder.lowercases)
+        verify(tokenizer_file, tokenizer_digest)
+        tokenizer = Tokenizer(tokenizer_file, lowercases=folder.lowercases)
         _check_fit(name, tokenizer, folder, max_input_tokens)
         return tokenizer
 
     def load_engine() -> Engine:
-        weights = folder.path / WEIGHTS_FILE
         if entry.sha256 is not None:
             verify(weights, entry.sha256)
-        return _encoder(name, folder, entry.sha256 or digest_file(weights), settings, data_dir)
+        engine = _encoder(name, folder, entry.sha256 or digest_file(weights), settings, data_dir)
+        if entry.sha256 is None and file_version(weights) != weights_version:
+            raise ConfigError([f"model file {weights} was changed since the start: start again to use it"])
+        return engine
 
     dim = folder.encoder.dim
     return AvailableModel(
@@ -164,6 +176,8 @@ def _from_folder(name: str, entry: LocalModelSettings, settings: LocalSettings, 
         query_prefix=folder.query_prefix if entry.query_prefix is None else entry.query_prefix,
         document_prefix=folder.document_prefix if entry.document_prefix is None else entry.document_prefix,
         is_installed=True,
+        # Weights without a digest in the settings are too large to be read at every start, before they are needed.
+        revision=f"{entry.sha256 or weights_version} {tokenizer_digest} {folder.lowercases} {folder.encoder}",
         load_tokenizer=load_tokenizer,
         load_engine=load_engine,
     )

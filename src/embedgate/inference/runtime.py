@@ -132,4 +132,5 @@ def _record(known: AvailableModel) -> Model:
         is_matryoshka=known.is_matryoshka,
         is_normalised=True,
         max_input_tokens=known.max_input_tokens,
+        revision=known.revision,
     )

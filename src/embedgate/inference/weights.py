@@ -22,6 +22,15 @@ def digest_file(file: Path) -> str:
         raise ConfigError([f"model file {file} cannot be read: {error.strerror or error}"]) from error
 
 
+def file_version(file: Path) -> str:
+    """What changes whenever a file is written or replaced: its size, times and number. Raises ConfigError."""
+    try:
+        found = file.stat()
+    except OSError as error:
+        raise ConfigError([f"model file {file} cannot be read: {error.strerror or error}"]) from error
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
+
+
 def verify(file: Path, sha256: str) -> None:
     """Check that the file has that digest. Raises ConfigError otherwise."""
     seen = digest_file(file)
@@ -37,6 +46,11 @@ class Packaged:
     package: str
     extra: str
     digests: Mapping[str, str]
+
+    @property
+    def revision(self) -> str:
+        """The digests of all files."""
+        return " ".join(self.digests.values())
 
     def folder(self) -> Path | None:
         """Folder of the installed package, None without it. Its code does not run."""

@@ -6,7 +6,7 @@ a new migration and a new `REVISION`.
 
 import sqlalchemy as sa
 
-REVISION = "0004"
+REVISION = "0005"
 """The newest migration, which this program reads and writes."""
 
 metadata = sa.MetaData(
@@ -163,6 +163,13 @@ audit = sa.Table(
     sa.Column("previous", sa.LargeBinary(32), nullable=False),
     sa.Column("digest", sa.LargeBinary(32), nullable=False),
     sa.Index(None, "at_ms"),
+)
+
+cleared_models = sa.Table(
+    "cleared_models",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("times", sa.BigInteger, nullable=False),
 )
 
 # No foreign keys: a ledger entry must be writable even if its user is gone.

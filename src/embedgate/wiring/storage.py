@@ -53,7 +53,7 @@ class Storage:
         """What administrators have set of providers and prices, as it is now. Blocks. Raises ConfigError."""
         with self.database.read() as connection:
             keys = read_keys(connection, self.sealer)
-        return stored_at(now_ms, rules.providers, rules.prices, keys)
+        return stored_at(now_ms, rules.providers, rules.prices, keys, rules.cleared)
 
     def close(self) -> None:
         """Write what is pending, and let go of files and threads. Blocks."""
@@ -68,13 +68,18 @@ class Storage:
 
 
 def stored_at(
-    now_ms: int, providers: Iterable[ProviderRecord], prices: Iterable[PriceRule], keys: Mapping[str, str]
+    now_ms: int,
+    providers: Iterable[ProviderRecord],
+    prices: Iterable[PriceRule],
+    keys: Mapping[str, str],
+    cleared: Iterable[tuple[str, int]],
 ) -> Stored:
-    """What administrators have set of providers and prices, as it is at a time. keys: of providers, by name."""
+    """What administrators have set of providers, prices and models, as it is at a time. keys: of providers, by name."""
     return Stored(
         providers={record.name: record for record in providers},
         keys=keys,
         prices=tuple(sorted((price for price in prices if price.from_ms <= now_ms), key=lambda price: price.from_ms)),
+        cleared=dict(cleared),
     )
 
 

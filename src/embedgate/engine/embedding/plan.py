@@ -92,6 +92,7 @@ class Planner:
                 owner,
                 model.id,
                 model.space or "",
+                model.revision,
                 route.precision,
                 str(width),
                 (request.input_type or "") if is_typed else "",

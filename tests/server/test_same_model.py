@@ -1,0 +1,182 @@
+"""What the cache takes for the same model: a change of what makes its vectors leaves all that was kept behind."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from admin_calls import Api
+from embedgate.config import Loaded, Secrets
+from embedgate.core.vectors import Vectors
+from embedgate.providers import fake
+from embedgate.server.app import Application
+from embedgate.settings import CatalogSettings, ProviderSettings, Settings, StorageSettings
+from embedgate.wiring import open_gateway
+from upstream import Answer, Upstream, running_upstream
+from waiting import until
+
+MODEL = "openai/text-embedding-3-small"
+DIM = 1536
+TEXTS = ["one", "two", "three", "four"]
+
+
+def other(item: str | tuple[int, ...], dim: int) -> Vectors:
+    """The vector of a text in another space."""
+    return fake.vector(f"{item} elsewhere", dim)
+
+
+@pytest.fixture(scope="module")
+def old_host() -> Iterator[Upstream]:
+    with running_upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def new_host() -> Iterator[Upstream]:
+    with running_upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(autouse=True)
+def reset(old_host: Upstream, new_host: Upstream) -> None:
+    old_host.reset()
+    new_host.reset()
+    new_host.vector_of = other
+
+
+async def put(api: Api, name: str, host: Upstream, **fields: object) -> None:
+    body = {"base_url": host.base_url, "key": "sk-far-side-0123456789", "allow_private": True, **fields}
+    await api("PUT", f"/api/providers/{name}", body)
+
+
+async def embed(api: Api, texts: list[str], model: str = MODEL) -> Vectors:
+    answer = await api("POST", "/v1/embeddings", {"model": model, "input": texts, "encoding_format": "float"})
+    return np.array([item["embedding"] for item in answer["data"]], np.float32)
+
+
+def is_of(vectors: Vectors, texts: list[str], of: Any) -> bool:
+    return bool(np.allclose(vectors, np.stack([of(text, vectors.shape[1]) for text in texts]), atol=1e-5))
+
+
+async def test_a_provider_that_moved_is_asked_for_every_text_anew(
+    api: Api, user_api: Api, old_host: Upstream, new_host: Upstream
+) -> None:
+    await put(api, "openai", old_host)
+    assert is_of(await embed(user_api, TEXTS[:2]), TEXTS[:2], fake.vector)
+    await put(api, "openai", new_host)
+    assert is_of(await embed(user_api, TEXTS), TEXTS, other)
+    assert new_host.requests[0].json["input"] == TEXTS
+
+
+async def test_a_request_in_flight_across_the_change_leaves_nothing_behind(
+    api: Api, user_api: Api, old_host: Upstream, new_host: Upstream
+) -> None:
+    gate = threading.Event()
+    await put(api, "openai", old_host, batching=True)
+    old_host.usually(Answer(gate=gate))
+    try:
+        begun = asyncio.create_task(embed(user_api, TEXTS[:2]))
+        await until(lambda: bool(old_host.requests))
+        await put(api, "openai", new_host, batching=True)
+        assert is_of(await embed(user_api, TEXTS), TEXTS, other)  # joins no flight, and no batch
+    finally:
+        gate.set()
+    assert is_of(await begun, TEXTS[:2], fake.vector)  # all of it of the space that it began with
+    assert is_of(await embed(user_api, TEXTS), TEXTS, other)
+    assert len(new_host.requests) == 1
+
+
+async def test_servers_that_are_declared_to_have_one_model_share_its_vectors(
+    api: Api, user_api: Api, old_host: Upstream, new_host: Upstream
+) -> None:
+    await put(api, "openai", old_host)
+    await put(api, "azure", new_host)
+    await embed(user_api, TEXTS)
+    await api("POST", "/api/providers/openai/disable")
+    assert is_of(await embed(user_api, TEXTS), TEXTS, fake.vector)
+    assert not new_host.requests
+
+
+async def test_switching_off_and_on_and_new_prices_keep_what_is_cached(
+    api: Api, user_api: Api, old_host: Upstream
+) -> None:
+    await put(api, "openai", old_host)
+    await embed(user_api, TEXTS)
+    await api("POST", "/api/providers/openai/disable")
+    await api("POST", "/api/providers/openai/enable")
+    await put(api, "openai", old_host, max_parallel=3)
+    await api("POST", "/api/prices", {"model": MODEL, "provider": "openai", "usd_per_million_tokens": "1"})
+    await embed(user_api, TEXTS)
+    assert len(old_host.requests) == 1
+
+
+async def test_the_vectors_of_one_model_are_cleared_and_no_others(api: Api, user_api: Api, old_host: Upstream) -> None:
+    await put(api, "openai", old_host)
+    for model in (MODEL, "openai/text-embedding-3-large"):
+        await embed(user_api, TEXTS, model)
+    assert await api("DELETE", "/api/cache?model=text-embedding-3-small", status=204) is None
+    for model in (MODEL, "openai/text-embedding-3-large"):
+        await embed(user_api, TEXTS, model)
+    asked = [request.json["model"] for request in old_host.requests]
+    assert asked == ["text-embedding-3-small", "text-embedding-3-large", "text-embedding-3-small"]
+    event = (await api("GET", "/api/audit?kind=change&limit=1&sort=-seq"))["items"][0]
+    assert (event["action"], event["target"]) == ("cache.clear", MODEL)
+    refused = await api("DELETE", "/api/cache?model=no-such", status=400)
+    assert refused["code"] == "MODEL_NOT_SUPPORTED"
+
+
+CUSTOM = """
+[[model]]
+id = "acme/m"
+dims = {{ default = 64 }}
+normalised = true
+max_input_tokens = 512
+[[model.route]]
+provider = "{provider}"
+upstream_model = "{upstream_model}"
+{more}
+"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"upstream_model": "m-2"},
+        {"more": 'document_prefix = "passage: "'},
+        {"more": "required_params = { normalize = true }"},
+        {"base_url": "http://127.0.0.1:{port}/other"},
+        {"precision": "fp8"},
+        {"revision": "2026-11"},
+    ],
+    ids=lambda change: next(iter(change.items()))[0] + " " + next(iter(change.values()))[:12],
+)
+async def test_whatever_makes_the_vectors_begins_a_new_revision_at_the_next_start(
+    tmp_path: Path, old_host: Upstream, change: dict[str, str]
+) -> None:
+    """And what is changed back finds again what was kept."""
+    old_host.dim = 64
+    for n, changed in enumerate(({}, change, {})):
+        facts = {"provider": "acme", "upstream_model": "m-1", "more": ""} | changed
+        (tmp_path / "catalog.toml").write_text(CUSTOM.format(**facts), encoding="utf-8")
+        entry = ProviderSettings(
+            base_url=facts.get("base_url", old_host.base_url).format(port=old_host.port),
+            api_key_env="ACME_KEY",
+            precision=facts.get("precision"),
+            revision=facts.get("revision"),
+        )
+        settings = Settings(
+            storage=StorageSettings(data_dir=tmp_path),
+            catalog=CatalogSettings(file=tmp_path / "catalog.toml"),
+            providers={"acme": entry, "local": ProviderSettings(enabled=False)},
+        )
+        gateway = await open_gateway(Loaded(settings, None, Secrets({"ACME_KEY": "k"})), is_server=True)
+        try:
+            user_api = Api(Application(gateway), (tmp_path / "user.key").read_text().strip())
+            await embed(user_api, TEXTS, "acme/m")
+        finally:
+            await gateway.aclose()
+        assert len(old_host.requests) == min(n, 1) + 1
