@@ -5,6 +5,7 @@
 
 import ipaddress
 import math
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -36,6 +37,7 @@ def _listed(value: object) -> object:
     return value
 
 
+Usd = Annotated[Decimal, Field(ge=0, le=1_000, decimal_places=12)]
 Listed = Annotated[tuple[_Item, ...], BeforeValidator(_listed)]
 
 
@@ -296,6 +298,12 @@ class LimitSettings(_Section):
         description="Assumed maximum of output tokens per choice of a chat completion, where neither the request nor "
         "the catalogue gives one. Their price is held until the true cost is known.",
     )
+    paid_options: dict[str, Usd] = Field(
+        default_factory=dict,
+        description="Options beside the tokens that callers with a budget may use, each with the most that it can "
+        "cost in a request, in dollars (for embeddings: for each input). That much is held, and booked. Names are "
+        'those of refusals, such as `prediction` or `"tools.web_search"`. Too low overspends budgets.',
+    )
 
 
 class LocalModelSettings(_Section):
@@ -367,6 +375,11 @@ class ProviderSettings(_Section):
     api_key_file: Listed[Path] = Field(
         (), description="File that holds the key and nothing else, or a list of such files."
     )
+    free: bool | None = Field(
+        None,
+        description="true: a server of your own, whose models cost nothing unless a price is set. false: a price that "
+        "is not known is not zero, and callers with a budget are refused. If absent: as in the provider table.",
+    )
     max_parallel: Positive | None = Field(None, description="Concurrency limit: calls in flight, over all keys.")
     weight: Annotated[int, Field(ge=0)] = Field(
         1,
@@ -407,7 +420,8 @@ class CatalogSettings(_Section):
     )
     unpriced: Literal["refuse", "free"] = Field(
         "free",
-        description="A model without a known price is refused, or costs nothing.",
+        description="A model without a known price is refused, or costs nothing. Callers with a budget are refused in "
+        "any case.",
     )
 
 

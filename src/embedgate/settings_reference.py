@@ -6,6 +6,7 @@ Derived from the tree in `settings`.
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -48,8 +49,10 @@ def _entry_type(annotation: Any) -> type[BaseModel] | None:
 
 
 def _type_text(annotation: Any) -> str:
-    names = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path", Decimal: "dollars"}
     options = typing.get_args(annotation)
+    if typing.get_origin(annotation) is dict:
+        return f"{_type_text(options[1])} by name"
     if typing.get_origin(annotation) is Literal:
         return " or ".join(map(str, options))
     if typing.get_origin(annotation) is Annotated:

@@ -35,6 +35,7 @@ from embedgate.core.vectors import Vectors, normalise
 from embedgate.engine.admission.admit import Admission
 from embedgate.engine.admission.authenticate import Authenticator
 from embedgate.engine.admission.budgets import Budgets
+from embedgate.engine.admission.paid_options import PaidOptions
 from embedgate.engine.admission.rate_limits import RateLimits
 from embedgate.engine.chat.complete import ChatValidator, Completer
 from embedgate.engine.chat.weigh import ChatWeigher
@@ -267,6 +268,7 @@ class Bench:
         request_timeout_s: float = 10,
         chatting: Mapping[str, ChatProvider] = MappingProxyType({}),
         rerankers: Mapping[str, Reranker] = MappingProxyType({}),
+        paid_options: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """memory: the ledger of an earlier bench, after a restart. now: dates entries. clock: of the limits.
 
@@ -296,6 +298,7 @@ class Bench:
                 resolver=Resolver(
                     catalog, switched_on, lambda name: f"switch {name} on", refuses_unpriced, order=order
                 ),
+                paid_options=PaidOptions(paid_options),
                 embedding_validator=EmbeddingValidator(finder, limit_settings, tokenizers),
                 embedding_weigher=EmbeddingWeigher(tokenizers),
                 executor=Executor(

@@ -29,3 +29,20 @@ def test_the_price_of_output_and_of_cached_input_stays_what_the_catalogue_says(t
     assert (ours.picodollars_per_token, ours.as_of, ours.source) == (7, "1970-01-02", "set by an administrator")
     assert ours.output_picodollars_per_token == listed.output_picodollars_per_token == 600_000
     assert ours.cached_input_picodollars_per_token == listed.cached_input_picodollars_per_token == 75_000
+
+
+def test_the_price_of_a_search_stays_what_the_catalogue_says(tmp_path: Path) -> None:
+    model, provider = "cohere/rerank-v3.5", "cohere"
+    settings = Settings(
+        storage=StorageSettings(data_dir=tmp_path), providers={"local": ProviderSettings(enabled=False)}
+    )
+    loaded = Loaded(settings, None, Secrets({"COHERE_API_KEY": "x"}))
+    found = [
+        decide(loaded, Stored(prices=prices)).catalog.find(model)
+        for prices in ((), (PriceRule(model, provider, 7, 0),))
+    ]
+    listed, ours = (next(route.price for route in each.routes if route.provider == provider) for each in found if each)
+    assert listed is not None
+    assert ours is not None
+    assert (ours.picodollars_per_token, ours.picodollars_per_search) == (7, listed.picodollars_per_search)
+    assert ours.picodollars_per_search

@@ -5,7 +5,7 @@
         InvalidInput  InputTooLong  TooManyTokens  InvalidDimension  UnsupportedOption
         MalformedRequest  MissingFields  UnknownModel  UnknownProvider  ModelNotAtProvider
         ProviderKeyMissing  NotAnEmbeddingModel  WrongAction  BodyTooLarge  BodyTooSlow
-        UnknownEntity  Conflict  InvalidPolicy  NotFound  MethodNotAllowed
+        PriceUnknown  UnknownEntity  Conflict  InvalidPolicy  NotFound  MethodNotAllowed
       AccessError                    rights and limits
         MissingKey  MalformedKey  UnknownKey  RevokedKey  InvalidCredentials  NotPermitted
         RateLimited  BudgetExhausted  Overloaded  CallerLeft
@@ -158,6 +158,12 @@ class WrongAction(RequestError):
     """The model exists but does not support this action: chat completion or rerank."""
 
     code = "model_wrong_action"
+
+
+class PriceUnknown(RequestError):
+    """A budget applies to the caller, and no route of the model has a known price. The message says which to set."""
+
+    code = "price_unknown"
 
 
 class BodyTooLarge(RequestError):

@@ -28,6 +28,15 @@ class Price:
     cached_input_picodollars_per_token: int | None = None
     picodollars_per_search: int | None = None
 
+    def is_zero(self) -> bool:
+        """Whether nothing costs anything."""
+        return not (
+            self.picodollars_per_token
+            or self.output_picodollars_per_token
+            or self.cached_input_picodollars_per_token
+            or self.picodollars_per_search
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class DimRange:
@@ -77,7 +86,8 @@ class Route:
     name is a level of nesting. `required_params` go into every call, `truncate_params` into those that want over-long
     inputs cut so; where there are any, no other cut is possible. `promises_unit_length` says that this host is
     known to return vectors of length 1. `confidence` is how certain names and sizes are. `weight` is the share of
-    requests that it gets where routes are drawn by weight; 0: only those that no other can serve.
+    requests that it gets where routes are drawn by weight; 0: only those that no other can serve. `is_free` is a server
+    of one's own: what has no price there costs nothing.
     """
 
     provider: str
@@ -107,6 +117,17 @@ class Route:
     confidence: Confidence = "confirmed"
     precision: str = "f32"
     weight: int = 1
+    is_free: bool = False
+
+    def has_price(self, action: ActionName) -> bool:
+        """Whether all that the host bills for a request of this kind is known: what a chat writes has its own price."""
+        if self.price is None or (action == "chat" and self.price.output_picodollars_per_token is None):
+            return self.is_free
+        return True
+
+    def costs_nothing(self) -> bool:
+        """Whether it is known that nothing is billed."""
+        return self.is_free if self.price is None else self.price.is_zero()
 
     def can_truncate(self, truncate: Truncate) -> bool:
         """Whether this route can treat over-long inputs as `truncate` says."""

@@ -436,7 +436,8 @@ RequestT = TypeVar("RequestT", bound=AnyRequest)
 class Call(Struct, Generic[RequestT]):
     """State of one request, the only mutable record. Stages add to it; `account` reads it at the end.
 
-    `grant` is None until the request is admitted. `wasted_picodollars` were billed for answers that had to be requested
+    `grant` is None until the request is admitted. `surcharge_picodollars` is the most that its options can cost
+    beside its tokens. `wasted_picodollars` were billed for answers that had to be requested
     again. `began_s`: when the stages after reading began.
     """
 
@@ -452,6 +453,7 @@ class Call(Struct, Generic[RequestT]):
     admit_s: float = 0.0
     grant: Grant | None = None
     spends: list[Spend] = []
+    surcharge_picodollars: int = 0
     wasted_picodollars: int = 0
     upstream_s: float = 0.0
     error: GatewayError | None = None

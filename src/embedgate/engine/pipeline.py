@@ -31,6 +31,7 @@ from embedgate.core.types import (
 )
 from embedgate.engine.admission.admit import Admission
 from embedgate.engine.admission.authenticate import Authenticator
+from embedgate.engine.admission.paid_options import PaidOptions, surcharged
 from embedgate.engine.chat.complete import ChatServed, ChatValidator, Completer
 from embedgate.engine.chat.stream import StreamBuffer
 from embedgate.engine.chat.weigh import ChatWeigher
@@ -56,6 +57,7 @@ class Stages:
     """The stages that depend on which models and providers there are. Replaced as a whole when those change."""
 
     resolver: Resolver
+    paid_options: PaidOptions
     embedding_validator: EmbeddingValidator
     embedding_weigher: EmbeddingWeigher
     executor: Executor
@@ -162,6 +164,10 @@ class Pipeline:
         candidates = stages.resolver.resolve(request, model)
         matters = self._admission.depends_on_weight(call.caller)
         weighed = await stages.embedding_weigher.weigh(request, candidates, matters=matters)
+        if request.options:
+            is_budgeted = self._admission.is_budgeted(call.caller)
+            surcharge = stages.paid_options.of_embeddings(request, candidates, is_budgeted=is_budgeted)
+            call.surcharge_picodollars, weighed = surcharge, surcharged(weighed, surcharge)
         grant = await self._admission.admit(call, weighed)
         call.admit_s = time.monotonic() - call.began_s
         return await stages.executor.execute(call, grant.candidates)
@@ -171,8 +177,11 @@ class Pipeline:
         stages, request = self._stages, call.request
         model = stages.chat_validator.validate(request)
         candidates = stages.resolver.resolve(request, model)
+        is_budgeted = self._admission.is_budgeted(call.caller)
+        request, surcharge = stages.paid_options.of_chat(request, candidates, is_budgeted=is_budgeted)
+        call.request, call.surcharge_picodollars = request, surcharge
         matters = self._admission.depends_on_weight(call.caller)
-        weighed = await stages.chat_weigher.weigh(request, candidates, matters=matters)
+        weighed = surcharged(await stages.chat_weigher.weigh(request, candidates, matters=matters), surcharge)
         grant = await self._admission.admit(call, weighed)
         call.admit_s = time.monotonic() - call.began_s
         return await stages.completer.complete(call, grant.candidates, out)

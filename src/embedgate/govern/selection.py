@@ -218,12 +218,11 @@ def _priced(model_id: str, routes: Sequence[Route], prices: Sequence[PriceRule])
 
 def _with_price(route: Route, rule: PriceRule) -> Route:
     as_of = datetime.fromtimestamp(rule.from_ms / 1000, UTC).date().isoformat()
-    # What a token costs that comes out, or was read before, stays what the catalogue says; a search is input.
+    # What a token costs that comes out, or was read before, and a search, stays what the catalogue says.
     listed = route.price or Price(0)
     price = replace(
         listed,
         picodollars_per_token=rule.picodollars_per_token,
-        picodollars_per_search=None,
         as_of=as_of,
         source="set by an administrator",
     )
@@ -303,6 +302,8 @@ def _declared(row: Host, entry: ProviderSettings) -> Host:
     """The row with what the settings say of this server of its kind."""
     if entry.max_parallel is not None:
         row = msgspec.structs.replace(row, limits=replace(row.limits, max_parallel=entry.max_parallel))
+    if entry.free is not None:
+        row = msgspec.structs.replace(row, is_free=entry.free)
     return row if entry.precision is None else msgspec.structs.replace(row, precision=entry.precision)
 
 
@@ -337,5 +338,7 @@ def _adapted(
             host = in_use.get(name)
             weight = entry.weight if entry is not None else 1
             copy = replace(route, provider=name, weight=weight)
+            if host and host.host.is_free:
+                copy = replace(copy, is_free=True)
             adapted.append(host.host.adapt(copy) if host and is_batched else copy)
     return tuple(adapted)

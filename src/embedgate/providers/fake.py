@@ -64,6 +64,7 @@ def models() -> tuple[Model, ...]:
         limits=BatchLimits(max_inputs=2048),
         accepts_dim=True,
         promises_unit_length=True,
+        is_free=True,
     )
     return (
         Model(

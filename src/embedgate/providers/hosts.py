@@ -38,6 +38,7 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: str = "/embeddings"
     key_variables: tuple[str, ...] = ()
     key_required: bool = True
+    is_free: bool = False
     ignores_model: bool = False
     key_header: str = "authorization"
     key_prefix: str = "Bearer "

@@ -25,6 +25,7 @@ HOST = Host(
     base_url="http://127.0.0.1:11434",
     key_variables=("OLLAMA_API_KEY",),
     key_required=False,
+    is_free=True,
     accepts_dim=True,
     truncate={"none": {"truncate": False}, "end": {"truncate": True}},
     chat=Chat("/v1/chat/completions", asks_usage=True),

@@ -28,6 +28,7 @@ HOST = Host(
     base_url="http://127.0.0.1:3000",
     key_variables=("TEI_API_KEY",),
     key_required=False,
+    is_free=True,
     ignores_model=True,
     accepts_dim=True,
     extra={"normalize": True},

@@ -11,6 +11,7 @@ from embedgate.core.access import BudgetState, Caller, Rules
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import ConfigError, DependencyMissing, ProviderKeyMissing
 from embedgate.core.models import LOCAL, Model
+from embedgate.core.money import PICODOLLARS_PER_DOLLAR
 from embedgate.core.ports import Embedder, Provider
 from embedgate.core.types import (
     CacheStats,
@@ -23,6 +24,7 @@ from embedgate.core.vectors import Vectors
 from embedgate.engine.admission.admit import Admission
 from embedgate.engine.admission.authenticate import Authenticator
 from embedgate.engine.admission.budgets import Budgets
+from embedgate.engine.admission.paid_options import PaidOptions
 from embedgate.engine.admission.rate_limits import RateLimits
 from embedgate.engine.chat.complete import ChatValidator, Completer
 from embedgate.engine.chat.weigh import ChatWeigher
@@ -300,6 +302,9 @@ class Gateway:
                 decided.explain_off,
                 refuses_unpriced=settings.catalog.unpriced == "refuse",
                 order=RouteOrder(healths, upstream.order),
+            ),
+            paid_options=PaidOptions(
+                {name: int(usd * PICODOLLARS_PER_DOLLAR) for name, usd in settings.limits.paid_options.items()}
             ),
             embedding_validator=EmbeddingValidator(finder, settings.limits, tokenizers),
             embedding_weigher=EmbeddingWeigher(tokenizers),

@@ -11,7 +11,7 @@ from typing import Any
 from embedgate.core.access import NO_DETAIL, AuditEvent, Caller, Decision, Question, Rate
 from embedgate.core.actions import ACTIONS, Action
 from embedgate.core.clock import ms_of, utc_now
-from embedgate.core.errors import GatewayError, NotPermitted
+from embedgate.core.errors import GatewayError, NotPermitted, PriceUnknown
 from embedgate.core.models import Price
 from embedgate.core.ports import AuditTrail, BudgetKeeper, PolicyDecider, RateLimiter
 from embedgate.core.types import Call, Candidate, CountedRequest, Grant, Hold, InputType, Weighed
@@ -53,13 +53,21 @@ class Admission:
         subjects = caller.subjects
         return self._reads_weights or self._budgets.applies(subjects) or self._limits.applies(subjects)
 
+    def is_budgeted(self, caller: Caller) -> bool:
+        """Whether a budget applies to this caller."""
+        return self._budgets.applies(caller.subjects)
+
     async def admit(self, call: Call[Any], weighed: Sequence[Weighed]) -> Grant:
         """Admit a request to those of its routes that the policies permit. `account` must end the grant.
 
         What the policies decided, and whether the request was admitted, is one event of the audit trail.
-        Raises NotPermitted, RateLimited, Overloaded, BudgetExhausted, or InternalError if the ledger cannot be read.
+        With a budget, routes of unknown price are left out.
+        Raises NotPermitted, PriceUnknown, RateLimited, Overloaded, BudgetExhausted, or InternalError if the ledger
+        cannot be read.
         """
         permitted, decision = await self._permitted(call, weighed)
+        if self.is_budgeted(call.caller):
+            permitted = self._priced(call, permitted, decision)
         tokens = amount = 0
         for each in permitted:
             tokens = max(tokens, each.tokens + each.output_tokens)
@@ -137,6 +145,14 @@ class Admission:
         self._note(call, weighed[0], "forbid", decisions[0])
         raise NotPermitted(_explain(call, decisions[0]), policies=decisions[0].policies)
 
+    def _priced(self, call: Call[Any], permitted: Sequence[Weighed], decision: Decision) -> Sequence[Weighed]:
+        """The candidates whose price is known: what is not known cannot be held. Raises PriceUnknown if none is."""
+        priced = [each for each in permitted if each.candidate.route.has_price(each.candidate.model.action)]
+        if not priced:
+            self._note(call, permitted[0], PriceUnknown.code, decision)
+            raise PriceUnknown(_which_price(permitted[0].candidate), param="model")
+        return priced
+
     async def _hold(self, call: Call[Any], amount_picodollars: int, counted: CountedRequest) -> Hold:
         """Hold the price of the dearest route, or take the request out of the rate limits."""
         try:
@@ -197,6 +213,21 @@ def _least_cost_picodollars(price: Price | None) -> int:
     if price is None:
         return 0
     return price.picodollars_per_token + (price.output_picodollars_per_token or 0) + (price.picodollars_per_search or 0)
+
+
+def _which_price(candidate: Candidate) -> str:
+    model, provider = candidate.model, candidate.route.provider
+    if model.action == "chat":
+        command = (
+            "usd_per_million_input_tokens and usd_per_million_output_tokens of this route in the catalogue file "
+            "(catalog.file)"
+        )
+    else:
+        command = f"embedgate prices set {model.id} {provider} <dollars per million input tokens>"
+    return (
+        f"{model.id} at {provider} has no known price, and a budget applies to this caller. Ask an administrator to "
+        f"set it, 0 if nothing is billed: {command}; or providers.{provider}.free for a server of your own."
+    )
 
 
 def _explain(call: Call[Any], decision: Decision) -> str:

@@ -185,8 +185,8 @@ def _charge(call: Call[ChatRequest], candidate: Candidate, reported: ChatUsage |
         call,
         candidate,
         usage.input_tokens,
-        chat_cost_picodollars(usage, candidate.route.price),
-        is_estimated=reported is None,
+        chat_cost_picodollars(usage, candidate.route.price) + call.surcharge_picodollars,
+        is_estimated=reported is None or bool(call.surcharge_picodollars),
         output_tokens=usage.output_tokens,
     )
     return usage

@@ -70,6 +70,9 @@ def charge_outcome(call: Call[Any], candidate: Candidate, outcome: Outcome, *, i
     if not outcome.billed:
         return
     cost = cost_at(candidate, outcome.billed)
+    if call.surcharge_picodollars:
+        surcharge = call.surcharge_picodollars * len(outcome.tokens) // call.request.n_items
+        charge(call, candidate, 0, surcharge, is_estimated=True)
     charge(call, candidate, outcome.billed, cost, is_estimated=outcome.is_estimated)
     used = 0 if in_vain or outcome.error is not None else sum(outcome.tokens)
     if used != outcome.billed:

@@ -83,6 +83,11 @@ def _of_requests(settings: Settings, model: Model) -> tuple[GatewayError, ...]:
             "set OPENAI_API_KEY for openai.",
             param="model",
         ),
+        errors.PriceUnknown(
+            "acme/embed at acme has no known price, and a budget applies to this caller. Ask an administrator to "
+            "set it, 0 if nothing is billed: embedgate prices set acme/embed acme <dollars per million input tokens>.",
+            param="model",
+        ),
         errors.BodyTooSlow(
             f"The body did not arrive within {settings.server.body_timeout_s:g} seconds; "
             "send it faster or in smaller requests."
