@@ -249,6 +249,8 @@ class _RouteRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     document_prefix: str | None = None
     required_params: dict[str, ParamValue] = {}
     promises_unit_length: bool = False
+    aliases: tuple[str, ...] = ()
+    names_freely: bool = False
     usd_per_million_input_tokens: _PicodollarsPerToken | None = None
     usd_per_million_cached_input_tokens: _PicodollarsPerToken | None = None
     usd_per_million_output_tokens: _PicodollarsPerToken | None = None
@@ -427,6 +429,8 @@ def _route(row: _RouteRow, model: _ModelRow, dims: DimRange) -> Route:
         document_input_type=row.document_input_type,
         required_params=tuple(row.required_params.items()),
         promises_unit_length=row.promises_unit_length,
+        aliases=row.aliases,
+        names_freely=row.names_freely,
         confidence=row.confidence,
     )
 

@@ -405,6 +405,12 @@ class ProviderSettings(_Section):
         "to another `base_url` while it stays, and a new name makes all vectors of its models be computed anew. If "
         "absent: its address.",
     )
+    names_freely: bool | None = Field(
+        None,
+        description="true takes answers that name another model than the one asked, for servers with names of their "
+        "own; names of known models of another space are refused all the same. false refuses them, since they are how "
+        "a wrong model shows. If absent: as in the table.",
+    )
     batching: bool | None = Field(
         None,
         description="Adaptive batching: inputs of different requests may share a call while the provider is at "

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from embedgate.providers import fake
 from embedgate.server.app import Application
 from embedgate.settings import CatalogSettings, ProviderSettings, Settings, StorageSettings
 from embedgate.wiring import open_gateway
-from upstream import Answer, Upstream, running_upstream
+from upstream import Answer, AnswerTo, Seen, Upstream, running_upstream
 from waiting import until
 
 MODEL = "openai/text-embedding-3-small"
@@ -127,6 +128,34 @@ async def test_the_vectors_of_one_model_are_cleared_and_no_others(api: Api, user
     assert (event["action"], event["target"]) == ("cache.clear", MODEL)
     refused = await api("DELETE", "/api/cache?model=no-such", status=400)
     assert refused["code"] == "MODEL_NOT_SUPPORTED"
+
+
+async def test_an_answer_that_names_another_model_is_paid_for_and_neither_returned_nor_cached(
+    api: Api, user_api: Api, old_host: Upstream
+) -> None:
+    await put(api, "openai", old_host)
+    body = {"model": MODEL, "input": TEXTS}
+    for name in ("bge-m3", "text-embedding-3-small-v2", "text-embedding-3-large"):
+        old_host.usually(named(old_host, name))
+        refused = await user_api("POST", "/v1/embeddings", body, status=502)
+        assert refused["error"]["code"] == "upstream_error"
+    entries = (await api("GET", "/api/usage/entries"))["items"]
+    assert len(entries) == 3
+    assert all(entry["tokens"] > 0 and entry["cost_usd"] != "0" for entry in entries)
+    old_host.usually(named(old_host, "text-embedding-3-small-2024-01-25"))
+    n_asked = len(old_host.requests)
+    assert is_of(await embed(user_api, TEXTS), TEXTS, fake.vector)
+    assert len(old_host.requests) == n_asked + 1
+
+
+def named(host: Upstream, name: str) -> AnswerTo:
+    """Honest answers, but for the name of the model."""
+
+    def answer(seen: Seen) -> Answer:
+        _, body = host._response(seen, Answer())
+        return Answer(body=msgspec.json.encode({**msgspec.json.decode(body), "model": name}))
+
+    return answer
 
 
 CUSTOM = """

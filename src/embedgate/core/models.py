@@ -85,9 +85,10 @@ class Route:
     `query_input_type` and `document_input_type` out of its `input_types` (empty where it has none). A dot in a field
     name is a level of nesting. `required_params` go into every call, `truncate_params` into those that want over-long
     inputs cut so; where there are any, no other cut is possible. `promises_unit_length` says that this host is
-    known to return vectors of length 1. `confidence` is how certain names and sizes are. `weight` is the share of
-    requests that it gets where routes are drawn by weight; 0: only those that no other can serve. `is_free` is a server
-    of one's own: what has no price there costs nothing.
+    known to return vectors of length 1. `aliases` are other names of the model in the host's answers; with
+    `names_freely` any name is taken there, unless it is that of a known model of another space. `confidence` is how
+    certain names and sizes are. `weight` is the share of requests that it gets where routes are drawn by weight; 0:
+    only those that no other can serve. `is_free` is a server of one's own: what has no price there costs nothing.
     """
 
     provider: str
@@ -114,6 +115,8 @@ class Route:
     document_input_type: str | None = None
     required_params: tuple[tuple[str, ParamValue], ...] = ()
     promises_unit_length: bool = False
+    aliases: tuple[str, ...] = ()
+    names_freely: bool = True
     confidence: Confidence = "confirmed"
     precision: str = "f32"
     weight: int = 1

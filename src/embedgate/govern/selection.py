@@ -107,8 +107,8 @@ class Selection:
         return self.catalog.providers() | (self.rows.keys() - {GENERIC}) | self.entries.keys() | self.switched_on
 
     def space_of(self, provider: str, name: str) -> str | None:
-        """The space of the model that the provider calls `name`, None if the catalogue does not know it."""
-        model = self.catalog.at_provider(provider, name)
+        """The space of the model that the provider calls `name`, or everybody; None if the catalogue knows none."""
+        model = self.catalog.at_provider(provider, name) or self.catalog.find(name)
         return model.space if model is not None else None
 
     def explain_off(self, provider: str) -> str:
@@ -304,6 +304,8 @@ def _declared(row: Host, entry: ProviderSettings) -> Host:
         row = msgspec.structs.replace(row, limits=replace(row.limits, max_parallel=entry.max_parallel))
     if entry.free is not None:
         row = msgspec.structs.replace(row, is_free=entry.free)
+    if entry.names_freely is not None:
+        row = msgspec.structs.replace(row, names_freely=entry.names_freely)
     return row if entry.precision is None else msgspec.structs.replace(row, precision=entry.precision)
 
 

@@ -51,6 +51,7 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accepts_user: bool = False
     accepts_unknown_options: bool = False
     sends_usage: bool = True
+    names_freely: bool = False
     extra: Mapping[str, ParamValue] = {}
     truncate: Mapping[Truncate, Mapping[str, ParamValue]] = {}
     rerank: Mapping[str, ParamValue] | None = None
@@ -93,6 +94,7 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             # With truncation set in every call, nothing is truncated silently.
             truncates_silently=route.truncates_silently and "none" not in self.truncate,
             truncate_params=self.truncate,
+            names_freely=self.names_freely or route.names_freely,
             precision=self.precision,
             required_params=tuple({**self.extra, **dict(route.required_params)}.items()),
         )

@@ -1,12 +1,17 @@
 """Check of a provider's vectors. A wrong answer is a failure of the provider: never returned, never stored."""
 
 import math
+import re
 from collections.abc import Callable
 
 from embedgate.core.errors import UpstreamGarbled
 from embedgate.core.models import Model, Route
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.core.vectors import UNIT_NORM_TOLERANCE, Vectors, norm_range, normalise
+
+_LONGEST_NAME = 512
+# A date (`-2024-08-06`, `-20240806`, `-2505`), Google's version (`@001`), or the build in LM Studio (`@q8_0`, `:2`).
+_VERSION = re.compile(r"(-20\d\d-?[01]\d-?[0-3]\d|-2\d(0[1-9]|1[0-2])|@\d{3}|@[a-z]*q\d\w*|:\d)$")
 
 SpaceOf = Callable[[str, str], str | None]
 """The space of the model that a provider calls by a name; None if nothing is known of it."""
@@ -20,10 +25,9 @@ def checked(reply: ProviderReply, batch: Batch, model: Model, route: Route, spac
     Raises UpstreamGarbled saying what is wrong, never the numbers.
     """
     vectors = reply.vectors
-    # Hosts name a model in many ways, so only the name of a known model of another space is proof.
     named = reply.model
-    if named not in (None, route.upstream_model) and space_of(route.provider, named) not in (None, model.space):
-        raise _wrong(model, route, f"the answer says it is of another model ({named[:100]})")
+    if named and named != route.upstream_model:
+        _check_name(named, model, route, space_of)
     if vectors.ndim != 2 or vectors.shape[0] != len(batch.inputs):
         seen = vectors.shape[0] if vectors.ndim else 0
         raise _wrong(model, route, f"{seen} vectors came back for {len(batch.inputs)} inputs")
@@ -41,6 +45,34 @@ def checked(reply: ProviderReply, batch: Batch, model: Model, route: Route, spac
             raise _wrong(model, route, "a vector is not of unit length, as this host's are")
         vectors = normalise(vectors)
     return vectors
+
+
+def _check_name(named: str, model: Model, route: Route, space_of: SpaceOf) -> None:
+    """Check that an answer is of the model that was asked, by its name there. Raises UpstreamGarbled."""
+    if space_of(route.provider, named[:_LONGEST_NAME]) not in (None, model.space):
+        raise _wrong(model, route, f"the answer says it is of another model ({named[:100]})")
+    if not route.names_freely and not _is_name_of(named, model, route):
+        raise _wrong(
+            model,
+            route,
+            f"the answer says it is of another model ({named[:100]}). If that is this host's name for it, add it to "
+            f"`aliases` of the route in the catalogue file, or set providers.{route.provider}.names_freely",
+        )
+
+
+def _is_name_of(named: str, model: Model, route: Route) -> bool:
+    """Whether hosts may mean the model by that name: one of its names, in a path, with the tag or date of a version.
+
+    Close names are other models: `m-v2` and `m-large` are not `m`.
+    """
+    known = {_bare(name) for name in (route.upstream_model, model.id, *route.aliases)}
+    bare = _bare(named)
+    return bare in known or _VERSION.sub("", bare) in known
+
+
+def _bare(name: str) -> str:
+    """A name without its case, the path that it is in, and the tag that means the usual build."""
+    return name[:_LONGEST_NAME].casefold().rpartition("/")[2].removesuffix(":latest")
 
 
 def _wrong(model: Model, route: Route, what: str) -> UpstreamGarbled:
