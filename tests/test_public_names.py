@@ -8,15 +8,21 @@ import pytest
 import embedgate
 from embedgate import client
 from embedgate.core import errors, ports
+from embedgate.toolkit import embedders
 
 PUBLIC_NAMES = {
+    "CallLimits",
     "Client",
+    "ClientEmbedder",
     "ConfigError",
     "Embedder",
+    "FakeEmbedder",
     "GatewayError",
     "GatewayRefused",
     "InvalidInput",
+    "LocalEmbedder",
     "MalformedRequest",
+    "OpenAIEmbedder",
     "UpstreamError",
     "UpstreamFailed",
     "UpstreamGarbled",
@@ -32,8 +38,8 @@ def test_the_public_names_are_these() -> None:
 
 @pytest.mark.parametrize("name", sorted(PUBLIC_NAMES - {"__version__"}))
 def test_each_is_the_one_that_the_package_itself_uses(name: str) -> None:
-    home = {"Client": client, "Embedder": ports}.get(name, errors)
-    assert getattr(embedgate, name) is getattr(home, name)
+    homes = (client, ports, embedders, errors)
+    assert getattr(embedgate, name) in [getattr(home, name, None) for home in homes]
 
 
 def test_a_star_import_brings_them_all() -> None:

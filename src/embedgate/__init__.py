@@ -22,16 +22,22 @@ if TYPE_CHECKING:
         UpstreamGarbled,
         UpstreamTimeout,
     )
-    from embedgate.core.ports import Embedder
+    from embedgate.core.ports import CallLimits, Embedder
+    from embedgate.toolkit.embedders import ClientEmbedder, FakeEmbedder, LocalEmbedder, OpenAIEmbedder
 
 __all__ = [
+    "CallLimits",
     "Client",
+    "ClientEmbedder",
     "ConfigError",
     "Embedder",
+    "FakeEmbedder",
     "GatewayError",
     "GatewayRefused",
     "InvalidInput",
+    "LocalEmbedder",
     "MalformedRequest",
+    "OpenAIEmbedder",
     "UpstreamError",
     "UpstreamFailed",
     "UpstreamGarbled",
@@ -41,7 +47,15 @@ __all__ = [
 
 __version__ = VERSION
 
-_HOMES = {"Client": "embedgate.client", "Embedder": "embedgate.core.ports"}
+_HOMES = {
+    "CallLimits": "embedgate.core.ports",
+    "Client": "embedgate.client",
+    "ClientEmbedder": "embedgate.toolkit.embedders",
+    "Embedder": "embedgate.core.ports",
+    "FakeEmbedder": "embedgate.toolkit.embedders",
+    "LocalEmbedder": "embedgate.toolkit.embedders",
+    "OpenAIEmbedder": "embedgate.toolkit.embedders",
+}
 
 
 if not TYPE_CHECKING:  # a type checker that saw this would take any name for a public one

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any, Literal, Self, TypeVar
+from urllib.parse import quote
 
 import msgspec
 import numpy as np
@@ -32,6 +33,7 @@ from embedgate.core.errors import (
     UpstreamTimeout,
 )
 from embedgate.core.models import Truncate
+from embedgate.core.ports import Embedder
 from embedgate.core.types import Input, InputType
 from embedgate.core.vectors import Vectors, from_base64, stack
 from embedgate.core.version import VERSION
@@ -49,14 +51,17 @@ _MAX_REFUSAL_BYTES = 65_536
 _MAX_MESSAGE_CHARS = 2_000
 _SPECIAL_TOKENS = 4
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+_NO_SUCH_ROUTE = frozenset({404, 405, 501})
+"""How servers answer that do not describe their models."""
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 8.0
 
 _Result = TypeVar("_Result")
+_Text = TypeVar("_Text", bound=Input)
 _Auth = Literal["authorization", "x-api-key"]
 
 
-class Client:
+class Client(Embedder):
     """Client of one gateway. Thread-safe; `close` it, or use it as a context manager.
 
     Every method raises GatewayRefused if the gateway answers with an error, UpstreamFailed if it cannot be reached,
@@ -82,6 +87,7 @@ class Client:
         self._timeout_s = timeout_s
         self._max_retries = max_retries
         self._model = model
+        self._facts: ModelFacts | None = None
         builder = SyncClientBuilder().user_agent(f"embedgate/{VERSION}").follow_redirects(False).referer(False)
         self._http: SyncClient = (builder if self._endpoint.may_use_proxy else builder.no_proxy()).build()
 
@@ -100,6 +106,40 @@ class Client:
     def close(self) -> None:
         """Close all connections."""
         self._http.close()
+
+    @property
+    def model(self) -> str:
+        """The model of `embed` calls that name none."""
+        return self._model
+
+    @property
+    def space(self) -> str:
+        """Vector space of that model as the gateway names it; the model's id where a server names none."""
+        return self.model_facts().space or self._model
+
+    @property
+    def dim(self) -> int:
+        """Length of that model's vectors as the gateway says, else as one embedded word shows."""
+        return self.model_facts().dimensions or super().dim
+
+    def model_facts(self, model: str | None = None) -> "ModelFacts":
+        """What the gateway says of a model: its space, and the length of its vectors. Those of `model` are kept."""
+        if model is None or model == self._model:
+            if self._facts is None:
+                self._facts = self._ask_facts(self._model)
+            return self._facts
+        return self._ask_facts(model)
+
+    def _ask_facts(self, model: str) -> "ModelFacts":
+        try:
+            raw = self._exchange(f"/v1/models/{quote(model)}", None, "authorization", method="GET")
+            return _facts.decode(raw)
+        except GatewayRefused as error:
+            if error.status in _NO_SUCH_ROUTE:
+                return ModelFacts()
+            raise
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return ModelFacts()
 
     def embed(
         self,
@@ -259,8 +299,8 @@ class Client:
 
 
 def batches(
-    texts: Sequence[Input], *, max_inputs: int = MAX_INPUTS, max_tokens: int = MAX_TOKENS
-) -> Iterator[Sequence[Input]]:
+    texts: Sequence[_Text], *, max_inputs: int = MAX_INPUTS, max_tokens: int = MAX_TOKENS
+) -> Iterator[Sequence[_Text]]:
     """Cut texts, in order, into batches within the limits of one request: number of texts, and of tokens.
 
     Tokens are bounded by bytes plus special tokens, so nothing is tokenized here. A text that may be
@@ -304,6 +344,16 @@ def _body(fields: Mapping[str, object]) -> bytes:
 def _backoff_s(attempt: int) -> float:
     """Wait before a further attempt: exponential backoff with full jitter."""
     return random.uniform(0, min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt))  # noqa: S311 - a wait is no secret
+
+
+class ModelFacts(msgspec.Struct, frozen=True):
+    """What a server says of a model; None for what it does not say."""
+
+    space: str | None = None
+    dimensions: int | None = None
+
+
+_facts = msgspec.json.Decoder(ModelFacts)
 
 
 class _Item(msgspec.Struct):

@@ -161,3 +161,55 @@ def test_a_terminal_gets_no_binary_and_is_not_waited_for(folder: Path) -> None:
         os.close(ours)
         assert ended.returncode == 2
         assert said in ended.stderr.decode()
+
+
+def test_columns_of_a_csv_are_embedded_without_its_header(program: Program, folder: Path) -> None:
+    (folder / "in.csv").write_text("key,body\nk1,one\nk2,two\n", encoding="utf-8")
+    options = ("--file", "in.csv", "--column", "body", "--id", "key", "--dimensions", str(DIM))
+    ended = program("embed", *options, "--output", "out.jsonl")
+    assert (ended.code, ended.errors) == (0, "")
+    rows = [json.loads(line) for line in (folder / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(row["index"], row["id"], row["text"]) for row in rows] == [(0, "k1", "one"), (1, "k2", "two")]
+    assert_right(np.array([row["embedding"] for row in rows], dtype=np.float32), "one", "two")
+
+
+def test_texts_that_cannot_be_embedded_are_left_out_and_reported_by_line(program: Program, folder: Path) -> None:
+    (folder / "in.txt").write_text("one\n\n" + "word " * 9_000 + "\nfour\n", encoding="utf-8")
+    options = ("--file", "in.txt", "--skip-empty", "--on-error", "skip", "--dimensions", str(DIM))
+    ended = program("embed", *options, "--output", "out.npy")
+    assert ended.code == 0
+    assert ended.errors.splitlines()[0] == "left out 1 text of 3:"
+    assert ended.errors.splitlines()[1].startswith("  line 3 of in.txt has 11251 tokens; ")
+    assert_right(np.load(folder / "out.npy"), "one", "four")
+    assert program("embed", "--file", "in.txt", "--skip-empty", "--dimensions", str(DIM)).code == 1
+
+
+def test_if_every_text_is_left_out_the_command_fails_and_writes_nothing(program: Program, folder: Path) -> None:
+    ended = program("embed", "word " * 9_000, "--on-error", "skip", "--output", "out.json")
+    assert ended.code == 1
+    assert ended.errors.endswith("error: No text could be embedded.\n")
+    assert not (folder / "out.json").exists()
+
+
+def test_long_texts_are_cut_if_it_is_asked_for(program: Program, server: Upstream) -> None:
+    ended = program("embed", "one", "--truncate", "end", "--url", server.base_url, "--dimensions", str(DIM))
+    assert ended.code == 0
+    assert server.requests[-1].json["truncate"] == "end"
+
+
+def test_an_ending_that_is_not_known_is_an_error_before_anything_is_read(program: Program, folder: Path) -> None:
+    ended = program("embed", "one", "--output", "out.xml")
+    assert ended.code == 1
+    assert "results are written to .json, .jsonl, .csv, .parquet, .npy, not .xml" in ended.errors
+    assert "--read-as" in program("embed", "--file", "in.docx").errors
+
+
+def test_the_gateway_of_the_environment_is_used(
+    program: Program, server: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDGATE_API_KEY", KEY)
+    assert program("embed", "one", "--dimensions", str(DIM)).code == 0
+    assert server.requests == []
+    monkeypatch.setenv("EMBEDGATE_URL", server.base_url)
+    assert program("embed", "one", "--dimensions", str(DIM)).code == 0
+    assert server.requests[-1].headers["authorization"] == f"Bearer {KEY}"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from embedgate.toolkit import libraries
+
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "embedgate"
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -146,6 +148,16 @@ def test_importing_the_package_loads_no_engine_no_database_and_no_server() -> No
     heavy = {"onnxruntime", "onnx", "sqlalchemy", "alembic", "uvicorn", "starlette", "pydantic", "pyreqwest", "typer"}
     loaded = run_python("import embedgate, sys; print(*sys.modules)").split()
     assert heavy.isdisjoint(loaded)
+
+
+def test_what_the_toolkit_stands_on_is_imported_when_it_is_used() -> None:
+    alone = run_python("import sys; print(*sys.modules)").split()
+    loaded = run_python("import embedgate, embedgate.toolkit, sys; print(*sys.modules)").split()
+    assert len(set(loaded) - set(alone)) < 100  # 32 of the standard library and ours were seen
+    modules = [path.stem for path in (SOURCE / "toolkit").glob("*.py") if path.stem != "__init__"]
+    everything = ", ".join(f"embedgate.toolkit.{name}" for name in modules)
+    loaded = run_python(f"import {everything}, sys; print(*sys.modules)").split()
+    assert {*libraries.EXTRAS, "rich", "onnxruntime", "tokenizers"}.isdisjoint(loaded)
 
 
 IMPORT_EVERYTHING = """

@@ -1,57 +1,46 @@
-"""The texts of a command: from its arguments, or one per line from a file or standard input."""
+"""The texts of a command: shared options, and reading them from files, folders or standard input."""
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from embedgate.core.errors import InvalidInput
+import typer
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+if TYPE_CHECKING:
+    from embedgate.toolkit.reading import Reading
+    from embedgate.toolkit.records import Record
 
+Files = Annotated[
+    list[Path],
+    typer.Argument(metavar="FILE...", help="Files or folders with texts; - is standard input.", show_default=False),
+]
+Column = Annotated[
+    str | None,
+    typer.Option("--column", metavar="NAME", help="Column of the texts; `text`, or the only one, if absent."),
+]
+IdColumn = Annotated[
+    str | None, typer.Option("--id", metavar="NAME", help="Column of the ids; `id`, or the line's number, if absent.")
+]
+ReadAs = Annotated[
+    Literal["lines", "csv", "tsv", "jsonl", "parquet", "document"] | None,
+    typer.Option("--read-as", help="Format of the texts. If absent: as the file's name ends; standard input is lines."),
+]
+Encoding = Annotated[str, typer.Option("--encoding", metavar="NAME", help="Encoding of the texts.")]
+SkipEmpty = Annotated[bool, typer.Option("--skip-empty", help="Leave empty texts out.")]
 
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """Texts in order. `positions` says where each stood among all arguments or lines, counted from 0.
-
-    `kind` and `origin` are for messages: `line` of `notes.txt`, or `text` of the command line.
-    """
-
-    values: tuple[str, ...]
-    positions: tuple[int, ...]
-    kind: str
-    origin: str
-
-    def place(self, index: int) -> str:
-        """Where a text came from, as people count: `line 3 of notes.txt`."""
-        return f"{self.kind} {self.positions[index] + 1} of {self.origin}"
-
-
-def from_arguments(values: Sequence[str], *, skip_empty: bool) -> Texts:
-    """The texts on the command line. Raises InvalidInput if one is empty, or none is left."""
-    return _kept(values, "text", "the command line", skip_empty=skip_empty)
-
-
-def from_lines(stream: BinaryIO, origin: str, *, skip_empty: bool) -> Texts:
-    r"""One text per line of UTF-8; `\r\n` ends a line as `\n` does. origin: the name of the stream, for messages.
-
-    Raises InvalidInput if a line is empty or blank, bytes are not UTF-8, or no text is left.
-    """
-    raw = stream.read().removeprefix(_BYTE_ORDER_MARK)
-    try:
-        lines = raw.decode().split("\n")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise InvalidInput(f"line {line} of {origin} is not UTF-8. Convert the file first.") from error
-    if not lines[-1]:
-        lines.pop()  # what follows the last line end is no line
-    return _kept([line.removesuffix("\r") for line in lines], "line", origin, skip_empty=skip_empty)
+STANDARD_INPUT = Path("-")
+STANDARD_INPUT_NAME = "standard input"
 
 
-def _kept(values: Sequence[str], kind: str, origin: str, *, skip_empty: bool) -> Texts:
-    kept = [(position, value) for position, value in enumerate(values) if value.strip()]
-    if len(kept) < len(values) and not skip_empty:
-        empty = next(position for position, value in enumerate(values) if not value.strip())
-        raise InvalidInput(f"{kind} {empty + 1} of {origin} is empty. Leave empty ones out with --skip-empty.")
-    if not kept:
-        raise InvalidInput(f"There are no texts in {origin}.")
-    return Texts(tuple(value for _, value in kept), tuple(position for position, _ in kept), kind, origin)
+def read(files: Sequence[Path], how: "Reading") -> "list[Record]":
+    """The texts of the files that a command names, or of standard input. Raises InvalidInput, OSError."""
+    from embedgate.toolkit.reading import read_files, read_stream
+
+    if STANDARD_INPUT not in files:
+        return read_files(files, how)
+    if len(files) > 1:
+        raise typer.BadParameter("- stands for all texts; name files, or -", param_hint="FILE")
+    if sys.stdin.isatty():
+        raise typer.BadParameter("nothing is piped into it", param_hint="-")
+    return read_stream(sys.stdin.buffer, STANDARD_INPUT_NAME, how)

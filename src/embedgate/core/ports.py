@@ -1,7 +1,7 @@
 """Ports: the protocols through which the engine reaches the world. `wiring` chooses their implementations."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from embedgate.core.access import (
     AuditEvent,
@@ -24,7 +24,6 @@ from embedgate.core.types import (
     ChatUsage,
     CountedRequest,
     Hold,
-    Input,
     InputType,
     LedgerEntry,
     ProviderReply,
@@ -245,9 +244,41 @@ class KeyStore(Protocol):
         ...
 
 
-class Embedder(Protocol):
-    """Blocking embedder: turns texts into vectors. The client, or a model in the process."""
+class CallLimits(NamedTuple):
+    """What one call of an embedder takes, and how many of its calls may run at the same time."""
 
-    def embed(self, texts: Sequence[Input], input_type: InputType | None = None) -> Vectors:
+    max_inputs: int = 2_048
+    max_tokens: int = 300_000
+    parallel: int = 1
+    """More than 1 only if `embed` may be called from several threads."""
+
+
+class Embedder(Protocol):
+    """Blocking embedder: turns texts into vectors. The client, a model in the process, or one of your own.
+
+    Whoever writes their own derives from it and writes `embed`; everything else has a default.
+    """
+
+    @property
+    def model(self) -> str:
+        """Id of the model."""
+        return type(self).__name__
+
+    @property
+    def space(self) -> str:
+        """Name of its vector space. Vectors can be compared if space and dim are the same."""
+        return self.model
+
+    @property
+    def dim(self) -> int:
+        """Length of its vectors; found out by embedding a word unless the implementation knows it."""
+        return int(self.embed(["dimension"]).shape[1])
+
+    @property
+    def call_limits(self) -> CallLimits:
+        """What one call of `embed` takes: more texts are cut into several calls by those who have them."""
+        return CallLimits()
+
+    def embed(self, texts: Sequence[str], input_type: InputType | None = None) -> Vectors:
         """(n, dim) float32, one row per text, in order."""
         ...

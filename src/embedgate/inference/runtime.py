@@ -5,16 +5,16 @@ Runs on the caller's thread. Loading is thread-safe.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from embedgate.core.errors import UnknownModel
-from embedgate.core.models import BatchLimits, Model, Price, Route
+from embedgate.core.errors import InputTooLong, UnknownModel
+from embedgate.core.models import BatchLimits, Model, Price, Route, Truncate
 from embedgate.inference.available import AvailableModel, Engine, available_models
-from embedgate.inference.tokenizer import Tokenizer
+from embedgate.inference.tokenizer import Tokenizer, TokenRow
 from embedgate.observe import events
 from embedgate.settings import LocalSettings
 
@@ -32,6 +32,21 @@ class LoadedModel:
     max_input_tokens: int
     tokenizer: Tokenizer
     engine: Engine
+
+    def fit(self, texts: Sequence[str], truncate: Truncate) -> tuple[list[TokenRow], list[int]]:
+        """The ids of each text, truncated to the model's limit if `truncate` allows it, and the positions of those cut.
+
+        Raises InputTooLong with the position of the first over-long text if it does not.
+        """
+        rows = self.tokenizer.encode(texts)
+        over = [position for position, row in enumerate(rows) if len(row) > self.max_input_tokens]
+        if not over:
+            return rows, []
+        if truncate == "none":
+            raise InputTooLong.measured(over[0], len(rows[over[0]]), self.max_input_tokens)
+        for position in over:
+            rows[position] = self.tokenizer.cut(rows[position], self.max_input_tokens, truncate)
+        return rows, over
 
 
 class LocalModels:

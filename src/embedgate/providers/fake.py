@@ -4,16 +4,15 @@ The numbers are the same on every platform and in every version. They have no me
 """
 
 import asyncio
-import hashlib
-import struct
 import time
 
-import numpy as np
-
+from embedgate.core.deterministic import count_tokens, vector
 from embedgate.core.errors import InputTooLong, UpstreamTimeout
 from embedgate.core.models import BatchLimits, DimRange, Model, Route
-from embedgate.core.types import Batch, Input, ProviderReply
-from embedgate.core.vectors import Vectors, stack
+from embedgate.core.types import Batch, ProviderReply
+from embedgate.core.vectors import stack
+
+__all__ = ["DIMS", "MAX_INPUT_TOKENS", "MODEL_ID", "FakeProvider", "count_tokens", "models", "vector"]
 
 MODEL_ID = "fake/deterministic"
 DIMS = DimRange(default=256, minimum=8, maximum=4096)
@@ -79,24 +78,3 @@ def models() -> tuple[Model, ...]:
             note="Vectors without meaning, the same for the same text everywhere. For tests.",
         ),
     )
-
-
-def vector(item: Input, dim: int) -> Vectors:
-    """The vector of one input, (dim,) float32 of unit length. A smaller `dim` gives the shortened vector."""
-    # An extendable digest of n bytes is a prefix of longer ones, so that every size is a prefix of the larger.
-    digest = hashlib.shake_128(_seed(item)).digest(2 * dim)
-    whole = np.frombuffer(digest, dtype="<i2").astype(np.int64)
-    # Integer sums are exact and division has one rounding, so platforms do not differ in the last bit.
-    scaled: Vectors = (whole / np.sqrt(np.dot(whole, whole))).astype(np.float32)
-    return scaled
-
-
-def count_tokens(item: Input) -> int:
-    """Tokens as this provider bills them: one per started four bytes, or the number of ids."""
-    return len(item.encode()) // 4 + 1 if isinstance(item, str) else len(item)
-
-
-def _seed(item: Input) -> bytes:
-    if isinstance(item, str):
-        return b"t" + item.encode()
-    return b"i" + struct.pack(f"<{len(item)}q", *item)

@@ -15,13 +15,12 @@ import numpy as np
 
 from embedgate.core.errors import (
     ConfigError,
-    InputTooLong,
     InternalError,
     InvalidInput,
     UpstreamFailed,
     UpstreamTimeout,
 )
-from embedgate.core.models import Route, Truncate
+from embedgate.core.models import Route
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.core.vectors import Vectors
 from embedgate.inference.batching import Rows, cut_in_order
@@ -103,7 +102,7 @@ class LocalProvider:
             first = span[0]
             chunk = texts[first : first + len(span)]
             try:
-                fitted, cut = await _on(self._tokenizing, _fit, model, chunk, batch.truncate)
+                fitted, cut = await _on(self._tokenizing, model.fit, chunk, batch.truncate)
             except InvalidInput as error:
                 raise _at_batch_position(error, span) from error
             rows += fitted
@@ -135,22 +134,6 @@ class LocalProvider:
             for _, answer in waiting:
                 answer.cancel()
         return vectors
-
-
-def _fit(model: LoadedModel, texts: Sequence[str], truncate: Truncate) -> tuple[list[TokenRow], list[int]]:
-    """The ids of each text, truncated to the model's limit if `truncate` allows it, and the positions of those cut.
-
-    Raises InputTooLong with the position of the first over-long text if it does not.
-    """
-    rows = model.tokenizer.encode(texts)
-    over = [position for position, row in enumerate(rows) if len(row) > model.max_input_tokens]
-    if not over:
-        return rows, []
-    if truncate == "none":
-        raise InputTooLong.measured(over[0], len(rows[over[0]]), model.max_input_tokens)
-    for position in over:
-        rows[position] = model.tokenizer.cut(rows[position], model.max_input_tokens, truncate)
-    return rows, over
 
 
 def _at_batch_position(error: InvalidInput, rows: Rows) -> InvalidInput:

@@ -1,0 +1,88 @@
+"""Results of a command: the file they go to, a table or rows on standard output, and progress of long work."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from embedgate.toolkit.records import Scalar
+
+Output = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="File to write, whole or not at all.")]
+RowsFormat = Annotated[
+    Literal["json", "jsonl", "csv", "parquet"] | None,
+    typer.Option("--format", help="If absent: as --output ends, else a table."),
+]
+
+
+def print_rows(
+    rows: "Sequence[Mapping[str, Scalar]]", output: Path | None, file_format: str | None, *, as_json: bool = False
+) -> bool:
+    """Write rows where the options say; False if they say nothing, and a table is for the command to print.
+
+    Raises InvalidInput for an ending that is not known, OSError.
+    """
+    from embedgate.toolkit.writing import BINARY, ROW_ENDINGS, ROW_PIECES, format_of_output
+
+    by_ending = format_of_output(output, ROW_ENDINGS) if output is not None and file_format is None else None
+    chosen: str | None = file_format or by_ending or ("json" if as_json else None)
+    if chosen is None:
+        return False
+    refuse_terminal(chosen in BINARY, chosen, output)
+    with written(output) as write:
+        for piece in ROW_PIECES[chosen](rows):
+            write(piece)
+    return True
+
+
+def refuse_terminal(is_binary: bool, file_format: str, output: Path | None) -> None:
+    """Refuse to write to a terminal what it cannot show."""
+    if is_binary and output is None and sys.stdout.isatty():
+        raise typer.BadParameter(f"{file_format} is binary; give --output, or pipe it", param_hint="--format")
+
+
+def written(output: Path | None) -> AbstractContextManager[Callable[[bytes], object]]:
+    """Where the result goes: a new file in place of `output`, or standard output."""
+    from embedgate.toolkit.writing import replaced
+
+    return nullcontext(sys.stdout.buffer.write) if output is None else replaced(output)
+
+
+@contextmanager
+def progress(what: str, n: int, *, is_long: bool = True, is_printing: bool = False) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error, for long work, where it disturbs nothing else on the terminal.
+
+    Yields what is called with the number of things done since the last call. is_printing: results are printed
+    meanwhile.
+    """
+    if not is_long or not sys.stderr.isatty() or (is_printing and sys.stdout.isatty()):
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=n)
+        yield lambda done: bar.update(task, advance=done)
+
+
+def say(line: str) -> None:
+    """A remark for people on standard error, beside the result."""
+    typer.echo(line, err=True)
+
+
+def count(n: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: `1 text`, `3,000 texts`."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def listed(lines: Iterable[str], most: int = 20) -> Iterator[str]:
+    """The first lines of a report, and how many more there are."""
+    found = list(lines)
+    yield from found[:most]
+    if len(found) > most:
+        yield f"... and {len(found) - most:,} more"

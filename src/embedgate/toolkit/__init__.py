@@ -1,0 +1,62 @@
+"""The toolkit: what people do with embeddings, as typed calls. Each name is imported when it is first used.
+
+Every call takes an `Embedder`: the client of a gateway, the embedded model, or one of your own.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from embedgate.toolkit.embedders import ClientEmbedder, FakeEmbedder, LocalEmbedder, OpenAIEmbedder
+    from embedgate.toolkit.embedding import LeftOut, Part, embed_all, embed_in_parts
+    from embedgate.toolkit.reading import Reading, read_file, read_files, read_folder
+    from embedgate.toolkit.records import Origin, Record
+    from embedgate.toolkit.writing import write_rows, write_vectors
+
+__all__ = [
+    "ClientEmbedder",
+    "FakeEmbedder",
+    "LeftOut",
+    "LocalEmbedder",
+    "OpenAIEmbedder",
+    "Origin",
+    "Part",
+    "Reading",
+    "Record",
+    "embed_all",
+    "embed_in_parts",
+    "read_file",
+    "read_files",
+    "read_folder",
+    "write_rows",
+    "write_vectors",
+]
+
+_HOMES = {
+    "ClientEmbedder": "embedders",
+    "FakeEmbedder": "embedders",
+    "LeftOut": "embedding",
+    "LocalEmbedder": "embedders",
+    "OpenAIEmbedder": "embedders",
+    "Origin": "records",
+    "Part": "embedding",
+    "Reading": "reading",
+    "Record": "records",
+    "embed_all": "embedding",
+    "embed_in_parts": "embedding",
+    "read_file": "reading",
+    "read_files": "reading",
+    "read_folder": "reading",
+    "write_rows": "writing",
+    "write_vectors": "writing",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """A public name, imported when it is first used (PEP 562)."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"embedgate.toolkit.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value

@@ -1,0 +1,29 @@
+"""The libraries that the toolkit imports when they are used, and the extra that brings each."""
+
+from types import ModuleType
+
+from embedgate.inference.extras import import_extra
+
+EXTRAS = {
+    "ftfy": "toolkit",
+    "lancedb": "lancedb",
+    "matplotlib": "toolkit",
+    "openTSNE": "toolkit",
+    "pgvector": "pgvector",
+    "plotly": "toolkit",
+    "psycopg": "pgvector",
+    "pyarrow": "toolkit",
+    "qdrant_client": "qdrant",
+    "semantic_text_splitter": "toolkit",
+    "sklearn": "toolkit",
+    "usearch": "toolkit",
+}
+"""Extra by the name that is imported."""
+
+
+def library(module: str) -> ModuleType:
+    """Import a library or one of its modules, such as `sklearn.cluster`.
+
+    Raises DependencyMissing, which names the extra, if it is not installed.
+    """
+    return import_extra(module, EXTRAS[module.partition(".")[0]])
