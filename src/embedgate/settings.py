@@ -230,6 +230,16 @@ class StorageSettings(_Section):
         description="Seconds that answers wait for a database that cannot be written, before their requests fail with "
         "500. Their entries are still written as soon as that is possible.",
     )
+    ledger_check_s: Seconds = Field(
+        1.0,
+        description="Seconds that a quiet ledger may have before it is written on trial. While it cannot be written, "
+        "`/readyz` is 503 and requests at a price are refused with 503.",
+    )
+    ledger_outage: Literal["refuse-priced", "refuse-all"] = Field(
+        "refuse-priced",
+        description="What is refused while the ledger cannot be written: requests that a provider bills, or all. "
+        "Entries of those served wait in memory, within half of `storage.ledger_max_pending`.",
+    )
 
 
 def _check_disk_bytes(size_bytes: int) -> int:

@@ -8,7 +8,7 @@
         PriceUnknown  UnknownEntity  Conflict  InvalidPolicy  NotFound  MethodNotAllowed
       AccessError                    rights and limits
         MissingKey  MalformedKey  UnknownKey  RevokedKey  InvalidCredentials  NotPermitted
-        RateLimited  BudgetExhausted  Overloaded  CallerLeft
+        RateLimited  BudgetExhausted  Overloaded  LedgerUnavailable  CallerLeft
       UpstreamError                  the far side of a provider call
         UpstreamRejected  UpstreamBusy  UpstreamFailed  UpstreamTimeout  UpstreamGarbled
         UpstreamDenied  UpstreamTooLarge  UpstreamLimited
@@ -300,6 +300,12 @@ class Overloaded(AccessError):
 
     code = "overloaded"
     status = 503
+
+
+class LedgerUnavailable(Overloaded):
+    """The ledger cannot be written, so nothing is sent that may have to be paid for."""
+
+    code = "ledger_unavailable"
 
 
 class CallerLeft(AccessError):

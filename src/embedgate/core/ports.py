@@ -131,6 +131,15 @@ class Ledger(Protocol):
         ...
 
 
+class LedgerHealth(Protocol):
+    """Whether the ledger can be written. `outage` says why not; None while it can."""
+
+    @property
+    def outage(self) -> str | None:
+        """Why it cannot."""
+        ...
+
+
 class VectorCache(Protocol):
     """Cache of vectors by fingerprint (core/fingerprint.py). It may lose vectors, never return a wrong one."""
 

@@ -82,6 +82,7 @@ _account_blocks = _Counter("account_blocks", "Times a credential was taken out o
 _limit_refusals = _Counter("limit_refusals", "Calls refused by the rate limits of a provider's credential.", "account")
 _account_waiting: defaultdict[str, int] = defaultdict(int)
 _running = {"now": 0}
+_ledger = {"writable": 1}
 
 
 def request_began() -> None:
@@ -164,6 +165,11 @@ def limit_refused(account: str) -> None:
     _limit_refusals.values[account,] += 1
 
 
+def ledger_writable(*, is_writable: bool) -> None:
+    """Set whether the ledger can be written."""
+    _ledger["writable"] = int(is_writable)
+
+
 class _Gauges(Collector):
     """Collector of the current values."""
 
@@ -176,6 +182,8 @@ class _Gauges(Collector):
         for counted in (*counters, _account_blocks, _limit_refusals, *histograms):
             yield counted.family()
         yield GaugeMetricFamily("embedgate_requests_running", "Requests in progress.", value=_running["now"])
+        writable = _ledger["writable"]
+        yield GaugeMetricFamily("embedgate_ledger_writable", "1 while the ledger can be written.", value=writable)
         waiting = GaugeMetricFamily("embedgate_account_waiting", "Calls waiting for room.", labels=["account"])
         for account, n in list(_account_waiting.items()):
             waiting.add_metric([account], n)

@@ -26,11 +26,12 @@ _BEGIN = "embedgate_begin"
 class Database:
     """An open database. Thread-safe; close it after everything that uses it."""
 
-    def __init__(self, engine: sa.Engine, quick_path: Path | None = None) -> None:
+    def __init__(self, engine: sa.Engine, path: Path | None = None, quick_path: Path | None = None) -> None:
         """engine: with the current schema, and its transactions begun as `sqlite_engine` does.
 
-        quick_path: the file, if commits to it never wait for a disk sync.
+        path: its file. quick_path: the file, if commits to it never wait for a disk sync.
         """
+        self.path = path
         self.quick_path = quick_path
         self._engine = engine
         self._writing_engine = _writing(engine)
@@ -91,7 +92,7 @@ def open_database(
         except ConfigError:
             engine.dispose()
             raise
-    return Database(engine, path if synchronous == "normal" else None)
+    return Database(engine, path, path if synchronous == "normal" else None)
 
 
 def sqlite_engine(path: Path, synchronous: Literal["normal", "full"], busy_timeout_s: float) -> sa.Engine:

@@ -69,6 +69,11 @@ class GroupWriter:
         """Whether the queue is empty, and writing is possible."""
         return not any(self._kept.values()) and not self._closing.is_set()
 
+    @property
+    def n_entries(self) -> int:
+        """Ledger entries that are kept in memory."""
+        return self._kept[LedgerEntry]
+
     def offer(self, pending: Pending) -> None:
         """Queue an item. Called on the loop's thread.
 

@@ -5,18 +5,20 @@ An audit event that was noted before an entry was recorded is on disk when the e
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from embedgate.core.access import AuditEvent
+from embedgate.core.errors import LedgerUnavailable
 from embedgate.core.types import LedgerEntry
 from embedgate.storage.appender import Appender, Item
 from embedgate.storage.database import Database
 from embedgate.storage.group_commit import GroupWriter, Pending
 from embedgate.storage.quick_commit import QuickCommit
 from embedgate.storage.schema import ledger
+from embedgate.storage.write_watch import WriteWatch
 
 _MAX_QUICK_GROUP = 128
 _EVENT_WAIT_S = 0.05
@@ -26,16 +28,20 @@ _EVENT_WAIT_S = 0.05
 class SqlLedger:
     """Ledger and audit trail in SQL (core.ports). Bound to one event loop: call `record` and `note` there."""
 
-    def __init__(self, database: Database, *, max_pending: int = 10_000, patience_s: float = 5.0) -> None:
+    def __init__(
+        self, database: Database, *, max_pending: int = 10_000, patience_s: float = 5.0, check_s: float = 1.0
+    ) -> None:
         """max_pending: bound of entries in memory, about 1 KB each, and of audit events. patience_s: how long
-        requests wait for a failing database before they fail too.
+        requests wait for a failing database before they fail too. check_s: as for the watch.
         """
         self._database = database
+        self._max_pending = max_pending
         append = Appender(database.dialect)
-        self._connection = _WriterConnection(database, append)
+        self._connection = _WriterConnection(database, append, self._is_lost)
         self._writer = GroupWriter(self._connection.commit, max_pending, patience_s)
         path = database.quick_path
         self._quick = QuickCommit(path, append) if path is not None else None
+        self.watch = WriteWatch(database.path, check_s, self._commits) if database.path is not None else None
         self._arrived: list[Pending] = []
         self._is_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -44,9 +50,17 @@ class SqlLedger:
     async def record(self, entry: LedgerEntry) -> None:
         """Record an entry; return once it is committed to disk. Idempotent by request id.
 
+        While the ledger is known not to be writable, what cost nothing is kept in memory and not waited for.
         Raises InternalError if that failed; the entry is then kept and retried. When `max_pending` entries
-        are kept already, it is only logged.
+        are kept already, it is only logged. Raises LedgerUnavailable if half as many are, and it cost nothing.
         """
+        if self.watch is not None and self.watch.outage is not None and not entry.cost_picodollars:
+            if self._writer.n_entries >= self._max_pending // 2:  # the other half is for what was paid
+                raise LedgerUnavailable(
+                    "Too many requests wait for the ledger, which cannot be written. Try again.", retry_after_s=5
+                )
+            self._writer.offer(Pending(entry))
+            return
         pending = Pending(entry, waiter := asyncio.get_running_loop().create_future())
         self._arrived.append(pending)
         self._commit_soon()
@@ -73,14 +87,28 @@ class SqlLedger:
         for pending in arrived:
             self._writer.offer(pending)
         self._writer.close()
+        if self.watch is not None:
+            self.watch.close()
         self._connection.close()
         if self._quick is not None:
             self._quick.close()
 
-    def check(self) -> None:
-        """Raises InternalError if the ledger cannot be read. Blocks."""
+    @property
+    def outage(self) -> str | None:
+        """Why the ledger cannot be written; None while it can."""
+        return self.watch.outage if self.watch is not None else None
+
+    def check(self) -> str | None:
+        """Why the ledger cannot be written; None if it can. Blocks. Raises InternalError if it cannot be read."""
         with self._database.read() as connection:
             connection.execute(sa.select(ledger.c.id).limit(1)).first()
+        return self.watch.check() if self.watch is not None else None
+
+    def _is_lost(self) -> bool:
+        return self.watch is not None and self.watch.is_replaced
+
+    def _commits(self) -> int:
+        return self._connection.commits + (self._quick.commits if self._quick is not None else 0)
 
     def _commit_soon(self) -> None:
         if not self._is_due:
@@ -97,27 +125,39 @@ class SqlLedger:
         group, self._arrived = self._arrived, []
         if not group:
             return
+        is_sound = self.watch is None or self.watch.outage is None
         # Only if the writer is idle: an entry must not overtake events that were noted before it.
-        is_quick = self._quick is not None and self._writer.is_idle and len(group) <= _MAX_QUICK_GROUP
+        is_quick = self._quick is not None and is_sound and self._writer.is_idle and len(group) <= _MAX_QUICK_GROUP
         if is_quick and self._quick and self._quick.commit([pending.item for pending in group]):
             for pending in group:
                 if pending.waiter is not None and not pending.waiter.done():
                     pending.waiter.set_result(None)
             return
+        if is_quick and self.watch is not None:
+            self.watch.suspect()
         for pending in group:
             self._writer.offer(pending)
+
+
+class DatabaseReplaced(SQLAlchemyError):
+    """The file that is open is not the file of its name any more."""
 
 
 class _WriterConnection:
     """The writer thread's connection, opened on first use and again after a failure."""
 
-    def __init__(self, database: Database, append: Appender) -> None:
+    def __init__(self, database: Database, append: Appender, is_lost: Callable[[], bool]) -> None:
+        """is_lost: whether what is written now is lost with the end of the process."""
         self._database = database
         self._append = append
+        self._is_lost = is_lost
         self._connection: sa.Connection | None = None
+        self.commits = 0
 
     def commit(self, items: Sequence[Item]) -> None:
         """Commit all the items or none. Raises SQLAlchemyError, or the driver's error for a bad value."""
+        if self._is_lost():
+            raise DatabaseReplaced
         self._connection = self._connection or self._database.connect_writer()
         try:
             with self._connection.begin():
@@ -125,6 +165,7 @@ class _WriterConnection:
         except SQLAlchemyError:
             self.close()
             raise
+        self.commits += 1
 
     def close(self) -> None:
         """Close the connection; the next commit opens another."""

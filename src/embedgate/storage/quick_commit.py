@@ -27,6 +27,7 @@ class QuickCommit:
         self._path = path
         self._append = append
         self._connection = self._connect()
+        self.commits = 0
         self._since_checkpoint = 0
         self._checkpoints = ThreadPoolExecutor(1, thread_name_prefix="embedgate-checkpoint")
         self._checkpoint: Future[None] | None = None
@@ -43,6 +44,7 @@ class QuickCommit:
         except (sqlite3.Error, OverflowError, ValueError):
             self._roll_back()
             return False
+        self.commits += 1
         self._since_checkpoint += _PAGES_PER_COMMIT + _PAGES_PER_ITEM * len(items)
         if self._since_checkpoint >= _CHECKPOINT_PAGES and (self._checkpoint is None or self._checkpoint.done()):
             self._since_checkpoint = 0

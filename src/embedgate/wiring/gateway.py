@@ -85,6 +85,8 @@ class Gateway:
             self.budgets,
             storage.ledger,
             settings.access.is_emergency,
+            ledger=storage.ledger.watch,
+            serves_unrecorded=settings.storage.ledger_outage == "refuse-priced",
         )
         self._healths = RouteHealths(settings.upstream)
         self._prober = Prober(self._embed_as_operator)
@@ -206,7 +208,8 @@ class Gateway:
         """What keeps requests from being served; empty when all is well."""
         missing = []
         try:
-            await asyncio.to_thread(self._storage.ledger.check)
+            if await asyncio.to_thread(self._storage.ledger.check) is not None:
+                missing.append("ledger")
         except Exception:  # noqa: BLE001 - whatever keeps the database from answering
             missing.append("database")
         return missing
@@ -360,6 +363,7 @@ async def open_gateway(loaded: Loaded, *, is_server: bool = False) -> Gateway:
         raise
     if is_server:
         gateway.drift.start()
+        await asyncio.to_thread(storage.watch)
     return gateway
 
 

@@ -44,6 +44,11 @@ class Storage:
             self.claims.append(file)
         return file is not None
 
+    def watch(self) -> None:
+        """Watch from now on whether the ledger can be written. Blocks."""
+        if self.ledger.watch is not None:
+            self.ledger.watch.start()
+
     def rules(self) -> Rules:
         """Every rule, as it is stored now. Blocks. Raises InternalError if the database fails."""
         with self.database.read() as connection:
@@ -110,7 +115,12 @@ def open_storage(loaded: Loaded) -> Storage:
     return Storage(
         database,
         SqlKeyStore(database, max_cached=settings.keys.max_cached),
-        SqlLedger(database, max_pending=bounds.ledger_max_pending, patience_s=bounds.ledger_patience_s),
+        SqlLedger(
+            database,
+            max_pending=bounds.ledger_max_pending,
+            patience_s=bounds.ledger_patience_s,
+            check_s=bounds.ledger_check_s,
+        ),
         LedgerSpending(database),
         sealer,
         open_cache(settings.cache, data_dir) if settings.cache.enabled else None,

@@ -11,13 +11,14 @@ from typing import Any
 from embedgate.core.access import NO_DETAIL, AuditEvent, Caller, Decision, Question, Rate
 from embedgate.core.actions import ACTIONS, Action
 from embedgate.core.clock import ms_of, utc_now
-from embedgate.core.errors import GatewayError, NotPermitted, PriceUnknown
+from embedgate.core.errors import GatewayError, LedgerUnavailable, NotPermitted, PriceUnknown
 from embedgate.core.models import Price
-from embedgate.core.ports import AuditTrail, BudgetKeeper, PolicyDecider, RateLimiter
+from embedgate.core.ports import AuditTrail, BudgetKeeper, LedgerHealth, PolicyDecider, RateLimiter
 from embedgate.core.types import Call, Candidate, CountedRequest, Grant, Hold, InputType, Weighed
 
 _SPENDS = frozenset({"principal.current_daily_spend", "principal.current_monthly_spend"})
 _WEIGHTS = frozenset({"context.input_tokens", "context.estimated_cost"})
+_OUTAGE_RETRY_S = 5.0
 _DECISIONS_PER_TURN = 10
 """Up to two milliseconds of work; then the event loop has its turn."""
 
@@ -33,8 +34,17 @@ class Admission:
         audit: AuditTrail,
         is_emergency: bool = False,
         now: Callable[[], datetime] = utc_now,
+        ledger: LedgerHealth | None = None,
+        *,
+        serves_unrecorded: bool = True,
     ) -> None:
-        """is_emergency: what policies are told. now: an aware time, of the clock that dates ledger entries."""
+        """is_emergency: what policies are told. now: an aware time, of the clock that dates ledger entries.
+
+        ledger: whether it can be written; None if it always can. serves_unrecorded: whether what costs nothing is
+        admitted while it cannot.
+        """
+        self._ledger = ledger
+        self._serves_unrecorded = serves_unrecorded
         self._limits = limits
         self._budgets = budgets
         self._audit = audit
@@ -61,13 +71,15 @@ class Admission:
         """Admit a request to those of its routes that the policies permit. `account` must end the grant.
 
         What the policies decided, and whether the request was admitted, is one event of the audit trail.
-        With a budget, routes of unknown price are left out.
-        Raises NotPermitted, PriceUnknown, RateLimited, Overloaded, BudgetExhausted, or InternalError if the ledger
-        cannot be read.
+        With a budget, routes of unknown price are left out; while the ledger cannot be written, those that bill.
+        Raises NotPermitted, PriceUnknown, LedgerUnavailable, RateLimited, Overloaded, BudgetExhausted, or InternalError
+        if the ledger cannot be read.
         """
         permitted, decision = await self._permitted(call, weighed)
         if self.is_budgeted(call.caller):
             permitted = self._priced(call, permitted, decision)
+        if self._ledger is not None and self._ledger.outage is not None:
+            permitted = self._unrecorded(call, permitted, decision)
         tokens = amount = 0
         for each in permitted:
             tokens = max(tokens, each.tokens + each.output_tokens)
@@ -152,6 +164,17 @@ class Admission:
             self._note(call, permitted[0], PriceUnknown.code, decision)
             raise PriceUnknown(_which_price(permitted[0].candidate), param="model")
         return priced
+
+    def _unrecorded(self, call: Call[Any], permitted: Sequence[Weighed], decision: Decision) -> Sequence[Weighed]:
+        """The candidates that may serve though the ledger cannot be written. Raises LedgerUnavailable if none may."""
+        free = [each for each in permitted if each.candidate.route.costs_nothing()] if self._serves_unrecorded else []
+        if not free:
+            self._note(call, permitted[0], LedgerUnavailable.code, decision)
+            raise LedgerUnavailable(
+                "The ledger of the gateway cannot be written, so nothing is sent that has to be paid. Try again.",
+                retry_after_s=_OUTAGE_RETRY_S,
+            )
+        return free
 
     async def _hold(self, call: Call[Any], amount_picodollars: int, counted: CountedRequest) -> Hold:
         """Hold the price of the dearest route, or take the request out of the rate limits."""

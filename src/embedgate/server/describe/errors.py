@@ -43,6 +43,7 @@ def _of_access(prefix: str) -> tuple[GatewayError, ...]:
         errors.BudgetExhausted("The request may cost 0.0002 dollars; 0.0001 are left of the budget."),
         errors.RateLimited("60 requests per minute are allowed. Try again in 12 seconds.", retry_after_s=12),
         errors.Overloaded("No place is free for the request right now. Try again.", retry_after_s=1),
+        errors.LedgerUnavailable("The ledger cannot be written right now. Try again.", retry_after_s=5),
     )
 
 
