@@ -11,15 +11,22 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
 import pytest
+import uvloop
 
 import forms
 from virtual_time import VirtualLoop
 
 _ENGINE = Path(__file__).parent / "engine"
+_ON_BOTH_LOOPS = ("test_handshake.py", "test_framing.py")
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run the tests of the engine on virtual time: none waits, and none depends on how busy the machine is."""
+    """Run the tests of the engine on virtual time: none waits, and none depends on how busy the machine is.
+
+    Those of what sockets do run on both loops: the server's own, and the one that the other tests have.
+    """
+    if item.path.name in _ON_BOTH_LOOPS:
+        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return {"loop": VirtualLoop if _ENGINE in item.path.parents else asyncio.new_event_loop}
 
 

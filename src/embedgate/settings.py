@@ -91,6 +91,17 @@ class ServerSettings(_Section):
         "TLS, or in a trusted network. Without it or a certificate the gateway does not start on such an address.",
     )
     max_connections: Positive = Field(2_000, description="Open connections of callers. More get 503.")
+    max_connections_per_address: Positive | None = Field(
+        None,
+        description="Open connections of one address (of one /64 network, for IPv6); trusted proxies have no such "
+        "limit. If absent, one address may have all. With all taken, idle connections of the address that has the most "
+        "are closed for callers from another.",
+    )
+    max_pipelined: Positive = Field(
+        16,
+        description="Requests that may wait on one connection behind the one that is served. Further ones are not read "
+        "from the network until there is room.",
+    )
     max_head_bytes: Positive = Field(32_768, description="Largest request line and headers, in bytes. More gets 400.")
     head_timeout_s: Seconds = Field(
         10.0,

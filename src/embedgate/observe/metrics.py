@@ -83,6 +83,8 @@ _limit_refusals = _Counter("limit_refusals", "Calls refused by the rate limits o
 _account_waiting: defaultdict[str, int] = defaultdict(int)
 _running = {"now": 0}
 _ledger = {"writable": 1}
+_connections: dict[str, int] = {}
+_turned_away = _Counter("connections_turned_away", "Connections that were refused or cut, by the reason.", "reason")
 
 
 def request_began() -> None:
@@ -170,6 +172,17 @@ def ledger_writable(*, is_writable: bool) -> None:
     _ledger["writable"] = int(is_writable)
 
 
+def connections_now(by_state: Mapping[str, int]) -> None:
+    """Set how many connections of callers are in each state."""
+    _connections.clear()
+    _connections.update(by_state)
+
+
+def connections_turned_away(reason: str, n: int) -> None:
+    """Count connections that were refused or cut."""
+    _turned_away.values[reason,] += n
+
+
 class _Gauges(Collector):
     """Collector of the current values."""
 
@@ -179,11 +192,15 @@ class _Gauges(Collector):
     def collect(self) -> Iterator[Metric]:
         counters = (_requests, _inputs, _tokens, _looked_up, _joined, _calls, _bad_answers, _hedges)
         histograms = (_request_s, _stage_s, _call_s, _call_inputs)
-        for counted in (*counters, _account_blocks, _limit_refusals, *histograms):
+        for counted in (*counters, _account_blocks, _limit_refusals, _turned_away, *histograms):
             yield counted.family()
         yield GaugeMetricFamily("embedgate_requests_running", "Requests in progress.", value=_running["now"])
         writable = _ledger["writable"]
         yield GaugeMetricFamily("embedgate_ledger_writable", "1 while the ledger can be written.", value=writable)
+        connections = GaugeMetricFamily("embedgate_connections", "Connections of callers.", labels=["state"])
+        for state, n in list(_connections.items()):
+            connections.add_metric([state], n)
+        yield connections
         waiting = GaugeMetricFamily("embedgate_account_waiting", "Calls waiting for room.", labels=["account"])
         for account, n in list(_account_waiting.items()):
             waiting.add_metric([account], n)

@@ -1,128 +1,195 @@
-"""Client connections with limits: size and time of request heads, unread answers, and their number.
+"""Client connections with limits: size and time of request heads, pipelined requests, and unread answers.
 
 Extends uvicorn's protocol, which has no such limits: a head is bounded in bytes and in time, so are an unread body and
-an unread answer, and connections are bounded in number. `respond` reads bodies. What is refused here has no route yet,
-so the answer is in the OpenAI format.
+an unread answer; requests are parsed a few at a time, and none while answers are unread or others wait. `gate` limits
+the number of connections, `respond` reads bodies. What is refused here has no route yet, so the answer is in the
+OpenAI format.
 """
 
 import asyncio
 import math
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from embedgate.core.errors import GatewayError, MalformedRequest, Overloaded
-from embedgate.observe import events
+from embedgate.core.errors import GatewayError, MalformedRequest
 from embedgate.server.answer import Answer
 from embedgate.server.exchange import EXCHANGE, Exchange
-from embedgate.server.respond import WritesErrors, new_request_id
-from embedgate.settings import ServerSettings
-
-MAX_REFUSING = 100
-"""Connections beyond the limit that get a 503. Further ones are closed without an answer."""
+from embedgate.server.flow import Flow
+from embedgate.server.gate import MAX_REFUSING, Gate, Placed, Reason, State
+from embedgate.server.respond import new_request_id
+from embedgate.server.upgrade import without_upgrade
 
 _REFUSING_S = 1.0
+_LINGER_S = 2.0
+"""How long a connection that is closed early is still read, so that the caller finds the answer and no reset."""
+_PROGRESS_BYTES = 65_536
+"""What a caller must take of an answer in `server.unread_timeout_s` to go on."""
 _CHUNK_FRAME_BYTES = 24
 """Largest framing of one chunk of a body; anything more is chunk extensions, which count like headers."""
-
-_Reason = Literal["refused", "slow", "large", "malformed", "unread"]
-
-
-class Gate:
-    """Connection limiter of one server: the limits, the open connections, and counts of refused ones."""
-
-    def __init__(
-        self, bounds: ServerSettings, dialect: WritesErrors, clock_s: Callable[[], float] = time.monotonic
-    ) -> None:
-        """dialect: writes refusals. clock_s: monotonic seconds."""
-        self.bounds = bounds
-        self.dialect = dialect
-        self.clock_s = clock_s
-        self.admitted = 0
-        self.refusing = 0
-        self._turned_away: Counter[str] = Counter()
-
-    def count(self, reason: _Reason) -> None:
-        """Count a refused connection for the next `sweep`."""
-        self._turned_away[reason] += 1
-
-    def sweep(self, connections: Iterable[object]) -> None:
-        """Close connections past their deadline, and log refusals since the last sweep. Call once a second."""
-        now_s = self.clock_s()
-        for connection in list(connections):
-            if isinstance(connection, Connection):
-                connection.close_if_late(now_s)
-        if refused := self._turned_away.pop("refused", 0):
-            events.CONNECTIONS_REFUSED.emit(connections=refused, max_connections=self.bounds.max_connections)
-        if self._turned_away:
-            events.CONNECTIONS_CUT.emit(**self._turned_away)
-            self._turned_away.clear()
+_END_OF_HEAD = b"\n\r\n"
+"""In every end of a head: the parser takes no other line ends."""
+_HEADS_AT_ONCE = 4
+_PARTS_PER_TURN = 16
+"""Parts of received bytes, each with `_HEADS_AT_ONCE` heads at most, that are parsed before others have their turn."""
 
 
 class Connection(HttpToolsProtocol):
     """uvicorn's connection within the limits of a gate, whose `sweep` enforces deadlines without a timer each."""
 
-    def __init__(self, config: uvicorn.Config, server_state: ServerState, gate: Gate) -> None:
-        """Create the protocol of one accepted connection."""
+    def __init__(
+        self, config: uvicorn.Config, server_state: ServerState, gate: Gate, handshake: Placed | None = None
+    ) -> None:
+        """Create the protocol of one accepted connection. handshake: what has a place for it already."""
         super().__init__(config, server_state, app_state={})
+        self.address = ""
         self._gate = gate
+        self._handshake = handshake
         self._max_head_bytes = gate.bounds.max_head_bytes
+        self._max_pipelined = gate.bounds.max_pipelined
         self._is_admitted = False
+        self._is_lingering = False
+        self._no_room: GatewayError | None = None
         self._deadline_s = math.inf
         """Deadline of the next head, or of the end of an unread body; none while a request is served."""
         self._unread_deadline_s = math.inf
+        self._unread_bytes = 0
         self._served: RequestResponseCycle | None = None
         """The current request, or the last one."""
+        self._offers_upgrade = False
         self._chunk_bytes = 0
         self._overhead_bytes = 0
         """Bytes of the current message that are not its body."""
+        self._unparsed = b""
+        self._parsed_bytes = 0
+        """How much of `_unparsed` is parsed already."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection if there is room; else wait for its request, as an answer without one gets lost."""
         super().connection_made(transport)
+        self.flow: Flow = Flow(transport)
         gate = self._gate
-        self._is_admitted = gate.admitted < gate.bounds.max_connections
+        if self._handshake is not None:
+            self._is_admitted = gate.hand_over(self._handshake, self)
+            if not self._is_admitted:  # it had to give way in the meantime
+                transport.abort()
+                return
+        else:
+            self._no_room = gate.enter(self, self.client[0] if self.client else "")
+            self._is_admitted = self._no_room is None
         if self._is_admitted:
-            gate.admitted += 1
             self._deadline_s = gate.clock_s() + gate.bounds.head_timeout_s
+            if early := self._unparsed:
+                self._unparsed = b""
+                self.data_received(early)
             return
-        gate.count("refused")
-        gate.refusing += 1
+        gate.refusing[self] = None
         self._deadline_s = gate.clock_s() + _REFUSING_S
-        if gate.refusing > MAX_REFUSING:
+        if len(gate.refusing) > MAX_REFUSING:
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Release the slot, and notify the request in progress."""
+        """Release the place, and notify the request in progress."""
+        self._gate.leave(self)
+        if not self._is_connected():  # the handshake was complete, but nobody knew yet
+            return
         super().connection_lost(exc)
-        if self._served is not None:  # uvicorn notifies the newest request only, which may be a pipelined one
-            self._served.disconnected = True
-            self._served.message_event.set()
-        if self._is_admitted:
-            self._gate.admitted -= 1
-        else:
-            self._gate.refusing -= 1
+        self._unparsed = b""
+        self._give_up(self._served)  # uvicorn notifies the newest request only, which may be a pipelined one
 
     def data_received(self, data: bytes) -> None:
-        """Parse received bytes, unless the head is too large."""
-        if not self._is_admitted:
-            self._refuse(_no_room(self._gate.bounds.max_connections), "refused")
+        """Parse received bytes, a few requests at a time."""
+        if self._unparsed or not self._is_admitted or self._is_lingering:
+            self._received_meanwhile(data)
+        elif data.count(_END_OF_HEAD) > _HEADS_AT_ONCE:
+            self._unparsed, self._parsed_bytes = data, 0
+            self._parse_in_turns()
+        else:
+            self._parse(data)
+            if len(self.pipeline) >= self._max_pipelined:
+                self._steer_reading()
+
+    def _received_meanwhile(self, data: bytes) -> None:
+        """Take bytes of a connection without a place, that is being closed, or that has bytes to be parsed first."""
+        if self._is_lingering:
             return
+        if self._is_admitted or not self._is_connected():
+            self._unparsed += data  # at most what the transport had decrypted before it was told to stop
+        elif self._no_room is not None:
+            self._refuse(self._no_room, "refused")
+
+    def _parse_in_turns(self) -> None:
+        """Parse what waits, as far as there is room for requests, and not for long."""
+        for _ in range(_PARTS_PER_TURN):
+            if not self._has_room() or self._parsed_bytes >= len(self._unparsed):
+                break
+            end = self._parsed_bytes
+            for _ in range(_HEADS_AT_ONCE):
+                found = self._unparsed.find(_END_OF_HEAD, end)
+                end = found + len(_END_OF_HEAD) if found >= 0 else len(self._unparsed)
+            part = self._unparsed[self._parsed_bytes : end]
+            self._parsed_bytes = end
+            self._parse(part)
+        if self._parsed_bytes >= len(self._unparsed):
+            self._unparsed, self._parsed_bytes = b"", 0
+        elif self._has_room():
+            self.loop.call_soon(self._parse_in_turns)  # else the end of an answer goes on
+        self._steer_reading()
+
+    def _has_room(self) -> bool:
+        """Whether one more request may be parsed."""
+        return len(self.pipeline) < self._max_pipelined and not self.flow.write_paused
+
+    def _steer_reading(self) -> None:
+        """Backpressure: read only while requests have room, answers are read, and nothing waits to be parsed."""
+        if self.transport.is_closing():
+            return
+        if self._is_lingering or (self._has_room() and not self._unparsed):
+            self.flow.let_go()
+        else:
+            self.flow.hold()
+
+    def _parse(self, data: bytes) -> None:
+        """Parse bytes, unless the head is too large."""
+        self._unset_keepalive_if_required()
         self._chunk_bytes = len(data)
         self._overhead_bytes += len(data)
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        except httptools.HttpParserUpgrade as offer:
+            self._decline_upgrade(data[offer.args[0] :])
         if self._overhead_bytes > self._max_head_bytes:
             self._refuse(_head_too_large(self._max_head_bytes), "large")
-        elif self._deadline_s == math.inf and self.timeout_keep_alive_task is None and self.cycle.response_complete:
+        elif (
+            self._deadline_s == math.inf
+            and not self._is_lingering
+            and self.timeout_keep_alive_task is None
+            and self.cycle.response_complete
+        ):
             # Empty lines have ended uvicorn's wait for the next request, but are no request.
             self._deadline_s = self._gate.clock_s() + self._gate.bounds.head_timeout_s
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Parse a head that offers another protocol again without the offer, then what came after it.
+
+        The parser takes what follows such a head for the other protocol, and would take a body for the next request.
+        """
+        self._offers_upgrade = False
+        head = without_upgrade(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parse(head)
+        if rest and not self._is_lingering:
+            self._parse(rest)
 
     def on_message_begin(self) -> None:
         """Handle the start of a head."""
@@ -137,6 +204,11 @@ class Connection(HttpToolsProtocol):
             fault = _head_too_large(self._max_head_bytes)
             self._refuse(fault, "large")
             raise fault
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise MalformedRequest("CONNECT is for proxies.")
+            self._offers_upgrade = True  # an offer is ignored (RFC 9110, 7.8): see `_decline_upgrade`
+            return
         super().on_headers_complete()
         self._deadline_s = math.inf
         # The parser reports trailers of a chunked body as headers, too; unchecked, they are dropped.
@@ -146,13 +218,26 @@ class Connection(HttpToolsProtocol):
         self._served = cycle
         # `extensions` is where ASGI lets a server offer what is its own.
         scope: dict[str, Any] = cycle.scope  # type: ignore[assignment]  # typed as closed by uvicorn
-        scope["extensions"] = {EXCHANGE: Exchange(cycle)}
+        scope["extensions"] = {EXCHANGE: Exchange(cycle, self)}
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         """Handle a piece of a body."""
+        # In place of uvicorn's, as `on_message_complete` is: these ask about WebSockets each time.
         self._overhead_bytes -= len(body)
-        super().on_body(body)
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        """Handle the end of a request."""
+        cycle = self.cycle
+        if not self._offers_upgrade and not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def on_chunk_header(self) -> None:
         """Handle the start of a chunk of a body."""
@@ -160,7 +245,13 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Handle the end of an answer. The rest of an unread request body is read, up to a deadline."""
+        if self._is_lingering:
+            return
         super().on_response_complete()
+        if self._unparsed:
+            self.loop.call_soon(self._parse_in_turns)
+        elif self.flow.is_held:
+            self._steer_reading()
         if not self.cycle.response_complete:
             return  # of a pipelined request
         if self.cycle.more_body:
@@ -172,11 +263,52 @@ class Connection(HttpToolsProtocol):
         """Backpressure: the caller reads more slowly than the answer is produced."""
         super().pause_writing()
         self._unread_deadline_s = self._gate.clock_s() + self._gate.bounds.unread_timeout_s
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        self._steer_reading()
 
     def resume_writing(self) -> None:
         """The caller has read: resume writing."""
         super().resume_writing()
         self._unread_deadline_s = math.inf
+        if self._unparsed:
+            self.loop.call_soon(self._parse_in_turns)
+        else:
+            self._steer_reading()
+
+    def linger(self, linger_s: float = _LINGER_S) -> None:
+        """Close after what was written, but read on for a while: a reset would take the answer from the caller."""
+        if self._is_lingering or self.transport.is_closing():
+            return
+        if linger_s == _LINGER_S and not self._gate.part(self):
+            self.transport.close()
+            return
+        self._is_lingering = True
+        self._deadline_s = math.inf
+        self._unparsed = b""
+        self.pipeline.clear()
+        self._unset_keepalive_if_required()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.let_go()
+        self.flow.resume_reading()
+        self.loop.call_later(linger_s, self.transport.close)
+
+    def close_early(self) -> None:
+        """Close after an answer that came before the end of its request: the rest is read, and thrown away."""
+        self.linger(self._gate.bounds.body_timeout_s)
+
+    def give_way(self) -> None:
+        """Close at once, for another connection that needs the place."""
+        self.transport.abort()
+
+    @property
+    def state(self) -> State:
+        """What the connection does now."""
+        if self._is_lingering or self.transport.is_closing():
+            return "closing"
+        if self.flow.write_paused:
+            return "unread"
+        return "serving" if self._is_serving() else "idle"
 
     def close_if_late(self, now_s: float) -> None:
         """Close the connection if its deadline has passed."""
@@ -184,6 +316,11 @@ class Connection(HttpToolsProtocol):
             # The rest to send is too little for `pause_writing`, and closing would wait for it.
             self._unread_deadline_s = now_s + self._gate.bounds.unread_timeout_s
         if now_s >= self._unread_deadline_s:
+            left = self.transport.get_write_buffer_size()
+            if 0 < left <= self._unread_bytes - _PROGRESS_BYTES:
+                self._unread_bytes = left
+                self._unread_deadline_s = now_s + self._gate.bounds.unread_timeout_s
+                return
             self._gate.count("unread")
             self.transport.abort()
         elif now_s >= self._deadline_s and not self.transport.is_closing() and not self._is_serving():
@@ -195,9 +332,9 @@ class Connection(HttpToolsProtocol):
         """Answer bytes that are not valid HTTP."""
         self._refuse(MalformedRequest("What was sent is not a request of HTTP/1.1. Check the client."), "malformed")
 
-    def _refuse(self, error: GatewayError, reason: _Reason) -> None:
+    def _refuse(self, error: GatewayError, reason: Reason) -> None:
         """Close with an error answer, unless that would be taken for the answer to an earlier request."""
-        if self.transport.is_closing():
+        if self._is_lingering or self.transport.is_closing():
             return
         if self._is_admitted:  # the others were counted on arrival
             self._gate.count(reason)
@@ -206,9 +343,20 @@ class Connection(HttpToolsProtocol):
         if is_its_own or not self._is_serving():
             answer = self._gate.dialect.write_error(error, new_request_id())
             self.transport.write(_wire(answer, self.server_state.default_headers))
+        for unfinished in (cycle, self._served):  # their handlers must not write after this
+            self._give_up(unfinished)
+        self.linger()
+
+    @staticmethod
+    def _give_up(cycle: RequestResponseCycle | None) -> None:
+        """Tell the handler of a request that its caller has gone."""
         if cycle is not None:
-            cycle.disconnected = True  # its handler must not write after this
-        self.transport.close()
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    def _is_connected(self) -> bool:
+        transport: asyncio.Transport | None = self.transport  # uvicorn types it otherwise
+        return transport is not None
 
     def _is_serving(self) -> bool:
         is_new = self.cycle is None  # until its first request, though uvicorn types it otherwise
@@ -217,14 +365,6 @@ class Connection(HttpToolsProtocol):
     def _is_head_too_large(self) -> bool:
         fields_bytes = sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
         return len(self.url) + fields_bytes > self._max_head_bytes
-
-
-def _no_room(max_connections: int) -> Overloaded:
-    return Overloaded(
-        f"{max_connections} connections are open, as many as server.max_connections allows. Try again, and keep "
-        "connections open for several requests.",
-        retry_after_s=1,
-    )
 
 
 def _head_too_large(max_head_bytes: int) -> MalformedRequest:

@@ -5,7 +5,7 @@ this costs one write. The connection puts it into the scope; without it everythi
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
@@ -13,14 +13,23 @@ EXCHANGE = "embedgate.exchange"
 """Its name among the extensions of a scope."""
 
 
+class ClosesEarly(Protocol):
+    """The part of a connection that ends it before a request has come to its end."""
+
+    def close_early(self) -> None:
+        """Close once the answer is sent; read and forget the rest of the request until then."""
+        ...
+
+
 class Exchange:
     """Takes a body and writes an answer at once, where that is possible."""
 
-    __slots__ = ("_cycle",)
+    __slots__ = ("_connection", "_cycle")
 
-    def __init__(self, cycle: RequestResponseCycle) -> None:
+    def __init__(self, cycle: RequestResponseCycle, connection: ClosesEarly) -> None:
         """cycle: of uvicorn, before its application has begun."""
         self._cycle = cycle
+        self._connection = connection
 
     def take_body(self) -> bytes | None:
         """The body, if all of it is here and nobody has read of it; else None."""
@@ -39,6 +48,9 @@ class Exchange:
         Raises RuntimeError if a header holds a line end.
         """
         cycle = self._cycle
+        if cycle.waiting_for_100_continue:
+            # Whether the body still comes is the caller's choice now, so nothing behind it could be told from it.
+            cycle.keep_alive = False
         if cycle.flow.write_paused or cycle.disconnected or cycle.response_started or cycle.scope["method"] == "HEAD":
             return False
         lines = [b"%s: %s" % header for header in cycle.default_headers]
@@ -54,7 +66,10 @@ class Exchange:
         cycle.transport.write(b"%s%s\r\n\r\n%s" % (STATUS_LINE[status], head, body))
         cycle.message_event.set()
         if not cycle.keep_alive:
-            cycle.transport.close()
+            if cycle.more_body:
+                self._connection.close_early()
+            else:
+                cycle.transport.close()
         cycle.on_response()
         return True
 

@@ -3,7 +3,7 @@
 import resource
 
 from embedgate.observe import events
-from embedgate.server.connection import MAX_REFUSING
+from embedgate.server.gate import MAX_REFUSING
 
 _OTHER_FILES = 512
 """Files beside client connections: connections to providers, the database, the cache, and a reserve."""

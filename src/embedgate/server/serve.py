@@ -8,14 +8,17 @@ import signal
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 
 import uvicorn
 
 from embedgate.core.errors import ConfigError
 from embedgate.observe import events
 from embedgate.server.app import Application
-from embedgate.server.connection import Connection, Gate
+from embedgate.server.connection import Connection
 from embedgate.server.dialects import openai
+from embedgate.server.gate import Gate, Placed
+from embedgate.server.handshake import Handshake
 from embedgate.server.open_files import make_room
 from embedgate.server.secret_files import warn_of_readable
 from embedgate.server.tls import Certificate
@@ -57,20 +60,21 @@ class _Server(uvicorn.Server):
 
     async def _listen(self, listener: socket.socket) -> asyncio.Server:
         return await asyncio.get_running_loop().create_server(
-            lambda: Connection(self.config, self.server_state, self._gate),
+            self._connection if self._tls is None else partial(Handshake, self._gate, self._tls, self._connection),
             sock=listener,
-            ssl=self._tls,
-            ssl_handshake_timeout=self._gate.bounds.head_timeout_s if self._tls else None,
             backlog=_BACKLOG,
         )
 
+    def _connection(self, handshake: Placed | None = None) -> Connection:
+        return Connection(self.config, self.server_state, self._gate, handshake)
+
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_PER_SWEEP == 0:
-            self._gate.sweep(self.server_state.connections)
+            self._gate.sweep()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._gate.sweep(self.server_state.connections)  # uvicorn has stopped ticking
+        self._gate.sweep()  # uvicorn has stopped ticking
         draining = asyncio.ensure_future(self._drain())
         await super().shutdown(sockets)
         if self.force_exit:
