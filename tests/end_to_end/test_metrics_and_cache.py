@@ -24,7 +24,7 @@ from wire import Reply, call
 
 MODEL = "openai/text-embedding-3-small"
 DIM = 1536
-LABELS = {"dialect", "outcome", "stage", "model", "source", "result", "provider", "tier", "le"}
+LABELS = {"dialect", "outcome", "stage", "model", "source", "result", "provider", "tier", "le", "reason", "state"}
 CONFIG = """
     [providers.local]
     enabled = false
