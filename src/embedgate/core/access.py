@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -96,6 +96,14 @@ class BudgetRule:
     subject: Subject
     period: Period
     cap_picodollars: int
+
+
+class RecentRequest(NamedTuple):
+    """A request that was admitted: when, for whom, and how many tokens it used."""
+
+    at_ms: int
+    subjects: "tuple[Subject, ...]"
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -362,6 +362,9 @@ async def open_gateway(loaded: Loaded, *, is_server: bool = False) -> Gateway:
         storage.close()
         raise
     if is_server:
+        if rules.limits:
+            now_ms = utc_ms()
+            gateway.limits.restore(await asyncio.to_thread(storage.recent_requests, now_ms), now_ms)
         gateway.drift.start()
         await asyncio.to_thread(storage.watch)
     return gateway

@@ -1,13 +1,13 @@
 """Everything of the gateway that outlasts it, opened together and closed together."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
-from embedgate.core.access import PriceRule, ProviderRecord, Rules
+from embedgate.core.access import PriceRule, ProviderRecord, RecentRequest, Rules
 from embedgate.govern.change import COMMAND_LINE, Invocation
 from embedgate.govern.first_start import FirstKeys, ensure_first_keys
 from embedgate.govern.providers import read_keys
@@ -19,8 +19,11 @@ from embedgate.storage.database import Database, open_database
 from embedgate.storage.folder import claim
 from embedgate.storage.key_lookup import SqlKeyStore
 from embedgate.storage.ledger import SqlLedger
+from embedgate.storage.recent import recent_requests
 from embedgate.storage.sealing import Sealer
 from embedgate.storage.spending import LedgerSpending
+
+_WINDOW_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,11 @@ class Storage:
         """Watch from now on whether the ledger can be written. Blocks."""
         if self.ledger.watch is not None:
             self.ledger.watch.start()
+
+    def recent_requests(self, now_ms: int) -> Sequence[RecentRequest]:
+        """The requests of the last minute. Blocks. Raises InternalError if the database fails."""
+        with self.database.read() as connection:
+            return recent_requests(connection, now_ms - _WINDOW_MS)
 
     def rules(self) -> Rules:
         """Every rule, as it is stored now. Blocks. Raises InternalError if the database fails."""

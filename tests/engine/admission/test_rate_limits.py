@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from asking_limits import FAR_S, KEY, PROJECT, USER, Clock, admitted, refused, settle, start, wait_of
-from embedgate.core.access import EVERY, LimitRule, Rate, Subject
+from embedgate.core.access import EVERY, LimitRule, Rate, RecentRequest, Subject
 from embedgate.core.errors import Overloaded, RateLimited
 from embedgate.engine.admission.rate_limits import MIN_KNOWN, RateLimits
 from embedgate.engine.admission.sliding_window import SLOT_S
@@ -533,3 +533,14 @@ async def test_requests_more_than_a_slot_apart_count_for_exactly_a_minute(clock:
     await admitted(limits, USER)
     await admitted(limits, USER)
     assert clock.now + wait_of(await refused(limits, USER)) == 60 + SLOT_S
+
+
+async def test_what_an_earlier_process_admitted_counts_until_its_minute_is_over(clock: Clock) -> None:
+    limits = RateLimits([LimitRule(USER, requests_per_minute=3, tokens_per_minute=100)], clock)
+    requests = [RecentRequest(at_ms, (KEY, USER), 10) for at_ms in (940_000, 980_000, 1_000_500)]
+    limits.restore(requests, now_ms=1_000_000)
+    assert limits.rate((USER,)) == Rate(3, 1, 60.0, 100, 80, 60.0)
+    (await limits.enter((KEY, USER), 80, FAR_S)).leave()
+    assert wait_of(await refused(limits, USER)) == pytest.approx(40.0)
+    clock.now += 40.0
+    await limits.enter((USER,), 10, FAR_S)

@@ -1,8 +1,8 @@
 """Sliding-window rate limits of keys, users and projects: requests and tokens per minute, requests in flight.
 
-Implements the port RateLimiter in this process, for one event loop; counts are lost when it ends. A request is within
-all limits of all its subjects, or none of them counts it. Knows nothing of money, policies or providers. The window of
-one subject is in `sliding_window`.
+Implements the port RateLimiter in this process, for one event loop; `restore` counts what an earlier process admitted.
+A request is within all limits of all its subjects, or none of them counts it. Knows nothing of money, policies or
+providers. The window of one subject is in `sliding_window`.
 
 Requests beyond the number in flight wait in one queue. When a request ends, the queue is walked from its head, and
 every request for which all subjects have room is admitted. So no request overtakes another that waits for the same
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from embedgate.core.access import EVERY, LimitRule, Rate, Subject
+from embedgate.core.access import EVERY, LimitRule, Rate, RecentRequest, Subject
 from embedgate.core.errors import Overloaded, RateLimited
 from embedgate.engine.admission.sliding_window import UNLIMITED, SlidingWindow, Slot
 
@@ -52,6 +52,18 @@ class RateLimits:
             window.follow(self._rule_of(subject) or LimitRule(subject))
         for waiting in tuple(self._queue):
             self._try(waiting)
+
+    def restore(self, requests: Sequence[RecentRequest], now_ms: int) -> None:
+        """Count requests that an earlier process admitted, within their minute, before the first of this one.
+
+        requests: oldest first. now_ms: UTC milliseconds; what is dated later counts as of now.
+        """
+        now = self._clock()
+        for request in requests:
+            at = now - max(0, now_ms - request.at_ms) / 1000
+            for window in self._windows_of(request.subjects):
+                window.count(request.tokens, at)
+                window.in_flight -= 1
 
     async def enter(self, subjects: Sequence[Subject], tokens: int, deadline_s: float) -> "CountedRequest":
         """Admit a request: count it, and in flight, for all of its subjects at once; wait in the queue if needed.
