@@ -80,7 +80,7 @@ def test_no_setting_is_without_effect() -> None:
     read = {
         node.attr
         for path in source.rglob("*.py")
-        if path.name != "settings.py" or path.parent.name != "embedgate"
+        if path.parent.name != "settings"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute)
     }

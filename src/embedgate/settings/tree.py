@@ -3,51 +3,19 @@
 `config` reads the values from a file and the environment.
 """
 
-import ipaddress
 import math
-from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-import platformdirs
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
-MIN_CACHE_DISK_BYTES = 16_000_000
+from embedgate.settings.base import Listed, Network, Port, Positive, Seconds, Section, Usd
+from embedgate.settings.storage import CacheSettings, StorageSettings
+
 MIN_VERIFY_PAUSE_S = 60
 
 
-def _check_network(text: str) -> str:
-    ipaddress.ip_network(text)
-    return text
-
-
-Network = Annotated[str, AfterValidator(_check_network)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-_Item = TypeVar("_Item")
-
-
-def _listed(value: object) -> object:
-    """A single value as a list of one."""
-    if isinstance(value, (str, Path)):
-        return (value,)
-    if not isinstance(value, (list, tuple)):
-        raise ValueError("must be a text or a list of texts")  # noqa: TRY004 - pydantic reports this one
-    return value
-
-
-Usd = Annotated[Decimal, Field(ge=0, le=1_000, decimal_places=12)]
-Listed = Annotated[tuple[_Item, ...], BeforeValidator(_listed)]
-
-
-class _Section(BaseModel):
-    """A section of the tree: refuses unknown keys, immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """The HTTP server."""
 
     host: str = Field("127.0.0.1", description="Address to listen on. Only this machine can reach the default.")
@@ -121,7 +89,7 @@ class ServerSettings(_Section):
     )
 
 
-class KeySettings(_Section):
+class KeySettings(Section):
     """Credentials of callers."""
 
     prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,15}$")] = Field(
@@ -141,7 +109,7 @@ def _check_pause(pause_s: float) -> float:
     return pause_s
 
 
-class UpstreamSettings(_Section):
+class UpstreamSettings(Section):
     """Calls to providers: order of routes, timeouts, retries, hedging and the circuit breaker."""
 
     order: Literal["list", "weight", "latency", "price", "throughput"] = Field(
@@ -219,84 +187,7 @@ class UpstreamSettings(_Section):
     )
 
 
-class StorageSettings(_Section):
-    """The data folder and the ledger."""
-
-    data_dir: Path = Field(
-        default_factory=lambda: Path(platformdirs.user_data_dir("embedgate", appauthor=False)),
-        description="Folder of the database, the keys of the first start and prepared models.",
-    )
-    synchronous: Literal["normal", "full"] = Field(
-        "normal",
-        description="How SQLite commits. `normal` survives a killed process; `full` also a power cut, at the cost of "
-        "a disk sync per group commit.",
-    )
-    ledger_max_pending: Positive = Field(
-        10_000,
-        description="Ledger entries that may wait in memory, about 1 KB each, while the database cannot be written, "
-        "and as many audit events. With a full queue they are only logged, and their requests fail with 500.",
-    )
-    ledger_patience_s: Seconds = Field(
-        5.0,
-        description="Seconds that answers wait for a database that cannot be written, before their requests fail with "
-        "500. Their entries are still written as soon as that is possible.",
-    )
-    ledger_check_s: Seconds = Field(
-        1.0,
-        description="Seconds that a quiet ledger may have before it is written on trial. While it cannot be written, "
-        "`/readyz` is 503 and requests at a price are refused with 503.",
-    )
-    ledger_outage: Literal["refuse-priced", "refuse-all"] = Field(
-        "refuse-priced",
-        description="What is refused while the ledger cannot be written: requests that a provider bills, or all. "
-        "Entries of those served wait in memory, within half of `storage.ledger_max_pending`.",
-    )
-
-
-def _check_disk_bytes(size_bytes: int) -> int:
-    if 0 < size_bytes < MIN_CACHE_DISK_BYTES:
-        raise ValueError(f"must be 0, for no cache on disk, or at least {MIN_CACHE_DISK_BYTES}")
-    return size_bytes
-
-
-class CacheSettings(_Section):
-    """The cache of vectors, so that a text is not embedded and paid for twice."""
-
-    enabled: bool = Field(True, description="false turns the cache off.")
-    scope: Literal["project", "user", "shared"] = Field(
-        "project",
-        description="Who shares cached vectors: the keys of one project (of one user, where a key has no project), "
-        "those of one user, or everybody. `shared` lets a caller see from cost and speed that another one has "
-        "embedded the same text.",
-    )
-    reuse_costs: Literal["nothing", "full"] = Field(
-        "nothing",
-        description="Price of a text that came from the cache or from another request's call: nothing, or as much as "
-        "if it had been sent to the provider.",
-    )
-    ttl_s: Seconds | None = Field(
-        None,
-        description="Seconds until a cached vector expires; vectors of one model revision never change.",
-    )
-    memory_bytes: Annotated[int, Field(ge=0)] = Field(
-        64_000_000,
-        description="Size of the memory tier, in bytes, overhead included. 0 turns it off. Vectors on disk that are "
-        "in the system's page cache are found nearly as fast.",
-    )
-    disk_bytes: Annotated[int, Field(ge=0), AfterValidator(_check_disk_bytes)] = Field(
-        4_000_000_000,
-        description="Size of the disk tier, in bytes, in the folder `cache` of the data folder, which must be on a "
-        "local disk. Never exceeded; 0 turns it off, else at least 16,000,000. 4 GB hold 600,000 vectors of 1,536 "
-        "numbers.",
-    )
-    max_pending_bytes: Positive = Field(
-        32_000_000,
-        description="Queue of vectors to be written to disk, in bytes. When it is full, further vectors stay in "
-        "memory only.",
-    )
-
-
-class AccessSettings(_Section):
+class AccessSettings(Section):
     """Policies, and the secrets that the database holds."""
 
     is_emergency: bool = Field(False, description="Value of `context.is_emergency` in policies.")
@@ -307,7 +198,7 @@ class AccessSettings(_Section):
     )
 
 
-class LimitSettings(_Section):
+class LimitSettings(Section):
     """Size limits of one request, independent of the provider."""
 
     max_inputs: Positive = Field(2048, description="Inputs per request.")
@@ -327,7 +218,7 @@ class LimitSettings(_Section):
     )
 
 
-class LocalModelSettings(_Section):
+class LocalModelSettings(Section):
     """One local model of the BERT family, from a folder. Its id is `local/<name>`."""
 
     path: Path = Field(description="Folder with model.safetensors, config.json and tokenizer.json.")
@@ -348,7 +239,7 @@ class LocalModelSettings(_Section):
     )
 
 
-class LocalSettings(_Section):
+class LocalSettings(Section):
     """Models that run in the process."""
 
     default_model: str = Field(
@@ -374,7 +265,7 @@ class LocalSettings(_Section):
     )
 
 
-class ProviderSettings(_Section):
+class ProviderSettings(Section):
     """One provider. A key in its usual environment variable, or this section, enables it."""
 
     enabled: bool | None = Field(
@@ -439,7 +330,7 @@ class ProviderSettings(_Section):
     )
 
 
-class CatalogSettings(_Section):
+class CatalogSettings(Section):
     """The model catalogue."""
 
     file: Path | None = Field(
@@ -452,7 +343,7 @@ class CatalogSettings(_Section):
     )
 
 
-class TransportSettings(_Section):
+class TransportSettings(Section):
     """Connections to providers."""
 
     connect_timeout_s: Seconds = Field(10.0, description="Timeout of opening a connection, DNS and TLS included.")
@@ -469,14 +360,14 @@ class TransportSettings(_Section):
     pool_max_idle: Positive = Field(64, description="Idle connections in the pool, per provider.")
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """Logging. Inputs, vectors and credentials are never logged."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is written.")
     format: Literal["text", "json"] = Field("text", description="One line per event, for people or for programs.")
 
 
-class Settings(_Section):
+class Settings(Section):
     """The settings tree."""
 
     server: ServerSettings = ServerSettings()

@@ -1,0 +1,37 @@
+"""Settings of the gateway: one typed tree, a module for each part of it."""
+
+from embedgate.settings.storage import MIN_CACHE_DISK_BYTES, CacheSettings, StorageSettings
+from embedgate.settings.tree import (
+    MIN_VERIFY_PAUSE_S,
+    AccessSettings,
+    CatalogSettings,
+    KeySettings,
+    LimitSettings,
+    LocalModelSettings,
+    LocalSettings,
+    LogSettings,
+    ProviderSettings,
+    ServerSettings,
+    Settings,
+    TransportSettings,
+    UpstreamSettings,
+)
+
+__all__ = [
+    "MIN_CACHE_DISK_BYTES",
+    "MIN_VERIFY_PAUSE_S",
+    "AccessSettings",
+    "CacheSettings",
+    "CatalogSettings",
+    "KeySettings",
+    "LimitSettings",
+    "LocalModelSettings",
+    "LocalSettings",
+    "LogSettings",
+    "ProviderSettings",
+    "ServerSettings",
+    "Settings",
+    "StorageSettings",
+    "TransportSettings",
+    "UpstreamSettings",
+]
