@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Serve = Callable[["Request"], Awaitable[Answer]]
 """Handler of one request: returns an answer or raises a GatewayError."""
 
+_LISTS_OF_HOPS = frozenset({b"x-forwarded-for", b"forwarded"})
 _ENDS_OF_EVENT = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
@@ -134,6 +135,18 @@ class Request(Struct, frozen=True):
     peer: str = ""
 
 
+def headers_of_request(lines: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers by name, from lines with names in lower case.
+
+    Lines of a list of hops are joined in their order, as RFC 9110 (5.3) says; of any other header the last line counts.
+    """
+    found = dict(lines)
+    if len(found) < len(lines):
+        for name in _LISTS_OF_HOPS & found.keys():
+            found[name] = b", ".join([value for each, value in lines if each == name])
+    return found
+
+
 def new_request_id() -> str:
     """A fresh id: `req_` and 32 hex digits."""
     return f"req_{random.getrandbits(128):032x}"
@@ -150,7 +163,7 @@ class Responder:
     async def __call__(self, scope: Scope, receive: Receive, send: Send, dialect: WritesErrors, serve: Serve) -> None:
         """Serve one request and send its answer, errors in the format of `dialect`."""
         request_id = new_request_id()
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        headers = headers_of_request(scope["headers"])
         client, exchange = scope.get("client"), exchange_of(scope)
         request = Request(
             id=request_id,

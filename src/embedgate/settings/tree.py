@@ -40,8 +40,8 @@ class ServerSettings(Section):
     )
     trusted_proxies: tuple[Network, ...] = Field(
         (),
-        description="Addresses or networks of proxies in front, whose X-Forwarded-For gives the client address. "
-        "Policies see that address.",
+        description="Addresses or networks of proxies in front, whose X-Forwarded-For or Forwarded gives the client "
+        "address. Policies see that address.",
     )
     drain_timeout_s: Seconds = Field(
         60.0, description="Seconds that requests in flight may still take after SIGTERM before they are aborted."
