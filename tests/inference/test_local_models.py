@@ -149,3 +149,32 @@ def test_other_files_are_another_revision_and_are_not_loaded_under_the_old_one(t
         models.load("tiny")
     (other,) = (m.revision for m in _models(tmp_path, tiny={"path": folder}).models() if m.name == "tiny")
     assert other != revision
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda _: b"",
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:7],
+        lambda content: b"\xff" * 8 + content[8:],  # a header of absurd length
+        lambda content: b"\x00" * len(content),
+        lambda content: b"[" * 100_000,
+    ],
+    ids=["empty", "half", "seven bytes", "absurd length", "zeros", "deep"],
+)
+def test_a_spoiled_file_of_a_model_is_named_and_ends_nothing(tmp_path: Path, name: str, spoil: Any) -> None:
+    folder = write_tiny_folder(tmp_path / "tiny")
+    (folder / name).write_bytes(spoil((folder / name).read_bytes()))
+    with pytest.raises(ConfigError, match=r"model\.safetensors|tokenizer\.json|config\.json"):
+        _models(tmp_path / "data", tiny={"path": folder}).load("tiny")
+
+
+def test_a_prepared_model_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
+    folder = write_tiny_folder(tmp_path / "tiny")
+    _models(tmp_path / "data", tiny={"path": folder}).load("tiny")
+    (prepared,) = (tmp_path / "data" / "models").glob("*.onnx")
+    for content in (b"", prepared.read_bytes()[:1000], b"\xff" * 5_000):
+        prepared.write_bytes(content)
+        assert _models(tmp_path / "data", tiny={"path": folder}).load("tiny").engine.dim

@@ -34,7 +34,9 @@ class Tokenizer:
         library = import_extra("tokenizers", "local")
         try:
             tokenizer: tokenizers.Tokenizer = library.Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises no narrower class
+        except BaseException as error:  # the library raises no narrower class, and its panics are no Exception
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
             raise ConfigError([f"tokenizer file {file} cannot be read: {error}"]) from error
         tokenizer.no_truncation()
         tokenizer.no_padding()

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from embedgate.storage.cache.truncation import guard, release
+
 _OWNER_ONLY = 0o600
 _MAX_PARTS = 512  # of one call; the least that POSIX systems take is 1,024
 _BLOCK_BYTES = 512
@@ -18,6 +20,8 @@ class Damaged(Exception):
 
 class MappedFile:
     """An open file with its mapping, `map`, which any thread may read; it raises ValueError once the file is closed.
+
+    A file that others cut short reads as zeros from then on, and does not end the process.
 
     `write` is a system call, because a full disk is then an error. A write through the mapping would be a signal.
     """
@@ -36,6 +40,7 @@ class MappedFile:
             self.map = mmap.mmap(
                 self._file, self.size_bytes, access=mmap.ACCESS_WRITE if is_map_writable else mmap.ACCESS_READ
             )
+            self._region = guard(self.map)
         except BaseException:
             os.close(self._file)
             raise
@@ -67,6 +72,10 @@ class MappedFile:
         """Bytes allocated on disk; parts that were never written take none. Raises OSError."""
         return os.fstat(self._file).st_blocks * _BLOCK_BYTES
 
+    def is_lost(self) -> bool:
+        """Whether the file was cut short, or its disk failed, under the mapping, which reads as zeros since then."""
+        return self._region.is_lost
+
     def is_in_place(self) -> bool:
         """Whether the path still names this file; the folder may have been deleted under the running process."""
         try:
@@ -76,6 +85,7 @@ class MappedFile:
 
     def close(self) -> None:
         """Close the mapping and the file."""
+        release(self._region)
         self.map.close()
         os.close(self._file)
 
@@ -95,7 +105,7 @@ def create_file(path: Path, size_bytes: int, content: bytes) -> None:
 def create_sparse_file(path: Path, size_bytes: int) -> None:
     """Create a file whose blocks are allocated when they are written. Raises OSError.
 
-    Read only what was written: on a full tmpfs, reading anything else through a mapping ends the process (SIGBUS).
+    Read only what was written: on a full tmpfs, reading anything else through a mapping is a fault (SIGBUS).
     """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
     try:

@@ -26,6 +26,8 @@ from embedgate.storage.cache.table import (
 _TABLE = "table"
 _VECTORS = "vectors"
 _LOOK_EVERY = 16
+MAX_RECORD_BYTES = 4_000_000
+"""A vector of a million numbers."""
 _RECORDS_PER_TURN = 32  # about 0.2 ms
 _COLD_READ_S = 25e-6  # four times what a vector of 1,536 numbers takes from memory, a quarter of a read from an SSD
 
@@ -74,6 +76,9 @@ class Generation:
             begun_s = time.perf_counter()
             for key, place in located[first : first + _LOOK_EVERY]:
                 offset, length, expected = unpack_place(place)
+                if length > MAX_RECORD_BYTES:  # a damaged index must not make us read gigabytes
+                    rejected.append(Rejected(number, key, place))
+                    continue
                 entry = decode(key, vectors[offset : offset + length], expected, number)
                 if entry is not None:
                     found[key] = entry
@@ -115,6 +120,10 @@ class Generation:
     def remove(self, rejected: Rejected) -> None:
         """Remove an index entry, unless it has been replaced meanwhile."""
         self.table.remove(rejected.key, rejected.place)
+
+    def is_lost(self) -> bool:
+        """Whether a file was cut short while it was open: nothing is found in it any more."""
+        return self._vectors.is_lost() or self.table.is_lost()
 
     def n_entries(self) -> int:
         """The number of entries; 0 if it cannot be read at the moment."""
@@ -160,9 +169,9 @@ def capacity_of(folder: Path) -> int:
 
 def max_group(capacity_bytes: int) -> tuple[int, int]:
     """The most records and bytes to append at once: few, so that a full generation has little unused at its end."""
-    return 1024, min(4_000_000, capacity_bytes // 64)
+    return 1024, min(MAX_RECORD_BYTES, capacity_bytes // 64)
 
 
 def fits(record_bytes: int, capacity_bytes: int) -> bool:
     """Whether a record of that length fits an empty generation."""
-    return record_bytes <= capacity_bytes - table_bytes(capacity_bytes)
+    return record_bytes <= min(MAX_RECORD_BYTES, capacity_bytes - table_bytes(capacity_bytes))

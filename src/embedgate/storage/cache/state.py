@@ -15,6 +15,8 @@ from embedgate.storage.cache.files import Damaged, MappedFile, create_file
 _RECORD = struct.Struct("<8sQQQI")
 _MAGIC = b"egcache1"
 _FILE_BYTES = 4096
+MAX_GENERATION = 1_000_000_000
+"""Highest number of a generation, and of clears: one a second reaches it in thirty years."""
 
 
 class State(NamedTuple):
@@ -75,4 +77,6 @@ def _unpack(raw: bytes) -> State:
     magic, clears, oldest, youngest, checksum = _RECORD.unpack(raw)
     if magic != _MAGIC or checksum != zlib.crc32(raw[:-4]):
         raise Damaged("the state is of another format")
+    if clears > MAX_GENERATION or youngest > MAX_GENERATION or not 0 < oldest <= youngest + 1:
+        raise Damaged("the state has numbers that cannot be")
     return State(clears, oldest, youngest)

@@ -23,7 +23,7 @@ from embedgate.storage.cache.generation import (
     max_group,
 )
 from embedgate.storage.cache.record import Entry, Record, encode, record_bytes
-from embedgate.storage.cache.state import State, StateFile, create_state
+from embedgate.storage.cache.state import MAX_GENERATION, State, StateFile, create_state
 from embedgate.storage.cache.table import TableView, locate
 from embedgate.storage.folder import locked
 
@@ -179,13 +179,14 @@ class Store:
             events.CACHE_SET_ASIDE.emit(what=_STATE, reason=str(damage))
             path.rename(self._folder / f"{_DAMAGED}-{_STATE}")
         # The generations on disk may have been cleared, so none is live, and their numbers are not used again.
-        newest = max(self._on_disk(), default=0)
+        newest = max((number for number in self._on_disk() if number < MAX_GENERATION), default=0)
         create_state(path, State(0, newest + 1, newest))
         return StateFile(path)
 
     def _adopt(self) -> None:
         """Open the generations that are live, and close the others."""
         state = self._state_file.read()
+        self._set_lost_aside()
         opened = self._opened
         if state == opened.state:
             return
@@ -200,6 +201,16 @@ class Store:
         for generation in opened.generations:
             if generation.number not in kept:
                 generation.close()
+
+    def _set_lost_aside(self) -> None:
+        """Let go of generations whose files were cut short while they were open."""
+        generations, _, state = self._opened
+        lost = [generation for generation in generations if generation.is_lost()]
+        if lost:
+            self._opened = Opened.of((generation for generation in generations if generation not in lost), state)
+        for generation in lost:
+            generation.close()
+            self._set_aside(generation.number, "a file was cut short")
 
     def _append(self, records: Sequence[tuple[bytes, Record]]) -> int:
         """Append to the youngest generation. Returns 0 if it is full, missing or damaged."""

@@ -104,6 +104,10 @@ class Table:
         """Bytes that the file takes on disk. Raises OSError."""
         return self._file.used_bytes()
 
+    def is_lost(self) -> bool:
+        """Whether the file was cut short while it was open."""
+        return self._file.is_lost()
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
