@@ -14,9 +14,26 @@ from typing import IO
 from running import clean_environment
 
 _PARENT = """
-import os, sys
+import datetime, os, sys, time
+import embedgate.core.clock as clock
 import embedgate.server.serve, embedgate.wiring.gateway
 from embedgate.cli.main import run
+
+def shift_clock(file):
+    true_ns, now = time.time_ns, datetime.datetime.now
+    def shift_ns():
+        with open(file) as text:
+            return int(text.read() or 0)
+    class Shifted(datetime.datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return now(zone) + datetime.timedelta(microseconds=shift_ns() // 1000)
+    time.time_ns = lambda: true_ns() + shift_ns()
+    time.time = lambda: time.time_ns() / 1e9
+    clock.datetime = Shifted
+
+if "TEST_CLOCK_SHIFT" in os.environ:
+    shift_clock(os.environ["TEST_CLOCK_SHIFT"])
 
 for line in sys.stdin:
     pid = os.fork()
@@ -67,6 +84,25 @@ class Forks:
                 assert found[1] != "ended", "the gateway did not start"
                 pid, url = int(found[2] or pid), found[3] or url
         return Fork(url, pid, self._process.stdout)
+
+
+@dataclass(frozen=True)
+class WallClock:
+    """The wall clock of gateways, which a test can put forward or back while they run; the monotonic clock goes on."""
+
+    file: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For `forks`."""
+        self.shift(0)
+        return {"TEST_CLOCK_SHIFT": str(self.file)}
+
+    def shift(self, seconds: float) -> None:
+        """Show the true time and so many seconds more."""
+        new = self.file.with_suffix(".new")
+        new.write_text(str(int(seconds * 1e9)), encoding="ascii")
+        new.replace(self.file)  # never read while it is empty
 
 
 @contextlib.contextmanager
