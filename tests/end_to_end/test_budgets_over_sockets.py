@@ -32,8 +32,10 @@ SETTINGS = (
     + """
     [providers.openai]
     base_url = "{base_url}"
+    max_parallel = 64
     [upstream]
     max_retries = 10
+    retry_reserve = 1000
     retry_wait_s = 0.02
 """
 )
@@ -131,7 +133,7 @@ def test_who_leaves_is_paid_for_and_leaves_nothing_on_hold(
     refused_before = refusals(running)
 
     def all_are_in_or_out() -> bool:
-        return refusals(running) - refused_before == N_CALLERS - WORTH
+        return refusals(running) - refused_before == N_CALLERS - WORTH and len(host.requests) == WORTH
 
     async def come_and_go() -> list[Reply | None]:
         leave = asyncio.Event()

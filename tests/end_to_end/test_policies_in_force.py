@@ -42,6 +42,8 @@ SETTINGS = (
     + """
     [providers.openai]
     base_url = "{base_url}"
+    [access]
+    refusal_summary_s = 0  # each refusal is looked for in the trail
 """
 )
 FIRST_POLICY = "permit-everything"

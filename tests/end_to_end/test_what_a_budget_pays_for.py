@@ -75,6 +75,8 @@ def running(tmp_path_factory: pytest.TempPathFactory, far_side: ChatUpstream) ->
         base_url = "{far_side.base_url}"
         [catalog]
         file = "{catalog}"
+        [access]
+        refusal_summary_s = 0
         [limits]
         paid_options = {{ web_search_options = "0.03", "tools.web_search" = 0.01, input_kind = "0.02" }}
     """

@@ -24,7 +24,7 @@ from embedgate.core.models import DimRange, Route
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.providers import openai
 from embedgate.settings import TransportSettings
-from embedgate.transport import Endpoint, HttpDriver, HttpProvider, HttpReply
+from embedgate.transport import CallTimeouts, Endpoint, HttpDriver, HttpProvider, HttpReply
 from upstream import Answer, Ending, Upstream, error, running_upstream
 from waiting import until
 
@@ -46,9 +46,10 @@ async def driving(
     provider: HttpProvider | None = None,
     settings: TransportSettings | None = None,
     max_parallel: int = 8,
+    timeouts: CallTimeouts | None = None,
 ) -> AsyncIterator[HttpDriver]:
     endpoint = Endpoint("acme", base_url, KEY, max_parallel=max_parallel)
-    driver = HttpDriver(provider or openai.provider(), endpoint, settings or TransportSettings())
+    driver = HttpDriver(provider or openai.provider(), endpoint, settings or TransportSettings(), timeouts=timeouts)
     try:
         yield driver
     finally:
@@ -69,6 +70,18 @@ async def test_vectors_come_back_in_order_and_the_key_is_in_its_header_only(upst
     assert [name for name, value in seen.headers.items() if KEY in value] == ["authorization"]
     assert seen.headers["authorization"] == f"Bearer {KEY}"
     assert KEY.encode() not in seen.body
+
+
+async def test_a_call_that_hangs_keeps_its_place_no_longer_than_a_call_may_take(upstream: Upstream) -> None:
+    gate = threading.Event()
+    upstream.script(Answer(gate=gate))
+    async with driving(upstream.base_url, max_parallel=1, timeouts=CallTimeouts(attempt_s=0.3)) as driver:
+        hanging, next_one = asked(driver, "a"), asked(driver, "b")
+        with pytest.raises(UpstreamTimeout):
+            await hanging
+        await until(lambda: len(upstream.requests) == 2)
+        await asyncio.wait([next_one])
+    gate.set()
 
 
 async def test_a_call_ends_at_its_deadline_and_closes_its_connection(upstream: Upstream) -> None:

@@ -11,7 +11,7 @@
         RateLimited  BudgetExhausted  Overloaded  LedgerUnavailable  CallerLeft
       UpstreamError                  the far side of a provider call
         UpstreamRejected  UpstreamBusy  UpstreamFailed  UpstreamTimeout  UpstreamGarbled
-        UpstreamDenied  UpstreamTooLarge  UpstreamLimited
+        UpstreamDenied  UpstreamTooLarge  UpstreamLimited  UpstreamQueueFull
       InternalError                  our own fault; only an id leaves the process
         DependencyMissing
       GatewayRefused                 another gateway's answer, raised by the client
@@ -31,6 +31,10 @@ NOT_SENT = "not sent"
 """Message of a CancelledError raised before the provider was called, so that nothing is billed."""
 
 
+MAX_MESSAGE_CHARACTERS = 4_000
+"""Of a message: more is cut. It may quote a provider, and goes into answers and logs."""
+
+
 class GatewayError(Exception):
     """Base of all errors that a request can end with.
 
@@ -44,6 +48,8 @@ class GatewayError(Exception):
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
         """message: for the caller. param: the field at fault. retry_after_s: how long to wait before a retry."""
+        if len(message) > MAX_MESSAGE_CHARACTERS:
+            message = f"{message[:MAX_MESSAGE_CHARACTERS]}…"
         super().__init__(message)
         self.message = message
         self.param = param
@@ -345,6 +351,13 @@ class UpstreamLimited(UpstreamBusy):
     """The limits of the gateway's credential leave no room for the call; the provider was not called."""
 
 
+class UpstreamQueueFull(UpstreamLimited):
+    """Too many calls wait for a place at the provider already; it was not called.
+
+    A request that no other route serves ends with `Overloaded`.
+    """
+
+
 class UpstreamFailed(UpstreamError):
     """The provider, or the connection to it, failed."""
 
@@ -352,10 +365,14 @@ class UpstreamFailed(UpstreamError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """The provider did not answer within the deadline of the request."""
+    """The provider did not answer within the deadline of the request, or of the call.
+
+    `names_limit`: the message says which setting gave the call its time.
+    """
 
     code = "upstream_timeout"
     status = 504
+    names_limit = False
 
 
 class UpstreamGarbled(UpstreamError):

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from embedgate.core.access import Caller, Rate
 from embedgate.core.actions import CHAT, EMBEDDING, RERANK, Action
+from embedgate.core.demand import Demand
 from embedgate.core.errors import GatewayError
 from embedgate.core.models import Model, Route, Truncate
 from embedgate.core.quantise import Quantisation
@@ -36,13 +37,17 @@ class Routing:
     by: OrderBy | None = None
 
 
-class Origin(Struct, frozen=True, gc=False):
-    """Origin of a request: its id, dialect, credential and client address."""
+class Origin(Struct, frozen=True):
+    """Origin of a request: its id, dialect, credential and client address.
+
+    `demand` ends when the caller closes the connection.
+    """
 
     request_id: str
     dialect: Dialect
     secret: str | None
     ip_address: str = ""
+    demand: Demand = field(default_factory=Demand)
 
 
 class AnyRequest(Protocol):
@@ -437,8 +442,8 @@ class Call(Struct, Generic[RequestT]):
     """State of one request, the only mutable record. Stages add to it; `account` reads it at the end.
 
     `grant` is None until the request is admitted. `surcharge_picodollars` is the most that its options can cost
-    beside its tokens. `wasted_picodollars` were billed for answers that had to be requested
-    again. `began_s`: when the stages after reading began.
+    beside its tokens. `wasted_picodollars` were billed for answers that had to be requested again. `began_s`: when the
+    stages after reading began. `demand` is that of its caller for an answer.
     """
 
     request_id: str
@@ -457,3 +462,4 @@ class Call(Struct, Generic[RequestT]):
     wasted_picodollars: int = 0
     upstream_s: float = 0.0
     error: GatewayError | None = None
+    demand: Demand = field(default_factory=Demand)

@@ -1,6 +1,7 @@
 """Request pipeline: authenticate, read, validate, resolve, weigh, admit, execute, account. The order is here only.
 
-Work that has begun runs to its end in a task of its own, even when the caller leaves, and is accounted for.
+Work that has begun runs in a task of its own, even when the caller leaves, and is accounted for. What was sent to a
+provider by then runs to its end; what still waits in a queue is dropped (`core.demand`).
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from msgspec import Struct
 
 from embedgate.core.access import Caller, Rate
 from embedgate.core.chat import ChatResult, ChatStream
+from embedgate.core.demand import demand_of_task
 from embedgate.core.errors import GatewayError, InternalError, Overloaded
 from embedgate.core.rerank import RerankResult
 from embedgate.core.types import (
@@ -204,6 +206,7 @@ class Pipeline:
         answered: AnsweredT | None = None
         entry: LedgerEntry | None = None
         metrics.request_began()
+        demand_of_task.set(call.demand)
         call.began_s = time.monotonic()
         try:
             answered = await answer(call)
@@ -251,6 +254,7 @@ def _call(
         started_s=started_s,
         authenticate_s=authenticate_s,
         deadline_s=started_s + timeout_s,
+        demand=origin.demand,
     )
 
 

@@ -5,7 +5,9 @@ Every event goes through `Event.emit`, as one line of text or one JSON object.
 
 import logging
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +15,13 @@ from typing import Literal
 import orjson
 
 _logger = logging.getLogger("embedgate")
+
+MAX_VALUE_CHARACTERS = 4_000
+"""Of one value in a line, so that nobody who is quoted in it can fill the disk. The rest is cut, with a mark."""
+MAX_LINES = 20
+LINES_WINDOW_S = 10.0
+"""Of a `ThrottledEvent` so many lines of one sort are written in so long."""
+_MAX_SORTS = 1_000
 
 Value = str | int | float | bool | None
 
@@ -44,6 +53,46 @@ class Event:
         self.emit(**fields, fault=type(fault).__name__, trace=trace)
 
 
+class ThrottledEvent:
+    """An event that callers or providers can cause at will: of equal ones only so many in a window are written.
+
+    The next line after those that were left out says how many they were, in `left_out`. Thread-safe as far as needed:
+    a race may miscount.
+    """
+
+    def __init__(self, event: Event, *sort: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """sort: the names of the fields in which equal ones agree. clock: monotonic seconds."""
+        self._event = event
+        self._sort = sort
+        self._clock = clock
+        self._windows: dict[tuple[Value, ...], list[float]] = {}
+
+    @property
+    def name(self) -> str:
+        """The name of the event."""
+        return self._event.name
+
+    def emit(self, **fields: Value) -> None:
+        """Write the event, unless too many of its sort were written just now."""
+        if not self._event.is_written:
+            return
+        now_s = self._clock()
+        sort = tuple([fields.get(name) for name in self._sort])
+        window = self._windows.get(sort)
+        if window is None or now_s - window[0] >= LINES_WINDOW_S:
+            left_out = 0 if window is None else int(window[2])
+            if window is None and len(self._windows) >= _MAX_SORTS:
+                self._windows.clear()
+            self._windows[sort] = window = [now_s, 0, 0]
+            if left_out:
+                fields["left_out"] = left_out
+        if window[1] >= MAX_LINES:
+            window[2] += 1
+            return
+        window[1] += 1
+        self._event.emit(**fields)
+
+
 STARTED = Event("started")
 DRAINING = Event("draining")
 REQUESTS_CUT = Event("requests_cut", logging.WARNING)
@@ -56,15 +105,16 @@ MODEL_LOADED = Event("model_loaded")
 REQUEST = Event("request", logging.DEBUG)
 REQUEST_FAILED = Event("request_failed", logging.DEBUG)
 INTERNAL_FAULT = Event("internal_fault", logging.ERROR)
-UPSTREAM_FAULT = Event("upstream_fault", logging.WARNING)
+UPSTREAM_FAULT = ThrottledEvent(Event("upstream_fault", logging.WARNING), "provider", "code")
 ROUTE_FAILING = Event("route_failing", logging.WARNING)
 ROUTE_RECOVERED = Event("route_recovered", logging.WARNING)
 ROUTE_DRIFTED = Event("route_drifted", logging.WARNING)
 ROUTE_STEADY = Event("route_steady", logging.WARNING)
 ROUTE_NOT_CHECKED = Event("route_not_checked", logging.WARNING)
-BAD_ANSWER = Event("bad_answer", logging.WARNING)
+BAD_ANSWER = ThrottledEvent(Event("bad_answer", logging.WARNING), "provider", "code")
 ACCOUNT_BLOCKED = Event("account_blocked", logging.WARNING)
 KEY_REFUSED = Event("key_refused", logging.WARNING)
+PROVIDER_QUEUE_FULL = Event("provider_queue_full", logging.WARNING)
 LEDGER_STUCK = Event("ledger_stuck", logging.CRITICAL)
 LEDGER_RECOVERED = Event("ledger_recovered", logging.WARNING)
 LEDGER_UNAVAILABLE = Event("ledger_unavailable", logging.CRITICAL)
@@ -79,10 +129,16 @@ CACHE_DISK_RECOVERED = Event("cache_disk_recovered")
 CACHE_SET_ASIDE = Event("cache_set_aside", logging.WARNING)
 
 
+def _cut(value: Value) -> Value:
+    if isinstance(value, str) and len(value) > MAX_VALUE_CHARACTERS:
+        return f"{value[:MAX_VALUE_CHARACTERS]}… ({len(value)} characters)"
+    return value
+
+
 class _TextFormat(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Value] = getattr(record, "fields", {})
-        tail = " ".join(f"{name}={value}" for name, value in fields.items())
+        tail = " ".join(f"{name}={_cut(value)}" for name, value in fields.items())
         at = self.formatTime(record, "%Y-%m-%dT%H:%M:%S")
         return f"{at} {record.levelname.lower()} {record.getMessage()} {tail}".rstrip()
 
@@ -94,7 +150,7 @@ class _JsonFormat(logging.Formatter):
             "at": self.formatTime(record, "%Y-%m-%dT%H:%M:%S"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
-            **fields,
+            **{name: _cut(value) for name, value in fields.items()},
         }
         return orjson.dumps(line).decode()
 

@@ -28,6 +28,7 @@ class _Counter:
     def __init__(self, name: str, text: str, *labels: str) -> None:
         self._name, self._text, self._labels = f"embedgate_{name}", text, labels
         self.values: defaultdict[tuple[str, ...], float] = defaultdict(float)
+        _kept.append(self)
 
     def family(self) -> Metric:
         family = CounterMetricFamily(self._name, self._text, labels=self._labels)
@@ -44,6 +45,7 @@ class _Histogram:
         self._buckets = buckets
         self._counts: dict[str, list[int]] = {}
         self._sums: defaultdict[str, float] = defaultdict(float)
+        _kept.append(self)
 
     def observe(self, label: str, value: float) -> None:
         counts = self._counts.get(label)
@@ -64,6 +66,8 @@ class _Histogram:
         return family
 
 
+_kept: list[_Counter | _Histogram] = []
+"""Every counter and histogram, in the order in which they are written."""
 _requests = _Counter("requests", "Requests, by API and how they ended.", "dialect", "outcome")
 _request_s = _Histogram("request_seconds", "Seconds of a request, up to its ledger entry.", "dialect", _LATENCY_S)
 _stage_s = _Histogram("stage_seconds", "Seconds of a request by stage.", "stage", _LATENCY_S)
@@ -81,6 +85,11 @@ _drifted: dict[tuple[str, str], bool] = {}
 _account_blocks = _Counter("account_blocks", "Times a credential was taken out of use.", "account", "reason")
 _limit_refusals = _Counter("limit_refusals", "Calls refused by the rate limits of a provider's credential.", "account")
 _account_waiting: defaultdict[str, int] = defaultdict(int)
+_dropped = _Counter("dropped_calls", "Calls and requests that left a queue with their callers.", "queue")
+_queue_refusals = _Counter("provider_queue_refusals", "Calls refused as too many waited for a place.", "provider")
+_provider_waiting: defaultdict[str, int] = defaultdict(int)
+_provider_waiting_bytes: defaultdict[str, int] = defaultdict(int)
+_summed_refusals = _Counter("summed_refusals", "Refusals that are counted in an event of the audit trail.")
 _running = {"now": 0}
 _ledger = {"writable": 1}
 _connections: dict[str, int] = {}
@@ -183,6 +192,27 @@ def connections_turned_away(reason: str, n: int) -> None:
     _turned_away.values[reason,] += n
 
 
+def call_dropped(queue: str) -> None:
+    """Count what left a queue because nobody waits for it any more. queue: admission, batch, credential or place."""
+    _dropped.values[queue,] += 1
+
+
+def provider_waits(provider: str, calls: int, size_bytes: int) -> None:
+    """Change the number and the bytes of the calls that wait for a place at a provider."""
+    _provider_waiting[provider] += calls
+    _provider_waiting_bytes[provider] += size_bytes
+
+
+def provider_queue_refused(provider: str) -> None:
+    """Count a call that was refused because too many wait for a place at its provider."""
+    _queue_refusals.values[provider,] += 1
+
+
+def refusal_summed() -> None:
+    """Count a refusal that has no event of its own in the audit trail."""
+    _summed_refusals.values[()] += 1
+
+
 class _Gauges(Collector):
     """Collector of the current values."""
 
@@ -190,25 +220,26 @@ class _Gauges(Collector):
         self._cache = cache
 
     def collect(self) -> Iterator[Metric]:
-        counters = (_requests, _inputs, _tokens, _looked_up, _joined, _calls, _bad_answers, _hedges)
-        histograms = (_request_s, _stage_s, _call_s, _call_inputs)
-        for counted in (*counters, _account_blocks, _limit_refusals, _turned_away, *histograms):
-            yield counted.family()
+        for kept in _kept:
+            yield kept.family()
         yield GaugeMetricFamily("embedgate_requests_running", "Requests in progress.", value=_running["now"])
         writable = _ledger["writable"]
         yield GaugeMetricFamily("embedgate_ledger_writable", "1 while the ledger can be written.", value=writable)
-        connections = GaugeMetricFamily("embedgate_connections", "Connections of callers.", labels=["state"])
-        for state, n in list(_connections.items()):
-            connections.add_metric([state], n)
-        yield connections
-        waiting = GaugeMetricFamily("embedgate_account_waiting", "Calls waiting for room.", labels=["account"])
-        for account, n in list(_account_waiting.items()):
-            waiting.add_metric([account], n)
-        yield waiting
+        yield _by("state", "embedgate_connections", "Connections of callers.", _connections)
+        yield _by("account", "embedgate_account_waiting", "Calls waiting for room.", _account_waiting)
+        yield _by("provider", "embedgate_provider_waiting", "Calls waiting for a place.", _provider_waiting)
+        yield _by("provider", "embedgate_provider_waiting_bytes", "Bytes of these calls.", _provider_waiting_bytes)
         yield _of_routes("embedgate_route_works", "1 for a route that gets requests.", _works)
         yield _of_routes("embedgate_route_drift", "1 for a route with drift.", _drifted)
         if self._cache is not None:
             yield from _cache_families(self._cache)
+
+
+def _by(label: str, name: str, text: str, values: Mapping[str, int]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for each, n in list(values.items()):
+        family.add_metric([each], n)
+    return family
 
 
 def _of_routes(name: str, text: str, values: Mapping[tuple[str, str], bool]) -> Metric:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from embedgate.core.demand import check_wanted
 from embedgate.core.errors import (
     ConfigError,
     InternalError,
@@ -52,7 +53,8 @@ class LocalProvider:
         `tokens` of the reply is exact, special tokens included. `truncated` holds the positions
         of texts that were cut, at the side that `batch.truncate` names.
         Raises InputTooLong for the first over-long text if truncation is `none`, InvalidInput for a text without any
-        token, UpstreamTimeout at the deadline, InternalError if the model cannot be loaded.
+        token, UpstreamTimeout at the deadline, CallerLeft when nobody waits any more, InternalError if the model cannot
+        be loaded.
         """
         if self._is_closed:
             raise UpstreamFailed("the local models are shut down")
@@ -99,6 +101,7 @@ class LocalProvider:
         rows: list[TokenRow] = []
         truncated: list[int] = []
         for span in cut_in_order([len(text) for text in texts], _TOKENIZE_CHARACTERS):
+            check_wanted()
             first = span[0]
             chunk = texts[first : first + len(span)]
             try:
@@ -126,6 +129,7 @@ class LocalProvider:
             for run in model.engine.cut([len(row) for row in rows]):
                 if len(waiting) == _RUNS_IN_FLIGHT:
                     await finish_first()
+                check_wanted()
                 answer = _on(self._inference, model.engine.embed, [rows[position] for position in run])
                 waiting.append((run, answer))
             while waiting:

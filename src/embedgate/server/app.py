@@ -178,7 +178,9 @@ class Application:
         return openai.write_rerank(result, request.id)
 
     def _origin(self, dialect: Dialect, request: Request) -> Origin:
-        return Origin(request.id, dialect.NAME, dialect.secret(request.headers), self._address.of(request))
+        return Origin(
+            request.id, dialect.NAME, dialect.secret(request.headers), self._address.of(request), request.demand
+        )
 
 
 async def _refuse(error: GatewayError, _request: Request) -> Answer:

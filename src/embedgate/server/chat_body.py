@@ -69,7 +69,7 @@ def chat_request(
         wants_usage=bool(options and options.include_usage),
         max_output_tokens=max((tokens for tokens in most if tokens is not None), default=None),
         n_choices=_number(fields, "n", MAX_CHOICES) or 1,
-        user=fields.peek("user", str, "a text"),
+        user=fields.user(stays=True),
         provider=provider,
         routing=routing,
         fallback_model=fallback_model,

@@ -64,6 +64,7 @@ class Connection(HttpToolsProtocol):
         self._served: RequestResponseCycle | None = None
         """The current request, or the last one."""
         self._offers_upgrade = False
+        self._exchange: Exchange | None = None
         self._chunk_bytes = 0
         self._overhead_bytes = 0
         """Bytes of the current message that are not its body."""
@@ -103,6 +104,8 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         self._unparsed = b""
         self._give_up(self._served)  # uvicorn notifies the newest request only, which may be a pipelined one
+        if self._exchange is not None:
+            self._exchange.demand.leave()
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes, a few requests at a time."""
@@ -218,7 +221,8 @@ class Connection(HttpToolsProtocol):
         self._served = cycle
         # `extensions` is where ASGI lets a server offer what is its own.
         scope: dict[str, Any] = cycle.scope  # type: ignore[assignment]  # typed as closed by uvicorn
-        scope["extensions"] = {EXCHANGE: Exchange(cycle, self)}
+        self._exchange = Exchange(cycle, self)
+        scope["extensions"] = {EXCHANGE: self._exchange}
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:

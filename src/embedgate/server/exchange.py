@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from embedgate.core.demand import Demand
+
 EXCHANGE = "embedgate.exchange"
 """Its name among the extensions of a scope."""
 
@@ -22,14 +24,18 @@ class ClosesEarly(Protocol):
 
 
 class Exchange:
-    """Takes a body and writes an answer at once, where that is possible."""
+    """Takes a body and writes an answer at once, where that is possible.
 
-    __slots__ = ("_connection", "_cycle")
+    `demand` ends when the caller closes the connection.
+    """
+
+    __slots__ = ("_connection", "_cycle", "demand")
 
     def __init__(self, cycle: RequestResponseCycle, connection: ClosesEarly) -> None:
         """cycle: of uvicorn, before its application has begun."""
         self._cycle = cycle
         self._connection = connection
+        self.demand = Demand()
 
     def take_body(self) -> bytes | None:
         """The body, if all of it is here and nobody has read of it; else None."""

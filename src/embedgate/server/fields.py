@@ -29,6 +29,9 @@ CACHE_USES: tuple[CacheUse, ...] = ("store", "no-store")
 INPUT_TYPES: tuple[InputType, ...] = ("query", "document")
 TRUNCATES: tuple[Truncate, ...] = ("none", "start", "end")
 
+MAX_USER_BYTES = 512
+"""Of the field `user`, which is stored with every request, and named to some providers. OpenAI takes as much."""
+
 _INPUT_FORMS = "input must be a text, a list of texts, a list of token ids, or a list of such lists"
 
 
@@ -41,7 +44,7 @@ class Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     dimensions: int | None = None
     input_type: InputType | None = None
     truncate: Truncate | None = None
-    user: str | None = None
+    user: Annotated[str, msgspec.Meta(max_length=MAX_USER_BYTES // 4)] | None = None
     cache: CacheUse | None = None
     provider: str | None = None
 
@@ -129,6 +132,14 @@ class Fields:
     def flag(self, name: str) -> bool | None:
         """true or false, or None."""
         return self.take(name, bool, "true or false")
+
+    def user(self, *, stays: bool = False) -> str | None:
+        """The field `user`, or None. stays: it is left in place. Raises InvalidInput if it is too long to be stored."""
+        user = self.peek("user", str, "a text") if stays else self.text("user")
+        if user is not None and (size_bytes := len(user.encode("utf-8", "replace"))) > MAX_USER_BYTES:
+            reason = f"user has {size_bytes} bytes; at most {MAX_USER_BYTES} are allowed. Send an id of your end user."
+            raise InvalidInput(reason, param="user")
+        return user
 
     def choice(self, name: str, options: tuple[W, ...]) -> W | None:
         """One of a few words, or None. Raises UnsupportedOption for another word."""

@@ -82,7 +82,7 @@ def rerank_request(
     Raises a RequestError that names the field, the value seen and the value allowed.
     """
     given, wanted = _read(fields)
-    user = fields.text("user")
+    user = fields.user()
     if unknown := fields.rest():
         names = ", ".join(sorted(unknown)[:5])
         raise UnsupportedOption(f"Ranking does not take: {names[:200]}. Leave it out.", param=min(unknown)[:100])

@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from functools import partial
 from typing import Any, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
+from embedgate.core.demand import Demand
 from embedgate.core.errors import BodyTooLarge, BodyTooSlow, CallerLeft, GatewayError, InternalError
 from embedgate.observe import events
 from embedgate.server.answer import EVENT_STREAM, Answer
@@ -124,6 +125,7 @@ class Request(Struct, frozen=True):
     """One HTTP request: its id, its head, and its body, which is read on demand.
 
     `path` is decoded, `query` is not. `peer` is the address at the other end of the connection, "" if there is none.
+    `demand` ends when the caller closes the connection.
     """
 
     id: str
@@ -133,6 +135,7 @@ class Request(Struct, frozen=True):
     headers: Mapping[bytes, bytes]
     body: Body
     peer: str = ""
+    demand: Demand = field(default_factory=Demand)
 
 
 def headers_of_request(lines: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -173,6 +176,7 @@ class Responder:
             headers=headers,
             body=Body(receive, headers, self._max_body_bytes, self._body_timeout_s, exchange),
             peer=client[0] if client else "",
+            demand=exchange.demand if exchange is not None else Demand(),
         )
         refuse = partial(_refusal, dialect, request_id)
         try:

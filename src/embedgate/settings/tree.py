@@ -138,8 +138,29 @@ class UpstreamSettings(Section):
     )
     attempt_timeout_s: Seconds = Field(
         60.0,
-        description="Timeout of one call in seconds, waiting for a free slot included, where another route can be "
-        "tried. The last route has as long as the request.",
+        description="Timeout of one call in seconds, from when it is sent, on the last route, too. Where another route "
+        "can be tried, waiting for a free slot counts. A stream must have begun by then. Too small cuts off slow hosts "
+        "and repeats their work; too large lets one that hangs keep its places.",
+    )
+    completion_timeout_s: Seconds = Field(
+        300.0,
+        description="Timeout of one call, in seconds, for a completion that is not streamed: it comes when all of "
+        "it is written.",
+    )
+    stream_idle_timeout_s: Seconds = Field(
+        120.0,
+        description="Seconds without a byte after which a stream of a provider is cut off. Models that think in "
+        "silence may need more.",
+    )
+    max_queued_calls: Positive = Field(
+        10_000,
+        description="Calls that may wait for a place at one provider (`providers.<name>.max_parallel`). More go to the "
+        "next route, or get 503.",
+    )
+    max_queued_bytes: Positive = Field(
+        256_000_000,
+        description="Bytes of such calls together, per provider, and of the inputs that wait for one model with "
+        "adaptive batching. More go to the next route, or get 503.",
     )
     hedge: bool = Field(
         False,
@@ -191,6 +212,11 @@ class AccessSettings(Section):
     """Policies, and the secrets that the database holds."""
 
     is_emergency: bool = Field(False, description="Value of `context.is_emergency` in policies.")
+    refusal_summary_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        60.0,
+        description="Seconds over which equal refusals (same key, action, model and reason) become one event of the "
+        "audit trail, with their number. 0 writes each of them, which lets one key fill the disk.",
+    )
     master_key_env: str | None = Field(
         None,
         description="Environment variable with the master key that encrypts stored provider keys, 64 hex digits. If "

@@ -49,14 +49,19 @@ class Incoming:
     """A reply whose head is here and whose body is still coming. For one reader; `aclose` must follow."""
 
     def __init__(
-        self, request: StreamRequest, response: Response, fault: Callable[[exceptions.RequestError], UpstreamError]
+        self,
+        request: StreamRequest,
+        response: Response,
+        fault: Callable[[exceptions.RequestError], UpstreamError],
+        idle_s: float | None,
     ) -> None:
-        """request: entered. fault: what an error of the library means."""
+        """request: entered. fault: what an error of the library means. idle_s: how long it may send nothing."""
         self.status = response.status
         self.headers = _texts(response.headers)
         self._request = request
         self._reader = response.body_reader
         self._fault = fault
+        self._idle_s = idle_s
         self._reading: asyncio.Task[bytes | None] | None = None
         self._is_closed = False
 
@@ -73,7 +78,11 @@ class Incoming:
         if self._is_closed:
             raise UpstreamFailed(_CLOSED)
         self._reading = reading = asyncio.ensure_future(_next_chunk(self._reader))
-        await asyncio.wait([reading])  # awaited itself, it would take the reader's cancellation, and might not heed it
+        # Awaited itself, it would take the reader's cancellation, and might not heed it.
+        await asyncio.wait([reading], timeout=self._idle_s)
+        if not reading.done():
+            await self.aclose()
+            raise UpstreamTimeout(f"The provider sent nothing for {self._idle_s:g} s (upstream.stream_idle_timeout_s)")
         try:
             return reading.result()
         except exceptions.RequestError as error:
@@ -120,10 +129,11 @@ class ConnectionPool:
             except exceptions.RequestError as error:
                 client = self._other(client, error, deadline_s)
 
-    async def open(self, call: HttpCall, deadline_s: float) -> Incoming:
+    async def open(self, call: HttpCall, deadline_s: float, idle_s: float | None = None) -> Incoming:
         """Send one call and return once the head of its answer is here. Otherwise as `send`.
 
-        deadline_s: of the whole answer. Who is cancelled before the head comes leaves a call that lasts until then.
+        deadline_s: of the whole answer. idle_s: how long its body may send nothing; None for as long as it likes. Who
+        is cancelled before the head comes leaves a call that lasts until then.
         """
         client = self._opened()
         while True:
@@ -133,7 +143,7 @@ class ConnectionPool:
             except exceptions.RequestError as error:
                 client = self._other(client, error, deadline_s)
             else:
-                return Incoming(request, response, lambda error: self._fault(error, deadline_s))
+                return Incoming(request, response, lambda error: self._fault(error, deadline_s), idle_s)
 
     async def close(self) -> None:
         """Fail calls in flight and drop all connections."""

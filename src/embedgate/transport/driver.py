@@ -5,14 +5,16 @@ rate limits is passed on.
 """
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from msgspec import structs
 
-from embedgate.core.errors import InternalError, UpstreamRejected
+from embedgate.core.errors import InternalError, UpstreamRejected, UpstreamTimeout
 from embedgate.core.hints import Observe, ignore
 from embedgate.core.models import Route
 from embedgate.core.types import Batch, ChatRequest, Input, ProviderReply, RerankReply, RerankRequest
@@ -30,6 +32,17 @@ LARGE_REPLY_BYTES = 500_000
 """From here on a reply is parsed on the worker: so many bytes of floats take 2 ms, long for the event loop."""
 
 
+@dataclass(frozen=True, slots=True)
+class CallTimeouts:
+    """Timeouts of one call from when it is sent: of any but a completion, and of a stream until it begins; of a
+    completion that is not streamed; of a stream that sends nothing.
+    """
+
+    attempt_s: float = math.inf
+    completion_s: float = math.inf
+    idle_s: float | None = None
+
+
 class HttpDriver:
     """One credential of a provider, ready to be used."""
 
@@ -39,10 +52,12 @@ class HttpDriver:
         endpoint: Endpoint,
         settings: TransportSettings,
         concurrency: ConcurrencyLimit | None = None,
+        timeouts: CallTimeouts | None = None,
     ) -> None:
         """Opens no connection. Call `aclose` at the end. Raises DependencyMissing.
 
-        concurrency: that of the provider, where several drivers share it; the endpoint's own if absent.
+        concurrency: that of the provider, where several drivers share it; the endpoint's own if absent. timeouts: of
+        each call, beside its deadline; none if absent.
         """
         self._provider = provider
         self._endpoint = endpoint
@@ -50,6 +65,7 @@ class HttpDriver:
         self._sign = provider.signer(endpoint) if provider.signer else None
         self._pool = ConnectionPool(replace(endpoint, key=None) if self._sign else endpoint, settings)
         self._concurrency = concurrency or ConcurrencyLimit(endpoint.max_parallel)
+        self._timeouts = timeouts or CallTimeouts()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"parse-{endpoint.provider}")
         self._is_closed = False
 
@@ -57,8 +73,8 @@ class HttpDriver:
         """Embed one batch. deadline_s: on the monotonic clock; waiting for its turn counts.
 
         observe: told what the answer, good or bad, says of limits of rate.
-        A caller that is cancelled ends the call and its connection. Requests are not, when their callers leave: the
-        pipeline runs them to their end.
+        A caller that is cancelled ends the call and its connection. Requests are not, when their callers leave: what
+        waits for its turn is dropped, what was sent runs to its end.
         Raises UpstreamError as the vendor module names it, or InternalError after `aclose`.
         """
         self._check_open()
@@ -101,9 +117,32 @@ class HttpDriver:
             observe,
         )
         call = self._signed(build_chat(request, route, form))
-        await self._concurrency.enter(self._endpoint.provider, deadline_s)
+        await self._concurrency.enter(self._endpoint.provider, deadline_s, len(call.body))
+        if not request.is_stream:
+            until_s = min(deadline_s, time.monotonic() + self._timeouts.completion_s)
+            try:
+                return await self._begun(call, asked, until_s, None)
+            except UpstreamTimeout as error:
+                raise error if until_s == deadline_s else self._incomplete() from None
+        begins_in_s = self._timeouts.attempt_s
         try:
-            incoming = await self._pool.open(call, deadline_s)
+            async with asyncio.timeout(begins_in_s if begins_in_s < math.inf else None):
+                return await self._begun(call, asked, deadline_s, self._timeouts.idle_s)
+        except TimeoutError:
+            raise UpstreamTimeout(f"{self._endpoint.provider} did not begin to answer within the call's time") from None
+
+    def _incomplete(self) -> UpstreamTimeout:
+        error = UpstreamTimeout(
+            f"{self._endpoint.provider} did not complete its answer within {self._timeouts.completion_s:g} s "
+            "(upstream.completion_timeout_s)"
+        )
+        error.names_limit = True
+        return error
+
+    async def _begun(self, call: HttpCall, asked: AskedChat, deadline_s: float, idle_s: float | None) -> IncomingChat:
+        """The answer to a call that has a place, once it has begun; the place is free when it is closed."""
+        try:
+            incoming = await self._pool.open(call, deadline_s, idle_s)
         except BaseException:
             self._concurrency.leave()
             raise
@@ -136,9 +175,10 @@ class HttpDriver:
 
         sent: the inputs in the call. observe: told what the answer says of rate limits.
         """
-        await self._concurrency.enter(self._endpoint.provider, deadline_s)
+        await self._concurrency.enter(self._endpoint.provider, deadline_s, len(call.body))
         try:
-            answer = await self._pool.send(self._signed(call), deadline_s)
+            until_s = min(deadline_s, time.monotonic() + self._timeouts.attempt_s)
+            answer = await self._pool.send(self._signed(call), until_s)
             observe(read_hints(answer.headers))
             if not 200 <= answer.status < 300:
                 raise self._provider.fault(self._reply(answer, self._secrets(sent)))

@@ -6,14 +6,18 @@ from embedgate.engine.upstream.limits import CredentialLimits, QueueLimits
 from embedgate.govern.selection import HostInUse
 from embedgate.providers import hosts
 from embedgate.settings import Settings
-from embedgate.transport import ConcurrencyLimit, Endpoint, HttpDriver
+from embedgate.transport import CallTimeouts, ConcurrencyLimit, Endpoint, HttpDriver, QueueBounds
 
 
 def open_credentials(in_use: HostInUse, settings: Settings, tokenizers: Tokenizers) -> Credentials:
     """The provider, ready to be called; opens no connection. Raises DependencyMissing."""
     vendor = hosts.vendor(in_use.host)
-    concurrency = ConcurrencyLimit(in_use.max_parallel)
-    queue = QueueLimits(settings.upstream.max_limit_wait_s, settings.upstream.max_limit_waiting)
+    upstream = settings.upstream
+    concurrency = ConcurrencyLimit(
+        in_use.max_parallel, QueueBounds(upstream.max_queued_calls, upstream.max_queued_bytes)
+    )
+    queue = QueueLimits(upstream.max_limit_wait_s, upstream.max_limit_waiting)
+    timeouts = CallTimeouts(upstream.attempt_timeout_s, upstream.completion_timeout_s, upstream.stream_idle_timeout_s)
 
     def credential(endpoint: Endpoint) -> Credential:
         limits = CredentialLimits(
@@ -22,6 +26,6 @@ def open_credentials(in_use: HostInUse, settings: Settings, tokenizers: Tokenize
             requests_per_minute=in_use.requests_per_minute,
             tokens_per_minute=in_use.tokens_per_minute,
         )
-        return Credential(HttpDriver(vendor, endpoint, settings.transport, concurrency), limits)
+        return Credential(HttpDriver(vendor, endpoint, settings.transport, concurrency, timeouts), limits)
 
     return Credentials([credential(endpoint) for endpoint in in_use.endpoints], tokenizers)

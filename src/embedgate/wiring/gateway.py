@@ -25,6 +25,7 @@ from embedgate.engine.admission.authenticate import Authenticator
 from embedgate.engine.admission.budgets import Budgets
 from embedgate.engine.admission.paid_options import PaidOptions
 from embedgate.engine.admission.rate_limits import RateLimits
+from embedgate.engine.admission.refusals import Refusals
 from embedgate.engine.chat.complete import ChatValidator, Completer
 from embedgate.engine.chat.weigh import ChatWeigher
 from embedgate.engine.embedding.execute import Executor
@@ -79,6 +80,7 @@ class Gateway:
         self._retired: set[asyncio.Task[None]] = set()
         self.limits = RateLimits(rules.limits)
         self.budgets = Budgets(rules.budgets, storage.spending)
+        self._refusals = Refusals(storage.ledger, settings.access.refusal_summary_s)
         self._admission = Admission(
             CedarDecider(rules.policies),
             self.limits,
@@ -87,6 +89,7 @@ class Gateway:
             settings.access.is_emergency,
             ledger=storage.ledger.watch,
             serves_unrecorded=settings.storage.ledger_outage == "refuse-priced",
+            refusals=self._refusals,
         )
         self._healths = RouteHealths(settings.upstream)
         self._prober = Prober(self._embed_as_operator)
@@ -225,6 +228,7 @@ class Gateway:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 await asyncio.gather(*(provider.aclose() for provider in self._providers.values()), *self._retired)
+        self._refusals.close()
         await asyncio.to_thread(self._storage.close)
 
     def _budget_states(self) -> list[BudgetState]:

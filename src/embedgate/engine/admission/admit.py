@@ -37,17 +37,19 @@ class Admission:
         ledger: LedgerHealth | None = None,
         *,
         serves_unrecorded: bool = True,
+        refusals: AuditTrail | None = None,
     ) -> None:
         """is_emergency: what policies are told. now: an aware time, of the clock that dates ledger entries.
 
         ledger: whether it can be written; None if it always can. serves_unrecorded: whether what costs nothing is
-        admitted while it cannot.
+        admitted while it cannot. refusals: where refusals are noted, if not where the other events are.
         """
         self._ledger = ledger
         self._serves_unrecorded = serves_unrecorded
         self._limits = limits
         self._budgets = budgets
         self._audit = audit
+        self._refusals = refusals or audit
         self._is_emergency = is_emergency
         self._now = now
         self.follow(decider)
@@ -228,7 +230,7 @@ class Admission:
             policies=decision.policies,
             detail={"errors": "; ".join(decision.errors)[:1000]} if decision.errors else NO_DETAIL,
         )
-        self._audit.note(event)
+        (self._audit if outcome == "permit" else self._refusals).note(event)
 
 
 def _least_cost_picodollars(price: Price | None) -> int:

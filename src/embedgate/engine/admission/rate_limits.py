@@ -15,10 +15,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from embedgate.core.access import EVERY, LimitRule, Rate, RecentRequest, Subject
-from embedgate.core.errors import Overloaded, RateLimited
+from embedgate.core.demand import caller_left, while_wanted
+from embedgate.core.errors import CallerLeft, Overloaded, RateLimited
 from embedgate.engine.admission.sliding_window import UNLIMITED, SlidingWindow, Slot
+from embedgate.observe import metrics
 
 MIN_KNOWN = 1024
 """Tuples of subjects that are remembered, at least, before the idle ones are forgotten."""
@@ -72,7 +75,8 @@ class RateLimits:
         A refused or cancelled request is counted nowhere; a waiting one is counted when it is admitted.
         Raises RateLimited if the minute is used up, now or once fewer are in flight; `retry_after_s` is when the same
         request would be admitted if no other came, None if it is too large for any minute. Raises Overloaded if too
-        many are in flight and the queue is full, or the deadline passes.
+        many are in flight and the queue is full, or the deadline passes. Raises CallerLeft if the caller leaves the
+        queue.
         """
         if not self._rules:
             return self._unlimited
@@ -169,7 +173,8 @@ class RateLimits:
             window.waiting += 1
         timer = loop.call_later(max(0.0, deadline_s - self._clock()), self._give_up, waiting)
         try:
-            answer = await waiting.answer
+            with while_wanted(partial(self._drop, waiting)):
+                answer = await waiting.answer
         except asyncio.CancelledError:
             if waiting.answer.cancelled():
                 self._leave_queue(waiting)
@@ -190,7 +195,13 @@ class RateLimits:
             for window in waiting.full:
                 window.waiting -= 1
 
-    def _answer(self, waiting: "_Waiting", answer: "CountedRequest | RateLimited | Overloaded") -> None:
+    def _drop(self, waiting: "_Waiting") -> None:
+        """Let a request go whose caller has left."""
+        if not waiting.answer.done():
+            metrics.call_dropped("admission")
+            self._answer(waiting, caller_left())
+
+    def _answer(self, waiting: "_Waiting", answer: "CountedRequest | RateLimited | Overloaded | CallerLeft") -> None:
         self._leave_queue(waiting)
         if not waiting.answer.done():
             waiting.answer.set_result(answer)
@@ -267,7 +278,7 @@ class _Waiting:
     subjects: tuple[Subject, ...]
     tokens: int
     full: tuple[SlidingWindow, ...]
-    answer: "asyncio.Future[CountedRequest | RateLimited | Overloaded]"
+    answer: "asyncio.Future[CountedRequest | RateLimited | Overloaded | CallerLeft]"
 
 
 def _have_room(windows: Sequence[SlidingWindow]) -> bool:

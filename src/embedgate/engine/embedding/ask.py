@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from embedgate.core.errors import (
+    AccessError,
     GatewayError,
     InvalidInput,
     UpstreamGarbled,
@@ -85,7 +86,7 @@ class RouteCaller:
         return replace(both, upstream_s=both.upstream_s + spent_s)
 
     def _tell_failed(self, batch: Batch, error: GatewayError, spent_s: float) -> None:
-        if not isinstance(error, UpstreamLimited):  # else it was not called
+        if not isinstance(error, (UpstreamLimited, AccessError)):  # else it was not called
             outcome = "bad_answer" if isinstance(error, UpstreamGarbled) else error.code
             metrics.provider_call(self._candidate.route.provider, outcome, len(batch.inputs), spent_s)
         self._health.failed(error, spent_s)

@@ -1,36 +1,43 @@
 """Adaptive batching across requests: while a route is at its cap, small requests wait for the next provider call.
 
 An idle route is called at once, with no added wait and no extra task. Requests share a call only if their signatures
-agree. A fault that one of them causes is found by halving, and fails that one alone.
+agree. A fault that one of them causes is found by halving, and fails that one alone. What waits is bounded, and leaves
+the queue when nobody waits for its answer any more.
 """
 
 import asyncio
+import math
 import time
-from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from embedgate.core.demand import AnyDemand, caller_left, demand_of_task, shared, while_wanted
 from embedgate.core.errors import InvalidInput, Overloaded, UpstreamRejected, UpstreamTimeout
 from embedgate.core.models import BatchLimits
 from embedgate.core.types import Batch
 from embedgate.engine.embedding.ask import RouteCaller
 from embedgate.engine.embedding.outcome import Outcome
 from embedgate.engine.ledger.tokens import total_bound
+from embedgate.observe import metrics
 
 MAX_BATCHED_INPUTS = 64
 """Larger batches gain nothing from company and would make the others wait: they are called on their own."""
 
 
 class _Waiting(Struct, eq=False):
-    """One batch in the queue. `in_vain`: its share of what was billed for shared calls that had to be repeated."""
+    """One batch in the queue. `in_vain`: its share of what was billed for shared calls that had to be repeated.
+
+    `demand`: for its answer; None where nobody could leave.
+    """
 
     batch: Batch
     signature: Hashable
     deadline_s: float
     size_bytes: int
     outcome: "asyncio.Future[Outcome]"
+    demand: AnyDemand | None = None
     is_sent: bool = False
     in_vain: int = 0
 
@@ -38,14 +45,23 @@ class _Waiting(Struct, eq=False):
 class Batcher:
     """The queue in front of one route of one model."""
 
-    def __init__(self, caller: RouteCaller, limits: BatchLimits, max_parallel: int, max_waiting: int) -> None:
-        """max_parallel: shared calls at once. max_waiting: batches that may wait."""
+    def __init__(
+        self,
+        caller: RouteCaller,
+        limits: BatchLimits,
+        max_parallel: int,
+        max_waiting: int,
+        max_waiting_bytes: float = math.inf,
+    ) -> None:
+        """max_parallel: shared calls at once. max_waiting: batches that may wait; max_waiting_bytes: of their texts."""
         self._caller = caller
         self._limits = limits
         self._max_parallel = max_parallel
         self._max_waiting = max_waiting
         self._in_flight = 0
-        self._waiting: deque[_Waiting] = deque()
+        self._max_waiting_bytes = max_waiting_bytes
+        self._waiting: dict[_Waiting, None] = {}
+        self._waiting_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(self, batch: Batch, signature: Hashable, deadline_s: float) -> Outcome:
@@ -65,21 +81,46 @@ class Batcher:
         return await self._wait(batch, signature, deadline_s)
 
     async def _wait(self, batch: Batch, signature: Hashable, deadline_s: float) -> Outcome:
-        if len(self._waiting) >= self._max_waiting:
-            message = f"{self._max_waiting} requests wait for this model already; try again in a moment."
-            return Outcome(error=Overloaded(message, retry_after_s=1))
+        size_bytes = total_bound(batch.inputs)
+        if (refusal := self._refusal(size_bytes)) is not None:
+            return Outcome(error=refusal)
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(batch, signature, deadline_s, total_bound(batch.inputs), outcome)
-        self._waiting.append(waiting)
+        waiting = _Waiting(batch, signature, deadline_s, size_bytes, outcome, demand_of_task.get())
+        self._waiting[waiting] = None
+        self._waiting_bytes += size_bytes
+
+        def drop() -> None:
+            if not waiting.is_sent and not outcome.done():
+                metrics.call_dropped("batch")
+                outcome.set_result(Outcome(error=caller_left()))
+
         try:
-            await asyncio.wait([outcome], timeout=max(0.0, deadline_s - time.monotonic()))
+            with while_wanted(drop):
+                await asyncio.wait([outcome], timeout=max(0.0, deadline_s - time.monotonic()))
         finally:
             if not waiting.is_sent:
+                self._leave_queue(waiting)
                 outcome.cancel()
-        if not waiting.is_sent:
+        if not waiting.is_sent and outcome.cancelled():
             return Outcome(error=UpstreamTimeout("The provider was busy for the whole time of the request"))
         # Its call may end a little later than this request's own time, and its share is on the bill either way.
         return await outcome
+
+    def _refusal(self, size_bytes: int) -> Overloaded | None:
+        """Why a batch of that size may not wait, too; None if it may."""
+        n = len(self._waiting)
+        if n >= self._max_waiting:
+            message = f"{self._max_waiting} requests wait for this model already; try again in a moment."
+        elif n and self._waiting_bytes + size_bytes > self._max_waiting_bytes:
+            message = f"{self._waiting_bytes} bytes of inputs wait for this model already; try again in a moment."
+        else:
+            return None
+        return Overloaded(message, retry_after_s=1)
+
+    def _leave_queue(self, waiting: _Waiting) -> None:
+        if waiting in self._waiting:
+            del self._waiting[waiting]
+            self._waiting_bytes -= waiting.size_bytes
 
     def _pump(self) -> None:
         """Send what waits, as far as the cap allows."""
@@ -95,28 +136,28 @@ class Batcher:
     def _take(self) -> list[_Waiting]:
         """The longest waiting batch and those that may go with it, within the limits of one call; order is kept."""
         group: list[_Waiting] = []
-        left: deque[_Waiting] = deque()
         n_inputs = size_bytes = 0
         max_inputs = self._limits.max_inputs or 10**9
         # The bound in bytes is also one in tokens; precise enough for batches this small.
         max_bytes = min(self._limits.max_bytes or 10**12, self._limits.max_tokens or 10**12)
-        while self._waiting:
-            waiting = self._waiting.popleft()
-            if waiting.outcome.done():  # its caller ran out of time
+        for waiting in tuple(self._waiting):
+            if waiting.outcome.done():  # its caller ran out of time, or has left
+                self._leave_queue(waiting)
                 continue
             n = len(waiting.batch.inputs)
             fits = n_inputs + n <= max_inputs and size_bytes + waiting.size_bytes <= max_bytes
             if group and not (fits and waiting.signature == group[0].signature):
-                left.append(waiting)
                 continue
+            self._leave_queue(waiting)
             waiting.is_sent = True
             group.append(waiting)
             n_inputs += n
             size_bytes += waiting.size_bytes
-        self._waiting = left
         return group
 
     async def _run(self, group: list[_Waiting]) -> None:
+        # Not that of the request whose end has made the room, in whose context this task was made.
+        demand_of_task.set(shared([waiting.demand for waiting in group]))
         try:
             await self._serve(group)
         finally:

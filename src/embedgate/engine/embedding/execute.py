@@ -11,6 +11,7 @@ from functools import partial
 from msgspec import Struct
 from msgspec.structs import replace
 
+from embedgate.core.demand import check_wanted, demand_of_task
 from embedgate.core.errors import AccessError, GatewayError, InternalError, InvalidInput, UpstreamError
 from embedgate.core.ports import Provider, Tokenizers
 from embedgate.core.types import Batch, Call, Candidate, EmbedRequest, Part, Served
@@ -99,7 +100,10 @@ class Executor:
             keys = progress.keys if may_join else None
             own = missing if keys is None else route.single_flight.first_of_each(missing, keys)
             parts = self._planner.cut(call, own, candidate) if own else []
-            flights = [route.single_flight.depart([keys[row] for row in part.rows]) if keys else None for part in parts]
+            flights = [
+                route.single_flight.depart([keys[row] for row in part.rows], call.demand) if keys else None
+                for part in parts
+            ]
             if len(parts) == 1 and len(own) == len(missing):
                 await self._fetch(call, here, parts[0], flights[0], progress)
             else:
@@ -109,7 +113,7 @@ class Executor:
                 # What is in flight by now is another request's, or the same text earlier in this one.
                 others = sorted(set(missing).difference(own))
                 joined = [(row, route.single_flight.find(keys[row])) for row in others] if keys else []
-                fetches += [_join(row, input_, here, progress) for row, input_ in joined if input_]
+                fetches += [_join(row, input_, call, here, progress) for row, input_ in joined if input_]
                 _raise_first(await asyncio.gather(*fetches, return_exceptions=True))
             may_join = False  # a row whose joined flight failed for another's mistake is now asked for on its own
         if not call.request.options:  # which hosts need not all know
@@ -121,6 +125,7 @@ class Executor:
     ) -> None:
         """One part to its end: ask, retry, put its vectors where they belong, and tell who waits for them."""
         outcome = _STOPPED
+        before = demand_of_task.set(flight.demand) if flight is not None else None
         try:
             outcome = await self._attempts(call, here, part)
             if progress.keys is not None and outcome.vectors is not None:
@@ -128,6 +133,8 @@ class Executor:
         finally:  # what has landed is no longer joined, so it must be in the cache by then
             if flight is not None:
                 flight.land(outcome)
+            if before is not None:
+                demand_of_task.reset(before)
         error, vectors = outcome.error, outcome.vectors
         if isinstance(error, InvalidInput) and error.index is not None:
             raise error.at(part.rows[error.index])
@@ -141,6 +148,8 @@ class Executor:
         attempt = 0
         while True:
             try:
+                if call.demand.is_gone:
+                    check_wanted()  # others may have joined
                 await cover(call)
             except GatewayError as refusal:
                 return Outcome(error=refusal)
@@ -174,13 +183,19 @@ class Executor:
             health = self._healths.of(candidate)
             caller = RouteCaller(candidate, self._providers[provider], self._tokenizers, self._space_of, health)
             n = self._batching.get(provider)
-            batcher = Batcher(caller, candidate.route.limits, n, self._settings.max_waiting) if n else None
+            batcher = None
+            if n:
+                bounds = (self._settings.max_waiting, self._settings.max_queued_bytes)
+                batcher = Batcher(caller, candidate.route.limits, n, *bounds)
             found = self._routes[place] = _Route(caller, batcher, SingleFlight())
         return found
 
 
-async def _join(row: int, joined: JoinedInput, here: RouteAttempts, progress: Progress) -> None:
+async def _join(
+    row: int, joined: JoinedInput, call: Call[EmbedRequest], here: RouteAttempts, progress: Progress
+) -> None:
     """Take the vector of a row from a flight under way. A fault of another row there leaves ours missing."""
+    joined.flight.demand.join(call.demand)
     outcome, vector = await joined.arrival(here.until_s())
     error = outcome.error
     if vector is not None:
@@ -190,7 +205,7 @@ async def _join(row: int, joined: JoinedInput, here: RouteAttempts, progress: Pr
         if error.index == joined.position:
             raise error.at(row)
     elif isinstance(error, AccessError):
-        return  # the other's budget does not pay for a further attempt; ours may
+        return  # the other's budget does not pay for a further attempt, or its caller has left; ours may go on
     elif error is not None:
         here.is_spent |= outcome.is_spent
         raise for_another(error)

@@ -1,7 +1,7 @@
 """Single flight: one provider call per distinct text. Requests for a text that is being embedded wait for that call.
 
-A caller who leaves does not cancel the others, since work that has begun runs to its end. A failure reaches each
-waiter as an error of its own.
+A caller who leaves does not cancel the others: a flight that still waits in a queue is dropped once all who wait for it
+have left. A failure reaches each waiter as an error of its own.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from embedgate.core.demand import Demand, SharedDemand
 from embedgate.core.errors import UpstreamTimeout
 from embedgate.core.vectors import Vectors
 from embedgate.engine.embedding.outcome import Outcome
@@ -37,12 +38,13 @@ class JoinedInput(Struct, frozen=True):
 
 
 class Flight:
-    """Inputs of one provider call, known by their keys until it has ended."""
+    """Inputs of one provider call, known by their keys until it has ended. `demand` is that of all who wait for it."""
 
-    __slots__ = ("_in_flight", "_keys", "_waiting", "outcome")
+    __slots__ = ("_in_flight", "_keys", "_waiting", "demand", "outcome")
 
-    def __init__(self, in_flight: dict[bytes, JoinedInput], keys: Sequence[bytes]) -> None:
+    def __init__(self, in_flight: dict[bytes, JoinedInput], keys: Sequence[bytes], demand: Demand) -> None:
         """Use `SingleFlight.depart`."""
+        self.demand = SharedDemand([demand])
         self.outcome: Outcome | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._in_flight = in_flight
@@ -75,9 +77,12 @@ class SingleFlight:
         """The input of that key, if it is in flight."""
         return self._in_flight.get(key)
 
-    def depart(self, keys: Sequence[bytes]) -> Flight:
-        """Begin a flight. Its keys must be different and not in flight. `Flight.land` must follow."""
-        return Flight(self._in_flight, keys)
+    def depart(self, keys: Sequence[bytes], demand: Demand) -> Flight:
+        """Begin a flight. Its keys must be different and not in flight. `Flight.land` must follow.
+
+        demand: of the request that begins it.
+        """
+        return Flight(self._in_flight, keys, demand)
 
     def first_of_each(self, rows: Sequence[int], keys: Sequence[bytes]) -> list[int]:
         """The rows that need a call of their own: the first of each text that is not in flight."""

@@ -6,7 +6,7 @@ The one way to charge for embeddings, chat and rerank alike; what tokens, search
 import time
 from typing import Any
 
-from embedgate.core.errors import GatewayError, InvalidInput, UpstreamGarbled, UpstreamLimited
+from embedgate.core.errors import AccessError, GatewayError, InvalidInput, UpstreamGarbled, UpstreamLimited
 from embedgate.core.types import Call, Candidate, Spend
 from embedgate.observe import metrics
 
@@ -47,7 +47,7 @@ def write_off(call: Call[Any]) -> None:
 
 def outcome_of(error: GatewayError) -> str | None:
     """How metrics name the outcome of a provider call that failed; None if it was not made."""
-    if isinstance(error, (UpstreamLimited, InvalidInput)):
+    if isinstance(error, (UpstreamLimited, InvalidInput, AccessError)):
         return None
     return "bad_answer" if isinstance(error, UpstreamGarbled) else error.code
 

@@ -11,12 +11,15 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from embedgate.core.demand import check_wanted
 from embedgate.core.errors import (
     GatewayError,
+    Overloaded,
     UpstreamBusy,
     UpstreamError,
     UpstreamGarbled,
     UpstreamLimited,
+    UpstreamQueueFull,
     UpstreamRejected,
     UpstreamTimeout,
 )
@@ -74,6 +77,7 @@ class RouteAttempts:
         attempt = 0
         while True:
             attempt += 1
+            check_wanted()
             began_s = time.monotonic()
             try:
                 answer = await ask(self.candidate, self.until_s())
@@ -102,7 +106,7 @@ class RouteAttempts:
 
     def told(self, error: UpstreamError) -> UpstreamError:
         """The fault of one attempt; if that had less time than the request, with the setting that says how much."""
-        if isinstance(error, UpstreamTimeout) and self._failover.may_pass(error):
+        if isinstance(error, UpstreamTimeout) and not error.names_limit and self._failover.may_pass(error):
             limit_s = self._failover.settings.attempt_timeout_s
             return UpstreamTimeout(f"{error.message}, which is {limit_s:g} s (upstream.attempt_timeout_s)")
         return error
@@ -231,7 +235,7 @@ class Failover:
             if type(error) is UpstreamRejected and model is answered.model and takes_as_much:
                 tried.health.disproved(error)
 
-    def _failure(self) -> UpstreamError:
+    def _failure(self) -> UpstreamError | Overloaded:
         """What to raise when nothing is left: a fault that may pass, else the last one; with all that was tried."""
         told = [(self._name(tried.candidate) + _tried_text(tried, error), error) for tried, error in self._tried]
         told += [(f"{self._name(candidate)}not asked, {error.message}", error) for candidate, error in self._refused]
@@ -247,7 +251,8 @@ class Failover:
             message = _tried_text(*self._tried[0])
         else:
             return fault
-        return type(fault)(message, retry_after_s=min(waits_s, default=None))
+        kind = Overloaded if isinstance(fault, UpstreamQueueFull) else type(fault)
+        return kind(message, retry_after_s=min(waits_s, default=None))
 
     def goes_on(self) -> bool:
         """Whether there is another route that works and was not tried."""
@@ -259,7 +264,12 @@ class Failover:
         return [(candidate, health) for candidate, health in left if health.is_well]
 
     def may_pass(self, error: UpstreamError) -> bool:
-        """Whether the same call may succeed at the same route a little later."""
+        """Whether the same call may succeed at the same route a little later.
+
+        Where the queue is full it is not waited for: what waits elsewhere takes memory, too.
+        """
+        if isinstance(error, UpstreamQueueFull):
+            return False
         return error.may_retry or (isinstance(error, UpstreamTimeout) and self.has_time(_SLACK_S))
 
     def has_time(self, wait_s: float) -> bool:

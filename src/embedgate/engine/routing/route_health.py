@@ -18,6 +18,7 @@ from embedgate.core.errors import (
     UpstreamError,
     UpstreamFailed,
     UpstreamLimited,
+    UpstreamQueueFull,
     UpstreamTimeout,
 )
 from embedgate.core.types import Candidate
@@ -197,7 +198,8 @@ class RouteHealth:
         )
 
     def _judge(self, error: GatewayError, began_s: float, now_s: float) -> None:
-        if isinstance(error, UpstreamError) and not isinstance(error, UpstreamLimited):
+        is_full = isinstance(error, UpstreamQueueFull)
+        if is_full or (isinstance(error, UpstreamError) and not isinstance(error, UpstreamLimited)):
             self._last_code, self._last_failed_at_ms = error.code, self._now_ms()
         was_open = self._breaker.is_open
         self._breaker.failed(error, began_s, now_s)

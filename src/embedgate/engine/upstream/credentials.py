@@ -14,12 +14,14 @@ from typing import Protocol, TypeVar
 
 from embedgate.core.errors import (
     NOT_SENT,
+    CallerLeft,
     GatewayError,
     UpstreamBusy,
     UpstreamDenied,
     UpstreamError,
     UpstreamFailed,
     UpstreamGarbled,
+    UpstreamLimited,
     UpstreamTimeout,
 )
 from embedgate.core.hints import Observe
@@ -160,6 +162,9 @@ class Credentials:
                 continue
             try:
                 return await call(credential.driver, ticket.learn), ticket
+            except (UpstreamLimited, CallerLeft):  # it was not sent, and other credentials share the queue it left
+                ticket.withdraw()
+                raise
             except GatewayError as fault:
                 ticket.end(_used_in_vain(fault))
                 if not isinstance(fault, (UpstreamBusy, UpstreamDenied)):

@@ -11,8 +11,10 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from embedgate.core.errors import NOT_SENT, UpstreamLimited
+from embedgate.core.demand import caller_left, while_wanted
+from embedgate.core.errors import NOT_SENT, CallerLeft, UpstreamLimited
 from embedgate.core.hints import NO_HINTS, RateHints
 from embedgate.engine.upstream.gauges import ConfiguredLimit, ReportedLimit
 from embedgate.observe import events, metrics
@@ -64,7 +66,7 @@ class _Waiting:
     model: _Model
     tokens: int
     until_s: float
-    answer: "asyncio.Future[Ticket | UpstreamLimited]"
+    answer: "asyncio.Future[Ticket | UpstreamLimited | CallerLeft]"
 
 
 class CredentialLimits:
@@ -105,7 +107,7 @@ class CredentialLimits:
         tokens: the most that it can have, 0 if `counts_tokens` says so. deadline_s: on this object's clock.
         A refused or cancelled call is counted nowhere.
         Raises UpstreamLimited if the wait would be too long, or too many wait; `retry_after_s` is when the same call
-        would be admitted if no other came.
+        would be admitted if no other came. Raises CallerLeft if nobody waits any more for the answer.
         """
         known, now = self._model(model), self.clock()
         if not known.requests.is_known and not known.tokens.is_known and known.blocked_until_s <= now:
@@ -186,7 +188,8 @@ class CredentialLimits:
         timer = loop.call_later(max(0.0, until_s - self.clock()), self._give_up, waiting)
         self.serve_queue()
         try:
-            answer = await waiting.answer
+            with while_wanted(partial(self._drop, waiting)):
+                answer = await waiting.answer
         except asyncio.CancelledError:
             if waiting.answer.cancelled():
                 self._leave_queue(waiting)
@@ -209,7 +212,14 @@ class CredentialLimits:
         self._answer(waiting, self._refusal(waiting.model, at_s - now))
         self.serve_queue()
 
-    def _answer(self, waiting: _Waiting, answer: "Ticket | UpstreamLimited") -> None:
+    def _drop(self, waiting: _Waiting) -> None:
+        """Let a call go that nobody waits for any more."""
+        if not waiting.answer.done():
+            metrics.call_dropped("credential")
+            self._answer(waiting, caller_left())
+            self.serve_queue()
+
+    def _answer(self, waiting: _Waiting, answer: "Ticket | UpstreamLimited | CallerLeft") -> None:
         self._leave_queue(waiting)
         waiting.answer.set_result(answer)
 

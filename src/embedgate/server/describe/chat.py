@@ -128,7 +128,10 @@ def _request(first: Json, required: list[str], example: Json) -> Json:
             },
             **{name: _most(MAX_OUTPUT_TOKENS, text) for name, text in _MOST_TOKENS.items()},
             "n": _most(MAX_CHOICES, "How many answers to write."),
-            "user": {"type": ["string", "null"], "description": "Whom you serve: kept in the ledger, and passed on."},
+            "user": {
+                "type": ["string", "null"],
+                "description": "Whom you serve: kept in the ledger, and passed on. At most 512 bytes.",
+            },
             "cache": {
                 "type": ["string", "null"],
                 "enum": [*CACHE_USES, None],

@@ -115,6 +115,7 @@ def _of_upstream() -> tuple[GatewayError, ...]:
         errors.UpstreamLimited(
             "The limits of the account openai leave no room for this call for 5 s.", retry_after_s=5
         ),
+        errors.UpstreamQueueFull("10000 calls with 4000000 bytes wait for openai already", retry_after_s=1),
         errors.UpstreamFailed("openai could not be reached."),
         errors.UpstreamTimeout("openai did not answer within the time of the request."),
         errors.UpstreamGarbled("openai for openai/text-embedding-3-small: 1 vectors came back for 2 inputs"),

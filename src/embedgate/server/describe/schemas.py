@@ -206,7 +206,10 @@ def _rerank_request(limits: LimitSettings) -> Json:
                 "additionalProperties": False,
                 "description": "Alternative place of options.",
             },
-            "user": {"type": ["string", "null"], "description": "Whom you serve: kept in the ledger beside your key."},
+            "user": {
+                "type": ["string", "null"],
+                "description": "Whom you serve: kept in the ledger beside your key. At most 512 bytes.",
+            },
             "provider": _steering(
                 "A model to ask when no provider of the first one could answer. Its scores are other ones: do not "
                 "compare them with a fixed number."

@@ -74,7 +74,7 @@ def _read_each(body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
         dim=fields.whole("dimensions"),
         input_type=fields.choice("input_type", INPUT_TYPES),
         truncate=fields.choice("truncate", TRUNCATES) or "none",
-        user=fields.text("user"),
+        user=fields.user(),
         provider=provider,
         routing=_routing(steering),
         fallback_model=steering.fallback if steering else None,

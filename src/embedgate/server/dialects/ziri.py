@@ -116,7 +116,7 @@ def _read_each(body: bytes) -> tuple[EmbedRequest, str]:
         dim=fields.whole("dimensions"),
         input_type=fields.choice("input_type", INPUT_TYPES),
         truncate=fields.choice("truncate", TRUNCATES) or "none",
-        user=fields.text("user"),
+        user=fields.user(),
         provider=provider,
         cache=fields.choice("cache", CACHE_USES) or "store",
         options=fields.rest(),
