@@ -74,6 +74,15 @@ class Tokenizer:
         """Tokens of one text as the model sees it, special tokens included."""
         return len(self.encode([text])[0])
 
+    def count_many(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text as the model sees it, special tokens included. Raises as `encode`."""
+        return [len(row) for row in self.encode(texts)]
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the tokens of a text are exactly those of its words, which white space separates: WordPiece."""
+        return type(self._tokenizer.model).__name__ == "WordPiece"
+
     def cut(self, row: TokenRow, max_tokens: int, side: Literal["start", "end"]) -> TokenRow:
         """Truncate a row to `max_tokens` at one side of the text; its special tokens stay.
 

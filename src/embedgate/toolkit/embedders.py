@@ -5,7 +5,7 @@ All are thread-safe. `embed` returns (n, dim) float32, one row per text, in orde
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from embedgate.core.ports import CallLimits, Embedder
 from embedgate.core.types import InputType
 from embedgate.core.vectors import Vectors, shorten, stack
 from embedgate.toolkit.embedding import Progress, call_in_parts, joined
+
+if TYPE_CHECKING:
+    from embedgate.inference.tokenizer import Tokenizer
 
 _FAKE_DIM = 256
 _PARALLEL = 4
@@ -130,6 +133,16 @@ class LocalEmbedder(Embedder):
     def dim(self) -> int:
         """The size that was asked for, else the model's own."""
         return self._dim or self._models.load(self._name).engine.dim
+
+    @property
+    def tokenizer(self) -> "Tokenizer":
+        """The model's tokenizer, for `split`; the weights are not read."""
+        return self._models.tokenizer(self._name)
+
+    @property
+    def max_input_tokens(self) -> int:
+        """The most tokens of a text, special tokens included."""
+        return self._record.max_input_tokens if self._record else self._models.load(self._name).max_input_tokens
 
     def embed(self, texts: Sequence[str], input_type: InputType | None = None) -> Vectors:
         """Loads the model with the first call. Raises InputTooLong, InvalidInput, DependencyMissing or ConfigError."""
