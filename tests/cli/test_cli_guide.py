@@ -5,22 +5,18 @@ Ids, keys, digests and times are new in every run; all else is as in the guide, 
 
 import json
 import re
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from program import AddEntries, Ended, Program
+from guides import run_command, steps
+from program import AddEntries, Program
 from running import gateway
 
 GUIDE = Path(__file__).parents[2] / "docs" / "govern.md"
 ASKING = "embedgate users set-password alice"
 REFUSED = ("embedgate policies check typo.cedar", "embedgate providers enable voyage")
 
-_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_FILE_NAME = re.compile(r"`([\w-]+\.\w+)`[^`]*\Z")
 _NEW = re.compile(
     r"\b(?:user|project|key)_[0-9a-f]{16}|\beg_[0-9a-f]{32}|\b(?:\d+:)?[0-9a-f]{64}|(?<=\.\.\.)[0-9a-f]{4}\b"
 )
@@ -28,49 +24,6 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{3})?Z|(?<==)1[78]\
 _OF_FIRST_START = re.compile(r"^user_[0-9a-f]{16} +(?:admin|user) .*\n", re.MULTILINE)
 _REFERENCE = re.compile(r" \(\d{3} [A-Z_]+, request req_[0-9a-f]{32}\)$", re.MULTILINE)
 """What an error of a gateway elsewhere says besides its message."""
-
-
-class Step(NamedTuple):
-    """What the guide shows in one place: commands and what they print, None if it does not say."""
-
-    commands: tuple[str, ...]
-    printed: str | None
-
-
-def steps(folder: Path) -> Iterator[Step]:
-    """The commands of the guide. The files that it shows are put into the folder."""
-    text = GUIDE.read_text(encoding="utf-8")
-    commands: tuple[str, ...] = ()
-    for fence in _FENCE.finditer(text):
-        language, content = fence.groups()
-        if language == "sh":
-            if commands:
-                yield Step(commands, None)
-            commands = tuple(content.splitlines())
-        elif language == "text":
-            yield Step(commands, content)
-            commands = ()
-        else:
-            name = _FILE_NAME.search(text[: fence.start()])
-            assert name is not None, content
-            (folder / name[1]).write_text(content, encoding="utf-8")
-    if commands:
-        yield Step(commands, None)
-
-
-def run(program: Program, folder: Path, command: str) -> Ended:
-    """Run a line of shell that calls the program, perhaps with a file as its input or output."""
-    words = shlex.split(command)
-    stdin = b""
-    if "<" in words:
-        *words, _, file = words
-        stdin = (folder / file).read_bytes()
-    if ">" in words:
-        *words, _, file = words
-        ended = program(*words[1:])
-        (folder / file).write_bytes(ended.output)
-        return Ended(ended.code, b"", ended.errors)
-    return program(*words[1:], stdin=stdin)
 
 
 def comparable(text: str) -> list[str]:
@@ -112,12 +65,12 @@ def follow_guide(program: Program, folder: Path, add_entries: AddEntries, *, is_
     (folder / "old.key").write_text("eg_0123456789ab4def8123456789abcdef\n", encoding="utf-8")
     (folder / "openai.key").write_text("sk-proj-4f1c9a0b7d2e3c58wXyZ\n", encoding="utf-8")
     meant: dict[str, str] = {}
-    for step in steps(folder):
+    for step in steps(GUIDE, folder):
         printed = ""
         for command in step.commands:
             if command == ASKING:
                 continue
-            ended = run(program, folder, _NEW.sub(lambda found: meant[found[0]], command))
+            ended = run_command(program, folder, _NEW.sub(lambda found: meant[found[0]], command))
             assert ended.code == (1 if command in REFUSED else 0), (command, ended.errors)
             printed += ended.text + ended.errors
             if command.startswith("embedgate keys create"):

@@ -35,6 +35,8 @@ _UPSTREAM_STATUSES = (502, 504)
 COMMANDS = {
     "serve": "Start the gateway.",
     "embed": "Embed texts from the command line, a file or a pipe.",
+    "clean": "Clean texts: mojibake, HTML remains, control characters, Unicode form, white space.",
+    "split": "Split texts into pieces that fit a model, by paragraph or by meaning.",
     "models": "Look at the models.",
     "users": "Make, change and delete users.",
     "roles": "Make and delete roles.",

@@ -7,13 +7,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from embedgate.toolkit.cleaning import Cleaning, Report, clean, clean_records
     from embedgate.toolkit.embedders import ClientEmbedder, FakeEmbedder, LocalEmbedder, OpenAIEmbedder
     from embedgate.toolkit.embedding import LeftOut, Part, embed_all, embed_in_parts
     from embedgate.toolkit.reading import Reading, read_file, read_files, read_folder
     from embedgate.toolkit.records import Origin, Record
+    from embedgate.toolkit.splitting import Piece, Splitter
     from embedgate.toolkit.writing import write_rows, write_vectors
 
 __all__ = [
+    "Cleaning",
     "ClientEmbedder",
     "FakeEmbedder",
     "LeftOut",
@@ -21,8 +24,13 @@ __all__ = [
     "OpenAIEmbedder",
     "Origin",
     "Part",
+    "Piece",
     "Reading",
     "Record",
+    "Report",
+    "Splitter",
+    "clean",
+    "clean_records",
     "embed_all",
     "embed_in_parts",
     "read_file",
@@ -33,6 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Cleaning": "cleaning",
     "ClientEmbedder": "embedders",
     "FakeEmbedder": "embedders",
     "LeftOut": "embedding",
@@ -40,8 +49,13 @@ _HOMES = {
     "OpenAIEmbedder": "embedders",
     "Origin": "records",
     "Part": "embedding",
+    "Piece": "splitting",
     "Reading": "reading",
     "Record": "records",
+    "Report": "cleaning",
+    "Splitter": "splitting",
+    "clean": "cleaning",
+    "clean_records": "cleaning",
     "embed_all": "embedding",
     "embed_in_parts": "embedding",
     "read_file": "reading",

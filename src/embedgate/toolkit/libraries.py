@@ -14,7 +14,6 @@ EXTRAS = {
     "psycopg": "pgvector",
     "pyarrow": "toolkit",
     "qdrant_client": "qdrant",
-    "semantic_text_splitter": "toolkit",
     "sklearn": "toolkit",
     "usearch": "toolkit",
 }

@@ -99,7 +99,7 @@ class Splitter:
         """Where a piece begins with its overlap: at a sentence if one begins there, else at a word."""
         room = self._overlap
         while room > 0 and start > 0:
-            earliest = max(previous, measured.earliest(start, room))
+            earliest = min(start, max(previous, measured.earliest(start, room)))
             whole = sentences(measured.text, earliest, start)
             begin = whole[0] if whole else earliest
             if measured.exact(begin, end) <= self.size:

@@ -5,9 +5,11 @@ from embedgate.engine.routing.verify import comparable, same_vectors
 from embedgate.wiring.administration import decide_as_stored
 from embedgate.wiring.command_line import open_operations
 from embedgate.wiring.gateway import Gateway, open_embedder, open_gateway, verify_models
+from embedgate.wiring.tokens import ModelTokens, open_tokens
 
 __all__ = [
     "Gateway",
+    "ModelTokens",
     "OfferedModel",
     "OfferedRoute",
     "RouteCondition",
@@ -16,6 +18,7 @@ __all__ = [
     "open_embedder",
     "open_gateway",
     "open_operations",
+    "open_tokens",
     "same_vectors",
     "verify_models",
 ]
