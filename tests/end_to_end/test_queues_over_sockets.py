@@ -15,11 +15,12 @@ from chat_upstream import Chat, running_chat_upstream
 from crowd import LOCAL_OFF, MODEL, Caller, ask, exchange, metric
 from embedgate.govern.keys import Key
 from running import RunningGateway, gateway
-from upstream import Answer, Upstream
+from upstream import Answer, Upstream, error
 from waiting import until
 from wire import Reply, call
 
 MAX_QUEUED = 3
+MAX_RETRY_AFTER_S = 77
 CATALOG = f"""
     [[model]]
     id = "{MODEL}"
@@ -46,6 +47,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, far_side: Upstream) -> Ite
         [upstream]
         max_queued_calls = {MAX_QUEUED}
         max_retries = 0
+        max_retry_after_s = {MAX_RETRY_AFTER_S}
         circuit_patience_s = 3600
         circuit_share = 1
     """
@@ -182,6 +184,23 @@ async def test_more_than_may_wait_get_503_with_a_time_and_the_route_goes_on_work
     assert metric(running, "embedgate_route_works", model="openai/text-embedding-3-small", provider="openai") == 1
     (after,) = await asyncio.to_thread(ask, running, [Caller(new_text(), account[1])])
     assert after.status == 200
+
+
+@pytest.mark.parametrize("asked", ["86400", "900000000", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_provider_is_believed_for_so_long_and_no_longer_and_a_test_of_it_ends_the_wait(
+    running: RunningGateway, host: Upstream, account: tuple[Key, str], asked: str
+) -> None:
+    host.script(error(429, "come again", headers={"retry-after": asked}))
+    for _ in range(2):  # told by the provider, and by us while we wait
+        (reply,) = ask(running, [Caller(new_text(), account[1])])
+        assert reply.status in (502, 503)
+        assert 0 < int(reply.headers["retry-after"]) <= MAX_RETRY_AFTER_S
+    assert len(host.requests) == 1
+    headers = {"authorization": f"Bearer {running.admin_key}"}
+    tested = call(running.url, "/api/providers/openai/test", {}, headers)
+    assert (tested.status, tested.json["ok"]) == (200, True)
+    (reply,) = ask(running, [Caller(new_text(), account[1])])
+    assert reply.status == 200
 
 
 def test_every_kind_of_call_that_hangs_ends_in_its_own_time_though_there_is_no_other_route(

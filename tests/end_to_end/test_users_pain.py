@@ -218,6 +218,16 @@ def test_texts_that_were_cut_are_named_also_from_the_cache(running: RunningGatew
     assert ask(running, texts, LOCAL).status == 400
 
 
+def test_headers_stay_short_however_many_texts_were_cut(running: RunningGateway) -> None:
+    """nginx refuses answers with more than 4 KB of headers: which texts were cut is told as ranges, and as a number."""
+    cut, whole = "much too long " * 200, "short"
+    for texts, told in (([cut] * 300, "0-299"), ([cut, whole] * 300, None)):
+        reply = ask(running, texts, LOCAL, truncate="end")
+        assert reply.status == 200
+        assert sum(len(name) + len(value) + len(": \r\n") for name, value in reply.headers.items()) < 2_000
+        assert reply.headers["x-embedgate-truncated"] == told or told is None
+
+
 PASSING = [
     error(429, "slow down", headers={"retry-after": "0"}),
     error(503, "overloaded"),

@@ -1,7 +1,7 @@
 """HTTP answers: status, headers, and the body whole or in pieces."""
 
 import math
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -24,6 +24,12 @@ JSON = (b"content-type", b"application/json")
 EVENT_STREAM = b"text/event-stream"
 PIECE_BYTES = 128 * 1024
 """Size of one piece of a large body: encoding it blocks the event loop for a millisecond at most."""
+
+
+MAX_POSITIONS_BYTES = 512
+"""Of a list of positions in a header. nginx takes 4 KB of headers from a server, all together."""
+MAX_CONTENT_TYPE_BYTES = 256
+"""Of the content type that a provider gives; a longer one is cut."""
 
 
 class Answer(Struct, frozen=True):
@@ -88,8 +94,32 @@ def result_headers(result: EmbedResult) -> Headers:
     """Headers of an embeddings answer: its cost, its route, and the truncated inputs."""
     found = cost_headers(result)
     if result.truncated:
-        found.append((b"x-embedgate-truncated", ",".join(map(str, result.truncated)).encode()))
+        found.append((b"x-embedgate-truncated", positions_text(result.truncated).encode()))
     return found
+
+
+def positions_text(positions: Sequence[int]) -> str:
+    """Positions as the value of a header: all of them, else as ranges, else the first ranges and how many more.
+
+    positions: in ascending order. Proxies refuse answers whose headers are too long, and callers choose how many.
+    """
+    text = ",".join(map(str, positions))
+    if len(text) <= MAX_POSITIONS_BYTES:
+        return text
+    runs: list[list[int]] = []
+    for position in positions:
+        if runs and position == runs[-1][-1] + 1:
+            runs[-1][1:] = [position]
+        else:
+            runs.append([position])
+    written, left = "", len(positions)
+    for run in runs:
+        part = "-".join(map(str, run))
+        if len(written) + len(part) > MAX_POSITIONS_BYTES:
+            return f"{written} and {left} more"
+        written += f",{part}" if written else part
+        left -= run[-1] - run[0] + 1
+    return written
 
 
 def cost_headers(result: Billed) -> Headers:
@@ -107,7 +137,7 @@ def cost_headers(result: Billed) -> Headers:
 def chat_answer(completion: ChatResult | ChatStream, others: Headers) -> Answer:
     """Answer of a chat completion, byte for byte as the provider sent it. others: the dialect's common headers."""
     found: Headers = [
-        (b"content-type", completion.content_type.encode("latin-1", "replace")),
+        (b"content-type", completion.content_type.encode("latin-1", "replace")[:MAX_CONTENT_TYPE_BYTES]),
         *(header for header in others if header != JSON),
         (b"cache-control", b"no-store"),
         (b"x-embedgate-provider", completion.provider.encode()),

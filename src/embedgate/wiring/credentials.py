@@ -28,4 +28,5 @@ def open_credentials(in_use: HostInUse, settings: Settings, tokenizers: Tokenize
         )
         return Credential(HttpDriver(vendor, endpoint, settings.transport, concurrency, timeouts), limits)
 
-    return Credentials([credential(endpoint) for endpoint in in_use.endpoints], tokenizers)
+    each = [credential(endpoint) for endpoint in in_use.endpoints]
+    return Credentials(each, tokenizers, max_retry_after_s=upstream.max_retry_after_s)

@@ -176,9 +176,16 @@ class Gateway:
         served = [found.id for found in self.usable_models() for route in found.routes if route.provider == name]
         if model is None and not served:
             raise ProviderKeyMissing(f"{name} serves no embedding model here. {self._decided.explain_off(name)}.")
-        self._healths.forget(name)  # it is to be asked in any case: what made it fail may be mended
+        self._lift(name)  # it is to be asked in any case: what made it fail may be mended
         request = EmbedRequest(model or served[0], ("embedgate",), provider=name, cache="no-store")
         return await self._embed_as_operator(request)
+
+    def _lift(self, name: str) -> None:
+        """Forget that a provider has failed, has refused a key, or has asked us to wait."""
+        self._healths.forget(name)
+        provider = self._providers.get(name)
+        if isinstance(provider, Credentials):
+            provider.lift()
 
     def _try_provider_aside(self, name: str, model: str | None) -> EmbedResult:
         """As `try_provider`, for worker threads: the event loop is asked, and must go on meanwhile."""
@@ -261,7 +268,7 @@ class Gateway:
             return
         stored = await asyncio.to_thread(self._storage.stored, rules, now_ms)
         decided = await asyncio.to_thread(decide, self._loaded, stored, self._decided.local_models)
-        old = self._providers
+        old, records = self._providers, self._stored.providers
         self._providers = self._open_providers(decided, old)
         self._decided, self._stored = decided, stored
         self.pipeline.reroute(self._stages())
@@ -271,6 +278,8 @@ class Gateway:
                 task = asyncio.get_running_loop().create_task(self._retire(provider))
                 self._retired.add(task)
                 task.add_done_callback(self._retired.discard)
+            elif stored.providers.get(name) != records.get(name):
+                self._lift(name)
         events.RULES_IN_FORCE.emit(changed="providers and prices")
 
     async def _retire(self, provider: Provider) -> None:

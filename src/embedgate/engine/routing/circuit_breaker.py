@@ -27,8 +27,6 @@ _FORGOTTEN_S = 60.0
 _MIN_FAILURES = 3
 _GOOD_PROBES = 3
 """In a row, to close again: a route of which half of the calls fail comes back one time in eight."""
-_LONGEST_HINT_S = 3600.0
-"""A provider that asks for more may mean it, or may have its units wrong: one call an hour tells."""
 _SOON_S = 1.0
 """When to come back while another request finds out whether the route works again."""
 
@@ -148,7 +146,7 @@ class CircuitBreaker:
         self._last = error
         self._count(1, now_s)
         if isinstance(error, UpstreamBusy) and error.retry_after_s:
-            hint_s = min(error.retry_after_s, _LONGEST_HINT_S)
+            hint_s = min(error.retry_after_s, self._settings.max_retry_after_s)
             self.busy_until_s = max(self.busy_until_s, now_s + hint_s)
         else:
             self._count_in_a_row(began_s, now_s)

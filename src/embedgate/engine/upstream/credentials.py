@@ -6,6 +6,7 @@ other routes are the failover's.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -80,9 +81,17 @@ class Credentials:
     """Implements the ports Provider, ChatProvider and Reranker over at least one credential."""
 
     def __init__(
-        self, credentials: Sequence[Credential], tokenizers: Tokenizers, clock: Callable[[], float] = time.monotonic
+        self,
+        credentials: Sequence[Credential],
+        tokenizers: Tokenizers,
+        clock: Callable[[], float] = time.monotonic,
+        max_retry_after_s: float = math.inf,
     ) -> None:
-        """tokenizers: to weigh calls that do not fit by a bound. clock: that of the deadlines and of the limits."""
+        """tokenizers: to weigh calls that do not fit by a bound. clock: that of the deadlines and of the limits.
+
+        max_retry_after_s: longest wait that the provider can ask for; more is taken for that much, and passed on so.
+        """
+        self._max_retry_after_s = max_retry_after_s
         self._credentials = tuple(credentials)
         self._tokenizers = tokenizers
         self._clock = clock
@@ -122,6 +131,12 @@ class Credentials:
         )
         ticket.end(reply.tokens)
         return reply
+
+    def lift(self) -> None:
+        """Forget the waits that the provider has asked for, and which credentials it has refused."""
+        for credential in self._credentials:
+            credential.out_until_s.clear()
+            credential.limits.lift()
 
     async def aclose(self) -> None:
         """Let calls in flight end, then free the connections of every credential."""
@@ -166,6 +181,8 @@ class Credentials:
                 ticket.withdraw()
                 raise
             except GatewayError as fault:
+                if fault.retry_after_s is not None:
+                    fault.retry_after_s = min(fault.retry_after_s, self._max_retry_after_s)
                 ticket.end(_used_in_vain(fault))
                 if not isinstance(fault, (UpstreamBusy, UpstreamDenied)):
                     raise

@@ -131,6 +131,12 @@ class CredentialLimits:
         known.blocked_until_s = max(known.blocked_until_s, now + wait_s)
         self.serve_queue()
 
+    def lift(self) -> None:
+        """End every block, and let calls in that waited for it."""
+        for model in self._models.values():
+            model.blocked_until_s = -math.inf
+        self.serve_queue()
+
     def leave(self) -> None:
         """End one call in flight. For tickets."""
         self.in_flight -= 1

@@ -400,7 +400,9 @@ def _headers() -> Json:
         "x-embedgate-provider": _header("The provider that served the request.", r"^[a-z0-9][a-z0-9._-]*$"),
         "x-embedgate-usage": _header("Present when the tokens are an estimate.", r"^estimated$", False),
         "x-embedgate-truncated": _header(
-            "Positions of the inputs that were cut, when some were.", r"^\d+(,\d+)*$", False
+            "Positions of the inputs that were cut, when some were; of many, ranges, and at last how many more.",
+            r"^\d+(-\d+)?(,\d+(-\d+)?)*( and \d+ more)?$",
+            False,
         ),
         "retry-after": _header("Seconds to wait before the next try, where waiting helps.", r"^[1-9]\d*$", False),
         "x-should-retry": _header("`false` where the same request would fail again.", r"^false$", False),
