@@ -62,13 +62,47 @@ def test_a_disabled_policy_is_as_if_deleted(condition: str) -> None:
     assert CedarDecider([replace(permit, is_enabled=False)]).decide(QUESTION) == Decision(False)
 
 
-def test_a_policy_that_fails_does_not_apply_and_is_named() -> None:
-    failing = record('forbid (principal, action, resource) when { principal.user.tenant == "x" };', "careless")
-    decision = CedarDecider([PERMIT_ALL, failing]).decide(QUESTION)
-    assert (decision.is_permitted, decision.policies) == (True, ("permit-all",))
-    assert len(decision.errors) == 1
-    assert decision.errors[0].startswith('policy "careless" does not apply: ')
-    assert "tenant" in decision.errors[0]
+def test_a_permit_that_fails_does_not_apply_and_is_named() -> None:
+    failing = record('permit (principal, action, resource) when { principal.user.tenant == "x" };', "careless")
+    for policies, permits in (([PERMIT_ALL, failing], ("permit-all",)), ([failing], ())):
+        decision = CedarDecider(policies).decide(QUESTION)
+        assert (decision.is_permitted, decision.policies) == (bool(permits), permits)
+        assert (len(decision.errors), decision.failed_forbids) == (1, ())
+        assert decision.errors[0].startswith('policy "careless" does not apply: ')
+        assert "tenant" in decision.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("condition", "why"),
+    [
+        ('principal.user.tenant == "x"', "tenant"),
+        ("principal.user.limit_requests_per_minute * 10000000 > 1000000", "overflow"),
+        ("0 - 9223372036854775807 - 2 < context.hour", "overflow"),
+    ],
+)
+def test_a_forbid_that_fails_refuses_and_is_named(condition: str, why: str) -> None:
+    failing = record(f"forbid (principal, action, resource) when {{ {condition} }};", "careless")
+    other = record("forbid (principal, action, resource) when { context.hour == 12 };", "noon")
+    for policies, deciding in (
+        ([PERMIT_ALL, failing], ("careless",)),
+        ([failing], ("careless",)),
+        ([other, PERMIT_ALL, failing], ("noon", "careless")),
+    ):
+        decision = CedarDecider(policies).decide(QUESTION)
+        assert (decision.is_permitted, decision.policies) == (False, deciding)
+        assert decision.failed_forbids == ("careless",)
+        (error,) = decision.errors
+        assert error.startswith('policy "careless" could not be evaluated and refuses: ')
+        assert why in error
+
+
+@pytest.mark.parametrize("factor", [60, 1_440, 44_640, 525_600, 9_000_000])
+@pytest.mark.parametrize(("limit", "is_refused"), [(None, True), (2**53, True), (1, False)])
+def test_no_limit_is_a_value_to_calculate_with(factor: int, limit: int | None, is_refused: bool) -> None:
+    text = f"principal.user.limit_requests_per_minute * {factor} > 10000000"
+    decider = CedarDecider([PERMIT_ALL, record(f"forbid (principal, action, resource) when {{ {text} }};")])
+    decision = decider.decide(ask(requests_per_minute=limit))
+    assert (decision.is_permitted, decision.errors) == (not is_refused, ())
 
 
 @pytest.mark.parametrize(

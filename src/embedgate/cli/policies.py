@@ -78,16 +78,23 @@ def check_policies(
     url: options.Url = None,
     api_key: options.ApiKey = None,
 ) -> None:
-    """Report every mistake in files with policies, by line and column. Needs no database."""
+    """Report mistakes in files with policies, by line and column, and what may make one fail. Needs no database."""
     texts = {file: asking.read_text(file) for file in files}
     with _checker(url, api_key) as check:
-        found = {file: check(TextToCheck(text)).mistakes for file, text in texts.items()}
+        found = {file: check(TextToCheck(text)) for file, text in texts.items()}
     if as_json:
-        print_json([{"file": str(file), "mistakes": mistakes} for file, mistakes in found.items()])
-    for file, mistakes in found.items():
+        print_json(
+            [
+                {"file": str(file), "mistakes": checked.mistakes}
+                | ({"warnings": checked.warnings} if checked.warnings else {})
+                for file, checked in found.items()
+            ]
+        )
+    for file, checked in found.items():
         if not as_json:
-            _tell_mistakes(file, mistakes)
-    if any(found.values()):
+            _tell_mistakes(file, checked.mistakes)
+            _tell_mistakes(file, checked.warnings, "warning: ")
+    if any(checked.mistakes for checked in found.values()):
         raise typer.Exit(_HAS_MISTAKES)
     if not as_json:
         typer.echo(f"ok: {', '.join(map(str, files))}")
@@ -202,10 +209,11 @@ def _checked_text(session: Session, file: Path) -> str:
     if not checked.ok:
         _tell_mistakes(file, checked.mistakes)
         raise typer.Exit(_HAS_MISTAKES)
+    _tell_mistakes(file, checked.warnings, "warning: ")
     return text
 
 
-def _tell_mistakes(file: Path, mistakes: Sequence[Mistake]) -> None:
+def _tell_mistakes(file: Path, mistakes: Sequence[Mistake], kind: str = "") -> None:
     for mistake in mistakes:
         place = "" if mistake.line is None else f":{mistake.line}:{mistake.column}"
-        typer.echo(f"{file}{place}: {mistake.message}", err=True)
+        typer.echo(f"{file}{place}: {kind}{mistake.message}", err=True)

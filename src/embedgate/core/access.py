@@ -206,11 +206,15 @@ class Question(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The decision: permitted or not, the policies that decided (none: none permits), and those that failed to run."""
+    """The decision: permitted or not, the policies that decided (none: none permits), and those that failed to run.
+
+    `failed_forbids` are those of `policies` that refuse because they could not be evaluated.
+    """
 
     is_permitted: bool
     policies: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
+    failed_forbids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

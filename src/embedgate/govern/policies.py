@@ -5,6 +5,7 @@ to the package `policy` alone. Trying the policies on a request that is not made
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from msgspec import Meta, Struct
 from sqlalchemy.exc import IntegrityError
 
-from embedgate.core.access import PolicyRecord
+from embedgate.core.access import PolicyMistake, PolicyRecord
 from embedgate.core.errors import Conflict, InvalidPolicy, UnknownEntity
 from embedgate.govern.change import Change, Invocation, Reading
 from embedgate.govern.fields import check_name, check_text, findable
@@ -21,7 +22,8 @@ from embedgate.govern.operation import Facts, changes, reads, runs
 from embedgate.govern.values import Moment, moment
 from embedgate.policy import templates
 from embedgate.policy.check import MAX_ID_CHARACTERS, find_mistakes
-from embedgate.policy.syntax import MAX_CHARACTERS, policy_id
+from embedgate.policy.risks import find_risks
+from embedgate.policy.syntax import MAX_CHARACTERS, effect_of, policy_id
 from embedgate.policy.templates import Template
 from embedgate.storage import schema
 
@@ -123,11 +125,14 @@ class Mistake(Struct, frozen=True):
     column: int | None
 
 
-class Checked(Struct, frozen=True):
+class Checked(Struct, frozen=True, omit_defaults=True):
     """Whether a text can be saved, and what is wrong with it."""
 
     ok: bool
     mistakes: tuple[Mistake, ...]
+    warnings: Annotated[
+        tuple[Mistake, ...], Meta(description="What may make it fail for some requests, though it can be saved.")
+    ] = ()
 
 
 @reads("policies.list", "GET", "/api/policies", Facts("listPolicies"))
@@ -228,10 +233,13 @@ def delete_policy(change: Change, which: WhichPolicy) -> None:
 
 def check(given: TextToCheck) -> Checked:
     """Whether a text can be saved, and what is wrong with it. Needs no database."""
-    mistakes = tuple(
-        Mistake(mistake.message, mistake.line, mistake.column) for mistake in find_mistakes(given.text, given.id)
-    )
-    return Checked(not mistakes, mistakes)
+    mistakes = _as_told(find_mistakes(given.text, given.id))
+    warnings = () if mistakes else _as_told(find_risks(given.text, effect_of(given.text)))
+    return Checked(not mistakes, mistakes, warnings)
+
+
+def _as_told(found: Sequence[PolicyMistake]) -> tuple[Mistake, ...]:
+    return tuple(Mistake(mistake.message, mistake.line, mistake.column) for mistake in found)
 
 
 def every_template() -> tuple[PolicyTemplate, ...]:

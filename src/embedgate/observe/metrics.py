@@ -93,6 +93,7 @@ _summed_refusals = _Counter("summed_refusals", "Refusals that are counted in an 
 _running = {"now": 0}
 _ledger = {"writable": 1}
 _connections: dict[str, int] = {}
+_policy_failures = _Counter("policy_failures", "Policies that could not be evaluated for a request.", "effect")
 _turned_away = _Counter("connections_turned_away", "Connections that were refused or cut, by the reason.", "reason")
 
 
@@ -159,6 +160,13 @@ def routes_checked(drifted: Mapping[tuple[str, str], bool]) -> None:
     """Set the drift state of the routes that were checked last, by model and provider."""
     _drifted.clear()
     _drifted.update(drifted)
+
+
+def policies_failed(*, forbids: int, permits: int) -> None:
+    """Count policies that could not be evaluated: forbids, which refuse then, and permits, which do not apply."""
+    for effect, n in (("forbid", forbids), ("permit", permits)):
+        if n:
+            _policy_failures.values[effect,] += n
 
 
 def account_blocked(account: str, reason: str) -> None:

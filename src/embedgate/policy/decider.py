@@ -7,13 +7,13 @@ depends on the question only.
 import functools
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import cedarpy
 
 from embedgate.core.access import Decision, PolicyRecord, Question
 from embedgate.policy.reads import PolicyAnalysis, analyse
-from embedgate.policy.syntax import find_syntax_mistake
+from embedgate.policy.syntax import effect_of, find_syntax_mistake
 from embedgate.policy.vocabulary import ATTRIBUTES, Owner, Value
 
 _Identity = tuple[str, str, tuple[str, ...], str, str]
@@ -27,14 +27,16 @@ _EVALUATION_ERROR = re.compile(r"error while evaluating policy `policy(\d+)`: ")
 class CedarDecider:
     """The policies of one revision, as core.ports.PolicyDecider. Thread-safe.
 
-    A policy that fails to evaluate does not apply, and is named in the decision's errors. A policy that cannot be
-    parsed could be a forbid: then everything is denied, and the errors name the policy to repair.
+    A permit that fails to evaluate does not apply; a forbid that fails refuses, since it might have applied. Both are
+    named in the decision's errors. A policy that cannot be parsed could be a forbid: then everything is denied, and
+    the errors name the policy to repair.
     """
 
     def __init__(self, policies: Sequence[PolicyRecord], *, max_cached: int = 4096) -> None:
         """policies: disabled ones are left out. max_cached: size of the LRU cache of decisions."""
         enabled = [policy for policy in policies if policy.is_enabled]
         self._ids = tuple(policy.id for policy in enabled)
+        self._is_forbid: tuple[bool, ...] = ()
         self._policy_set = cedarpy.PolicySet.from_str("")
         analyses: list[PolicyAnalysis] = []
         self.constant = _deny_if_unreadable(enabled)
@@ -42,6 +44,7 @@ class CedarDecider:
             # Cedar numbers policies in the order of the text: the i-th is the i-th record.
             self._policy_set = cedarpy.PolicySet.from_str("\n".join(policy.text for policy in enabled))
             analyses = [analyse(policy.text) for policy in enabled]
+            self._is_forbid = tuple(effect_of(policy.text) == "forbid" for policy in enabled)
             self.constant = _constant_decision(self._ids, analyses)
         self.reads = frozenset[str]().union(*(analysis.reads for analysis in analyses))
         """The attributes that decisions depend on, such as `context.hour`."""
@@ -66,12 +69,19 @@ class CedarDecider:
             )
         except ValueError as error:
             return Decision(False, errors=(f"no policy could be asked: {error}",))
+        failed = frozenset(map(_number, result.diagnostics.errors))
         errors = tuple(sorted(self._name(each) for each in result.diagnostics.errors))
         if result.decision is cedarpy.Decision.NoDecision:
             return Decision(False, errors=errors or ("no policy could be asked: Cedar did not decide",))
-        reasons = frozenset(result.diagnostics.reasons)
-        policies = tuple(name for index, name in enumerate(self._ids) if f"policy{index}" in reasons)
-        return Decision(result.allowed, policies, errors)
+        if None in failed:  # it is not known which, so it may be a forbid
+            return Decision(False, errors=errors)
+        deciding = {index for index in range(len(self._ids)) if f"policy{index}" in result.diagnostics.reasons}
+        refusing = {index for index in failed if index is not None and self._is_forbid[index]}
+        if refusing:
+            deciding = refusing if result.allowed else refusing | deciding
+        return Decision(
+            result.allowed and not refusing, self._names(deciding), errors, failed_forbids=self._names(refusing)
+        )
 
     def _encode(self, values: tuple[Value, ...]) -> _Attributes:
         found: _Attributes = {"context": {}, "UserKey": {}, "User": {}}
@@ -81,8 +91,21 @@ class CedarDecider:
         return found
 
     def _name(self, error: str) -> str:
-        """Cedar's message with the policy's id in place of its number."""
-        return _EVALUATION_ERROR.sub(lambda match: f'policy "{self._ids[int(match[1])]}" does not apply: ', error)
+        """Cedar's message with the policy's id in place of its number, and what follows from it."""
+        number = _number(error)
+        if number is None:
+            return error
+        consequence = "could not be evaluated and refuses" if self._is_forbid[number] else "does not apply"
+        return _EVALUATION_ERROR.sub(lambda _: f'policy "{self._ids[number]}" {consequence}: ', error)
+
+    def _names(self, indexes: Collection[int]) -> tuple[str, ...]:
+        return tuple(self._ids[index] for index in sorted(indexes))
+
+
+def _number(error: str) -> int | None:
+    """The number of the policy that an error is about."""
+    match = _EVALUATION_ERROR.match(error)
+    return int(match[1]) if match else None
 
 
 def _deny_if_unreadable(policies: Sequence[PolicyRecord]) -> Decision | None:

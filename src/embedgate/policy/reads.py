@@ -20,7 +20,8 @@ _USER = pst.GetAttr(pst.Var("principal"), "user")
 _BASES = {pst.Var("context"): "context", pst.Var("principal"): "principal", _USER: "principal.user"}
 
 # Building the tree is recursive and can exhaust the stack; only long chains of operators make deep trees here.
-_MAX_WORDS = 500
+MAX_WORDS = 500
+"""Longer texts are not analysed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class PolicyAnalysis:
 
 def analyse(text: str) -> PolicyAnalysis:
     """Analyse a text that is one policy."""
-    if len(read_lexemes(text)[0]) > _MAX_WORDS:
+    if len(read_lexemes(text)[0]) > MAX_WORDS:
         return PolicyAnalysis(None, EVERYTHING)
     try:
         (policy,) = cedarpy.policies_to_pst(text).static_policies.values()
@@ -44,6 +45,12 @@ def analyse(text: str) -> PolicyAnalysis:
     # A path that does not exist is absent for every question.
     reads = EVERYTHING.intersection(path for clause in policy.clauses for path in _reads(clause.expr))
     return PolicyAnalysis(policy.effect if is_unconditional else None, reads)
+
+
+def path_of(node: pst.GetAttr) -> str | None:
+    """The path of the attribute that a node reads; None if it is an attribute of anything else."""
+    base = _BASES.get(node.base) if isinstance(node.base, pst.Var | pst.GetAttr) else None
+    return None if base is None else f"{base}.{node.attr}"
 
 
 def _reads(node: object) -> Iterator[str]:

@@ -6,6 +6,7 @@ some hundreds deep.
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import cedarpy
 
@@ -31,6 +32,13 @@ def policy_id(text: str) -> str | None:
         if name.text == "id":
             return value.text[1:-1] if value else None
     return None
+
+
+def effect_of(text: str) -> Literal["permit", "forbid"]:
+    """What a policy does where it applies. text: one that can be read."""
+    lexemes, _ = read_lexemes(text)
+    behind = max((index for _, _, index in annotations(lexemes)), default=0)
+    return "permit" if lexemes[behind].text == "permit" else "forbid"
 
 
 def find_syntax_mistake(text: str) -> PolicyMistake | None:

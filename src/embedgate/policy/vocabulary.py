@@ -21,8 +21,10 @@ from embedgate.core.access import Question
 ENTITY_TYPES = ("Resource", "Role", "User", "UserKey")
 ACTIONS = ("completion", "embedding", "fine_tuning", "image_generation", "moderation", "rerank")
 
-NO_REQUEST_LIMIT = 2**53 - 1
-"""`limit_requests_per_minute` of a user without a limit: huge, yet within Cedar's integers."""
+NO_REQUEST_LIMIT = 10**12
+"""`limit_requests_per_minute` of a user without a limit, and the greatest that any has: more than every number that a
+policy would compare it with, and small enough to calculate with. It may be multiplied by nine million, as by the
+525,600 minutes of a year, without leaving Cedar's integers."""
 
 _PICODOLLARS_PER_STEP = 100_000_000  # Cedar's decimal has four fractional digits
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -128,11 +130,23 @@ ATTRIBUTES = _by_path(
     Attribute(
         "User",
         "limit_requests_per_minute",
-        lambda q: NO_REQUEST_LIMIT if q.requests_per_minute is None else q.requests_per_minute,
+        lambda q: NO_REQUEST_LIMIT if q.requests_per_minute is None else min(q.requests_per_minute, NO_REQUEST_LIMIT),
         _plain,
     ),
 )
 """Every attribute by the path under which a policy reads it. `principal.user` is the link between the two entities."""
+
+
+LARGEST: Mapping[str, int] = MappingProxyType(
+    {
+        "context.hour": 23,
+        "context.input_count": 10**9,
+        "context.input_tokens": 10**12,
+        "context.dimensions": 10**6,
+        "principal.user.limit_requests_per_minute": NO_REQUEST_LIMIT,
+    }
+)
+"""The greatest value of each attribute that is a whole number; the least is 0."""
 
 
 def names_of(owner: str) -> tuple[str, ...]:

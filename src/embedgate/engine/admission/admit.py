@@ -5,6 +5,7 @@ The order matters: what a policy refuses counts in no limit, and no money is hel
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,9 +16,11 @@ from embedgate.core.errors import GatewayError, LedgerUnavailable, NotPermitted,
 from embedgate.core.models import Price
 from embedgate.core.ports import AuditTrail, BudgetKeeper, LedgerHealth, PolicyDecider, RateLimiter
 from embedgate.core.types import Call, Candidate, CountedRequest, Grant, Hold, InputType, Weighed
+from embedgate.observe import events, metrics
 
 _SPENDS = frozenset({"principal.current_daily_spend", "principal.current_monthly_spend"})
 _WEIGHTS = frozenset({"context.input_tokens", "context.estimated_cost"})
+_MAX_TOLD = 1_000
 _OUTAGE_RETRY_S = 5.0
 _DECISIONS_PER_TURN = 10
 """Up to two milliseconds of work; then the event loop has its turn."""
@@ -57,6 +60,7 @@ class Admission:
     def follow(self, decider: PolicyDecider) -> None:
         """Put other policies in force."""
         self._decider = decider
+        self._told: set[str] = set()
         self._reads_spends = not _SPENDS.isdisjoint(decider.reads)
         self._reads_weights = not _WEIGHTS.isdisjoint(decider.reads)
 
@@ -153,11 +157,24 @@ class Admission:
                 )
                 for each in weighed
             ]
+            self._tell_failures(decisions)
             permitted = [each for each, decision in zip(weighed, decisions, strict=True) if decision.is_permitted]
             if permitted:
-                return permitted, next(decision for decision in decisions if decision.is_permitted)
-        self._note(call, weighed[0], "forbid", decisions[0])
+                return permitted, _with_all_errors(next(each for each in decisions if each.is_permitted), decisions)
+        self._note(call, weighed[0], "forbid", _with_all_errors(decisions[0], decisions))
         raise NotPermitted(_explain(call, decisions[0]), policies=decisions[0].policies)
+
+    def _tell_failures(self, decisions: Sequence[Decision]) -> None:
+        """Count policies that failed to run, and log each failure once for each set of policies."""
+        for decision in decisions:
+            if not decision.errors:
+                continue
+            n_forbids = len(decision.failed_forbids)
+            metrics.policies_failed(forbids=n_forbids, permits=len(decision.errors) - n_forbids)
+            for error in decision.errors:
+                if error not in self._told and len(self._told) < _MAX_TOLD:
+                    self._told.add(error)
+                    events.POLICY_FAILED.emit(detail=error[:500])
 
     def _priced(self, call: Call[Any], permitted: Sequence[Weighed], decision: Decision) -> Sequence[Weighed]:
         """The candidates whose price is known: what is not known cannot be held. Raises PriceUnknown if none is."""
@@ -233,6 +250,12 @@ class Admission:
         (self._audit if outcome == "permit" else self._refusals).note(event)
 
 
+def _with_all_errors(decision: Decision, decisions: Sequence[Decision]) -> Decision:
+    """A decision with the errors of those on other routes, so that none is missing from the audit trail."""
+    errors = tuple(dict.fromkeys(error for each in decisions for error in each.errors))
+    return decision if errors == decision.errors else replace(decision, errors=errors)
+
+
 def _least_cost_picodollars(price: Price | None) -> int:
     """The price of the least request: a token in, and one out or a search, where these have a price."""
     if price is None:
@@ -257,6 +280,11 @@ def _which_price(candidate: Candidate) -> str:
 
 def _explain(call: Call[Any], decision: Decision) -> str:
     wish = f"{call.request.action.verb} {call.request.model[:200]}"
+    if decision.failed_forbids:
+        return (
+            f"{wish} is refused, because policy {', '.join(decision.failed_forbids)} forbids and could not be "
+            "evaluated for this request. Ask your administrator to repair it."
+        )
     if decision.policies:
         return f"{wish} is forbidden by policy {', '.join(decision.policies)}. Ask your administrator."
     return f"No policy permits {wish} for this key. Ask your administrator."
