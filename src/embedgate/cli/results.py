@@ -1,7 +1,7 @@
 """Results of a command: the file they go to, a table or rows on standard output, and progress of long work."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from embedgate.toolkit.records import Scalar
+    from embedgate.toolkit.writing import Row
 
 Output = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="File to write, whole or not at all.")]
 RowsFormat = Annotated[
@@ -18,9 +18,7 @@ RowsFormat = Annotated[
 ]
 
 
-def print_rows(
-    rows: "Sequence[Mapping[str, Scalar]]", output: Path | None, file_format: str | None, *, as_json: bool = False
-) -> bool:
+def print_rows(rows: "Sequence[Row]", output: Path | None, file_format: str | None, *, as_json: bool = False) -> bool:
     """Write rows where the options say; False if they say nothing, and a table is for the command to print.
 
     Raises InvalidInput for an ending that is not known, OSError.
@@ -78,6 +76,15 @@ def say(line: str) -> None:
 def count(n: int, one: str, many: str | None = None) -> str:
     """A number with its noun: `1 text`, `3,000 texts`."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def excerpt(text: str, most: int = 72) -> str:
+    """A text on one line, cut between words if it is long."""
+    line = " ".join(text.split())
+    if len(line) <= most:
+        return line
+    kept = line[: most - 4]
+    return f"{kept.rpartition(' ')[0] or kept} ..."
 
 
 def listed(lines: Iterable[str], most: int = 20) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The toolkit: what people do with embeddings, as typed calls. Each name is imported when it is first used.
 
-Every call takes an `Embedder`: the client of a gateway, the embedded model, or one of your own.
+Calls that embed take an `Embedder`: the client of a gateway, the embedded model, or one of your own. Those that analyse
+take vectors, so that texts are embedded once.
 """
 
 import importlib
@@ -8,8 +9,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from embedgate.toolkit.cleaning import Cleaning, Report, clean, clean_records
+    from embedgate.toolkit.clustering import Cluster, Clustering, cluster
+    from embedgate.toolkit.duplicates import Duplicates, find_duplicates
     from embedgate.toolkit.embedders import ClientEmbedder, FakeEmbedder, LocalEmbedder, OpenAIEmbedder
     from embedgate.toolkit.embedding import LeftOut, Part, embed_all, embed_in_parts
+    from embedgate.toolkit.outliers import Outliers, find_outliers
     from embedgate.toolkit.reading import Reading, read_file, read_files, read_folder
     from embedgate.toolkit.records import Origin, Record
     from embedgate.toolkit.splitting import Piece, Splitter
@@ -18,11 +22,15 @@ if TYPE_CHECKING:
 __all__ = [
     "Cleaning",
     "ClientEmbedder",
+    "Cluster",
+    "Clustering",
+    "Duplicates",
     "FakeEmbedder",
     "LeftOut",
     "LocalEmbedder",
     "OpenAIEmbedder",
     "Origin",
+    "Outliers",
     "Part",
     "Piece",
     "Reading",
@@ -31,8 +39,11 @@ __all__ = [
     "Splitter",
     "clean",
     "clean_records",
+    "cluster",
     "embed_all",
     "embed_in_parts",
+    "find_duplicates",
+    "find_outliers",
     "read_file",
     "read_files",
     "read_folder",
@@ -43,11 +54,15 @@ __all__ = [
 _HOMES = {
     "Cleaning": "cleaning",
     "ClientEmbedder": "embedders",
+    "Cluster": "clustering",
+    "Clustering": "clustering",
+    "Duplicates": "duplicates",
     "FakeEmbedder": "embedders",
     "LeftOut": "embedding",
     "LocalEmbedder": "embedders",
     "OpenAIEmbedder": "embedders",
     "Origin": "records",
+    "Outliers": "outliers",
     "Part": "embedding",
     "Piece": "splitting",
     "Reading": "reading",
@@ -56,8 +71,11 @@ _HOMES = {
     "Splitter": "splitting",
     "clean": "cleaning",
     "clean_records": "cleaning",
+    "cluster": "clustering",
     "embed_all": "embedding",
     "embed_in_parts": "embedding",
+    "find_duplicates": "duplicates",
+    "find_outliers": "outliers",
     "read_file": "reading",
     "read_files": "reading",
     "read_folder": "reading",

@@ -15,6 +15,7 @@ EXTRAS = {
     "pyarrow": "toolkit",
     "qdrant_client": "qdrant",
     "sklearn": "toolkit",
+    "threadpoolctl": "toolkit",
     "usearch": "toolkit",
 }
 """Extra by the name that is imported."""

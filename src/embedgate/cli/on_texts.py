@@ -1,0 +1,150 @@
+"""Commands that read texts, embed them and show something: the options that all have, and what they do with them."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
+
+import typer
+
+from embedgate.cli import embedder, options, results, texts
+
+if TYPE_CHECKING:
+    from embedgate.core.ports import Embedder
+    from embedgate.core.vectors import Vectors
+    from embedgate.toolkit.records import Record
+    from embedgate.toolkit.writing import Row
+
+Given = ParamSpec("Given")
+
+Seed = Annotated[
+    int, typer.Option(metavar="N", min=0, help="Seed of the random numbers: the same gives the same result.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One run of such a command: its texts, its embedder, and where its result goes."""
+
+    context: typer.Context
+    files: Sequence[Path]
+    column: str | None
+    id_column: str | None
+    read_as: Any
+    encoding: str
+    skip_empty: bool
+    wish: embedder.Wish
+    output: Path | None
+    file_format: str | None
+    as_json: bool
+    config_file: Path | None
+
+    def records(self) -> "list[Record]":
+        """The texts that are named. Raises InvalidInput, OSError."""
+        return texts.read(self.files, self.reading(self.column))
+
+    def reading(self, column: str | None) -> "Any":
+        """How files are read: with the options of the command, the texts from that column."""
+        from embedgate.toolkit.reading import Reading
+
+        return Reading(column, self.id_column, self.read_as, skip_empty=self.skip_empty, encoding=self.encoding)
+
+    @contextmanager
+    def embedder(self) -> "Iterator[Embedder]":
+        """The embedder that the options name. Raises ConfigError, OSError."""
+        with embedder.opened(self.context, self.config_file, self.wish) as source:
+            yield source
+
+    def read_and_embed(self) -> "tuple[list[Record], Vectors]":
+        """The texts, and their vectors (n, d). Raises InvalidInput, and what embedders raise."""
+        embedder.check(self.context, self.wish)
+        records = self.records()
+        with self.embedder() as source:
+            return records, embedded(source, records)
+
+    def print_rows(self, rows: "Sequence[Row]") -> bool:
+        """Write rows where the options say; False if they say nothing, and a table is for the command to print."""
+        return results.print_rows(rows, self.output, self.file_format, as_json=self.as_json)
+
+
+def embedded(source: "Embedder", records: "Sequence[Record]", what: str = "embedding") -> "Vectors":
+    """The vectors of texts, (n, d) float32, with progress. A text that is refused is named by its line."""
+    return embedded_texts(source, [record.text for record in records], what, [str(each.origin) for each in records])
+
+
+def embedded_texts(source: "Embedder", values: Sequence[str], what: str, origins: Sequence[str]) -> "Vectors":
+    """As `embedded`, for texts that are no records. origins: where each is from, for messages."""
+    from embedgate.core.errors import InvalidInput
+    from embedgate.toolkit.embedding import embed_all
+
+    done = 0
+
+    def advanced(n: int, _: int) -> None:
+        nonlocal done
+        advance(n - done)
+        done = n
+
+    with results.progress(what, len(values), is_long=len(values) > source.call_limits.max_inputs) as advance:
+        try:
+            return embed_all(source, values, on_progress=advanced)
+        except InvalidInput as error:
+            if error.index is None:
+                raise
+            raise InvalidInput(f"{origins[error.index]} {error.reason}") from error
+
+
+def with_texts(function: Callable[Concatenate[Call, Given], None]) -> Callable[..., None]:
+    """A command out of a function of a `Call` and its own options, which come after those that all have."""
+
+    def command(
+        context: typer.Context,
+        files: list[Path],
+        model: str | None,
+        dim: int | None,
+        truncate: Any,
+        url: str | None,
+        api_key: str | None,
+        api_key_file: Path | None,
+        **given: Any,
+    ) -> None:
+        wish = embedder.Wish(model, dim, truncate, url, api_key, api_key_file)
+        common = {name: given.pop(name) for name in _COMMON_FIELDS}
+        function(Call(context, files, wish=wish, **common), **given)  # type: ignore[call-arg]  # typer gives the rest
+
+    _, *own = inspect.signature(function, eval_str=True).parameters.values()
+    by_keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    parameters = [*(_parameter(*each) for each in _BEFORE), *by_keyword, *(_parameter(*each) for each in _AFTER)]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__doc__ = function.__doc__
+    command.__name__ = function.__name__
+    return command
+
+
+def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+_BEFORE: tuple[tuple[Any, ...], ...] = (("context", typer.Context), ("files", texts.Files))
+_AFTER: tuple[tuple[Any, ...], ...] = (
+    ("column", texts.Column, None),
+    ("id_column", texts.IdColumn, None),
+    ("read_as", texts.ReadAs, None),
+    ("encoding", texts.Encoding, "utf-8"),
+    ("skip_empty", texts.SkipEmpty, False),
+    ("model", embedder.Model, None),
+    ("dim", embedder.Dim, None),
+    ("truncate", embedder.Truncate, "none"),
+    ("url", embedder.Url, None),
+    ("api_key", embedder.ApiKey, None),
+    ("api_key_file", embedder.ApiKeyFile, None),
+    ("output", results.Output, None),
+    ("file_format", results.RowsFormat, None),
+    ("as_json", options.AsJson, False),
+    ("config_file", options.ConfigFile, None),
+)
+_COMMON_FIELDS = (
+    "column", "id_column", "read_as", "encoding", "skip_empty", "output", "file_format", "as_json", "config_file",
+)  # fmt: skip

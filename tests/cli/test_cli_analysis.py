@@ -1,0 +1,96 @@
+"""Commands that analyse texts: files they write, and wrong input that gets a sentence and an exit code."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from program import Program
+
+DIM = ("--dimensions", "16")
+pytestmark = pytest.mark.usefixtures("fake_only")
+
+
+@pytest.fixture
+def messages(folder: Path) -> Path:
+    """Twelve texts, two of them equal, with an id and a topic."""
+    rows = [f"m{number},text number {number},{'odd' if number % 2 else 'even'}" for number in range(11)]
+    path = folder / "messages.csv"
+    path.write_text("\n".join(["id,text,topic", *rows, "m11,text number 3,odd", ""]), encoding="utf-8")
+    return path
+
+
+def test_cluster_writes_a_row_for_every_text(program: Program, messages: Path) -> None:
+    ended = program("cluster", "messages.csv", "-k", "3", "--output", "out.csv", *DIM)
+    assert (ended.code, ended.text, ended.errors) == (0, "", "12 texts in 3 clusters\n")
+    rows = list(csv.DictReader(io.StringIO((messages.parent / "out.csv").read_text(encoding="utf-8"))))
+    assert list(rows[0]) == ["id", "cluster", "keywords", "distance", "text"]
+    assert [row["id"] for row in rows] == [f"m{number}" for number in range(12)]
+    assert {row["cluster"] for row in rows} == {"0", "1", "2"}
+    assert rows[3]["cluster"] == rows[11]["cluster"]
+
+
+def test_clusters_by_density_say_what_is_in_none(program: Program, messages: Path) -> None:
+    ended = program("cluster", "messages.csv", "--method", "hdbscan", "--min-size", "10", *DIM)
+    assert ended.code == 0
+    assert "12 texts in 0 clusters, and 12 texts in none." in ended.text
+    assert "Try a smaller --min-size" in ended.text
+
+
+def test_outliers_writes_a_row_for_every_text(program: Program, messages: Path) -> None:
+    ended = program("outliers", "messages.csv", "-k", "2", "--spreads", "9", "--json", *DIM)
+    rows = json.loads(ended.output)
+    assert (ended.code, ended.errors) == (0, "0 outliers among 12 texts\n")
+    assert [row["is_outlier"] for row in rows] == [False] * 12
+    assert "0 outliers among 12 texts." in program("outliers", "messages.csv", "--spreads", "9", *DIM).text
+
+
+def test_dedupe_writes_what_is_kept_with_all_columns(program: Program, messages: Path) -> None:
+    ended = program("dedupe", "messages.csv", "--keep", "last", "--format", "csv", *DIM)
+    rows = list(csv.DictReader(io.StringIO(ended.text)))
+    assert ended.errors == "11 of 12 texts kept, 1 dropped in 1 group\n"
+    assert "m3" not in {row["id"] for row in rows}
+    assert rows[-1] == {"id": "m11", "text": "text number 3", "topic": "odd"}
+
+
+@pytest.mark.parametrize("command", ["cluster", "outliers", "dedupe"])
+@pytest.mark.parametrize(
+    ("content", "options", "said"),
+    [
+        ("", (), "no texts"),
+        ("id,text\n", (), "There are no texts in bad.csv"),
+        ("id,body,n\na,b,1\n", (), "bad.csv has no column `text`. Name the one that has the texts with --column"),
+        ("id,text\na,b\n", ("--column", "words"), "no column 'words', which --column names; it has id, text"),
+        ("id,text\na,b\na,c\n", (), "Ids must differ"),
+    ],
+)
+def test_a_file_without_texts_is_refused(
+    command: str, content: str, options: tuple[str, ...], said: str, program: Program, folder: Path
+) -> None:
+    (folder / "bad.csv").write_text(content, encoding="utf-8")
+    ended = program(command, "bad.csv", *options, *DIM)
+    assert (ended.code, ended.text) == (1, "")
+    assert said in ended.errors
+    assert ended.errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "lines", "said"),
+    [
+        (("cluster",), "one\n", "Clustering takes at least 2 texts; there is 1"),
+        (("cluster",), "one\none\none\n", "All 3 texts have the same vector"),
+        (("cluster", "-k", "4"), "one\ntwo\ntwo\n", "4 clusters were asked for, and 3 texts have 2 different vectors"),
+        (("outliers",), "one\n", "A search for outliers takes at least 5 texts; there is 1"),
+        (("outliers",), "one\n" * 5, "All 5 texts have the same vector"),
+        (("dedupe", "--similarity", "2"), "one\n", "at most 1"),
+    ],
+)
+def test_texts_that_are_too_few_or_all_equal_are_refused(
+    command: tuple[str, ...], lines: str, said: str, program: Program
+) -> None:
+    name, *options = command
+    ended = program(name, "-", *options, *DIM, stdin=lines.encode())
+    assert (ended.code, ended.text) == (1, "")
+    assert said in ended.errors
