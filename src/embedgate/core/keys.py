@@ -13,10 +13,11 @@ def new_secret(prefix: str) -> str:
     return f"{prefix}_{uuid.uuid4().hex}"
 
 
-def is_well_formed(secret: str, prefix: str) -> bool:
-    """Whether `secret` has the form of a key, or the older form `ziri-<user>-<hex>` of imported ones."""
-    if secret.startswith(f"{prefix}_"):
-        return _UUID4_HEX.fullmatch(secret, len(prefix) + 1) is not None
+def is_well_formed(secret: str, *prefixes: str) -> bool:
+    """Whether `secret` has the form of a key under one of the prefixes, or the older form `ziri-<user>-<hex>`."""
+    for prefix in prefixes:
+        if secret.startswith(f"{prefix}_"):
+            return _UUID4_HEX.fullmatch(secret, len(prefix) + 1) is not None
     return _OLDER_FORM.fullmatch(secret) is not None
 
 

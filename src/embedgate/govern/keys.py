@@ -193,17 +193,18 @@ def import_key(change: Change, new: KeyToImport) -> Key:
 
     Of another gateway, by the key itself or by its digest.
     """
-    prefix, hint = change.resources.key_prefix, new.hint
+    prefixes, hint = (change.resources.key_prefix, *change.resources.accepted_prefixes), new.hint
     if _DIGEST_HEX.fullmatch(new.key):
         digest_of_key = bytes.fromhex(new.key)
         if hint:
             check_name(hint, "hint", param="hint", max_characters=_HINT_CHARACTERS)
-    elif is_well_formed(new.key, prefix):
+    elif is_well_formed(new.key, *prefixes):
         digest_of_key, hint = digest(new.key), new.key[-_HINT_CHARACTERS:]
     else:
         raise InvalidInput(
-            f"The key is neither `{prefix}_` and 32 hexadecimal digits, nor `ziri-<user>-<hex>`, nor the SHA-256 of a "
-            "key as 64 hexadecimal digits. Give one of these.",
+            f"The key is neither {' or '.join(f'`{prefix}_`' for prefix in prefixes)} and 32 hexadecimal digits, nor "
+            "`ziri-<user>-<hex>`, nor the SHA-256 of a key as 64 hexadecimal digits. Give one of these: the "
+            "SHA-256 of a key of any other form, or set keys.accepted_prefixes.",
             param="key",
         )
     try:

@@ -59,8 +59,9 @@ NO_GATEWAY = GatewayAccess(_no_gateway, _no_gateway, _no_gateway, CacheAccess(_n
 class Resources:
     """Safe to share between threads.
 
-    key_prefix: start of new keys. sealer: for the keys of providers. catalog: gives the one in force, with the prices
-    of administrators. now_ms: UTC milliseconds. is_emergency: as setting access.is_emergency says.
+    key_prefix: start of new keys; accepted_prefixes: of other keys that can be imported whole. sealer: for the keys of
+    providers. catalog: gives the one in force, with the prices of administrators. now_ms: UTC milliseconds.
+    is_emergency: as setting access.is_emergency says.
     """
 
     key_prefix: str
@@ -71,3 +72,4 @@ class Resources:
     failed_logins: FailedLogins = field(default_factory=FailedLogins)
     gateway: GatewayAccess = NO_GATEWAY
     is_emergency: bool = False
+    accepted_prefixes: tuple[str, ...] = ()

@@ -89,12 +89,21 @@ class ServerSettings(Section):
     )
 
 
+KeyPrefix = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,15}$")]
+
+
 class KeySettings(Section):
     """Credentials of callers."""
 
-    prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,15}$")] = Field(
+    prefix: KeyPrefix = Field(
         "eg",
-        description="Start of every key: `<prefix>_` and 32 hex digits. `ziri` suits clients of that API.",
+        description="Start of every new key: `<prefix>_` and 32 hex digits. `ziri` suits clients of that API. Keys "
+        "that were made under another prefix go on working.",
+    )
+    accepted_prefixes: tuple[KeyPrefix, ...] = Field(
+        (),
+        description="Prefixes of keys of other gateways that can be imported whole. By their digest keys of any form "
+        "can, and whatever was imported works.",
     )
     max_cached: Positive = Field(
         10_000,

@@ -26,6 +26,7 @@ def open_resources(loaded: Loaded, gateway: GatewayAccess) -> Resources:
         lambda: gateway.selection().catalog,
         gateway=gateway,
         is_emergency=settings.access.is_emergency,
+        accepted_prefixes=settings.keys.accepted_prefixes,
     )
 
 

@@ -94,7 +94,7 @@ class Gateway:
         self._healths = RouteHealths(settings.upstream)
         self._prober = Prober(self._embed_as_operator)
         self.pipeline = Pipeline(
-            Authenticator(storage.keys, settings.keys.prefix),
+            Authenticator(storage.keys, settings.keys.prefix, accepted_prefixes=settings.keys.accepted_prefixes),
             self._stages(),
             self._admission,
             Accountant(storage.ledger, charges_reuse=settings.cache.reuse_costs == "full"),
