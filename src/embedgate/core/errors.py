@@ -5,10 +5,11 @@
         InvalidInput  InputTooLong  TooManyTokens  InvalidDimension  UnsupportedOption
         MalformedRequest  MissingFields  UnknownModel  UnknownProvider  ModelNotAtProvider
         ProviderKeyMissing  NotAnEmbeddingModel  WrongAction  BodyTooLarge  BodyTooSlow
-        PriceUnknown  UnknownEntity  Conflict  InvalidPolicy  NotFound  MethodNotAllowed
+        PriceUnknown  IdempotencyKeyReused  AnswerNotKept  UnknownEntity
+        Conflict  InvalidPolicy  NotFound  MethodNotAllowed
       AccessError                    rights and limits
         MissingKey  MalformedKey  UnknownKey  RevokedKey  InvalidCredentials  NotPermitted
-        RateLimited  BudgetExhausted  Overloaded  LedgerUnavailable  CallerLeft
+        RateLimited  BudgetExhausted  Overloaded  LedgerUnavailable  RequestInProgress  CallerLeft
       UpstreamError                  the far side of a provider call
         UpstreamRejected  UpstreamBusy  UpstreamFailed  UpstreamTimeout  UpstreamGarbled
         UpstreamDenied  UpstreamTooLarge  UpstreamLimited  UpstreamQueueFull
@@ -56,6 +57,8 @@ class GatewayError(Exception):
         self.retry_after_s = retry_after_s
         self.rate: Rate | None = None
         """Rate-limit state of the caller, for response headers; None without limits."""
+        self.is_charged = False
+        """Whether the request that ended with it cost something all the same."""
 
 
 class RequestError(GatewayError):
@@ -170,6 +173,20 @@ class PriceUnknown(RequestError):
     """A budget applies to the caller, and no route of the model has a known price. The message says which to set."""
 
     code = "price_unknown"
+
+
+class IdempotencyKeyReused(RequestError):
+    """The idempotency key came before, with another request."""
+
+    code = "idempotency_key_reused"
+    status = 422
+
+
+class AnswerNotKept(RequestError):
+    """The request with this idempotency key was answered, and its answer is not kept: a stream, or too large."""
+
+    code = "idempotency_answer_not_kept"
+    status = 409
 
 
 class BodyTooLarge(RequestError):
@@ -312,6 +329,13 @@ class LedgerUnavailable(Overloaded):
     """The ledger cannot be written, so nothing is sent that may have to be paid for."""
 
     code = "ledger_unavailable"
+
+
+class RequestInProgress(AccessError):
+    """A request with this idempotency key is in progress."""
+
+    code = "idempotency_in_progress"
+    status = 409
 
 
 class CallerLeft(AccessError):

@@ -80,6 +80,7 @@ _call_s = _Histogram("provider_call_seconds", "Seconds of a provider call.", "pr
 _call_inputs = _Histogram("provider_call_inputs", "Inputs of a provider call.", "provider", _SIZES)
 _bad_answers = _Counter("bad_answers", "Invalid answers of providers, which were not used.", "provider")
 _hedges = _Counter("hedged_calls", "Hedged calls, by which route answered first.", "result")
+_idempotent = _Counter("idempotent_requests", "Requests with an idempotency key, by what came of it.", "result")
 _works: dict[tuple[str, str], bool] = {}
 _drifted: dict[tuple[str, str], bool] = {}
 _account_blocks = _Counter("account_blocks", "Times a credential was taken out of use.", "account", "reason")
@@ -182,6 +183,11 @@ def account_waits(account: str, change: int) -> None:
 def limit_refused(account: str) -> None:
     """Count a call refused by the rate limits of a credential."""
     _limit_refusals.values[account,] += 1
+
+
+def idempotent(result: str) -> None:
+    """Count a request with an idempotency key. result: `new`, `replayed`, `in_progress`, `reused` or `not_kept`."""
+    _idempotent.values[result,] += 1
 
 
 def ledger_writable(*, is_writable: bool) -> None:

@@ -9,6 +9,7 @@ from msgspec import Struct
 from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import (
     AccessError,
+    AnswerNotKept,
     GatewayError,
     InternalError,
     MethodNotAllowed,
@@ -162,6 +163,6 @@ def error_headers(error: GatewayError) -> Headers:
         found.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
     if isinstance(error, MethodNotAllowed):
         found.append((b"allow", ", ".join(error.allowed).encode()))
-    if isinstance(error, (InternalError, UpstreamError)) and not error.may_retry:
+    if isinstance(error, (InternalError, UpstreamError, AnswerNotKept)) and not error.may_retry:
         found.append((b"x-should-retry", b"false"))
     return found

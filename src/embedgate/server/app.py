@@ -20,6 +20,7 @@ from embedgate.server.answer import Answer
 from embedgate.server.describe import Description
 from embedgate.server.dialects import openai, ziri
 from embedgate.server.generation import Generations
+from embedgate.server.idempotency import HEADER, Idempotency
 from embedgate.server.models import Models
 from embedgate.server.operations import Operations
 from embedgate.server.respond import Body, Receive, Request, Responder, Send, Serve
@@ -89,6 +90,8 @@ class Application:
         self._address = CallerAddress(server.trusted_proxies)
         self._models = Models(gateway, self._address)
         self._admin = AdminApi(gateway, OPERATIONS, self._address.of)
+        bounds = gateway.settings.idempotency
+        self._idempotency = Idempotency(gateway.answers, gateway.pipeline.identify, bounds.max_answer_bytes)
         self.routes = self._table()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -154,11 +157,17 @@ class Application:
         return openai, {"GET": partial(self._models.show, name)}
 
     async def _embed(self, dialect: Dialect, request: Request) -> Answer:
+        if HEADER in request.headers:
+            return await self._idempotency.serve(
+                request, dialect, f"{dialect.NAME} embeddings", partial(self._embed, dialect)
+            )
         exchange = _Exchange(dialect, request.body, self._gateway.catalog.parse_model_name)
         result = await self._gateway.pipeline.embed(self._origin(dialect, request), exchange.read)
         return dialect.write(result, exchange.encoding_format, request.id)
 
     async def _chat(self, dialect: Dialect, request: Request) -> Answer:
+        if HEADER in request.headers:
+            return await self._idempotency.serve(request, dialect, f"{dialect.NAME} chat", partial(self._chat, dialect))
         out = StreamBuffer(self._gateway.settings.server.max_unsent_bytes)
 
         async def read() -> ChatRequest:
@@ -171,6 +180,9 @@ class Application:
         return dialect.write_chat(completion, request.id)
 
     async def _rerank(self, request: Request) -> Answer:
+        if HEADER in request.headers:
+            return await self._idempotency.serve(request, openai, "openai rerank", self._rerank)
+
         async def read() -> RerankRequest:
             return openai.read_rerank(await request.body.read(), self._gateway.catalog.parse_model_name)
 

@@ -1,6 +1,6 @@
 """Settings of the gateway: one typed tree, a module for each part of it."""
 
-from embedgate.settings.storage import MIN_CACHE_DISK_BYTES, CacheSettings, StorageSettings
+from embedgate.settings.storage import MIN_CACHE_DISK_BYTES, CacheSettings, IdempotencySettings, StorageSettings
 from embedgate.settings.tree import (
     MIN_VERIFY_PAUSE_S,
     AccessSettings,
@@ -23,6 +23,7 @@ __all__ = [
     "AccessSettings",
     "CacheSettings",
     "CatalogSettings",
+    "IdempotencySettings",
     "KeySettings",
     "LimitSettings",
     "LocalModelSettings",

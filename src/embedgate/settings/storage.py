@@ -86,3 +86,19 @@ class CacheSettings(Section):
         description="Queue of vectors to be written to disk, in bytes. When it is full, further vectors stay in "
         "memory only.",
     )
+
+
+class IdempotencySettings(Section):
+    """Answers that are kept for requests with the header `Idempotency-Key`. When a bound is reached the oldest go."""
+
+    keep_s: Seconds = Field(
+        86_400.0, description="Seconds that an answer is kept. A retry that comes later is served, and paid, anew."
+    )
+    max_answer_bytes: Positive = Field(
+        8_000_000,
+        description="Largest answer that is kept, in bytes. A retry of a request with a larger one gets 409.",
+    )
+    max_answers_per_key: Positive = Field(10_000, description="Answers that are kept for one API key.")
+    max_bytes_per_key: Positive = Field(200_000_000, description="Bytes of the answers that are kept for one API key.")
+    max_answers: Positive = Field(100_000, description="Answers that are kept, for all API keys together.")
+    max_bytes: Positive = Field(1_000_000_000, description="Bytes of all answers that are kept on disk.")

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from embedgate.settings.base import Listed, Network, Port, Positive, Seconds, Section, Usd
-from embedgate.settings.storage import CacheSettings, StorageSettings
+from embedgate.settings.storage import CacheSettings, IdempotencySettings, StorageSettings
 
 MIN_VERIFY_PAUSE_S = 60
 
@@ -416,6 +416,7 @@ class Settings(Section):
     upstream: UpstreamSettings = UpstreamSettings()
     storage: StorageSettings = StorageSettings()
     cache: CacheSettings = CacheSettings()
+    idempotency: IdempotencySettings = IdempotencySettings()
     access: AccessSettings = AccessSettings()
     limits: LimitSettings = LimitSettings()
     local: LocalSettings = LocalSettings()

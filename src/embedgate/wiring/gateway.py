@@ -54,6 +54,7 @@ from embedgate.observe import events
 from embedgate.policy.decider import CedarDecider
 from embedgate.providers import fake
 from embedgate.providers.local import LocalProvider
+from embedgate.storage.answers import AnswerStore
 from embedgate.storage.database import Database
 from embedgate.wiring.administration import decide_within, open_resources
 from embedgate.wiring.credentials import open_credentials
@@ -122,6 +123,11 @@ class Gateway:
     def database(self) -> Database:
         """The open database, for administrators."""
         return self._storage.database
+
+    @property
+    def answers(self) -> AnswerStore:
+        """The answers that are kept for idempotency keys."""
+        return self._storage.answers
 
     def invocation(self, actor: operations.Actor, secret: str = "") -> operations.Invocation:
         """What one operation of administration runs with; `follow` puts its changes in force.

@@ -14,6 +14,7 @@ from embedgate.govern.providers import read_keys
 from embedgate.govern.resources import Resources
 from embedgate.govern.rules import read_rules
 from embedgate.govern.selection import Stored
+from embedgate.storage.answers import AnswerStore
 from embedgate.storage.cache import TieredCache, open_cache
 from embedgate.storage.database import Database, open_database
 from embedgate.storage.folder import claim
@@ -35,6 +36,7 @@ class Storage:
     ledger: SqlLedger
     spending: LedgerSpending
     sealer: Sealer
+    answers: AnswerStore
     cache: TieredCache | None
     first_keys: FirstKeys | None
     data_dir: Path
@@ -74,6 +76,7 @@ class Storage:
         if self.cache is not None:
             self.cache.close()
         self.keys.close()
+        self.answers.close()
         self.spending.close()
         self.database.close()
         for file in self.claims:
@@ -131,6 +134,7 @@ def open_storage(loaded: Loaded) -> Storage:
         ),
         LedgerSpending(database),
         sealer,
+        AnswerStore(data_dir, settings.idempotency),
         open_cache(settings.cache, data_dir) if settings.cache.enabled else None,
         first_keys,
         data_dir,

@@ -40,6 +40,8 @@ class Accountant:
         finally:
             if call.grant is not None:
                 _end(call.grant, entry, answered, is_recorded=is_recorded)
+            if call.error is not None and entry is not None:
+                call.error.is_charged = entry.cost_picodollars > 0
             total_s = time.monotonic() - call.started_s
             outcome = call.error.code if call.error else "ok"
             metrics.request_ended(call.dialect, outcome, total_s)

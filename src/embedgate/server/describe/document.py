@@ -50,6 +50,7 @@ from embedgate.server.describe.schemas import components
 from embedgate.server.describe.structs import query_parameters
 from embedgate.server.dialects import openai, ziri
 from embedgate.server.generation import GenerationQuery
+from embedgate.server.idempotency import HEADER, MAX_CHARACTERS
 from embedgate.server.models import ModelsQuery
 from embedgate.settings import Settings
 
@@ -65,6 +66,14 @@ _ABOUT_CHAT = (
     "Answers with what the provider sends, byte for byte, streamed if asked to. What the answer may cost is held, and "
     "what it did cost is in the ledger before it ends. Whoever leaves a stream ends it, and pays for what had come."
 )
+_IDEMPOTENCY_KEY: Json = {
+    "name": HEADER.decode(),
+    "in": "header",
+    "required": False,
+    "description": "A text of your choice, new for every request. The same request with the same key is answered "
+    "alike, with the header `idempotent-replayed`, and charged once.",
+    "schema": {"type": "string", "pattern": f"^[!-~]{{1,{MAX_CHARACTERS}}}$"},
+}
 _SECURITY: dict[str, list[Json]] = {
     "OpenAI": [{"bearer": []}, {"apiKey": []}],
     "ZIRI": [{"apiKey": []}],
@@ -320,6 +329,7 @@ def _operation(
     if parameters:
         operation["parameters"] = parameters
     if request:
+        operation["parameters"] = [*(parameters or ()), _IDEMPOTENCY_KEY]
         schema = {"$ref": f"#/components/schemas/{request}"}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     return {**operation, "responses": responses}

@@ -43,6 +43,7 @@ def _of_access(prefix: str) -> tuple[GatewayError, ...]:
         errors.BudgetExhausted("The request may cost 0.0002 dollars; 0.0001 are left of the budget."),
         errors.RateLimited("60 requests per minute are allowed. Try again in 12 seconds.", retry_after_s=12),
         errors.Overloaded("No place is free for the request right now. Try again.", retry_after_s=1),
+        errors.RequestInProgress("A request with this Idempotency-Key is in progress.", retry_after_s=1),
         errors.LedgerUnavailable("The ledger cannot be written right now. Try again.", retry_after_s=5),
     )
 
@@ -89,6 +90,8 @@ def _of_requests(settings: Settings, model: Model) -> tuple[GatewayError, ...]:
             "set it, 0 if nothing is billed: embedgate prices set acme/embed acme <dollars per million input tokens>.",
             param="model",
         ),
+        errors.IdempotencyKeyReused("This Idempotency-Key came before with another request.", param="Idempotency-Key"),
+        errors.AnswerNotKept("The request with this Idempotency-Key was answered by a stream."),
         errors.BodyTooSlow(
             f"The body did not arrive within {settings.server.body_timeout_s:g} seconds; "
             "send it faster or in smaller requests."

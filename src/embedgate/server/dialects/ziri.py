@@ -14,11 +14,13 @@ from msgspec.structs import replace
 from embedgate.core.access import Rate
 from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import (
+    AnswerNotKept,
     BodyTooLarge,
     BodyTooSlow,
     BudgetExhausted,
     Conflict,
     GatewayError,
+    IdempotencyKeyReused,
     InternalError,
     InvalidCredentials,
     InvalidPolicy,
@@ -34,6 +36,7 @@ from embedgate.core.errors import (
     ProviderKeyMissing,
     RateLimited,
     RequestError,
+    RequestInProgress,
     RevokedKey,
     UnknownEntity,
     UnknownKey,
@@ -75,6 +78,9 @@ TABLE: tuple[tuple[type[GatewayError], int, str], ...] = (
     (NotFound, 404, "NOT_FOUND"),
     (UnknownEntity, 404, "NOT_FOUND"),
     (Conflict, 409, "CONFLICT"),
+    (AnswerNotKept, 409, "CONFLICT"),
+    (RequestInProgress, 409, "CONFLICT"),
+    (IdempotencyKeyReused, 422, "INVALID_REQUEST"),
     (MethodNotAllowed, 405, "METHOD_NOT_ALLOWED"),
     (BodyTooSlow, 408, "INVALID_REQUEST"),
     (BodyTooLarge, 413, "INVALID_REQUEST"),

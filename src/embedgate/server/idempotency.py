@@ -1,0 +1,203 @@
+"""Idempotency keys: a request that comes again with the key of an earlier one is answered alike, and charged once.
+
+The header `Idempotency-Key` counts for the API key that sends it. What is kept: every answer, and every error of a
+request that cost something. Any other error leaves the key free, so that the request can be tried again. Of a stream,
+and of an answer that is too large, only the fact is kept that it was answered.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import chain
+from typing import Protocol
+
+import orjson
+from msgspec.structs import replace
+
+from embedgate.core.access import Caller
+from embedgate.core.errors import (
+    AnswerNotKept,
+    GatewayError,
+    IdempotencyKeyReused,
+    InternalError,
+    MalformedRequest,
+    RequestInProgress,
+)
+from embedgate.observe import events, metrics
+from embedgate.server.answer import Answer, Headers
+from embedgate.server.respond import Body, Request, Serve
+from embedgate.storage.answers import AnswerStore, KeptAnswer
+
+HEADER = b"idempotency-key"
+REPLAYED = (b"idempotent-replayed", b"true")
+MAX_CHARACTERS = 255
+_RETRY_S = 1.0
+
+
+class _Dialect(Protocol):
+    def secret(self, headers: Mapping[bytes, bytes]) -> str | None: ...
+
+    def write_error(self, error: GatewayError, request_id: str) -> Answer: ...
+
+
+class _Replay(Exception):
+    """The request was answered before."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+class _CheckedBody(Body):
+    """A body that is checked when it has been read: by then the caller is known, and may be served."""
+
+    def __init__(self, body: Body, check: Callable[[bytes], Awaitable[None]]) -> None:
+        """check: raises to keep the request from being served."""
+        self._body = body
+        self._check = check
+
+    async def read(self, max_bytes: int | None = None) -> bytes:
+        body = await self._body.read(max_bytes)
+        await self._check(body)
+        return body
+
+    def watch(self, gone: Callable[[], None]) -> None:
+        self._body.watch(gone)
+
+    async def unwatch(self) -> None:
+        await self._body.unwatch()
+
+
+class Idempotency:
+    """Serves requests with an idempotency key. One instance serves all of a process."""
+
+    def __init__(
+        self, store: AnswerStore, identify: Callable[[str | None], Awaitable[Caller]], max_answer_bytes: int
+    ) -> None:
+        """identify: the caller of a credential. max_answer_bytes: of an answer that is kept."""
+        self._store = store
+        self._identify = identify
+        self._max_answer_bytes = max_answer_bytes
+        self._in_progress: dict[tuple[str, bytes], bytes] = {}
+
+    async def serve(self, request: Request, dialect: "_Dialect", action: str, serve: Serve) -> Answer:
+        """The answer to a request with the header: the one that was kept, or that of `serve`, which is then kept.
+
+        action: what is asked for, in which dialect: the same body may mean something else elsewhere.
+        Raises MalformedRequest, RequestInProgress, IdempotencyKeyReused, AnswerNotKept, or what `serve` does.
+        """
+        key = request.headers[HEADER]
+        attempt = _Attempt(self._store, self._in_progress, key, self._max_answer_bytes)
+
+        async def check(body: bytes) -> None:
+            _check(key)
+            caller = await self._identify(dialect.secret(request.headers))
+            await attempt.begin(caller.key_id, hashlib.sha256(b"%s\0%s" % (action.encode(), body)).digest())
+
+        headers = {name: value for name, value in request.headers.items() if name != HEADER}
+        try:
+            answer = await serve(replace(request, headers=headers, body=_CheckedBody(request.body, check)))
+            return await attempt.keep(answer)
+        except _Replay as replay:
+            return replay.answer
+        except GatewayError as error:
+            if error.is_charged:
+                await attempt.keep(dialect.write_error(error, request.id))
+            raise
+        finally:
+            attempt.end()
+
+
+class _Attempt:
+    """One request with a key, from its body to its answer."""
+
+    def __init__(
+        self, store: AnswerStore, in_progress: dict[tuple[str, bytes], bytes], key: bytes, max_answer_bytes: int
+    ) -> None:
+        self._store = store
+        self._in_progress = in_progress
+        self._key = key
+        self._max_answer_bytes = max_answer_bytes
+        self._owner = ""
+        self._digest = b""
+        self._has_begun = False
+
+    async def begin(self, owner: str, digest: bytes) -> None:
+        """Begin to be the request of this key. Raises what keeps it from that."""
+        other = self._in_progress.get((owner, self._key))
+        if other is not None:
+            if other != digest:
+                raise _reused()
+            metrics.idempotent("in_progress")
+            raise RequestInProgress(
+                "A request with this Idempotency-Key is in progress. Wait for its answer.", retry_after_s=_RETRY_S
+            )
+        self._owner, self._digest, self._has_begun = owner, digest, True
+        self._in_progress[owner, self._key] = digest
+        kept = await self._store.find(owner, self._key)
+        if kept is not None:
+            raise _kept(kept, digest)
+        metrics.idempotent("new")
+
+    async def keep(self, answer: Answer) -> Answer:
+        """Keep an answer, and return it, to be sent. One that cannot be kept is sent all the same."""
+        answer, body = await _whole(answer, self._max_answer_bytes)
+        headers = orjson.dumps([[name.decode("latin-1"), value.decode("latin-1")] for name, value in answer.headers])
+        try:
+            await self._store.keep(self._owner, self._key, KeptAnswer(self._digest, answer.status, headers, body))
+        except InternalError as error:
+            events.ANSWER_NOT_KEPT.emit(reason=error.message)
+        return answer
+
+    def end(self) -> None:
+        """Leave the key to the next request with it."""
+        if self._has_begun:
+            del self._in_progress[self._owner, self._key]
+
+
+def _kept(kept: KeptAnswer, digest: bytes) -> Exception:
+    """What comes of a request whose key was used before."""
+    if kept.digest != digest:
+        return _reused()
+    if kept.body is None:
+        metrics.idempotent("not_kept")
+        return AnswerNotKept(
+            "The request with this Idempotency-Key was answered, by a stream or by more than is kept. Its answer "
+            "cannot be sent again; use another key to ask anew."
+        )
+    metrics.idempotent("replayed")
+    headers: Headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in orjson.loads(kept.headers)]
+    return _Replay(Answer(kept.status, [*headers, REPLAYED], kept.body))
+
+
+def _reused() -> IdempotencyKeyReused:
+    metrics.idempotent("reused")
+    return IdempotencyKeyReused(
+        "This Idempotency-Key came before with another request. Use a new key for every request.",
+        param="Idempotency-Key",
+    )
+
+
+def _check(key: bytes) -> None:
+    """Raises MalformedRequest for a key that is none."""
+    if not 1 <= len(key) <= MAX_CHARACTERS or not all(33 <= byte <= 126 for byte in key):
+        raise MalformedRequest(
+            f"Idempotency-Key has {len(key)} characters; it can be 1 to {MAX_CHARACTERS} visible ASCII characters, "
+            "such as a UUID.",
+            param="Idempotency-Key",
+        )
+
+
+async def _whole(answer: Answer, max_bytes: int) -> tuple[Answer, bytes | None]:
+    """An answer and its body; None for one that is streamed or larger."""
+    if answer.stream is not None:
+        return answer, None
+    parts, size = [answer.body], len(answer.body)
+    while answer.pieces is not None and size <= max_bytes and (piece := next(answer.pieces, None)) is not None:
+        parts.append(piece)
+        size += len(piece)
+        await asyncio.sleep(0)
+    if size > max_bytes:
+        return replace(answer, pieces=chain(parts[1:], answer.pieces or ())), None
+    body = b"".join(parts)
+    return replace(answer, body=body, pieces=None), body

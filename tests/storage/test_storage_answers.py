@@ -1,0 +1,70 @@
+"""Kept answers are bounded in age, number and bytes, for one owner and together."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from embedgate.settings import IdempotencySettings
+from embedgate.storage.answers import AnswerStore, KeptAnswer
+from governing import Clock
+
+BOUNDS = IdempotencySettings(
+    keep_s=60, max_answers_per_key=3, max_bytes_per_key=10_000, max_answers=5, max_bytes=14_000
+)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[AnswerStore]:
+    found = AnswerStore(tmp_path, BOUNDS, clock.ms)
+    yield found
+    found.close()
+
+
+async def keep(store: AnswerStore, clock: Clock, owner: str, *keys: str, size_bytes: int = 10) -> None:
+    for key in keys:
+        clock.now_s += 1
+        await store.keep(owner, key.encode(), KeptAnswer(b"d", 200, b"[]", b"x" * size_bytes))
+
+
+async def kept(store: AnswerStore, owner: str, keys: str) -> str:
+    return "".join([key for key in keys if await store.find(owner, key.encode()) is not None])
+
+
+async def test_an_answer_is_found_by_its_owner_until_it_is_too_old(store: AnswerStore, clock: Clock) -> None:
+    answer = KeptAnswer(b"digest", 502, b'[["a","b"]]', None)
+    await store.keep("one", b"k", answer)
+    clock.now_s += 59
+    assert await store.find("one", b"k") == answer
+    assert await store.find("two", b"k") is None
+    clock.now_s += 1
+    assert await store.find("one", b"k") is None
+
+
+async def test_the_oldest_answers_of_an_owner_go_first(store: AnswerStore, clock: Clock) -> None:
+    await keep(store, clock, "one", *"abcd")
+    assert await kept(store, "one", "abcd") == "bcd"
+    await keep(store, clock, "one", "e", size_bytes=8_800)
+    assert await kept(store, "one", "abcde") == "de"
+
+
+async def test_all_answers_are_bounded_together(store: AnswerStore, clock: Clock) -> None:
+    await keep(store, clock, "one", *"abc")
+    await keep(store, clock, "two", *"abc")
+    assert (await kept(store, "one", "abc"), await kept(store, "two", "abc")) == ("bc", "abc")
+    await keep(store, clock, "three", "a", size_bytes=8_000)
+    await keep(store, clock, "four", "a", size_bytes=5_000)
+    assert "".join([await kept(store, owner, "abc") for owner in ("one", "two", "three", "four")]) == "a"
+
+
+async def test_another_process_finds_them(tmp_path: Path, store: AnswerStore, clock: Clock) -> None:
+    await keep(store, clock, "one", "a")
+    other = AnswerStore(tmp_path, BOUNDS, clock.ms)
+    assert await kept(other, "one", "a") == "a"
+    assert (tmp_path / "answers.db").stat().st_mode & 0o077 == 0
+    other.close()
