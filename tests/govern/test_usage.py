@@ -285,9 +285,10 @@ def test_sums_are_written_as_csv(call: Governing, used: dict[str, str]) -> None:
     head, *rows = as_csv(call(usage.show_usage, UsageQuery(by="day,project", user="ann", format="csv")))
     assert head == [
         "day", "project", "requests", "items", "tokens", "reused_tokens", "cost_usd", "errors", "output_tokens",
+        "estimated_tokens", "estimated_usd",
     ]  # fmt: skip
     project = used["search"]
-    assert rows == [[f"1970-01-0{n}", project, "1", "1", "7", "3", "0.00000014", "0", "0"] for n in (1, 2)]
+    assert rows == [[f"1970-01-0{n}", project, "1", "1", "7", "3", "0.00000014", "0", "0", "0", "0"] for n in (1, 2)]
     (gone,) = as_csv(call(usage.show_usage, UsageQuery(by="project", model="no/more", format="csv")))[1:]
     assert gone[0] == ""
 

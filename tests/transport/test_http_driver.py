@@ -1,6 +1,7 @@
 """The driver against a real far side: deadlines, cancelled callers, broken connections, caps, where the key goes."""
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +18,8 @@ from embedgate.core.errors import (
     UpstreamDenied,
     UpstreamFailed,
     UpstreamGarbled,
+    UpstreamLost,
+    UpstreamNotAsked,
     UpstreamRejected,
     UpstreamTimeout,
 )
@@ -175,16 +178,44 @@ async def test_closing_waits_for_every_call_and_then_refuses(upstream: Upstream)
 
 
 @pytest.mark.parametrize("ending", ["drop", "reset"])
-async def test_a_connection_that_went_stale_costs_one_repetition(upstream: Upstream, ending: Ending) -> None:
+async def test_a_call_that_was_sent_is_not_repeated_and_the_next_one_trusts_no_kept_connection(
+    upstream: Upstream, ending: Ending
+) -> None:
     upstream.script(Answer(), Answer(ending=ending))
     async with driving(upstream.base_url) as driver:
         await asked(driver)
-        await asked(driver)
-        assert [seen.connection for seen in upstream.requests] == [1, 1, 2]
-        upstream.script(Answer(ending=ending), Answer(ending=ending))
-        with pytest.raises(UpstreamFailed, match="acme"):
+        with pytest.raises(UpstreamLost, match="acme"):
             await asked(driver)
-    assert len(upstream.requests) == 5
+        assert [seen.connection for seen in upstream.requests] == [1, 1]
+        for _ in range(3):
+            await asked(driver)
+        assert len({seen.connection for seen in upstream.requests[2:4]}) == 2
+        assert len({seen.connection for seen in upstream.requests[3:]}) == 1
+
+
+async def test_what_a_fault_of_the_connection_means_for_the_bill(upstream: Upstream) -> None:
+    """A call is free only where the provider cannot have read the whole of it."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        gone = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    for base_url in (gone, "http://no-such-host.invalid", upstream.base_url.replace("http:", "https:")):
+        async with driving(base_url) as driver:
+            with pytest.raises(UpstreamFailed) as caught:
+                await asked(driver)
+        assert not caught.value.may_be_billed, base_url
+    for ending in ("drop", "reset", "half"):
+        upstream.script(Answer(ending=ending))
+        async with driving(upstream.base_url) as driver:
+            with pytest.raises(UpstreamLost) as caught:
+                await asked(driver)
+        assert caught.value.may_be_billed
+    upstream.usually(Answer(gate=threading.Event()))
+    async with driving(upstream.base_url) as driver:
+        with pytest.raises(UpstreamTimeout) as late:
+            await asked(driver, within_s=0.2)
+        assert late.value.may_be_billed
+        with pytest.raises(UpstreamNotAsked) as unasked:
+            await asked(driver, within_s=0)
+        assert not unasked.value.may_be_billed
 
 
 async def test_an_idle_connection_that_was_closed_is_not_used(upstream: Upstream) -> None:

@@ -1,6 +1,6 @@
 """`embedgate usage`: what was used and what it cost, from the ledger, and a provider's bill beside it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -37,9 +37,10 @@ Key = Annotated[str | None, typer.Option(metavar="ID", help="Only of this key (k
 Model = Annotated[str | None, typer.Option(metavar="ID", help="Only of this model.")]
 Provider = Annotated[str | None, typer.Option(metavar="NAME", help="Only at this provider.")]
 
-_SUMS = ("requests", "inputs", "tokens", "reused", "output", "$", "errors")
+_ESTIMATED = "estimated $"
+_SUMS = ("requests", "inputs", "tokens", "reused", "output", "$", _ESTIMATED, "errors")
 _ENTRY_FACTS = ("at", "request", "key", "model", "provider", "action")
-_ENTRY_COUNTS = ("inputs", "tokens", "reused", "output", "$")
+_ENTRY_COUNTS = ("inputs", "tokens", "reused", "output", "$", _ESTIMATED)
 _COMPARED = ("ledger tokens", "billed tokens", "difference", "ledger $", "billed $", "difference $")
 _DEFAULT_ENTRIES = 50
 
@@ -70,7 +71,8 @@ def show_usage(
     """Add up requests, tokens and dollars from the ledger, by any of several dimensions.
 
     Reused tokens are those that came from the cache or from another request's call, output tokens those that a chat
-    model wrote. Errors are requests that did not end well. CSV and JSON have ids where the table has names.
+    model wrote. Estimated dollars are those that no provider has confirmed. Errors are requests that did not end well.
+    CSV and JSON have ids where the table has names.
     """
     _check_one_form(session, as_csv=as_csv)
     dimensions = [name.strip() for name in by.split(",") if name.strip()]
@@ -142,7 +144,7 @@ def show_entries(
     hidden = f"{len(listed.items):,} of {listed.total:,} entries; --limit shows more, --csv all"
     session.show(
         listed,
-        lambda: Table(
+        lambda: _table(
             (*_ENTRY_FACTS, *_ENTRY_COUNTS, "outcome", "ms"),
             [_entry_row(entry) for entry in listed.items],
             right=(*_ENTRY_COUNTS, "ms"),
@@ -191,7 +193,16 @@ def _report(dimensions: Sequence[str], sums: Sequence[UsageSum]) -> Table:
     rows = sorted((*_labels(each), *_cells([each])) for each in sums)
     if len(sums) > 1:
         rows.append(("total", *[""] * (len(dimensions) - 1), *_cells(sums)))
-    return Table((*dimensions, *_SUMS), rows, right=_SUMS)
+    return _table((*dimensions, *_SUMS), rows, right=_SUMS)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str], after: str = "") -> Table:
+    """A table of costs, without the column of what is estimated where nothing is."""
+    place = columns.index(_ESTIMATED)
+    if not any(Decimal(row[place]) for row in rows):
+        columns = (*columns[:place], *columns[place + 1 :])
+        rows = [(*row[:place], *row[place + 1 :]) for row in rows]
+    return Table(columns, rows, right=right, after=after)
 
 
 def _labels(each: UsageSum) -> Iterator[str]:
@@ -208,9 +219,14 @@ def _cells(sums: Sequence[UsageSum]) -> tuple[str, ...]:
         count(sum(each.tokens for each in sums)),
         count(sum(each.reused_tokens for each in sums)),
         count(sum(each.output_tokens for each in sums)),
-        usd_text(sum(int(Decimal(each.cost_usd) * PICODOLLARS_PER_DOLLAR) for each in sums)),
+        _total_usd(each.cost_usd for each in sums),
+        _total_usd(each.estimated_usd for each in sums),
         count(sum(each.errors for each in sums)),
     )
+
+
+def _total_usd(amounts: Iterable[str]) -> str:
+    return usd_text(sum(int(Decimal(amount) * PICODOLLARS_PER_DOLLAR) for amount in amounts))
 
 
 def _entry_row(entry: Entry) -> tuple[str, ...]:
@@ -226,6 +242,7 @@ def _entry_row(entry: Entry) -> tuple[str, ...]:
         count(entry.reused_tokens),
         count(entry.output_tokens),
         entry.cost_usd,
+        entry.estimated_usd,
         entry.outcome,
         f"{entry.total_ms:.0f}",
     )

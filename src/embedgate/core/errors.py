@@ -13,14 +13,16 @@
       UpstreamError                  the far side of a provider call
         UpstreamRejected  UpstreamBusy  UpstreamFailed  UpstreamTimeout  UpstreamGarbled
         UpstreamDenied  UpstreamTooLarge  UpstreamLimited  UpstreamQueueFull
+        UpstreamLost  UpstreamNotAsked  UpstreamMismatch
       InternalError                  our own fault; only an id leaves the process
         DependencyMissing
       GatewayRefused                 another gateway's answer, raised by the client
     ConfigError                      at start-up only
 
-A class fixes four facts: a stable `code`, the HTTP `status` of the OpenAI dialect, whether the same call may
-be tried again (`may_retry`), and whether another route may be tried (`may_reroute`). A message gives the
-value seen, the value allowed and the next step; never a key, an input or a vector.
+A class fixes five facts: a stable `code`, the HTTP `status` of the OpenAI dialect, whether the same call may
+be tried again (`may_retry`), whether another route may be tried (`may_reroute`), and whether a provider may bill the
+call that failed so (`may_be_billed`): it was sent, and no bill came back. Such a call is charged by estimate. A message
+gives the value seen, the value allowed and the next step; never a key, an input or a vector.
 """
 
 from collections.abc import Sequence
@@ -46,6 +48,7 @@ class GatewayError(Exception):
     status: int = 500
     may_retry: bool = False
     may_reroute: ClassVar[bool] = False
+    may_be_billed: bool = False
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
         """message: for the caller. param: the field at fault. retry_after_s: how long to wait before a retry."""
@@ -383,9 +386,18 @@ class UpstreamQueueFull(UpstreamLimited):
 
 
 class UpstreamFailed(UpstreamError):
-    """The provider, or the connection to it, failed."""
+    """The provider, or the connection to it, failed: it answered with an error, or could not be asked.
+
+    An error that a proxy in front of the host gives in its place leaves open what the host did: it `may_be_billed`.
+    """
 
     may_retry = True
+
+
+class UpstreamLost(UpstreamFailed):
+    """The call was sent, and its connection ended before a whole answer came."""
+
+    may_be_billed = True
 
 
 class UpstreamTimeout(UpstreamError):
@@ -397,16 +409,33 @@ class UpstreamTimeout(UpstreamError):
     code = "upstream_timeout"
     status = 504
     names_limit = False
+    may_be_billed = True
+
+
+class UpstreamNotAsked(UpstreamTimeout):
+    """The deadline passed before the provider was called."""
+
+    may_be_billed = False
 
 
 class UpstreamGarbled(UpstreamError):
     """The provider's answer is invalid: wrong count, order, size, numbers or shape.
 
-    `billed_tokens` are those that the invalid answer reports as used, and that will be billed.
+    `billed_tokens` are those that the invalid answer reports as used, and that will be billed; 0 where it reports none.
     """
 
     may_retry = True
+    may_be_billed = True
     billed_tokens = 0
+
+
+class UpstreamMismatch(UpstreamGarbled):
+    """The provider's answer can be read, and is none to this call: of another size, count, model or form.
+
+    The same call would be answered in the same way, and billed again, so it is not repeated there.
+    """
+
+    may_retry = False
 
 
 class InternalError(GatewayError):

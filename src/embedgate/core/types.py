@@ -249,7 +249,8 @@ class Candidate(Struct, frozen=True, gc=False):
 class Weighed(Struct, frozen=True, gc=False):
     """A candidate with the maximum cost of the request there. `dim` is the size of the vectors, 0 without any.
 
-    `tokens` are input tokens. Rate limits count them and `output_tokens`, the output that the caller asks for.
+    `tokens` are input tokens. Rate limits count them and `output_tokens`, the output that the caller asks for. The cost
+    includes `most_output_tokens`, which the model may write at most.
     """
 
     candidate: Candidate
@@ -257,6 +258,7 @@ class Weighed(Struct, frozen=True, gc=False):
     cost_picodollars: int
     dim: int = 0
     output_tokens: int = 0
+    most_output_tokens: int = 0
 
 
 class Answered(Protocol):
@@ -311,7 +313,9 @@ class LedgerEntry(Struct, frozen=True, gc=False):
     """Ledger entry: what one request used and cost, and whom to bill.
 
     `end_user` is the `user` field of the request. `tokens` and `price_picodollars` are of
-    input; a chat model has `output_tokens` as well, whose price is in the cost.
+    input; a chat model has `output_tokens` as well, whose price is in the cost. `estimated_tokens` and
+    `estimated_picodollars` are the parts of tokens and cost that no provider has confirmed: it gave no usage, or no
+    answer to a call that it may bill.
     """
 
     request_id: str
@@ -339,6 +343,8 @@ class LedgerEntry(Struct, frozen=True, gc=False):
     admit_ms: float = 0.0
     action: str = "embedding"
     output_tokens: int = 0
+    estimated_tokens: int = 0
+    estimated_picodollars: int = 0
 
 
 class CachedVector(Struct, frozen=True, gc=False, eq=False):
@@ -382,13 +388,15 @@ class CacheStats:
 
 
 class Spend(Struct):
-    """Spend of one request on one route so far."""
+    """Spend of one request on one route so far. `estimated_` is the part of it that no provider has confirmed."""
 
     candidate: Candidate
     tokens: int = 0
     tokens_estimated: bool = False
     cost_picodollars: int = 0
     output_tokens: int = 0
+    estimated_tokens: int = 0
+    estimated_picodollars: int = 0
 
 
 class Hold(Protocol):
@@ -426,13 +434,21 @@ class CountedRequest(Protocol):
 class Grant(Struct, frozen=True):
     """Admission of a request: the routes it may use, its count in the rate limits, its hold on the budgets.
 
-    `held_picodollars` cover answering each input once.
+    `held_picodollars` cover answering each input once, at the dearest of the candidates as they were `weighed`.
     """
 
     candidates: tuple[Candidate, ...]
     counted: CountedRequest
     hold: Hold
     held_picodollars: int
+    weighed: tuple[Weighed, ...] = ()
+
+    def most_at(self, candidate: Candidate) -> Weighed:
+        """What the request can use and cost at a candidate. Raises KeyError for one that it was not admitted to."""
+        for each in self.weighed:
+            if each.candidate is candidate:
+                return each
+        raise KeyError(candidate.route.provider)
 
 
 RequestT = TypeVar("RequestT", bound=AnyRequest)

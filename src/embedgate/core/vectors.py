@@ -10,7 +10,7 @@ import numpy.typing as npt
 import orjson
 import pybase64
 
-from embedgate.core.errors import InvalidDimension, UpstreamGarbled
+from embedgate.core.errors import InvalidDimension, UpstreamMismatch
 
 Vectors = npt.NDArray[np.float32]
 
@@ -68,14 +68,14 @@ def to_base64(vector: Vectors) -> bytes:
 def from_base64(text: str | bytes | memoryview) -> Vectors:
     """The inverse of `to_base64`. Returns (d,) float32, writable or not.
 
-    Raises UpstreamGarbled if the text is not base64 or its bytes are not whole float32 numbers.
+    Raises UpstreamMismatch if the text is not base64 or its bytes are not whole float32 numbers.
     """
     try:
         raw = pybase64.b64decode_as_bytearray(text, validate=True)
     except ValueError as error:
-        raise UpstreamGarbled("a vector is not valid base64") from error
+        raise UpstreamMismatch("a vector is not valid base64") from error
     if not raw or len(raw) % 4:
-        raise UpstreamGarbled(f"a base64 vector has {len(raw)} bytes, not a positive multiple of 4")
+        raise UpstreamMismatch(f"a base64 vector has {len(raw)} bytes, not a positive multiple of 4")
     return np.frombuffer(raw, dtype=_LITTLE_ENDIAN_FLOAT32).astype(np.float32, copy=False)
 
 
@@ -90,11 +90,11 @@ def to_json(vector: Vectors | npt.NDArray[np.int8] | npt.NDArray[np.uint8]) -> b
 def stack(rows: list[Vectors]) -> Vectors:
     """Rows of one length, (d,) float32 each, as one C-contiguous (n, d) array; of a single row, a view.
 
-    Raises UpstreamGarbled if the rows differ in length.
+    Raises UpstreamMismatch if the rows differ in length.
     """
     if len(rows) == 1:
         return rows[0][np.newaxis]
     lengths = {row.shape[-1] for row in rows}
     if len(lengths) > 1:
-        raise UpstreamGarbled(f"vectors of different lengths in one answer: {sorted(lengths)[:4]}")
+        raise UpstreamMismatch(f"vectors of different lengths in one answer: {sorted(lengths)[:4]}")
     return np.stack(rows)

@@ -35,10 +35,7 @@ _ID = re.compile(r"(user|project|key)_[0-9a-f]{16}")
 _READ_AT_ONCE = 1_000
 _FIELDS = LedgerEntry.__struct_fields__
 _COLUMNS = tuple(_LEDGER.c[name] for name in _FIELDS)
-_FILE_COLUMNS = tuple(
-    {"at_ms": "at", "price_picodollars": "price_usd", "cost_picodollars": "cost_usd"}.get(name, name)
-    for name in _FIELDS
-)
+_FILE_COLUMNS = tuple({"at_ms": "at"}.get(name, name.replace("_picodollars", "_usd")) for name in _FIELDS)
 _LISTING = Listing(
     fields={
         "at": _LEDGER.c.at_ms,
@@ -103,6 +100,10 @@ class Entry(Struct, frozen=True):
     admit_ms: float
     action: Annotated[str, Meta(description=f"What was asked for: {POLICY_NAMES}.")]
     output_tokens: Annotated[int, Meta(description="Tokens that a chat model wrote.")]
+    estimated_tokens: Annotated[
+        int, Meta(description="Of `tokens`, those that no provider has confirmed: it told no usage, or never answered.")
+    ]
+    estimated_usd: Annotated[Usd, Meta(description="Of `cost_usd`, what is charged by estimate for that reason.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +228,9 @@ def _page(reading: Reading, query: OwnEntryQuery, filter_by: LedgerFilter) -> Li
 
 def _entry(row: sa.Row[Any]) -> Entry:
     fields = dict(row._mapping)
-    price, cost = fields.pop("price_picodollars"), fields.pop("cost_picodollars")
-    return Entry(at=moment(fields.pop("at_ms")), price_usd=usd_text(price), cost_usd=usd_text(cost), **fields)
+    for name in ("price", "cost", "estimated"):
+        fields[f"{name}_usd"] = usd_text(fields.pop(f"{name}_picodollars"))
+    return Entry(at=moment(fields.pop("at_ms")), **fields)
 
 
 def _cells(entry: LedgerEntry) -> Iterator[Cell]:

@@ -33,7 +33,17 @@ By = Annotated[
 
 _LEDGER = schema.ledger
 _IDS_AT_ONCE = 500
-_FILE_COLUMNS = ("requests", "items", "tokens", "reused_tokens", "cost_usd", "errors", "output_tokens")
+_FILE_COLUMNS = (
+    "requests",
+    "items",
+    "tokens",
+    "reused_tokens",
+    "cost_usd",
+    "errors",
+    "output_tokens",
+    "estimated_tokens",
+    "estimated_usd",
+)
 
 
 class OwnUsageQuery(Narrowed):
@@ -66,6 +76,10 @@ class UsageSum(Struct, frozen=True):
     cost_usd: Usd
     errors: Annotated[int, Meta(description="Requests that did not end well.")]
     output_tokens: Annotated[int, Meta(description="Tokens that chat models wrote; `tokens` are of input.")]
+    estimated_tokens: Annotated[int, Meta(description="Of `tokens`, those that no provider has confirmed.")]
+    estimated_usd: Annotated[
+        Usd, Meta(description="Of `cost_usd`, what is charged by estimate: no provider has confirmed it.")
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +97,8 @@ class GroupSum:
     cost_picodollars: int
     errors: int
     output_tokens: int = 0
+    estimated_tokens: int = 0
+    estimated_picodollars: int = 0
 
 
 @reads("usage.show", "GET", "/api/usage", Facts("showUsage", raises=(UnknownEntity,)))
@@ -101,6 +117,8 @@ def show_usage(reading: Reading, query: UsageQuery) -> Listed[UsageSum] | File:
                 to_usd(each.cost_picodollars),
                 each.errors,
                 each.output_tokens,
+                each.estimated_tokens,
+                to_usd(each.estimated_picodollars),
             )
             for each in sums
         )
@@ -170,6 +188,8 @@ def _with_names(reading: Reading, by: Sequence[Dimension], sums: Sequence[GroupS
                 cost_usd=usd_text(each.cost_picodollars),
                 errors=each.errors,
                 output_tokens=each.output_tokens,
+                estimated_tokens=each.estimated_tokens,
+                estimated_usd=usd_text(each.estimated_picodollars),
             )
         )
     return found
@@ -223,14 +243,16 @@ def _sums() -> list[sa.ColumnElement[Any]]:
     """The columns of a GroupSum after its group; the cost as two."""
     counted = [sa.func.sum(_LEDGER.c[name]) for name in ("items", "tokens", "reused_tokens")]
     errors = sa.func.sum(sa.case((_LEDGER.c.outcome != "ok", 1), else_=0))
-    cost = exact_sum(_LEDGER.c.cost_picodollars)
-    return [sa.func.count(), *counted, *cost, errors, sa.func.sum(_LEDGER.c.output_tokens)]
+    cost, estimated = exact_sum(_LEDGER.c.cost_picodollars), exact_sum(_LEDGER.c.estimated_picodollars)
+    written = sa.func.sum(_LEDGER.c.output_tokens)
+    return [sa.func.count(), *counted, *cost, errors, written, sa.func.sum(_LEDGER.c.estimated_tokens), *estimated]
 
 
 def _whole(row: Sequence[Any]) -> list[int]:
-    requests, items, tokens, reused_tokens, high, low, errors, output_tokens = row
-    cost = joined(high, low)
-    return [int(n or 0) for n in (requests, items, tokens, reused_tokens, cost, errors, output_tokens)]
+    requests, items, tokens, reused_tokens, high, low, errors, output_tokens, estimated_tokens, *estimated = row
+    cost, estimate = joined(high, low), joined(*estimated)
+    counted = (requests, items, tokens, reused_tokens, cost, errors, output_tokens, estimated_tokens, estimate)
+    return [int(n or 0) for n in counted]
 
 
 OPERATIONS = (show_usage, show_own_usage)

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from embedgate.core.errors import DependencyMissing, InternalError, UpstreamGarbled
+from embedgate.core.errors import DependencyMissing, InternalError, UpstreamMismatch
 from embedgate.core.models import BatchLimits, Route
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.providers.hosts import Host
@@ -96,7 +96,7 @@ def parse(reply: HttpReply, batch: Batch, route: Route) -> ProviderReply:
     try:
         rows = _family(route).rows(body)
     except msgspec.DecodeError as error:
-        raise UpstreamGarbled(f"{reply.provider} sent an answer of another shape: {error}") from error
+        raise UpstreamMismatch(f"{reply.provider} sent an answer of another shape: {error}") from error
     in_body = body.input_text_token_count if body.input_text_token_count is not None else body.input_token_count
     return read_embeddings(reply, batch, rows, tokens=float(counted) if counted.isdecimal() else in_body)
 

@@ -5,7 +5,7 @@ import numpy as np
 import orjson
 import pybase64
 
-from embedgate.core.errors import UpstreamGarbled
+from embedgate.core.errors import UpstreamMismatch
 from embedgate.core.models import BatchLimits, Route
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.core.vectors import Vectors, normalise
@@ -72,7 +72,7 @@ def _read_bytes(raw: msgspec.Raw, provider: str) -> Vectors:
     try:
         numbers = pybase64.b64decode(orjson.loads(bytes(raw)), validate=True)
     except (ValueError, TypeError) as error:
-        raise UpstreamGarbled(f"{provider} sent an embedding that is not base64") from error
+        raise UpstreamMismatch(f"{provider} sent an embedding that is not base64") from error
     if not numbers:
-        raise UpstreamGarbled(f"{provider} sent an embedding without numbers")
+        raise UpstreamMismatch(f"{provider} sent an embedding without numbers")
     return np.frombuffer(numbers, dtype=np.int8).astype(np.float32)

@@ -202,6 +202,8 @@ ledger = sa.Table(
     sa.Column("admit_ms", sa.Double, nullable=False, server_default="0"),
     sa.Column("action", sa.String(16), nullable=False, server_default="embedding"),
     sa.Column("output_tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("estimated_tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("estimated_picodollars", sa.BigInteger, nullable=False, server_default="0"),
     sa.Index(None, "at_ms"),
     sa.Index(None, "user_id", "at_ms"),
     sa.Index(None, "key_id", "at_ms"),

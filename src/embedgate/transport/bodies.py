@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 import orjson
 
-from embedgate.core.errors import UpstreamGarbled
+from embedgate.core.errors import UpstreamGarbled, UpstreamMismatch
 from embedgate.core.models import Route
 from embedgate.core.types import Batch
 from embedgate.transport.records import HttpReply
@@ -22,12 +22,13 @@ def encode(body: Mapping[str, object]) -> bytes:
 def decode(reply: HttpReply, decoder: msgspec.json.Decoder[_Body]) -> _Body:
     """A reply's body as a typed record; fields that the record does not name are skipped.
 
-    Raises UpstreamGarbled if it is not JSON or not of that shape. The message names places and types, no values.
+    Raises UpstreamGarbled if it is not JSON, UpstreamMismatch if it is not of that shape. The message names places and
+    types, no values.
     """
     try:
         return decoder.decode(reply.body)
     except msgspec.ValidationError as error:
-        raise UpstreamGarbled(f"{reply.provider} sent an answer of another shape: {error}") from error
+        raise UpstreamMismatch(f"{reply.provider} sent an answer of another shape: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UpstreamGarbled(f"{reply.provider} sent an answer that is not JSON") from error
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from embedgate.core.errors import UpstreamGarbled
+from embedgate.core.errors import UpstreamGarbled, UpstreamMismatch
 from embedgate.core.hints import Observe
 from embedgate.core.types import ChatUsage
 from embedgate.transport.chat_events import MAX_EVENT_BYTES, EventReader
@@ -105,7 +105,7 @@ class IncomingChat:
             await self._read_whole(asked)
         else:
             sent = self._reply(asked, b"").quote(media_type) or "something of no type"
-            raise UpstreamGarbled(f"{asked.provider} sent {sent} in place of a completion; check base_url")
+            raise UpstreamMismatch(f"{asked.provider} sent {sent} in place of a completion; check base_url")
 
     async def _begin_stream(self, asked: AskedChat) -> None:
         """Wait for the first event: a failure before it is an error, though the status was good."""
@@ -139,7 +139,7 @@ class IncomingChat:
         while (chunk := await self._incoming.read()) is not None:
             size_bytes += len(chunk)
             if size_bytes > max_bytes:
-                raise UpstreamGarbled(f"{provider} sent more than {max_bytes} bytes (transport.max_reply_bytes)")
+                raise UpstreamMismatch(f"{provider} sent more than {max_bytes} bytes (transport.max_reply_bytes)")
             yield chunk
 
     async def _read_fault(self) -> bytes:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from embedgate.core.demand import caller_left, while_wanted
-from embedgate.core.errors import NOT_SENT, CallerLeft, UpstreamQueueFull, UpstreamTimeout
+from embedgate.core.errors import NOT_SENT, CallerLeft, UpstreamNotAsked, UpstreamQueueFull
 from embedgate.observe import events, metrics
 
 _SOON_S = 1.0
@@ -41,7 +41,7 @@ class ConcurrencyLimit:
     async def enter(self, provider: str, deadline_s: float, size_bytes: int = 0) -> None:
         """Return once the call may be made; `leave` must follow. provider: its name. size_bytes: of the call's body.
 
-        Raises UpstreamTimeout if the deadline, on the monotonic clock, passes first; UpstreamQueueFull if too much
+        Raises UpstreamNotAsked if the deadline, on the monotonic clock, passes first; UpstreamQueueFull if too much
         waits already; CallerLeft if nobody waits any more for the answer.
         """
         if self._in_flight < self._max_parallel and not self._waiting:
@@ -70,7 +70,7 @@ class ConcurrencyLimit:
             raise
         except TimeoutError:
             self._give_up(turn)
-            raise UpstreamTimeout(
+            raise UpstreamNotAsked(
                 f"All {self._max_parallel} places for calls to {provider} were taken for the call's time (max_parallel)"
             ) from None
         finally:

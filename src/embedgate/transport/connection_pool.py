@@ -24,15 +24,23 @@ from pyreqwest.http import HeaderMap
 from pyreqwest.request import RequestBuilder, StreamRequest
 from pyreqwest.response import Response, ResponseBodyReader
 
-from embedgate.core.errors import InternalError, UpstreamError, UpstreamFailed, UpstreamGarbled, UpstreamTimeout
+from embedgate.core.errors import (
+    InternalError,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamLost,
+    UpstreamMismatch,
+    UpstreamNotAsked,
+    UpstreamTimeout,
+)
 from embedgate.core.version import VERSION
 from embedgate.settings import TransportSettings
 from embedgate.transport.records import Endpoint, HttpCall
 
 MAX_FAULT_BYTES = 65_536
 """Of a failed call this much is read, enough for any message; the rest and the connection are let go."""
-_SENDING_FAILED = "client error (SendRequest)"
-_CLOCK_SLACK_S = 0.05
+_NOT_CONNECTED = "client error (Connect)"
+_NOT_WRITTEN = "error writing a body to connection"
 _CLOSED = "The answer was closed before its end"
 
 
@@ -73,10 +81,10 @@ class Incoming:
     async def read(self) -> bytes | None:
         """The next bytes, decompressed, as they come off the wire; None at the end.
 
-        Raises UpstreamTimeout, or UpstreamFailed if the body breaks off or somebody closes it meanwhile.
+        Raises UpstreamTimeout, or UpstreamLost if the body breaks off or somebody closes it meanwhile.
         """
         if self._is_closed:
-            raise UpstreamFailed(_CLOSED)
+            raise UpstreamLost(_CLOSED)
         self._reading = reading = asyncio.ensure_future(_next_chunk(self._reader))
         # Awaited itself, it would take the reader's cancellation, and might not heed it.
         await asyncio.wait([reading], timeout=self._idle_s)
@@ -88,7 +96,7 @@ class Incoming:
         except exceptions.RequestError as error:
             raise self._fault(error) from error
         except asyncio.CancelledError:
-            raise UpstreamFailed(_CLOSED) from None
+            raise UpstreamLost(_CLOSED) from None
 
     async def aclose(self) -> None:
         """Close the connection if the end has not come, whoever is reading; keep it for another call if it has."""
@@ -112,22 +120,22 @@ class ConnectionPool:
         self._base_url = endpoint.url("")
         self._settings = settings
         self._kept: Client | None = self._client(settings.pool_max_idle)
+        self._unkept: Client | None = None
+        self._lost_calls = 0
 
     async def send(self, call: HttpCall, deadline_s: float) -> Answer:
         """Send one call and read its answer, whatever the status. deadline_s: on the monotonic clock.
 
-        A connection that was closed before any answer is most likely one that the server had given up while it was
-        idle; the call is then repeated once on a new one.
-        Raises UpstreamTimeout, UpstreamFailed if the way to the provider broke, UpstreamGarbled if the answer is
-        larger than the settings allow.
+        A call that was written is never repeated here: the provider may have read it, and bill it.
+        Raises UpstreamFailed if the provider cannot have read the whole call, UpstreamLost or UpstreamTimeout if it may
+        have, UpstreamNotAsked if the deadline has passed already, UpstreamMismatch if the answer is larger than the
+        settings allow.
         """
-        client = self._opened()
-        while True:
-            try:
-                async with self._request(client, call, deadline_s).build_streamed() as response:
-                    return await self._read(response)
-            except exceptions.RequestError as error:
-                client = self._other(client, error, deadline_s)
+        try:
+            async with self._request(self._client_for_call(), call, deadline_s).build_streamed() as response:
+                return await self._read(response)
+        except exceptions.RequestError as error:
+            raise self._fault(error) from error
 
     async def open(self, call: HttpCall, deadline_s: float, idle_s: float | None = None) -> Incoming:
         """Send one call and return once the head of its answer is here. Otherwise as `send`.
@@ -135,21 +143,20 @@ class ConnectionPool:
         deadline_s: of the whole answer. idle_s: how long its body may send nothing; None for as long as it likes. Who
         is cancelled before the head comes leaves a call that lasts until then.
         """
-        client = self._opened()
-        while True:
-            request = self._request(client, call, deadline_s).streamed_read_buffer_limit(0).build_streamed()
-            try:
-                response = await request.__aenter__()
-            except exceptions.RequestError as error:
-                client = self._other(client, error, deadline_s)
-            else:
-                return Incoming(request, response, lambda error: self._fault(error, deadline_s), idle_s)
+        request = self._request(self._client_for_call(), call, deadline_s)
+        streamed = request.streamed_read_buffer_limit(0).build_streamed()
+        try:
+            response = await streamed.__aenter__()
+        except exceptions.RequestError as error:
+            raise self._fault(error) from error
+        return Incoming(streamed, response, self._fault, idle_s)
 
     async def close(self) -> None:
         """Fail calls in flight and drop all connections."""
-        client, self._kept = self._kept, None
-        if client is not None:
-            await client.close()  # idle connections go with the last reference to it
+        clients, self._kept, self._unkept = (self._kept, self._unkept), None, None
+        for client in clients:
+            if client is not None:
+                await client.close()  # idle connections go with the last reference to it
 
     def _client(self, max_idle: int) -> Client:
         settings = self._settings
@@ -167,24 +174,21 @@ class ConnectionPool:
         )
         return builder.build() if self._endpoint.may_use_proxy else builder.no_proxy().build()
 
-    def _opened(self) -> Client:
+    def _client_for_call(self) -> Client:
+        """Kept connections; for the next call after a lost one a new connection: the kept ones may be stale, too."""
         if self._kept is None:
             raise InternalError(f"the connections to {self._endpoint.provider} are closed")
-        return self._kept
-
-    def _other(self, client: Client, error: exceptions.RequestError, deadline_s: float) -> Client:
-        """Where to repeat a call whose connection was stale, once: a client that keeps no connections.
-
-        Every kept connection may be stale by now. Raises what any other failure means.
-        """
-        if client is not self._kept or not _was_closed_unanswered(error):
-            raise self._fault(error, deadline_s) from error
-        return self._client(max_idle=0)
+        if not self._lost_calls:
+            return self._kept
+        self._lost_calls -= 1
+        if self._unkept is None:
+            self._unkept = self._client(max_idle=0)
+        return self._unkept
 
     def _request(self, client: Client, call: HttpCall, deadline_s: float) -> RequestBuilder:
         remaining_s = deadline_s - time.monotonic()
         if remaining_s <= 0:
-            raise UpstreamTimeout(f"{self._endpoint.provider} could not be asked within the call's time")
+            raise UpstreamNotAsked(f"{self._endpoint.provider} could not be asked within the call's time")
         endpoint = self._endpoint
         request = (
             client.request(call.method, self._base_url + call.path)
@@ -212,35 +216,32 @@ class ConnectionPool:
             if size_bytes > limit_bytes:
                 if not is_success:
                     break
-                raise UpstreamGarbled(
+                raise UpstreamMismatch(
                     f"{self._endpoint.provider} sent more than {limit_bytes} bytes (transport.max_reply_bytes)"
                 )
         return Answer(status, headers, chunks, size_bytes)
 
-    def _fault(self, error: exceptions.RequestError, deadline_s: float) -> UpstreamError:
+    def _fault(self, error: exceptions.RequestError) -> UpstreamError:
+        """What an error of the library means, above all whether the provider may have read the call, and so bill it."""
         provider = self._endpoint.provider
-        if isinstance(error, exceptions.RequestTimeoutError):
-            if time.monotonic() >= deadline_s - _CLOCK_SLACK_S:
-                return UpstreamTimeout(f"{provider} did not answer within the call's time")
-            return UpstreamFailed(f"{provider} could not be connected to in {self._settings.connect_timeout_s:g} s")
+        causes = [cause["message"] for cause in error.details["causes"] or ()]
         # The last cause is the system's own word; the first ones repeat the address.
-        causes = error.details["causes"] or []
-        detail = causes[-1]["message"] if causes else error.message
-        if isinstance(error, exceptions.ConnectError) and not _was_closed_unanswered(error):
+        detail = causes[-1] if causes else error.message
+        if isinstance(error, exceptions.RequestTimeoutError):
+            if _NOT_CONNECTED in causes:
+                return UpstreamFailed(f"{provider} could not be connected to in {self._settings.connect_timeout_s:g} s")
+            return UpstreamTimeout(f"{provider} did not answer within the call's time")
+        if _NOT_CONNECTED in causes:
             return UpstreamFailed(f"{provider} cannot be reached: {detail}")
-        return UpstreamFailed(f"The connection to {provider} broke: {detail}")
+        if _NOT_WRITTEN in causes:  # a part of the call is none, and no host bills it
+            return UpstreamFailed(f"The connection to {provider} broke: {detail}")
+        self._lost_calls = min(self._lost_calls + 1, self._settings.pool_max_idle)
+        return UpstreamLost(f"The connection to {provider} broke: {detail}")
 
 
 async def _next_chunk(reader: ResponseBodyReader) -> bytes | None:
     chunk = await reader.read_chunk()
     return None if chunk is None else bytes(chunk)
-
-
-def _was_closed_unanswered(error: exceptions.RequestError) -> bool:
-    """Whether a connection stood, but ended before the head of an answer."""
-    return isinstance(error, exceptions.NetworkError) and any(
-        cause["message"] == _SENDING_FAILED for cause in error.details["causes"] or ()
-    )
 
 
 def _texts(headers: HeaderMap) -> dict[str, str]:

@@ -45,6 +45,9 @@ _DENIED = frozenset({401, 402, 403})
 _BUSY = frozenset({424, 429, 498, 503, 529})
 """424 is TEI's failing backend and 498 Cohere's overload; both pass by themselves."""
 _TRANSIENT = frozenset({408, 409})
+_OF_A_PROXY = frozenset({502, 504, 520, 524})
+"""A proxy in front of the host says that it sent the call on and got no answer: the host may have worked, and bill it.
+520 and 524 are Cloudflare's. Every other error is the host's own answer, and hosts do not bill what they refuse."""
 _MAY_MEAN_TOO_LONG = frozenset({400, 413, 422, 500})
 _TOO_LONG = re.compile(
     r"context[ _]length|context_size|context window|too large to process|exceeds? the context"
@@ -102,7 +105,9 @@ def _error(reply: HttpReply, said: Said, status: int) -> UpstreamError:
     if not fault.may_retry:
         return fault(message)
     wait_s = retry_after_s(reply.headers)
-    return fault(message, retry_after_s=_wait_in_body_s(reply.body) if wait_s is None else wait_s)
+    error = fault(message, retry_after_s=_wait_in_body_s(reply.body) if wait_s is None else wait_s)
+    error.may_be_billed = fault is UpstreamFailed and status in _OF_A_PROXY
+    return error
 
 
 def _judge(status: int, said: Said) -> tuple[type[UpstreamError], str]:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import orjson
 
-from embedgate.core.errors import UpstreamGarbled
+from embedgate.core.errors import UpstreamGarbled, UpstreamMismatch
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.core.vectors import Vectors, from_base64
 from embedgate.transport.records import HttpReply
@@ -41,12 +41,12 @@ def read_embeddings(
     positions: the index that each row reports; without any, rows are in the order of the inputs. tokens: the
     provider's count, read by `read_count`. read: reads one row, given the provider's name for messages;
     `read_vector` if absent.
-    Raises UpstreamGarbled, with the billed tokens, unless there is one vector for each input, all of one length.
+    Raises UpstreamMismatch, with the billed tokens, unless there is one vector for each input, all of one length.
     """
     counted = read_count(tokens)
     try:
         if len(rows) != len(batch.inputs):
-            raise UpstreamGarbled(f"{reply.provider} sent {len(rows)} vectors for {len(batch.inputs)} inputs")
+            raise UpstreamMismatch(f"{reply.provider} sent {len(rows)} vectors for {len(batch.inputs)} inputs")
         if positions is not None:
             rows = [rows[place] for place in _order(positions, reply.provider)]
         vectors = _vectors(rows, reply.provider, read or read_vector)
@@ -59,7 +59,7 @@ def read_embeddings(
 def read_vector(raw: msgspec.Raw, provider: str) -> Vectors:
     """One vector, (d,) float32, from JSON: a list of numbers or base64. Either is accepted, whichever was asked for.
 
-    Raises UpstreamGarbled.
+    Raises UpstreamMismatch.
     """
     text = bytes(raw)
     if text.startswith(b'"'):
@@ -71,10 +71,10 @@ def read_vector(raw: msgspec.Raw, provider: str) -> Vectors:
             # The C cast of array() is the rounding that numpy does, and refuses texts and lists, which numpy does not.
             numbers = array("f", orjson.loads(text))
         except (orjson.JSONDecodeError, TypeError, OverflowError) as error:
-            raise UpstreamGarbled(f"{provider} sent an embedding that is not a flat list of numbers") from error
+            raise UpstreamMismatch(f"{provider} sent an embedding that is not a flat list of numbers") from error
         if numbers:
             return np.frombuffer(numbers, dtype=np.float32)
-    raise UpstreamGarbled(f"{provider} sent an embedding that is neither a list of numbers nor base64")
+    raise UpstreamMismatch(f"{provider} sent an embedding that is neither a list of numbers nor base64")
 
 
 def _order(positions: list[int | None], provider: str) -> list[int]:
@@ -84,7 +84,7 @@ def _order(positions: list[int | None], provider: str) -> list[int]:
         return order
     places = {position: place for place, position in enumerate(positions)}
     if places.keys() != set(order):
-        raise UpstreamGarbled(f"{provider} sent indexes that are not 0 to {len(positions) - 1}, each once")
+        raise UpstreamMismatch(f"{provider} sent indexes that are not 0 to {len(positions) - 1}, each once")
     return [places[position] for position in order]
 
 
@@ -98,6 +98,6 @@ def _vectors(rows: Sequence[msgspec.Raw], provider: str, read: Callable[[msgspec
     for position, raw in enumerate(rows):
         row = read(raw, provider)
         if row.size != first.size:
-            raise UpstreamGarbled(f"{provider} sent vectors of {first.size} and of {row.size} in one answer")
+            raise UpstreamMismatch(f"{provider} sent vectors of {first.size} and of {row.size} in one answer")
         vectors[position] = row
     return vectors

@@ -50,6 +50,8 @@ from embedgate.settings import UpstreamSettings
 from memory_ledger import turn
 
 KEY = Subject("key", "key_1")
+HELD = len(MESSAGES) * 5 + 100 * 20
+"""What is held for a request at PRICE: every byte as a token, and all that the model may write."""
 
 
 def bench_of(*steps: object, rules: Rules | None = None, price: Price | None = PRICE) -> tuple[Bench, ScriptedChat]:
@@ -173,7 +175,8 @@ async def test_an_answer_that_has_begun_is_never_asked_for_again() -> None:
     assert seen == b"".join(EVENTS[:2])
     assert len(provider.requests) == 1
     entry = only_entry(bench)
-    assert (entry.outcome, entry.tokens_estimated, entry.output_tokens) == ("upstream_error", True, 8)
+    assert (entry.outcome, entry.tokens_estimated, entry.output_tokens) == ("upstream_error", True, 100)
+    assert entry.estimated_picodollars == entry.cost_picodollars == HELD  # what the model wrote beyond it is not known
 
 
 async def test_what_breaks_after_the_last_word_does_not_matter() -> None:
@@ -275,7 +278,8 @@ async def test_a_caller_who_leaves_before_the_first_byte_has_had_the_model_read(
     with pytest.raises(CallerLeft):
         await answer
     entry = only_entry(bench)
-    assert (entry.outcome, entry.tokens, entry.output_tokens) == ("cancelled", -(-len(MESSAGES) // 4), 0)
+    assert (entry.outcome, entry.output_tokens) == ("cancelled", 100)
+    assert entry.estimated_picodollars == entry.cost_picodollars == HELD
 
 
 async def test_no_call_is_made_for_one_who_left_while_waiting_for_a_place() -> None:

@@ -149,7 +149,7 @@ async def test_a_wrong_answer_is_a_failure_of_the_route_is_paid_for_and_never_re
         await alone.rerank(request())
     assert not any(text in caught.value.message for text in ("cat", "dog", "0.5"))
     (entry,) = alone.memory.entries
-    assert (entry.tokens, entry.outcome) == (2 * 9, "upstream_error")  # two attempts
+    assert (entry.tokens, entry.outcome) == (9, "upstream_error")  # once: it would be answered so again
 
 
 async def test_a_passing_fault_is_tried_again_and_a_final_one_goes_to_the_next_route_or_model() -> None:

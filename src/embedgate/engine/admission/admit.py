@@ -97,7 +97,8 @@ class Admission:
             self._note(call, weighed[0], error.code, decision)
             raise
         self._note(call, weighed[0], "permit", decision)
-        call.grant = grant = Grant(tuple([each.candidate for each in permitted]), counted, hold, amount)
+        candidates = tuple([each.candidate for each in permitted])
+        call.grant = grant = Grant(candidates, counted, hold, amount, tuple(permitted))
         return grant
 
     def rate(self, caller: Caller) -> Rate | None:

@@ -1,7 +1,8 @@
 """Chat completions: failover until a route begins to answer, then what the provider sends is passed on, byte by byte.
 
 Until the first bytes are there, an attempt may be repeated and another route or model may be tried; after them nothing
-is. Whatever becomes of the answer, what it cost is added to the call before this ends.
+is. Whatever becomes of the answer, what it cost is added to the call before this ends: by the provider's count; if that
+is missing, what was held for it, unless the answer came whole or its caller has left it.
 """
 
 import asyncio
@@ -13,8 +14,9 @@ from msgspec import Struct
 from embedgate.core.actions import CHAT
 from embedgate.core.errors import (
     GatewayError,
+    InternalError,
     UpstreamError,
-    UpstreamGarbled,
+    UpstreamMismatch,
     UpstreamTimeout,
 )
 from embedgate.core.models import Model
@@ -22,7 +24,7 @@ from embedgate.core.ports import ChatProvider, ChatReply
 from embedgate.core.types import Call, Candidate, ChatRequest, ChatUsage, Usage
 from embedgate.engine.chat.stream import StreamBuffer, StreamHead
 from embedgate.engine.chat.weigh import chat_cost_picodollars, usage_by_rule
-from embedgate.engine.ledger.charge import charge, count_call, cover, outcome_of, write_off
+from embedgate.engine.ledger.charge import charge, count_call, cover, may_be_billed, outcome_of, write_off
 from embedgate.engine.routing.failover import with_failover
 from embedgate.engine.routing.find_model import ModelFinder
 from embedgate.engine.routing.route_health import RouteHealths
@@ -109,7 +111,7 @@ class Completer:
             raise
         finally:
             count_call(call, candidate, call.request.n_items, outcome, started_s)
-            usage = _charge(call, candidate, reply.usage, reply.output_bytes)
+            usage = self._charge(call, candidate, reply, out, is_whole=outcome == "ok")
             await reply.aclose()
         return ChatServed(
             candidate=candidate,
@@ -130,19 +132,34 @@ class Completer:
         try:
             async with asyncio.timeout(until_s - started_s if until_s < call.deadline_s else None):
                 return await provider.chat(call.request, candidate.route, call.deadline_s), started_s
-        except TimeoutError:
-            count_call(call, candidate, call.request.n_items, UpstreamTimeout.code, started_s)
-            _charge(call, candidate, None, output_bytes=0)
-            write_off(call)
+        except TimeoutError as timeout:
+            _give_up(call, candidate, timeout.__cause__ or timeout, UpstreamTimeout.code, started_s)
             message = f"{candidate.route.provider} did not begin to answer within its time"
             raise UpstreamTimeout(message) from None
-        except asyncio.CancelledError:
-            count_call(call, candidate, call.request.n_items, "cancelled", started_s)
-            _charge(call, candidate, None, output_bytes=0)
+        except BaseException as fault:  # also cancelled, or a fault of ours: the call may have been sent
+            outcome = outcome_of(fault) if isinstance(fault, GatewayError) else "cancelled"
+            _give_up(call, candidate, fault, outcome, started_s)
             raise
-        except GatewayError as error:
-            count_call(call, candidate, call.request.n_items, outcome_of(error), started_s)
-            raise
+
+    def _charge(
+        self,
+        call: Call[ChatRequest],
+        candidate: Candidate,
+        reply: ChatReply,
+        out: StreamBuffer | None,
+        *,
+        is_whole: bool,
+    ) -> ChatUsage:
+        """Charge for an answer that has begun, and return what it used.
+
+        Nobody knows how much more the model wrote than what came of an answer that broke off.
+        """
+        if reply.usage is not None:
+            return _charge(call, candidate, reply.usage, is_estimated=False)
+        charges_what_came = self._settings.left_stream_costs == "what_came" and out is not None and out.has_left
+        if is_whole or charges_what_came:
+            return _charge(call, candidate, usage_by_rule(call.request, reply.output_bytes), is_estimated=True)
+        return _charge_most(call, candidate)
 
     async def _whole(self, reply: ChatReply, candidate: Candidate) -> bytes:
         parts = []
@@ -151,7 +168,7 @@ class Completer:
             parts.append(piece)
             size_bytes += len(piece)
             if size_bytes > self._max_answer_bytes:
-                raise UpstreamGarbled(
+                raise UpstreamMismatch(
                     f"{candidate.route.provider} sent more than {self._max_answer_bytes} bytes "
                     "(transport.max_reply_bytes)"
                 )
@@ -178,15 +195,42 @@ async def _pass_on(reply: ChatReply, out: StreamBuffer) -> bytes:
     return last
 
 
-def _charge(call: Call[ChatRequest], candidate: Candidate, reported: ChatUsage | None, output_bytes: int) -> ChatUsage:
-    """Add what an answer costs to the call, as the provider counts it, else by rule of thumb. Returns what was used."""
-    usage = reported or usage_by_rule(call.request, output_bytes)
+def _give_up(
+    call: Call[ChatRequest], candidate: Candidate, fault: BaseException, outcome: str | None, started_s: float
+) -> None:
+    """Count a call whose answer has not begun, and charge for it if it may be billed all the same."""
+    count_call(call, candidate, call.request.n_items, outcome, started_s)
+    if may_be_billed(fault, candidate):
+        _charge_most(call, candidate)
+        write_off(call)
+
+
+def _charge(call: Call[ChatRequest], candidate: Candidate, usage: ChatUsage, *, is_estimated: bool) -> ChatUsage:
+    """Add what an answer has used to the call, and return it."""
     charge(
         call,
         candidate,
         usage.input_tokens,
-        chat_cost_picodollars(usage, candidate.route.price) + call.surcharge_picodollars,
-        is_estimated=reported is None or bool(call.surcharge_picodollars),
+        chat_cost_picodollars(usage, candidate.route.price),
+        is_estimated=is_estimated,
         output_tokens=usage.output_tokens,
     )
+    if call.surcharge_picodollars:  # what the options cost is told nowhere
+        charge(call, candidate, 0, call.surcharge_picodollars, is_estimated=True)
     return usage
+
+
+def _charge_most(call: Call[ChatRequest], candidate: Candidate) -> ChatUsage:
+    """Add what was held for an answer to the call, and return what that stands for."""
+    if call.grant is None:
+        raise InternalError("A provider was called for a request that was not admitted.")
+    most = call.grant.most_at(candidate)
+    charge(
+        call,
+        candidate,
+        most.tokens,
+        most.cost_picodollars,
+        is_estimated=True,
+        output_tokens=most.most_output_tokens,
+    )
+    return ChatUsage(most.tokens, most.most_output_tokens)

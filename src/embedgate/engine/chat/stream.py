@@ -99,6 +99,11 @@ class StreamBuffer:
         if self._patience is not None and not self._patience.expired():
             self._patience.reschedule(asyncio.get_running_loop().time())
 
+    @property
+    def has_left(self) -> bool:
+        """Whether the caller wants no more."""
+        return self._has_left
+
     def _check_wanted(self) -> None:
         if self._has_left:
             raise CallerLeft(_LEFT)

@@ -34,10 +34,11 @@ class ChatWeigher:
             text_tokens = await self._text_tokens(request, candidate.route, matters)
             # What media weigh is known to the provider only, and can fill all that the model reads.
             most = max(text_tokens, candidate.model.max_input_tokens) if request.n_media else text_tokens
-            cost = _most_picodollars(most, self._most_output(request, candidate.model), candidate.route.price)
+            most_output = self._most_output(request, candidate.model)
+            cost = _most_picodollars(most, most_output, candidate.route.price)
             asked = request.n_choices * (request.max_output_tokens or 0)
             tokens = text_tokens + request.n_media * MEDIA_TOKENS
-            weighed.append(Weighed(candidate, tokens, cost, output_tokens=asked))
+            weighed.append(Weighed(candidate, tokens, cost, output_tokens=asked, most_output_tokens=most_output))
         return weighed
 
     async def _text_tokens(self, request: ChatRequest, route: Route, matters: bool) -> int:

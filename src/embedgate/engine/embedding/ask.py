@@ -1,7 +1,7 @@
 """One provider call for embeddings, checked and weighed: the only place where a route is called for them.
 
 A call that the provider finds too large is halved until it fits, never repeated at the same size. What was billed
-is reported with the outcome, right or wrong the answer.
+is reported with the outcome, right or wrong the answer; what may have been billed, too, as our estimate.
 """
 
 import time
@@ -15,13 +15,14 @@ from embedgate.core.errors import (
     InvalidInput,
     UpstreamGarbled,
     UpstreamLimited,
-    UpstreamTimeout,
+    UpstreamNotAsked,
     UpstreamTooLarge,
 )
 from embedgate.core.ports import Provider, Tokenizers
 from embedgate.core.types import Batch, Candidate, Input, ProviderReply
 from embedgate.engine.embedding.check import SpaceOf, checked
 from embedgate.engine.embedding.outcome import Outcome, merged
+from embedgate.engine.ledger.charge import may_be_billed
 from embedgate.engine.ledger.tokens import count_aside, split
 from embedgate.engine.routing.route_health import RouteHealth
 from embedgate.observe import metrics
@@ -45,7 +46,7 @@ class RouteCaller:
         model, route = self._candidate.model, self._candidate.route
         started_s = time.monotonic()
         if started_s >= deadline_s:
-            return Outcome(error=UpstreamTimeout(f"{route.provider} could not be asked within the call's time"))
+            return Outcome(error=UpstreamNotAsked(f"{route.provider} could not be asked within the call's time"))
         try:
             reply = await self._provider.embed(batch, route, deadline_s)
         except GatewayError as error:
@@ -56,6 +57,7 @@ class RouteCaller:
             vectors = checked(reply, batch, model, route, self._space_of)
         except UpstreamGarbled as error:
             self._tell_failed(batch, error, spent_s)
+            is_estimated |= reply.tokens is None
             return Outcome(None, tokens, is_estimated, billed=sum(tokens), upstream_s=spent_s, error=error)
         metrics.provider_call(route.provider, "ok", len(batch.inputs), spent_s)
         billed = sum(tokens)
@@ -68,10 +70,13 @@ class RouteCaller:
         if isinstance(error, UpstreamTooLarge) and len(batch.inputs) > 1:
             return await self._in_halves(batch, deadline_s, spent_s)
         billed = error.billed_tokens if isinstance(error, UpstreamGarbled) else 0
-        if not billed:
+        if not billed and not may_be_billed(error, self._candidate):
             return Outcome(error=error, upstream_s=spent_s)
         counted = await count_aside(batch.inputs, self._candidate.route, self._tokenizers)
-        return Outcome(None, split(billed, counted.each), billed=billed, upstream_s=spent_s, error=error)
+        if billed:
+            return Outcome(None, split(billed, counted.each), billed=billed, upstream_s=spent_s, error=error)
+        tokens = counted.each
+        return Outcome(None, tokens, is_estimated=True, billed=sum(tokens), upstream_s=spent_s, error=error)
 
     async def _in_halves(self, batch: Batch, deadline_s: float, spent_s: float) -> Outcome:
         """The outcome of two calls, each for half of a batch. spent_s: at the provider so far."""

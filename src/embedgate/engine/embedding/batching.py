@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from embedgate.core.demand import AnyDemand, caller_left, demand_of_task, shared, while_wanted
-from embedgate.core.errors import InvalidInput, Overloaded, UpstreamRejected, UpstreamTimeout
+from embedgate.core.errors import NOT_SENT, InvalidInput, Overloaded, UpstreamNotAsked, UpstreamRejected
 from embedgate.core.models import BatchLimits
 from embedgate.core.types import Batch
 from embedgate.engine.embedding.ask import RouteCaller
@@ -97,12 +97,16 @@ class Batcher:
         try:
             with while_wanted(drop):
                 await asyncio.wait([outcome], timeout=max(0.0, deadline_s - time.monotonic()))
+        except asyncio.CancelledError:
+            if waiting.is_sent:
+                raise
+            raise asyncio.CancelledError(NOT_SENT) from None
         finally:
             if not waiting.is_sent:
                 self._leave_queue(waiting)
                 outcome.cancel()
         if not waiting.is_sent and outcome.cancelled():
-            return Outcome(error=UpstreamTimeout("The provider was busy for the whole time of the request"))
+            return Outcome(error=UpstreamNotAsked("The provider was busy for the whole time of the request"))
         # Its call may end a little later than this request's own time, and its share is on the bill either way.
         return await outcome
 

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable
 
-from embedgate.core.errors import UpstreamGarbled
+from embedgate.core.errors import UpstreamGarbled, UpstreamMismatch
 from embedgate.core.models import Model, Route
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.core.vectors import UNIT_NORM_TOLERANCE, Vectors, norm_range, normalise
@@ -22,7 +22,8 @@ def checked(reply: ProviderReply, batch: Batch, model: Model, route: Route, spac
 
     Rows are of unit length if the model's vectors are compared so: what a host left unscaled is scaled here,
     unless the host promises unit length, which makes it a wrong answer.
-    Raises UpstreamGarbled saying what is wrong, never the numbers.
+    Raises UpstreamMismatch saying what is wrong, never the numbers; UpstreamGarbled for zeros, which may pass: a worker
+    that is not ready gives them.
     """
     vectors = reply.vectors
     named = reply.model
@@ -39,7 +40,7 @@ def checked(reply: ProviderReply, batch: Batch, model: Model, route: Route, spac
     if not longest < math.inf:  # nor is NaN less
         raise _wrong(model, route, "a vector has a component that is not a finite number")
     if shortest == 0:
-        raise _wrong(model, route, "a vector of zeros came back")
+        raise UpstreamGarbled(_told(model, route, "a vector of zeros came back"))
     if model.is_normalised and (longest - 1 > UNIT_NORM_TOLERANCE or 1 - shortest > UNIT_NORM_TOLERANCE):
         if batch.dim is None and route.promises_unit_length:
             raise _wrong(model, route, "a vector is not of unit length, as this host's are")
@@ -48,7 +49,7 @@ def checked(reply: ProviderReply, batch: Batch, model: Model, route: Route, spac
 
 
 def _check_name(named: str, model: Model, route: Route, space_of: SpaceOf) -> None:
-    """Check that an answer is of the model that was asked, by its name there. Raises UpstreamGarbled."""
+    """Check that an answer is of the model that was asked, by its name there. Raises UpstreamMismatch."""
     if space_of(route.provider, named[:_LONGEST_NAME]) not in (None, model.space):
         raise _wrong(model, route, f"the answer says it is of another model ({named[:100]})")
     if not route.names_freely and not _is_name_of(named, model, route):
@@ -75,5 +76,9 @@ def _bare(name: str) -> str:
     return name[:_LONGEST_NAME].casefold().rpartition("/")[2].removesuffix(":latest")
 
 
-def _wrong(model: Model, route: Route, what: str) -> UpstreamGarbled:
-    return UpstreamGarbled(f"{route.provider} for {model.id}: {what}")
+def _wrong(model: Model, route: Route, what: str) -> UpstreamMismatch:
+    return UpstreamMismatch(_told(model, route, what))
+
+
+def _told(model: Model, route: Route, what: str) -> str:
+    return f"{route.provider} for {model.id}: {what}"

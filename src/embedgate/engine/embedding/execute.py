@@ -19,11 +19,12 @@ from embedgate.engine.embedding.ask import RouteCaller
 from embedgate.engine.embedding.batching import Batcher
 from embedgate.engine.embedding.check import SpaceOf
 from embedgate.engine.embedding.hedge import Hedger
-from embedgate.engine.embedding.outcome import Outcome, charge_outcome, for_another
+from embedgate.engine.embedding.outcome import Outcome, charge_outcome, for_another, lost
 from embedgate.engine.embedding.plan import Planner
 from embedgate.engine.embedding.progress import Progress
 from embedgate.engine.embedding.single_flight import Flight, JoinedInput, SingleFlight
-from embedgate.engine.ledger.charge import cover
+from embedgate.engine.ledger.charge import cover, may_be_billed
+from embedgate.engine.ledger.tokens import estimate
 from embedgate.engine.routing.failover import Failover, Probe, RouteAttempts
 from embedgate.engine.routing.route_health import RouteHealths
 from embedgate.observe import metrics
@@ -154,13 +155,19 @@ class Executor:
             except GatewayError as refusal:
                 return Outcome(error=refusal)
             answered_by, deadline_s = here.candidate, here.until_s()
-            if route.batcher is not None and not has_options:
-                signature = self._planner.signature(call, here.candidate, part.batch)
-                outcome = await route.batcher.ask(part.batch, signature, deadline_s)
-            elif self._settings.hedge and here.others() and (after_s := here.health.p95_s) is not None:
-                answered_by, outcome = await self._hedger.ask(call, here, part, after_s)
-            else:
-                outcome = await route.caller.ask(part.batch, deadline_s)
+            try:
+                if route.batcher is not None and not has_options:
+                    signature = self._planner.signature(call, here.candidate, part.batch)
+                    outcome = await route.batcher.ask(part.batch, signature, deadline_s)
+                elif self._settings.hedge and here.others() and (after_s := here.health.p95_s) is not None:
+                    answered_by, outcome = await self._hedger.ask(call, here, part, after_s)
+                else:
+                    outcome = await route.caller.ask(part.batch, deadline_s)
+            except BaseException as fault:  # cancelled at shutdown, or a fault of ours: the call may have been sent
+                if may_be_billed(fault, answered_by):
+                    tokens = estimate(part.batch.inputs, answered_by.route, self._tokenizers)
+                    charge_outcome(call, answered_by, lost(tokens), in_vain=True)
+                raise
             charge_outcome(call, answered_by, outcome)
             attempt += 1
             if not isinstance(outcome.error, UpstreamError):

@@ -62,6 +62,10 @@ class Hedger:
                     runners.append(self._start(candidate, batch, here.until_s()))
                 winner = await _winner(runners)
                 lost = [(runner, await self._given_up(here, runner)) for runner in runners if runner is not winner]
+            except asyncio.CancelledError:
+                for runner in runners[1:]:  # for the first, who asked us charges
+                    charge_outcome(call, runner.candidate, await self._given_up(here, runner), in_vain=True)
+                raise
             finally:
                 call.wasted_picodollars -= cost_picodollars
             for runner, outcome in lost:  # at once: what is not held any more must be charged

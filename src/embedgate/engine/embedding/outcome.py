@@ -64,6 +64,11 @@ def for_another(error: GatewayError) -> GatewayError:
     return error
 
 
+def lost(tokens: tuple[int, ...]) -> Outcome:
+    """The outcome of a call that nobody waits for any more and that may be billed: our estimate of it."""
+    return Outcome(None, tokens, is_estimated=True, billed=sum(tokens))
+
+
 def charge_outcome(call: Call[Any], candidate: Candidate, outcome: Outcome, *, in_vain: bool = False) -> None:
     """Add what the provider bills to the call, right or wrong its answer. in_vain: nobody will use it, right or not."""
     call.upstream_s += outcome.upstream_s

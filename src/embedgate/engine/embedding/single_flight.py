@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from embedgate.core.demand import Demand, SharedDemand
-from embedgate.core.errors import UpstreamTimeout
+from embedgate.core.errors import UpstreamNotAsked
 from embedgate.core.vectors import Vectors
 from embedgate.engine.embedding.outcome import Outcome
 
@@ -25,7 +25,7 @@ class JoinedInput(Struct, frozen=True):
     async def arrival(self, until_s: float) -> tuple[Outcome, Vectors | None]:
         """The outcome of the flight, and this input's vector (d,); None if the flight failed.
 
-        until_s: on the monotonic clock. Raises UpstreamTimeout if it has not ended by then.
+        until_s: on the monotonic clock. Raises UpstreamNotAsked if it has not ended by then.
         """
         outcome = self.flight.outcome
         if outcome is None:
@@ -33,7 +33,7 @@ class JoinedInput(Struct, frozen=True):
             await asyncio.wait([waiting], timeout=max(0.0, until_s - time.monotonic()))
             outcome = self.flight.outcome
             if outcome is None:
-                raise UpstreamTimeout("Another request's call with the same text took too long")
+                raise UpstreamNotAsked("Another request's call with the same text took too long")
         return outcome, None if outcome.vectors is None else outcome.vectors[self.position]
 
 

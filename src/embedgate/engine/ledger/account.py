@@ -66,14 +66,17 @@ class Accountant:
         model, route = candidate.model, candidate.route
         price = route.price.picodollars_per_token if route.price else 0
         reused_tokens = answered.usage.reused_tokens if answered else 0
-        tokens = output_tokens = 0
+        tokens = output_tokens = estimated_tokens = estimated_cost = 0
         cost = reused_tokens * price if self._charges_reuse else 0
         is_estimated = False
         for spend in call.spends:
             tokens += spend.tokens
             output_tokens += spend.output_tokens
             cost += spend.cost_picodollars
-            is_estimated |= spend.tokens_estimated
+            if spend.tokens_estimated:
+                is_estimated = True
+                estimated_tokens += spend.estimated_tokens
+                estimated_cost += spend.estimated_picodollars
         caller, request = call.caller, call.request
         return LedgerEntry(
             request_id=call.request_id,
@@ -101,6 +104,8 @@ class Accountant:
             admit_ms=call.admit_s * 1000,
             action=request.action.policy_name,
             output_tokens=output_tokens,
+            estimated_tokens=estimated_tokens,
+            estimated_picodollars=estimated_cost,
         )
 
 

@@ -6,7 +6,15 @@ The one way to charge for embeddings, chat and rerank alike; what tokens, search
 import time
 from typing import Any
 
-from embedgate.core.errors import AccessError, GatewayError, InvalidInput, UpstreamGarbled, UpstreamLimited
+from embedgate.core.errors import (
+    NOT_SENT,
+    AccessError,
+    GatewayError,
+    InvalidInput,
+    UpstreamGarbled,
+    UpstreamLimited,
+)
+from embedgate.core.models import LOCAL
 from embedgate.core.types import Call, Candidate, Spend
 from embedgate.observe import metrics
 
@@ -29,7 +37,10 @@ def charge(
     is_estimated: bool,
     output_tokens: int = 0,
 ) -> None:
-    """Add what a provider call used and costs to the request, the moment it is known. tokens: of its input."""
+    """Add what a provider call used and costs to the request, the moment it is known. tokens: of its input.
+
+    is_estimated: nobody has confirmed it.
+    """
     spend = next((spend for spend in call.spends if spend.candidate is candidate), None) if call.spends else None
     if spend is None:
         spend = Spend(candidate)
@@ -38,6 +49,23 @@ def charge(
     spend.tokens_estimated |= is_estimated
     spend.cost_picodollars += cost_picodollars
     spend.output_tokens += output_tokens
+    if is_estimated:
+        spend.estimated_tokens += tokens
+        spend.estimated_picodollars += cost_picodollars
+
+
+def may_be_billed(error: BaseException, candidate: Candidate) -> bool:
+    """Whether a provider call that ended so may be on its provider's bill, though no bill came back.
+
+    The one rule for all kinds of calls: it was sent, and what became of it is not known (`GatewayError.may_be_billed`);
+    so too if it was cancelled or broke off by a fault of ours, unless it had not been sent. What runs in this process
+    bills nothing.
+    """
+    if candidate.route.provider == LOCAL:
+        return False
+    if isinstance(error, GatewayError):
+        return error.may_be_billed
+    return error.args != (NOT_SENT,)
 
 
 def write_off(call: Call[Any]) -> None:

@@ -76,6 +76,13 @@ async def count_aside(inputs: Sequence[Input], route: Route, tokenizers: Tokeniz
     return count(inputs, route, tokenizers)
 
 
+def estimate(inputs: Sequence[Input], route: Route, tokenizers: Tokenizers) -> tuple[int, ...]:
+    """The tokens of each input, at once: counted where that takes less than about a millisecond, else their bounds."""
+    if total_bound(inputs) > _COUNT_ON_WORKER_BYTES:
+        return tuple(bounds(inputs))
+    return count(inputs, route, tokenizers).each
+
+
 def split(total: int, weights: Sequence[int]) -> tuple[int, ...]:
     """`total` shared out in proportion to `weights`: whole numbers that add up to it exactly (largest remainder).
 

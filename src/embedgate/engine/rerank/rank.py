@@ -13,12 +13,12 @@ from itertools import accumulate
 from msgspec import Struct
 
 from embedgate.core.actions import RERANK
-from embedgate.core.errors import GatewayError, InvalidInput, UpstreamGarbled, UpstreamRejected
+from embedgate.core.errors import GatewayError, InvalidInput, UpstreamMismatch, UpstreamRejected
 from embedgate.core.models import Model
 from embedgate.core.ports import Reranker, Tokenizers
 from embedgate.core.types import Call, Candidate, RerankReply, RerankRequest, Usage
-from embedgate.engine.ledger.charge import charge, count_call, cover, outcome_of, write_off
-from embedgate.engine.rerank.weigh import Bill, bill_of, cut
+from embedgate.engine.ledger.charge import charge, count_call, cover, may_be_billed, outcome_of, write_off
+from embedgate.engine.rerank.weigh import Bill, bill_of, cut, most_bill
 from embedgate.engine.routing.failover import with_failover
 from embedgate.engine.routing.find_model import ModelFinder
 from embedgate.engine.routing.route_health import RouteHealths
@@ -126,14 +126,20 @@ class Ranker:
         route = candidate.route
         started_s = time.monotonic()
         outcome: str | None = "cancelled"
+        is_charged = False
         try:
             reply = await self._reranker(candidate).rerank(part, route, deadline_s)
             bill = await bill_of(part, reply, route, self._tokenizers)
             charge(call, candidate, bill.tokens, bill.cost_picodollars, is_estimated=bill.is_estimated)
+            is_charged = True
             _check(reply, part, candidate)
             outcome = "ok"
-        except GatewayError as error:
-            outcome = outcome_of(error)
+        except BaseException as fault:  # also cancelled, or a fault of ours: the call may have been sent
+            if isinstance(fault, GatewayError):
+                outcome = outcome_of(fault)
+            if not is_charged and may_be_billed(fault, candidate):
+                bill = await most_bill(part, route, self._tokenizers)
+                charge(call, candidate, bill.tokens, bill.cost_picodollars, is_estimated=True)
             raise
         finally:
             count_call(call, candidate, part.n_items, outcome, started_s)
@@ -147,15 +153,15 @@ class Ranker:
 
 
 def _check(reply: RerankReply, request: RerankRequest, candidate: Candidate) -> None:
-    """Raise UpstreamGarbled unless there is one score for each document, a finite number. Says what is wrong only."""
+    """Raise UpstreamMismatch unless there is one score for each document, a finite number. Says what is wrong only."""
     n = len(request.documents)
     place = f"{candidate.route.provider} for {candidate.model.id}"
     if len(reply.scores) != n:
-        raise UpstreamGarbled(f"{place}: {len(reply.scores)} scores came back for {n} documents")
+        raise UpstreamMismatch(f"{place}: {len(reply.scores)} scores came back for {n} documents")
     if {position for position, _ in reply.scores} != set(range(n)):
-        raise UpstreamGarbled(f"{place}: the indexes of the scores are not 0 to {n - 1}, each once")
+        raise UpstreamMismatch(f"{place}: the indexes of the scores are not 0 to {n - 1}, each once")
     if not all(math.isfinite(score) for _, score in reply.scores):
-        raise UpstreamGarbled(f"{place}: a score is not a finite number")
+        raise UpstreamMismatch(f"{place}: a score is not a finite number")
 
 
 def _merged(request: RerankRequest, candidate: Candidate, answers: Sequence[tuple[int, _Answer]]) -> Ranked:

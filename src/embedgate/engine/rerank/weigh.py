@@ -74,6 +74,14 @@ async def bill_of(request: RerankRequest, reply: RerankReply, route: Route, toke
     return Bill(counted, tokens is None, searches, rerank_cost_picodollars(counted, searches or 0, price))
 
 
+async def most_bill(request: RerankRequest, route: Route, tokenizers: Tokenizers) -> Bill:
+    """The most that a call can be billed for, as it was held: for one whose outcome is not known."""
+    price = route.price
+    tokens = await count(request, route, tokenizers) + len(request.documents) * PAIR_TOKENS
+    searches = searches_of(request) if _bills_searches(price) else None
+    return Bill(tokens, True, searches, rerank_cost_picodollars(tokens, searches or 0, price))
+
+
 async def count(request: RerankRequest, route: Route, tokenizers: Tokenizers) -> int:
     """Tokens of the texts, the query with every document; a bound where the model's tokenizer is not here."""
     query, *documents = (await count_aside((request.query, *request.documents), route, tokenizers)).each
