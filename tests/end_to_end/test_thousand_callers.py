@@ -251,19 +251,24 @@ def assert_ledger_is_true(running: RunningGateway, billed_tokens: int, replies: 
     """One line per request, the lines add up to the provider's bill, and each answer is on its own line.
 
     The bill is for calls that were answered with vectors, in full. Whether a provider charges for an answer that
-    broke off, nobody on this side can know; this one does not.
+    broke off, nobody on this side can know; this one does not, so that the ledger is above the bill by what is marked
+    as estimated.
     """
     with closing(sqlite3.connect(running.data_dir / "embedgate.db")) as database:
-        lines = database.execute("SELECT request_id, outcome, tokens, reused_tokens, cost_picodollars FROM ledger")
+        lines = database.execute(
+            "SELECT request_id, outcome, tokens, reused_tokens, cost_picodollars, estimated_tokens, "
+            "estimated_picodollars FROM ledger"
+        )
         ledger = {request_id: line for request_id, *line in lines}
         assert database.execute("SELECT count(*) FROM ledger").fetchone() == (len(ledger),)
-    tokens, cost = (sum(line[column] for line in ledger.values()) for column in (1, 3))
-    assert (tokens, cost) == (billed_tokens, billed_tokens * PRICE_PICODOLLARS)
+    tokens, cost, *estimated = (sum(line[column] for line in ledger.values()) for column in (1, 3, 4, 5))
+    assert estimated[1] == estimated[0] * PRICE_PICODOLLARS > 0
+    assert (tokens - estimated[0], cost - estimated[1]) == (billed_tokens, billed_tokens * PRICE_PICODOLLARS)
     outcomes = [outcome for outcome, *_ in ledger.values()]
     assert outcomes.count("ok") == metric(running, "embedgate_requests_total", dialect="openai", outcome="ok")
     for reply in replies:
         if reply is not None and reply.status == 200:
-            outcome, paid, reused, _ = ledger[reply.headers["x-request-id"]]
+            outcome, paid, reused, *_ = ledger[reply.headers["x-request-id"]]
             assert (outcome, reused) == ("ok", int(reply.headers["x-embedgate-cached-tokens"]))
             assert paid + reused >= reply.json["usage"]["total_tokens"]  # more where a wrong answer was billed before
 

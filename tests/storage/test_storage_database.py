@@ -84,7 +84,7 @@ def test_opening_again_changes_nothing(tmp_path: Path, database: Database) -> No
 def test_entries_of_an_older_version_are_kept_and_are_of_embeddings(tmp_path: Path) -> None:
     open_database(tmp_path).close()
     old = sqlite3.connect(tmp_path / DATABASE_FILE)
-    for name in ("action", "output_tokens"):  # what 0004 added
+    for name in ("action", "output_tokens", "estimated_tokens", "estimated_picodollars"):  # what 0004 and 0006 added
         old.execute(f"ALTER TABLE ledger DROP COLUMN {name}")
     old.execute("DROP TABLE cleared_models")  # what 0005 added
     columns = [name for _, name, *_ in old.execute("PRAGMA table_info(ledger)") if name != "id"]

@@ -435,6 +435,7 @@ class Grant(Struct, frozen=True):
     """Admission of a request: the routes it may use, its count in the rate limits, its hold on the budgets.
 
     `held_picodollars` cover answering each input once, at the dearest of the candidates as they were `weighed`.
+    `is_budgeted` says that a budget applies to the caller.
     """
 
     candidates: tuple[Candidate, ...]
@@ -442,6 +443,7 @@ class Grant(Struct, frozen=True):
     hold: Hold
     held_picodollars: int
     weighed: tuple[Weighed, ...] = ()
+    is_budgeted: bool = False
 
     def most_at(self, candidate: Candidate) -> Weighed:
         """What the request can use and cost at a candidate. Raises KeyError for one that it was not admitted to."""

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from embedgate.core.money import PICODOLLARS_PER_DOLLAR
 from embedgate.core.types import CacheStats, LedgerEntry
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -81,6 +82,7 @@ _call_inputs = _Histogram("provider_call_inputs", "Inputs of a provider call.", 
 _bad_answers = _Counter("bad_answers", "Invalid answers of providers, which were not used.", "provider")
 _hedges = _Counter("hedged_calls", "Hedged calls, by which route answered first.", "result")
 _idempotent = _Counter("idempotent_requests", "Requests with an idempotency key, by what came of it.", "result")
+_estimated = _Counter("estimated_dollars", "Dollars charged by estimate: no bill came back for a call.", "provider")
 _works: dict[tuple[str, str], bool] = {}
 _drifted: dict[tuple[str, str], bool] = {}
 _account_blocks = _Counter("account_blocks", "Times a credential was taken out of use.", "account", "reason")
@@ -145,6 +147,11 @@ def provider_call(provider: str, outcome: str, n_inputs: int, spent_s: float) ->
 def hedged(is_won: bool) -> None:
     """Count a hedged call. is_won: the second route answered first."""
     _hedges.values["won" if is_won else "lost",] += 1
+
+
+def estimated(provider: str, cost_picodollars: int) -> None:
+    """Count what is charged for a provider call by estimate."""
+    _estimated.values[provider,] += cost_picodollars / PICODOLLARS_PER_DOLLAR
 
 
 def route_works(model: str, provider: str, *, works: bool) -> None:

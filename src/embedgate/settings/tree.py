@@ -182,10 +182,11 @@ class UpstreamSettings(Section):
         description="true calls the next route, too, when a call takes longer than the route's 95th percentile; the "
         "first good answer counts. Cuts tail latency, and costs up to `retry_share` more.",
     )
-    left_stream_costs: Literal["what_came", "held"] = Field(
-        "what_came",
-        description="Cost of a streamed chat whose caller leaves before the provider has told its usage: what came of "
-        "it, by rule of thumb, or all that was held, so that no provider can bill more. Either is marked as estimated.",
+    left_stream_costs: Literal["by_budget", "held", "what_came"] = Field(
+        "by_budget",
+        description="Cost of a streamed chat whose caller leaves before the provider has told its usage, marked as "
+        "estimated: all that was held, so that no provider can bill more, or what came of it, by rule of thumb. "
+        "`by_budget` is the first for callers with a budget, and the second for others.",
     )
     circuit_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.25,

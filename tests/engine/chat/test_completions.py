@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -278,8 +279,32 @@ async def test_a_caller_who_leaves_before_the_first_byte_has_had_the_model_read(
     with pytest.raises(CallerLeft):
         await answer
     entry = only_entry(bench)
-    assert (entry.outcome, entry.output_tokens) == ("cancelled", 100)
-    assert entry.estimated_picodollars == entry.cost_picodollars == HELD
+    assert (entry.outcome, entry.tokens, entry.output_tokens) == ("cancelled", -(-len(MESSAGES) // 4), 0)
+    assert entry.estimated_picodollars == entry.cost_picodollars > 0
+
+
+@pytest.mark.parametrize(("costs", "budget"), [("held", None), ("by_budget", 10**6)])
+async def test_a_stream_that_its_caller_left_costs_what_was_held_with_a_budget_or_where_that_is_set(
+    costs: Any, budget: int | None
+) -> None:
+    rules = Rules(budgets=(BudgetRule(KEY, "day", budget),)) if budget else Rules()
+    chatting = {"a": ScriptedChat([asyncio.Event(), ScriptedReply(gate=asyncio.Event())])}
+    upstream = UpstreamSettings(left_stream_costs=costs)
+    bench = Bench([chat_model("a")], {}, rules=rules, chatting=chatting, tokenizers=Unknown(), upstream=upstream)
+    unbegun, begun = Asked(bench, request(), 1), Asked(bench, request(), 2)
+    answer = asyncio.create_task(unbegun.answer())
+    await turn()
+    unbegun.out.leave()
+    with pytest.raises(CallerLeft):
+        await answer
+    pieces = (await begun.stream()).pieces
+    await anext(pieces)
+    begun.out.leave()
+    with pytest.raises(CallerLeft):
+        await anext(pieces)
+    for entry in bench.memory.entries:
+        assert (entry.cost_picodollars, entry.estimated_picodollars, entry.tokens_estimated) == (HELD, HELD, True)
+    assert len(bench.memory.entries) == 2
 
 
 async def test_no_call_is_made_for_one_who_left_while_waiting_for_a_place() -> None:

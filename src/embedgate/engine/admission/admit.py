@@ -82,7 +82,8 @@ class Admission:
         if the ledger cannot be read.
         """
         permitted, decision = await self._permitted(call, weighed)
-        if self.is_budgeted(call.caller):
+        is_budgeted = self.is_budgeted(call.caller)
+        if is_budgeted:
             permitted = self._priced(call, permitted, decision)
         if self._ledger is not None and self._ledger.outage is not None:
             permitted = self._unrecorded(call, permitted, decision)
@@ -98,7 +99,7 @@ class Admission:
             raise
         self._note(call, weighed[0], "permit", decision)
         candidates = tuple([each.candidate for each in permitted])
-        call.grant = grant = Grant(candidates, counted, hold, amount, tuple(permitted))
+        call.grant = grant = Grant(candidates, counted, hold, amount, tuple(permitted), is_budgeted)
         return grant
 
     def rate(self, caller: Caller) -> Rate | None:

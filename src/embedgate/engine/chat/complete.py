@@ -94,7 +94,7 @@ class Completer:
     ) -> ChatServed:
         async def ask(candidate: Candidate, until_s: float) -> tuple[ChatReply, float]:
             # A whole answer takes as long as the model writes, so that only the request's own time bounds it.
-            return await self._ask(call, candidate, until_s if out is not None else call.deadline_s)
+            return await self._ask(call, candidate, out, until_s if out is not None else call.deadline_s)
 
         candidate, (reply, started_s) = await with_failover(call, candidates, self._healths, self._settings, ask)
         outcome: str | None = "cancelled"
@@ -121,10 +121,12 @@ class Completer:
             cached_tokens=usage.cached_tokens,
         )
 
-    async def _ask(self, call: Call[ChatRequest], candidate: Candidate, until_s: float) -> tuple[ChatReply, float]:
+    async def _ask(
+        self, call: Call[ChatRequest], candidate: Candidate, out: StreamBuffer | None, until_s: float
+    ) -> tuple[ChatReply, float]:
         """An answer that has begun on one route, and when it was asked for, on the monotonic clock.
 
-        until_s: when it must have begun. A caller who leaves meanwhile has had the model read all the same.
+        until_s: when it must have begun. Who leaves meanwhile has had the model read all the same.
         """
         await cover(call)
         started_s = time.monotonic()
@@ -133,12 +135,12 @@ class Completer:
             async with asyncio.timeout(until_s - started_s if until_s < call.deadline_s else None):
                 return await provider.chat(call.request, candidate.route, call.deadline_s), started_s
         except TimeoutError as timeout:
-            _give_up(call, candidate, timeout.__cause__ or timeout, UpstreamTimeout.code, started_s)
+            self._give_up(call, candidate, out, timeout.__cause__ or timeout, UpstreamTimeout.code, started_s)
             message = f"{candidate.route.provider} did not begin to answer within its time"
             raise UpstreamTimeout(message) from None
         except BaseException as fault:  # also cancelled, or a fault of ours: the call may have been sent
             outcome = outcome_of(fault) if isinstance(fault, GatewayError) else "cancelled"
-            _give_up(call, candidate, fault, outcome, started_s)
+            self._give_up(call, candidate, out, fault, outcome, started_s)
             raise
 
     def _charge(
@@ -150,16 +152,37 @@ class Completer:
         *,
         is_whole: bool,
     ) -> ChatUsage:
-        """Charge for an answer that has begun, and return what it used.
-
-        Nobody knows how much more the model wrote than what came of an answer that broke off.
-        """
+        """Charge for an answer that has begun, and return what it used."""
         if reply.usage is not None:
             return _charge(call, candidate, reply.usage, is_estimated=False)
-        charges_what_came = self._settings.left_stream_costs == "what_came" and out is not None and out.has_left
-        if is_whole or charges_what_came:
+        if is_whole:
             return _charge(call, candidate, usage_by_rule(call.request, reply.output_bytes), is_estimated=True)
+        return self._charge_unknown(call, candidate, out, reply.output_bytes)
+
+    def _charge_unknown(
+        self, call: Call[ChatRequest], candidate: Candidate, out: StreamBuffer | None, output_bytes: int
+    ) -> ChatUsage:
+        """Charge for an answer of which nobody knows how much the model wrote: what was held, or what came of it."""
+        rule = self._settings.left_stream_costs
+        is_held = rule == "held" or (rule == "by_budget" and call.grant is not None and call.grant.is_budgeted)
+        if out is not None and out.has_left and not is_held:
+            return _charge(call, candidate, usage_by_rule(call.request, output_bytes), is_estimated=True)
         return _charge_most(call, candidate)
+
+    def _give_up(
+        self,
+        call: Call[ChatRequest],
+        candidate: Candidate,
+        out: StreamBuffer | None,
+        fault: BaseException,
+        outcome: str | None,
+        started_s: float,
+    ) -> None:
+        """Count a call whose answer has not begun, and charge for it if it may be billed all the same."""
+        count_call(call, candidate, call.request.n_items, outcome, started_s)
+        if may_be_billed(fault, candidate):
+            self._charge_unknown(call, candidate, out, output_bytes=0)
+            write_off(call)
 
     async def _whole(self, reply: ChatReply, candidate: Candidate) -> bytes:
         parts = []
@@ -193,16 +216,6 @@ async def _pass_on(reply: ChatReply, out: StreamBuffer) -> bytes:
         if not last:  # else the answer is whole, and it does not matter how the connection ended
             raise
     return last
-
-
-def _give_up(
-    call: Call[ChatRequest], candidate: Candidate, fault: BaseException, outcome: str | None, started_s: float
-) -> None:
-    """Count a call whose answer has not begun, and charge for it if it may be billed all the same."""
-    count_call(call, candidate, call.request.n_items, outcome, started_s)
-    if may_be_billed(fault, candidate):
-        _charge_most(call, candidate)
-        write_off(call)
 
 
 def _charge(call: Call[ChatRequest], candidate: Candidate, usage: ChatUsage, *, is_estimated: bool) -> ChatUsage:

@@ -52,6 +52,7 @@ def charge(
     if is_estimated:
         spend.estimated_tokens += tokens
         spend.estimated_picodollars += cost_picodollars
+        metrics.estimated(candidate.route.provider, cost_picodollars)
 
 
 def may_be_billed(error: BaseException, candidate: Candidate) -> bool:

@@ -120,8 +120,11 @@ def _of_upstream() -> tuple[GatewayError, ...]:
         ),
         errors.UpstreamQueueFull("10000 calls with 4000000 bytes wait for openai already", retry_after_s=1),
         errors.UpstreamFailed("openai could not be reached."),
+        errors.UpstreamLost("The connection to openai broke: connection closed before message completed"),
         errors.UpstreamTimeout("openai did not answer within the time of the request."),
-        errors.UpstreamGarbled("openai for openai/text-embedding-3-small: 1 vectors came back for 2 inputs"),
+        errors.UpstreamNotAsked("openai could not be asked within the call's time."),
+        errors.UpstreamGarbled("openai for openai/text-embedding-3-small: a vector of zeros came back"),
+        errors.UpstreamMismatch("openai for openai/text-embedding-3-small: 1 vectors came back for 2 inputs"),
         errors.InternalError("for the log only"),
         errors.DependencyMissing("for the log only"),
     )
