@@ -162,12 +162,14 @@ async def test_a_wrong_answer_is_a_failure_of_the_route_and_never_returned(wrong
 
 
 async def test_the_log_tells_a_wrong_answer_from_a_failed_call(caplog: pytest.LogCaptureFixture) -> None:
-    bench = one(steps=[spoil(vectors=RIGHT * 0), fail(UpstreamFailed("broken"))])
+    # A provider of its own: lines of one provider and code are throttled.
+    steps = [spoil(vectors=RIGHT * 0), fail(UpstreamFailed("broken"))]
+    bench = Bench([model("logged")], {"logged": ScriptedProvider(steps=steps)})
     with caplog.at_level(logging.WARNING, "embedgate"), pytest.raises(UpstreamFailed):
         await bench.embed(request("x y"))
     told = {record.getMessage(): record.__dict__["fields"] for record in caplog.records}
-    assert told["bad_answer"]["detail"] == "a for acme/m: a vector of zeros came back"
-    assert (told["bad_answer"]["provider"], told["bad_answer"]["request_id"]) == ("a", "req_1")
+    assert told["bad_answer"]["detail"] == "logged for acme/m: a vector of zeros came back"
+    assert (told["bad_answer"]["provider"], told["bad_answer"]["request_id"]) == ("logged", "req_1")
     assert told["upstream_fault"]["detail"] == "broken"
 
 
