@@ -205,6 +205,18 @@ class Client(Embedder):
         fields = {"provider": provider, "model": model, "messages": messages}
         return self._call_json("/api/chat/completions", {**fields, **parameters})
 
+    def rerank(self, query: str, documents: Sequence[str], *, model: str) -> list[float]:
+        """Score documents against a query by one call of `POST /v1/rerank`: one score each, in order."""
+        body = _body({"model": model, "query": query, "documents": list(documents), "top_n": len(documents)})
+        try:
+            scored = _ranking.decode(self._exchange("/v1/rerank", body, "authorization")).results
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UpstreamGarbled("the gateway's answer is not a ranking") from error
+        scores = {item.index: item.relevance_score for item in scored}
+        if len(scored) != len(documents) or scores.keys() != set(range(len(documents))):
+            raise UpstreamGarbled(f"the gateway sent {len(scored)} scores for {len(documents)} documents")
+        return [scores[index] for index in range(len(documents))]
+
     def _embed_batch(self, batch: Sequence[Input], fields: Mapping[str, object]) -> Vectors:
         answer = self._exchange("/v1/embeddings", _body({**fields, "input": batch}), "authorization")
         vectors = _read_vectors(answer, len(batch))
@@ -366,6 +378,18 @@ class _Answer(msgspec.Struct):
 
 
 _answer = msgspec.json.Decoder(_Answer)
+
+
+class _Scored(msgspec.Struct):
+    index: int
+    relevance_score: float
+
+
+class _Ranking(msgspec.Struct):
+    results: list[_Scored]
+
+
+_ranking = msgspec.json.Decoder(_Ranking)
 
 
 def _read_vectors(raw: memoryview, n: int) -> Vectors:

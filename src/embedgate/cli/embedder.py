@@ -11,8 +11,10 @@ import typer
 from embedgate.cli import options
 
 if TYPE_CHECKING:
+    from embedgate.client import Client
     from embedgate.config import Loaded
     from embedgate.core.ports import Embedder
+    from embedgate.toolkit.collections.collection import Rerank
 
 Model = Annotated[str | None, typer.Option(metavar="ID", help="Id of the model; the embedded one if absent.")]
 Dim = Annotated[int | None, typer.Option("--dimensions", metavar="N", min=1, help="Length of the vectors.")]
@@ -73,8 +75,30 @@ def opened(context: typer.Context, config_file: Path | None, wish: Wish) -> "Ite
         with _in_process(options.load_settings(context, config_file), wish) as embedder:
             yield embedder
         return
-    with _elsewhere(wish.url, _key(wish), wish) as embedder:
-        yield embedder
+    from embedgate.toolkit.embedders import ClientEmbedder
+
+    with gateway(wish) as client:
+        yield ClientEmbedder(client, dim=wish.dim, truncate=wish.truncate)
+
+
+@contextmanager
+def reranker(wish: Wish, model: str | None) -> "Iterator[Rerank | None]":
+    """What scores texts against a question: a rerank model of the gateway at --url; None if no model is named."""
+    if model is None or wish.url is None:
+        yield None
+        return
+    with gateway(wish) as client:
+        yield lambda question, found: client.rerank(question, found, model=model)
+
+
+@contextmanager
+def gateway(wish: Wish) -> "Iterator[Client]":
+    """The client of the gateway at --url. Raises OSError for a key file that cannot be read."""
+    from embedgate.client import DEFAULT_MODEL, DEFAULT_URL, Client
+
+    url, model = wish.url or DEFAULT_URL, wish.model or DEFAULT_MODEL
+    with Client(_key(wish), url, timeout_s=_REMOTE_TIMEOUT_S, model=model) as client:
+        yield client
 
 
 def _is_on_the_command_line(context: typer.Context, name: str) -> bool:
@@ -97,13 +121,3 @@ def _in_process(loaded: "Loaded", wish: Wish) -> "Iterator[Embedder]":
     model = wish.model or loaded.settings.local.default_model
     with open_embedder(loaded, model, wish.dim, wish.truncate) as embedder:
         yield embedder
-
-
-@contextmanager
-def _elsewhere(url: str, api_key: str | None, wish: Wish) -> "Iterator[Embedder]":
-    from embedgate.client import DEFAULT_MODEL, Client
-    from embedgate.toolkit.embedders import ClientEmbedder
-
-    model = wish.model or DEFAULT_MODEL
-    with Client(api_key, url, timeout_s=_REMOTE_TIMEOUT_S, model=model) as client:
-        yield ClientEmbedder(client, dim=wish.dim, truncate=wish.truncate)

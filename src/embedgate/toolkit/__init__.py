@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from embedgate.toolkit.cleaning import Cleaning, Report, clean, clean_records
     from embedgate.toolkit.clustering import Cluster, Clustering, cluster
+    from embedgate.toolkit.collections.adding import Added
+    from embedgate.toolkit.collections.collection import Collection, Found
+    from embedgate.toolkit.collections.folder import Collections
     from embedgate.toolkit.duplicates import Duplicates, find_duplicates
     from embedgate.toolkit.embedders import ClientEmbedder, FakeEmbedder, LocalEmbedder, OpenAIEmbedder
     from embedgate.toolkit.embedding import LeftOut, Part, embed_all, embed_in_parts
@@ -20,12 +23,16 @@ if TYPE_CHECKING:
     from embedgate.toolkit.writing import write_rows, write_vectors
 
 __all__ = [
+    "Added",
     "Cleaning",
     "ClientEmbedder",
     "Cluster",
     "Clustering",
+    "Collection",
+    "Collections",
     "Duplicates",
     "FakeEmbedder",
+    "Found",
     "LeftOut",
     "LocalEmbedder",
     "OpenAIEmbedder",
@@ -52,12 +59,16 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Added": "collections.adding",
     "Cleaning": "cleaning",
     "ClientEmbedder": "embedders",
     "Cluster": "clustering",
     "Clustering": "clustering",
+    "Collection": "collections.collection",
+    "Collections": "collections.folder",
     "Duplicates": "duplicates",
     "FakeEmbedder": "embedders",
+    "Found": "collections.collection",
     "LeftOut": "embedding",
     "LocalEmbedder": "embedders",
     "OpenAIEmbedder": "embedders",

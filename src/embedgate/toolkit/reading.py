@@ -58,6 +58,8 @@ class Reading:
     txt_as: Literal["lines", "document"] = "lines"
     skip_empty: bool = False
     encoding: str = "utf-8"
+    name_in_ids: bool = False
+    """Ids made of line numbers, or of paths below a folder, start with the whole path, even if there is one file."""
 
 
 class _Row(NamedTuple):
@@ -76,7 +78,7 @@ def read_files(paths: Sequence[Path], how: Reading | None = None) -> list[Record
     id that two texts have, or if there are no texts; OSError if a file cannot be read.
     """
     how = how or Reading()
-    is_one = len(paths) == 1 and not paths[0].is_dir()
+    is_one = len(paths) == 1 and not paths[0].is_dir() and not how.name_in_ids
     records: list[Record] = []
     for path in paths:
         if path.is_dir():
@@ -103,7 +105,9 @@ def read_folder(path: Path, how: Reading | None = None) -> list[Record]:
 def read_stream(stream: BinaryIO, name: str, how: Reading | None = None) -> list[Record]:
     """The texts of a stream, lines unless `how` says otherwise. Raises what `read_files` raises."""
     how = how or Reading()
-    return checked(_records([_Source(name, stream.read(), how.read_as or "lines")], 0, how, is_one=True), name)
+    return checked(
+        _records([_Source(name, stream.read(), how.read_as or "lines")], 0, how, is_one=not how.name_in_ids), name
+    )
 
 
 def read_values(values: Sequence[str], name: str, how: Reading | None = None) -> list[Record]:
@@ -165,7 +169,8 @@ def _folder(folder: Path, how: Reading) -> Iterator[_Source]:
                 continue
             raw = path.read_bytes()
             if raw.strip() or not how.skip_empty:
-                yield _Source(str(path), raw, "document", path.relative_to(folder).as_posix())
+                inner = None if how.name_in_ids else path.relative_to(folder).as_posix()
+                yield _Source(str(path), raw, "document", inner)
 
 
 def _records(sources: Iterable[_Source], first: int, how: Reading, *, is_one: bool) -> list[Record]:

@@ -1,0 +1,91 @@
+"""Opening a collection for a command, with the embedder of its model."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from embedgate.cli import embedder, options, results
+from embedgate.cli.output import print_table
+
+if TYPE_CHECKING:
+    from embedgate.toolkit.collections.collection import Collection, Found
+    from embedgate.toolkit.collections.folder import Collections
+    from embedgate.toolkit.records import Scalar
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the collection.", show_default=False)]
+Question = Annotated[str, typer.Argument(metavar="QUESTION", help="What is looked for.", show_default=False)]
+K = Annotated[int, typer.Option("-k", metavar="N", min=1, help="How many results.")]
+Where = Annotated[
+    str | None,
+    typer.Option("--where", metavar="FILTER", help="Only texts with such metadata: \"lang = 'en' and year >= 2020\"."),
+]
+OwnModel = Annotated[
+    str | None, typer.Option("--model", metavar="ID", help="Id of the model; that of the collection if absent.")
+]
+
+_SNIPPET_CHARS = 160
+
+
+def collections(context: typer.Context, config_file: Path | None) -> "Collections":
+    """The collections of the data folder. Raises ConfigError."""
+    from embedgate.toolkit.collections.folder import Collections
+
+    loaded = options.load_settings(context, config_file)
+    return Collections(loaded.settings.storage.data_dir / "collections")
+
+
+@contextmanager
+def opened(context: typer.Context, config_file: Path | None, name: str, wish: embedder.Wish) -> "Iterator[Collection]":
+    """A collection with the embedder that the options ask for, of its own model unless they name one."""
+    from embedgate.toolkit.collections.collection import Collection
+
+    embedder.check(context, wish)
+    store = collections(context, config_file).open_store(name)
+    try:
+        generation = store.facts().generation()
+        if wish.model is None:
+            wish = replace(wish, model=generation.model, dim=generation.wanted_dim)
+        with embedder.opened(context, config_file, wish) as source:
+            yield Collection(store, source)
+    finally:
+        store.close()
+
+
+@contextmanager
+def opened_alone(context: typer.Context, config_file: Path | None, name: str) -> "Iterator[Collection]":
+    """A collection without an embedder."""
+    with collections(context, config_file).open(name) as collection:
+        yield collection
+
+
+def print_found(found: "Sequence[Found]", output: Path | None, file_format: str | None, *, as_json: bool) -> None:
+    """Print the results of a search, or write them to a file."""
+    rows = [_row(each) for each in found]
+    if results.print_rows(rows, output, file_format, as_json=as_json):
+        return
+    if not found:
+        results.say("nothing was found")
+        return
+    table = [(str(each.rank), f"{each.score:.3f}", each.id, snippet(each.text)) for each in found]
+    print_table(("rank", "score", "id", "text"), table, right=("rank", "score"))
+
+
+def snippet(text: str) -> str:
+    """The beginning of a text, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SNIPPET_CHARS else line[: _SNIPPET_CHARS - 3].rsplit(" ", 1)[0] + "..."
+
+
+def _row(found: "Found") -> "dict[str, Scalar]":
+    own: dict[str, Scalar] = {
+        "rank": found.rank,
+        "score": found.score,
+        "id": found.id,
+        "source": found.source,
+        "text": found.text,
+    }
+    return own | {name: value for name, value in found.metadata.items() if name not in own}
