@@ -5,7 +5,7 @@ import contextlib
 import json
 import shlex
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,7 +42,7 @@ def serve(
     ] = False,
     config_file: options.ConfigFile = None,
 ) -> None:
-    """Start the gateway. SIGTERM or Ctrl-C ends it, once what is in flight is answered."""
+    """Start the gateway. SIGTERM or Ctrl-C ends it, once what is in flight is answered. SIGHUP reloads."""
     # The server and everything below it take far longer to import than a mistake in the settings to report.
     from embedgate.observe import events
     from embedgate.server.serve import bind
@@ -64,7 +64,7 @@ def serve(
                 "cross the network readable, except behind a proxy with TLS.",
                 err=True,
             )
-        _run(_serve(loaded, listener, certificate))
+        _run(_serve(loaded, listener, certificate, lambda: options.load_settings(context, config_file, overrides)))
 
 
 def _run(serving: Coroutine[Any, Any, None]) -> None:
@@ -76,7 +76,9 @@ def _run(serving: Coroutine[Any, Any, None]) -> None:
         uvloop.run(serving)
 
 
-async def _serve(loaded: "Loaded", listener: socket.socket, certificate: "Certificate | None") -> None:
+async def _serve(
+    loaded: "Loaded", listener: socket.socket, certificate: "Certificate | None", load: "Callable[[], Loaded]"
+) -> None:
     from embedgate.server.serve import serve as serve_until_stopped
     from embedgate.wiring import open_gateway
 
@@ -84,7 +86,7 @@ async def _serve(loaded: "Loaded", listener: socket.socket, certificate: "Certif
     # A certificate that nobody else vouches for is the one that curl has to be told of.
     ca_file = certificate.file.absolute() if certificate and certificate.is_self_signed else None
     await serve_until_stopped(
-        gateway, listener, certificate, lambda url: typer.echo(_greeting(gateway, url, ca_file=ca_file))
+        gateway, listener, certificate, lambda url: typer.echo(_greeting(gateway, url, ca_file=ca_file)), load
     )
 
 

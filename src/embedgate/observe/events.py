@@ -95,6 +95,10 @@ class ThrottledEvent:
 
 STARTED = Event("started")
 DRAINING = Event("draining")
+RELOADED = Event("reloaded")
+RELOAD_FAILED = Event("reload_failed", logging.ERROR)
+SHEDDING = Event("shedding", logging.WARNING)
+SHEDDING_ENDED = Event("shedding_ended", logging.WARNING)
 REQUESTS_CUT = Event("requests_cut", logging.WARNING)
 STOPPED = Event("stopped")
 CONNECTIONS_REFUSED = Event("connections_refused", logging.WARNING)

@@ -93,6 +93,9 @@ _queue_refusals = _Counter("provider_queue_refusals", "Calls refused as too many
 _provider_waiting: defaultdict[str, int] = defaultdict(int)
 _provider_waiting_bytes: defaultdict[str, int] = defaultdict(int)
 _summed_refusals = _Counter("summed_refusals", "Refusals that are counted in an event of the audit trail.")
+_reloads = _Counter("reloads", "Reloads of the settings (SIGHUP), by how they ended.", "result")
+_shed = _Counter("shed_requests", "Requests refused because the event loop was late.")
+_lag = {"s": 0.0, "sheds": 0}
 _running = {"now": 0}
 _ledger = {"writable": 1}
 _connections: dict[str, int] = {}
@@ -234,6 +237,26 @@ def refusal_summed() -> None:
     _summed_refusals.values[()] += 1
 
 
+def reloaded(result: str) -> None:
+    """Count a reload of the settings. result: `ok` or `failed`."""
+    _reloads.values[result,] += 1
+
+
+def request_shed() -> None:
+    """Count a request that was refused because the event loop was late."""
+    _shed.values[()] += 1
+
+
+def loop_lag(lag_s: float) -> None:
+    """Set how late the event loop is."""
+    _lag["s"] = lag_s
+
+
+def shedding(*, is_shedding: bool) -> None:
+    """Set whether new requests are refused because the event loop is late."""
+    _lag["sheds"] = int(is_shedding)
+
+
 class _Gauges(Collector):
     """Collector of the current values."""
 
@@ -244,6 +267,8 @@ class _Gauges(Collector):
         for kept in _kept:
             yield kept.family()
         yield GaugeMetricFamily("embedgate_requests_running", "Requests in progress.", value=_running["now"])
+        yield GaugeMetricFamily("embedgate_loop_lag_seconds", "How late the event loop is.", value=_lag["s"])
+        yield GaugeMetricFamily("embedgate_shedding", "1 while new requests are refused as it is.", value=_lag["sheds"])
         writable = _ledger["writable"]
         yield GaugeMetricFamily("embedgate_ledger_writable", "1 while the ledger can be written.", value=writable)
         yield _by("state", "embedgate_connections", "Connections of callers.", _connections)

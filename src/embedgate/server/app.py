@@ -23,11 +23,16 @@ from embedgate.server.generation import Generations
 from embedgate.server.idempotency import HEADER, Idempotency
 from embedgate.server.models import Models
 from embedgate.server.operations import Operations
+from embedgate.server.readiness import Readiness
 from embedgate.server.respond import Body, Receive, Request, Responder, Send, Serve
+from embedgate.server.shedding import LoadShedder
 from embedgate.wiring import Gateway
 
 PUBLIC = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/api/login", "/api/refresh"})
 """Paths that need no key. A test checks that every other path refuses a request without one."""
+
+OF_OPERATORS = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths that are answered also while requests are refused for lack of time."""
 
 SplitName = Callable[[str], tuple[str, str | None]]
 
@@ -92,25 +97,33 @@ class Application:
         self._admin = AdminApi(gateway, OPERATIONS, self._address.of)
         bounds = gateway.settings.idempotency
         self._idempotency = Idempotency(gateway.answers, gateway.pipeline.identify, bounds.max_answer_bytes)
+        self.shedder = LoadShedder(server)
+        self.readiness = Readiness()
+        self.readiness.add("latency", lambda: self.shedder.is_shedding)
+        self.readiness.add("draining", lambda: self._is_draining)
+        self._is_draining = False
         self.routes = self._table()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve one connection scope."""
         if scope["type"] == "http":
             dialect, serve = self._route(scope["method"], scope["path"], scope.get("raw_path"))
+            if self.shedder.is_shedding and scope["path"] not in OF_OPERATORS:
+                serve = partial(_refuse, self.shedder.refusal())
             await self._respond(scope, receive, send, dialect, serve)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1003})
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for requests in progress, at most that long; then cancel them."""
+        self._is_draining = True
         await self._gateway.drift.aclose()
         cut = await self._gateway.pipeline.running.drain(timeout_s)
         if cut:
             events.REQUESTS_CUT.emit(requests=cut)
 
     def _table(self) -> dict[str, tuple[Dialect, dict[str, Serve]]]:
-        operations, description = Operations(self._gateway), Description(self._gateway)
+        operations, description = Operations(self._gateway, self.readiness), Description(self._gateway)
         generations = Generations(self._gateway)
         table: dict[str, tuple[Dialect, dict[str, Serve]]] = {
             "/": (openai, {"GET": description.page}),

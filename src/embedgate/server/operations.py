@@ -5,6 +5,7 @@ import orjson
 from embedgate.observe import metrics
 from embedgate.server.answer import Answer
 from embedgate.server.dialects import openai
+from embedgate.server.readiness import Readiness
 from embedgate.server.respond import Request
 from embedgate.wiring import Gateway
 
@@ -12,9 +13,10 @@ from embedgate.wiring import Gateway
 class Operations:
     """Handlers of health, readiness and metrics."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        """gateway: what is being operated."""
+    def __init__(self, gateway: Gateway, conditions: Readiness) -> None:
+        """gateway: what is being operated. conditions: what else may keep requests from being taken."""
         self._gateway = gateway
+        self._conditions = conditions
 
     async def health(self, request: Request) -> Answer:
         """Liveness: the process and its event loop run."""
@@ -22,7 +24,7 @@ class Operations:
 
     async def readiness(self, request: Request) -> Answer:
         """Readiness: 200 when requests can be served; 503 names what is missing."""
-        missing = await self._gateway.not_ready()
+        missing = await self._gateway.not_ready() + self._conditions.missing()
         body = {"status": "not ready", "missing": missing} if missing else {"status": "ready"}
         return _json(request.id, body, status=503 if missing else 200)
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import signal
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
@@ -20,7 +19,9 @@ from embedgate.server.dialects import openai
 from embedgate.server.gate import Gate, Placed
 from embedgate.server.handshake import Handshake
 from embedgate.server.open_files import make_room
+from embedgate.server.reload import Load, Reload
 from embedgate.server.secret_files import warn_of_readable
+from embedgate.server.signals import handled
 from embedgate.server.tls import Certificate
 from embedgate.settings import ServerSettings
 from embedgate.wiring import Gateway
@@ -30,6 +31,8 @@ _GRACE_S = 3
 _TICKS_PER_SWEEP = 10
 """Ticks of uvicorn per second."""
 _GC_THRESHOLD = 20_000
+_MAX_RELOADS = 2
+"""One in progress, and one after it that sees what has changed meanwhile."""
 
 
 class _Server(uvicorn.Server):
@@ -84,18 +87,9 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        # A shell lets background processes ignore interrupts, which are meant for the foreground: keep that.
-        wanted = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
-        for number in wanted:
-            loop.add_signal_handler(number, self._stop)
-        try:
-            yield
-        finally:
-            for number in wanted:
-                loop.remove_signal_handler(number)
+        yield  # `serve` handles them, until the ledger is closed
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         """The first signal drains, the second gives up waiting."""
         if self.should_exit:
             self.force_exit = True
@@ -130,13 +124,18 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 async def serve(
-    gateway: Gateway, listener: socket.socket, certificate: Certificate | None, on_ready: Callable[[str], None]
+    gateway: Gateway,
+    listener: socket.socket,
+    certificate: Certificate | None,
+    on_ready: Callable[[str], None],
+    load: Load | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, drain requests in flight, close the gateway.
+    """Serve until a signal that ends processes, drain requests in flight, close the gateway. SIGHUP reloads.
 
     A signal that is ignored when the process starts stays ignored.
 
     certificate: of HTTPS; None for plain HTTP. on_ready: called once with the base URL when requests are taken.
+    load: reads the settings anew, for SIGHUP.
     """
     settings = gateway.settings.server
     warn_of_readable(gateway.settings)
@@ -149,12 +148,38 @@ async def serve(
         on_started=lambda: _started(base_url(listener, certificate), on_ready),
         drain=lambda: application.drain(settings.drain_timeout_s),
     )
-    try:
-        await server.serve(sockets=[listener])
-    finally:
-        await application.drain(0)  # aborted by a second signal
-        await gateway.aclose()
-        events.STOPPED.emit()
+    reloads = _Reloads(Reload(gateway, certificate, load))
+    with handled(server.stop, reloads.begin):
+        try:
+            application.shedder.start()
+            await server.serve(sockets=[listener])
+        finally:
+            await reloads.aclose()
+            await application.shedder.aclose()
+            await application.drain(0)  # aborted by a second signal
+            await gateway.aclose()
+            events.STOPPED.emit()
+
+
+class _Reloads:
+    """Owns the tasks of reloads."""
+
+    def __init__(self, reload: Reload) -> None:
+        self._reload = reload
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self) -> None:
+        """Reload; with one that waits already, once is enough."""
+        if len(self._tasks) < _MAX_RELOADS:
+            task = asyncio.get_running_loop().create_task(self._reload())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """End what is in progress."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 def _config(application: Application, settings: ServerSettings) -> uvicorn.Config:

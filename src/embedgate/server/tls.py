@@ -1,6 +1,6 @@
 """TLS of the server: the certificate, and the refusal of plain HTTP unless it is allowed.
 
-A certificate is read once; a renewed one needs a restart.
+A certificate is read at the start, and again when the server is told to reload.
 """
 
 import ipaddress
@@ -23,6 +23,11 @@ class Certificate:
     file: Path
     names: Sequence[str]
     is_self_signed: bool
+
+    def renew(self, server: ServerSettings) -> None:
+        """Use what the files of the settings hold now, from the next handshake on. Blocks. Raises ConfigError."""
+        if server.tls_cert_file is not None:
+            _load(self.context, server.tls_cert_file.expanduser(), server.tls_key_file)
 
     def host_for(self, address: str) -> str:
         """The name for `address` that the certificate covers; `address` if none does."""
@@ -62,17 +67,22 @@ def is_loopback(host: str) -> bool:
 
 def _certificate(cert_file: Path, key_file: Path | None) -> Certificate:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    leaf = _load(context, cert_file, key_file)
+    return Certificate(context, cert_file, _names(leaf), is_self_signed=leaf.issuer == leaf.subject)
+
+
+def _load(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> x509.Certificate:
+    """Load certificate and key into a context, and return the leaf. Raises ConfigError."""
     place = "server.tls_cert_file" if key_file is None else "server.tls_cert_file and server.tls_key_file"
     try:
         context.load_cert_chain(cert_file, key_file.expanduser() if key_file else None, _no_passphrase)
-        leaf = x509.load_pem_x509_certificates(cert_file.read_bytes())[0]
+        return x509.load_pem_x509_certificates(cert_file.read_bytes())[0]
     except ssl.SSLError as error:
         raise ConfigError([f"{place} cannot be used: {_meaning(error)}"]) from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a certificate in PEM"
         files = ", ".join(str(file) for file in (cert_file, key_file) if file is not None)
         raise ConfigError([f"{place} cannot be read: {reason} (seen: {files})"]) from error
-    return Certificate(context, cert_file, _names(leaf), is_self_signed=leaf.issuer == leaf.subject)
 
 
 def _no_passphrase() -> str:

@@ -47,7 +47,7 @@ class ServerSettings(Section):
         60.0, description="Seconds that requests in flight may still take after SIGTERM before they are aborted."
     )
     tls_cert_file: Path | None = Field(
-        None, description="Certificate chain for HTTPS, PEM, leaf first. Read at the start only."
+        None, description="Certificate chain for HTTPS, PEM, leaf first. Read at the start and on SIGHUP."
     )
     tls_key_file: Path | None = Field(
         None,
@@ -75,6 +75,15 @@ class ServerSettings(Section):
         10.0,
         description="Seconds from the start of a connection or request to the end of its headers. Slower ones are "
         "closed.",
+    )
+    max_lag_s: Annotated[float, Field(ge=0, le=60)] = Field(
+        5.0,
+        description="Load shedding: when the event loop runs that many seconds late for `server.lag_patience_s`, new "
+        "requests get 503 until it is half as late. Health and metrics are answered. 0 turns it off.",
+    )
+    lag_patience_s: Seconds = Field(
+        10.0,
+        description="Seconds that the event loop must be late before requests are refused, and then on time again.",
     )
     keep_alive_s: Positive = Field(
         75, description="Keep-alive timeout, whole seconds. Set it above that of a proxy in front."

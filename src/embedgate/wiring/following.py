@@ -5,7 +5,7 @@ Owns when rules are read. What becomes of them is the gateway's.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from embedgate.core.access import Rules
 from embedgate.core.clock import utc_ms
@@ -42,6 +42,12 @@ class Following:
                 self._rules, self._looked_at_ms = rules, looked_at_ms
                 raise
             self._rules, self._looked_at_ms = rules, looked_at_ms
+
+    @contextlib.asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """Put no rules in force meanwhile."""
+        async with self._lock:
+            yield
 
     async def aclose(self) -> None:
         """End the watch."""

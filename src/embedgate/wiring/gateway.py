@@ -274,9 +274,26 @@ class Gateway:
             return
         stored = await asyncio.to_thread(self._storage.stored, rules, now_ms)
         decided = await asyncio.to_thread(decide, self._loaded, stored, self._decided.local_models)
+        self._replace_providers(decided, self._loaded, stored)
+        events.RULES_IN_FORCE.emit(changed="providers and prices")
+
+    async def reload(self, loaded: Loaded) -> None:
+        """Put other settings of providers in force. Raises ConfigError, and changes nothing, if they cannot be used.
+
+        loaded: the settings in force, except for those of providers and of the log.
+        """
+        async with self._following.paused():
+            decided = await asyncio.to_thread(decide, loaded, self._stored, self._decided.local_models)
+            if faults := decided.faults():
+                raise ConfigError(faults)
+            self._replace_providers(decided, loaded, self._stored)
+            self.settings = loaded.settings
+
+    def _replace_providers(self, decided: Selection, loaded: Loaded, stored: Stored) -> None:
+        """Open the providers that are other ones than before, and retire those. Raises ConfigError."""
         old, records = self._providers, self._stored.providers
         self._providers = self._open_providers(decided, old)
-        self._decided, self._stored = decided, stored
+        self._loaded, self._decided, self._stored = loaded, decided, stored
         self.pipeline.reroute(self._stages())
         for name, provider in old.items():
             if self._providers.get(name) is not provider:
@@ -286,7 +303,6 @@ class Gateway:
                 task.add_done_callback(self._retired.discard)
             elif stored.providers.get(name) != records.get(name):
                 self._lift(name)
-        events.RULES_IN_FORCE.emit(changed="providers and prices")
 
     async def _retire(self, provider: Provider) -> None:
         """Close a provider that was replaced, once no request is left that began with it: one may yet try again."""
@@ -384,8 +400,8 @@ async def open_gateway(loaded: Loaded, *, is_server: bool = False) -> Gateway:
         if rules.limits:
             now_ms = utc_ms()
             gateway.limits.restore(await asyncio.to_thread(storage.recent_requests, now_ms), now_ms)
-        gateway.drift.start()
         await asyncio.to_thread(storage.watch)
+        gateway.drift.start()
     return gateway
 
 
