@@ -150,7 +150,8 @@ class PriceRule:
 class ProviderRecord:
     """A provider that was added or changed at run time. Its key is encrypted at rest.
 
-    None: as in the settings file. `key_hint` is the last four characters of the key, "" without one.
+    None: as in the settings file. `key_hint` is the last four characters of the key, "" without one. `allow_private`:
+    whether its address may be one of this machine or its network; None for those from before that was kept, which may.
     """
 
     name: str
@@ -161,6 +162,7 @@ class ProviderRecord:
     batching: bool | None = None
     key_hint: str = ""
     updated_at_ms: int = 0
+    allow_private: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

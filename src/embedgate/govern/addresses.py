@@ -1,21 +1,20 @@
 """Where a provider may be: an address on the internet over https, or one of this network if that is allowed by name.
 
 Whoever may store an address makes the gateway call it, with a key; so neither a service beside the gateway nor an open
-line is taken by mistake. This looks once, when the address is stored: a name can point elsewhere later.
+line is taken by mistake. This looks when the address is stored; as a name can point elsewhere later, `transport` looks
+again at each address that it connects to.
 """
 
 import ipaddress
 import socket
 from urllib.parse import SplitResult, urlsplit
 
+from embedgate.core.addresses import IpAddress, is_public
 from embedgate.core.errors import InvalidInput
 
 ALLOW_PRIVATE = "allow_private"
 """The flag that messages name."""
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _PORTS = {"http": 80, "https": 443}
-
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def check_base_url(base_url: str, *, allow_private: bool = False) -> None:
@@ -26,14 +25,14 @@ def check_base_url(base_url: str, *, allow_private: bool = False) -> None:
     """
     parts = _parsed(base_url)
     found = _addresses(parts)
-    private = next((address for address in found if not _is_public(address)), None)
+    private = next((address for address in found if not is_public(address)), None)
     if private is not None and not allow_private:
         raise _refused(
             base_url,
             f"leads to {private}, which is not on the internet but on this machine or in its network. If that is "
             f"meant, repeat it with {ALLOW_PRIVATE}",
         )
-    if parts.scheme == "http" and any(_is_public(address) for address in found):
+    if parts.scheme == "http" and any(is_public(address) for address in found):
         raise _refused(base_url, "would send keys and texts over the internet unencrypted. Use https")
 
 
@@ -55,6 +54,8 @@ def _parsed(base_url: str) -> SplitResult:
 def _addresses(parts: SplitResult) -> list[IpAddress]:
     """What the host stands for, at least one address."""
     host = parts.hostname or ""
+    if "%" in host.partition("%25")[0]:  # which the client of HTTP decodes, and resolvers do not
+        raise _refused(parts.geturl(), "has a host with escapes. Write it plainly")
     try:
         return [ipaddress.ip_address(host)]
     except ValueError:
@@ -64,18 +65,6 @@ def _addresses(parts: SplitResult) -> list[IpAddress]:
     except (OSError, UnicodeError) as error:
         raise _refused(parts.geturl(), "has a host that cannot be found. Check its name") from error
     return [ipaddress.ip_address(str(address[0])) for *_, address in found]
-
-
-def _is_public(address: IpAddress) -> bool:
-    target = _embedded(address) if isinstance(address, ipaddress.IPv6Address) else address
-    return target.is_global and not target.is_multicast
-
-
-def _embedded(address: ipaddress.IPv6Address) -> IpAddress:
-    """The IPv4 address that one of IPv6 is another form of, else itself."""
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
 
 
 def _refused(base_url: str, reason: str, *, is_safe: bool = True) -> InvalidInput:

@@ -151,7 +151,7 @@ def set_provider(change: Change, wanted: ProviderToSet) -> Provider:
     if wanted.key is None:
         _check_key_stays(change, wanted)
     fields = {name: getattr(wanted, name) for name in _SETTINGS}
-    _store(change, wanted.provider, **fields)
+    _store(change, wanted.provider, **fields, allow_private=wanted.allow_private)
     if wanted.key is not None:
         _seal(change, wanted.provider, wanted.key)
     has_new_key = wanted.key is not None

@@ -1,7 +1,7 @@
 """Which models and providers the settings switch on, decided before anything is opened."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -47,6 +47,10 @@ class HostInUse:
     def base_url(self) -> str:
         """Of the first endpoint."""
         return self.endpoint.base_url
+
+    def on_the_internet(self) -> "HostInUse":
+        """The same, but connected to only where its host is on the internet."""
+        return replace(self, endpoints=tuple(replace(endpoint, is_public_only=True) for endpoint in self.endpoints))
 
     @property
     def n_keys(self) -> int:
@@ -154,7 +158,10 @@ def decide(loaded: Loaded, stored: Stored = NOTHING_STORED, local_models: LocalM
     settings = loaded.settings
     rows = hosts.load()
     entries = {**settings.providers, **{name: _merged(settings, record) for name, record in stored.providers.items()}}
-    in_use, mistakes = _hosts_in_use(loaded, entries, stored.keys, rows)
+    public_only = {
+        name for name, record in stored.providers.items() if record.base_url and record.allow_private is False
+    }
+    in_use, mistakes = _hosts_in_use(loaded, entries, stored.keys, rows, public_only)
     if mistakes:
         raise ConfigError(mistakes)
     local_models = local_models or LocalModels(settings.local, settings.storage.data_dir.expanduser())
@@ -234,9 +241,16 @@ def _is_enabled(entry: ProviderSettings | None, *, default: bool) -> bool:
 
 
 def _hosts_in_use(
-    loaded: Loaded, entries: Mapping[str, ProviderSettings], keys: Mapping[str, str], rows: Mapping[str, Host]
+    loaded: Loaded,
+    entries: Mapping[str, ProviderSettings],
+    keys: Mapping[str, str],
+    rows: Mapping[str, Host],
+    public_only: Collection[str],
 ) -> tuple[dict[str, HostInUse], list[str]]:
-    """The HTTP providers that are on, and what is wrong with their settings. keys: stored ones, by provider."""
+    """The HTTP providers that are on, and what is wrong with their settings. keys: stored ones, by provider.
+
+    public_only: those whose stored address must be on the internet.
+    """
     names = [*(name for name in rows if name != GENERIC), *(name for name in entries if name not in rows)]
     found: dict[str, HostInUse] = {}
     mistakes: list[str] = []
@@ -249,7 +263,7 @@ def _hosts_in_use(
             mistakes += error.mistakes
             continue
         if in_use is not None:
-            found[name] = in_use
+            found[name] = in_use.on_the_internet() if name in public_only else in_use
     return found, mistakes
 
 

@@ -6,7 +6,7 @@ a new migration and a new `REVISION`.
 
 import sqlalchemy as sa
 
-REVISION = "0006"
+REVISION = "0007"
 """The newest migration, which this program reads and writes."""
 
 metadata = sa.MetaData(
@@ -136,6 +136,7 @@ providers = sa.Table(
     sa.Column("sealed_key", sa.LargeBinary),
     sa.Column("key_hint", sa.String(4), nullable=False),
     sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
+    sa.Column("allow_private", sa.Boolean),
 )
 
 # One row. Every change of policies, limits, budgets, prices or providers increments it, in the same transaction.

@@ -35,6 +35,7 @@ from embedgate.core.errors import (
 )
 from embedgate.core.version import VERSION
 from embedgate.settings import TransportSettings
+from embedgate.transport.public_host import PublicHost
 from embedgate.transport.records import Endpoint, HttpCall
 
 MAX_FAULT_BYTES = 65_536
@@ -119,6 +120,8 @@ class ConnectionPool:
         self._endpoint = endpoint
         self._base_url = endpoint.url("")
         self._settings = settings
+        self._host = PublicHost(endpoint.provider, endpoint.base_url) if endpoint.is_public_only else None
+        self._address = ""
         self._kept: Client | None = self._client(settings.pool_max_idle)
         self._unkept: Client | None = None
         self._lost_calls = 0
@@ -131,6 +134,8 @@ class ConnectionPool:
         have, UpstreamNotAsked if the deadline has passed already, UpstreamMismatch if the answer is larger than the
         settings allow.
         """
+        if self._host is not None:
+            await self._pin(self._host, deadline_s)
         try:
             async with self._request(self._client_for_call(), call, deadline_s).build_streamed() as response:
                 return await self._read(response)
@@ -143,6 +148,8 @@ class ConnectionPool:
         deadline_s: of the whole answer. idle_s: how long its body may send nothing; None for as long as it likes. Who
         is cancelled before the head comes leaves a call that lasts until then.
         """
+        if self._host is not None:
+            await self._pin(self._host, deadline_s)
         request = self._request(self._client_for_call(), call, deadline_s)
         streamed = request.streamed_read_buffer_limit(0).build_streamed()
         try:
@@ -172,6 +179,8 @@ class ConnectionPool:
             .zstd(False)
             .deflate(False)
         )
+        if self._host is not None and self._address:
+            builder = builder.resolve(self._host.name, self._address, 0)
         return builder.build() if self._endpoint.may_use_proxy else builder.no_proxy().build()
 
     def _client_for_call(self) -> Client:
@@ -184,6 +193,13 @@ class ConnectionPool:
         if self._unkept is None:
             self._unkept = self._client(max_idle=0)
         return self._unkept
+
+    async def _pin(self, host: PublicHost, deadline_s: float) -> None:
+        """Have the next connections go to an address that was checked. Calls on those to another end by themselves."""
+        address = await host.address(min(deadline_s, time.monotonic() + self._settings.connect_timeout_s))
+        if address != self._address and self._kept is not None:
+            self._address, self._unkept = address, None
+            self._kept = self._client(self._settings.pool_max_idle)
 
     def _request(self, client: Client, call: HttpCall, deadline_s: float) -> RequestBuilder:
         remaining_s = deadline_s - time.monotonic()
@@ -227,6 +243,8 @@ class ConnectionPool:
         causes = [cause["message"] for cause in error.details["causes"] or ()]
         # The last cause is the system's own word; the first ones repeat the address.
         detail = causes[-1] if causes else error.message
+        if self._host is not None and _NOT_CONNECTED in causes:
+            self._host.failed(self._address)
         if isinstance(error, exceptions.RequestTimeoutError):
             if _NOT_CONNECTED in causes:
                 return UpstreamFailed(f"{provider} could not be connected to in {self._settings.connect_timeout_s:g} s")

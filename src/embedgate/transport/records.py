@@ -59,7 +59,8 @@ class Endpoint:
     """Where one provider is reached, and with which credential.
 
     `provider` is its name in messages. `key` goes into the header `key_header` behind `key_prefix`, and nowhere
-    else. `max_parallel` is how many calls may be in flight at once. Raises ConfigError for what cannot be used.
+    else. `max_parallel` is how many calls may be in flight at once. `is_public_only`: its host must be on the internet
+    whenever it is connected to. Raises ConfigError for what cannot be used.
     """
 
     provider: str
@@ -68,6 +69,7 @@ class Endpoint:
     key_header: str = "authorization"
     key_prefix: str = "Bearer "
     max_parallel: int = 8
+    is_public_only: bool = False
 
     def __post_init__(self) -> None:
         """Check what a person wrote."""
