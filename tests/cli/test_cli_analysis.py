@@ -94,3 +94,49 @@ def test_texts_that_are_too_few_or_all_equal_are_refused(
     ended = program(name, "-", *options, *DIM, stdin=lines.encode())
     assert (ended.code, ended.text) == (1, "")
     assert said in ended.errors
+
+
+LABELS = ("--label", "odd", "--label", "even=a number")
+
+
+def test_classify_writes_a_label_for_every_text(program: Program, messages: Path) -> None:
+    options = ("--min-score", "-1", "--truth", "topic", "--format", "jsonl")
+    ended = program("classify", "messages.csv", *LABELS, *options, *DIM)
+    rows = [json.loads(line) for line in ended.text.splitlines()]
+    assert ended.errors == "12 texts, 2 labels\n"
+    assert list(rows[0]) == ["id", "label", "score", "margin", "next", "text", "truth"]
+    assert all({row["label"], row["next"]} == {"odd", "even"} and row["margin"] >= 0 for row in rows)
+
+
+def test_classify_prints_every_text_of_a_few(program: Program, messages: Path) -> None:
+    (messages.parent / "examples.csv").write_text("label,text\nodd,one\neven,two\nodd,three\n", encoding="utf-8")
+    ended = program("classify", "messages.csv", "--examples", "examples.csv", *DIM)
+    assert ended.code == 0
+    assert "m11" in ended.text
+    (messages.parent / "labels.csv").write_text("label,description\nodd,\neven,two and so on\n", encoding="utf-8")
+    ended = program("classify", "messages.csv", "--labels", "labels.csv", "--truth", "topic", *DIM)
+    assert "Accuracy" in ended.text
+    assert "True labels in rows" in ended.text
+
+
+@pytest.mark.parametrize(
+    ("options", "content", "code", "said"),
+    [
+        ((), "", 2, "one of them"),
+        ((*LABELS, "--labels", "l.csv"), "", 2, "one of them"),
+        (("--label", "=text"), "", 2, "no name"),
+        (("--label", "odd"), "", 1, "at least 2 labels; there is 1"),
+        (("--labels", "l.csv"), "name,n\na,b\n", 1, "no column 'label'"),
+        (("--labels", "l.csv"), "label\nodd\nodd\n", 1, "more than one label 'odd'"),
+        (("--examples", "l.csv"), "label,text\n,one\n", 1, "line 2 of l.csv has no label"),
+        ((*LABELS, "--truth", "none"), "", 1, "no column 'none', which --truth names; beside the texts there is topic"),
+        (("--label", "odd", "--label", "x", "--truth", "topic"), "", 1, "true label 'even', which is none of odd, x"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(
+    options: tuple[str, ...], content: str, code: int, said: str, program: Program, messages: Path
+) -> None:
+    (messages.parent / "l.csv").write_text(content, encoding="utf-8")
+    ended = program("classify", "messages.csv", *options, *DIM)
+    assert (ended.code, ended.text) == (code, "")
+    assert said in ended.errors

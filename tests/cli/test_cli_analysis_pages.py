@@ -12,7 +12,7 @@ from embedgate.cli.main import COMMANDS
 from program import Program
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("cluster", "dedupe", "outliers")
+PAGES = ("classify", "cluster", "dedupe", "outliers")
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MEASURED = re.compile(r"\b\d+(?:\.\d+)? ms\b")

@@ -39,6 +39,7 @@ COMMANDS = {
     "split": "Split texts into pieces that fit a model, by paragraph or by meaning.",
     "cluster": "Find the topics of texts.",
     "outliers": "Find the texts that do not belong to the others.",
+    "classify": "Give texts the labels that they are most similar to.",
     "dedupe": "Find near duplicates, and choose what is kept.",
     "index": "Make, fill, list, export and drop collections of texts.",
     "search": "Find the texts of a collection that fit a question.",

@@ -8,31 +8,28 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from embedgate.toolkit.classification import Classification, Label, by_examples, classify, described
     from embedgate.toolkit.cleaning import Cleaning, Report, clean, clean_records
     from embedgate.toolkit.clustering import Cluster, Clustering, cluster
-    from embedgate.toolkit.collections.adding import Added
-    from embedgate.toolkit.collections.collection import Collection, Found
-    from embedgate.toolkit.collections.folder import Collections
     from embedgate.toolkit.duplicates import Duplicates, find_duplicates
     from embedgate.toolkit.embedders import ClientEmbedder, FakeEmbedder, LocalEmbedder, OpenAIEmbedder
     from embedgate.toolkit.embedding import LeftOut, Part, embed_all, embed_in_parts
     from embedgate.toolkit.outliers import Outliers, find_outliers
     from embedgate.toolkit.reading import Reading, read_file, read_files, read_folder
     from embedgate.toolkit.records import Origin, Record
+    from embedgate.toolkit.scores import Scores, score
     from embedgate.toolkit.splitting import Piece, Splitter
     from embedgate.toolkit.writing import write_rows, write_vectors
 
 __all__ = [
-    "Added",
+    "Classification",
     "Cleaning",
     "ClientEmbedder",
     "Cluster",
     "Clustering",
-    "Collection",
-    "Collections",
     "Duplicates",
     "FakeEmbedder",
-    "Found",
+    "Label",
     "LeftOut",
     "LocalEmbedder",
     "OpenAIEmbedder",
@@ -43,10 +40,14 @@ __all__ = [
     "Reading",
     "Record",
     "Report",
+    "Scores",
     "Splitter",
+    "by_examples",
+    "classify",
     "clean",
     "clean_records",
     "cluster",
+    "described",
     "embed_all",
     "embed_in_parts",
     "find_duplicates",
@@ -54,21 +55,20 @@ __all__ = [
     "read_file",
     "read_files",
     "read_folder",
+    "score",
     "write_rows",
     "write_vectors",
 ]
 
 _HOMES = {
-    "Added": "collections.adding",
+    "Classification": "classification",
     "Cleaning": "cleaning",
     "ClientEmbedder": "embedders",
     "Cluster": "clustering",
     "Clustering": "clustering",
-    "Collection": "collections.collection",
-    "Collections": "collections.folder",
     "Duplicates": "duplicates",
     "FakeEmbedder": "embedders",
-    "Found": "collections.collection",
+    "Label": "classification",
     "LeftOut": "embedding",
     "LocalEmbedder": "embedders",
     "OpenAIEmbedder": "embedders",
@@ -79,10 +79,14 @@ _HOMES = {
     "Reading": "reading",
     "Record": "records",
     "Report": "cleaning",
+    "Scores": "scores",
     "Splitter": "splitting",
+    "by_examples": "classification",
+    "classify": "classification",
     "clean": "cleaning",
     "clean_records": "cleaning",
     "cluster": "clustering",
+    "described": "classification",
     "embed_all": "embedding",
     "embed_in_parts": "embedding",
     "find_duplicates": "duplicates",
@@ -90,6 +94,7 @@ _HOMES = {
     "read_file": "reading",
     "read_files": "reading",
     "read_folder": "reading",
+    "score": "scores",
     "write_rows": "writing",
     "write_vectors": "writing",
 }
