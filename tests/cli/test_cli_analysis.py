@@ -140,3 +140,31 @@ def test_labels_that_do_not_fit_are_refused(
     ended = program("classify", "messages.csv", *options, *DIM)
     assert (ended.code, ended.text) == (code, "")
     assert said in ended.errors
+
+
+def test_map_writes_a_page_a_picture_and_a_table(program: Program, messages: Path) -> None:
+    outputs = ("--output", "m.html", "--output", "m.png", "--output", "m.parquet")
+    ended = program("map", "messages.csv", "--colour", "topic", "--layout", "pca", *outputs, *DIM)
+    assert ended.code == 0
+    assert [line.split(":")[0] for line in ended.text.splitlines()] == ["m.html", "m.png", "m.parquet"]
+    folder = messages.parent
+    assert b"text number 7" in (folder / "m.html").read_bytes()
+    assert (folder / "m.png").read_bytes()[:4] == b"\x89PNG"
+    assert (folder / "m.parquet").read_bytes()[:4] == b"PAR1"
+    assert program("map", "messages.csv", "-k", "2", "--layout", "pca", *DIM).code == 0
+    assert (folder / "map.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--output", "m.pdf"), "m.pdf: maps are written to .html, .png, .parquet"),
+        (("--colour", "none"), "no column 'none', which --colour names; beside the texts: topic"),
+    ],
+)
+def test_a_map_of_what_is_not_there_is_refused(
+    options: tuple[str, ...], said: str, program: Program, messages: Path
+) -> None:
+    ended = program("map", "messages.csv", *options, *DIM)
+    assert (ended.code, ended.text) == (1, "")
+    assert said in ended.errors

@@ -12,10 +12,13 @@ from embedgate.cli.main import COMMANDS
 from program import Program
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("classify", "cluster", "dedupe", "outliers")
+PAGES = ("classify", "cluster", "dedupe", "map", "outliers")
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_MEASURED = re.compile(r"\b\d+(?:\.\d+)? ms\b")
+_MEASURED = re.compile(r"\b\d+(?:\.\d+)? (?:KB|ms)\b")
+_NUMBER = re.compile(r"\d+\.\d+")
+_ROUNDING = 0.002
+"""What another processor may change in a number of three digits."""
 
 
 class Step(NamedTuple):
@@ -38,8 +41,12 @@ def page_text(page: str) -> str:
 
 
 def comparable(text: str) -> list[str]:
-    """The lines without the width of columns and what is measured anew."""
-    return [" ".join(_MEASURED.sub("N ms", line).split()) for line in text.splitlines()]
+    """The lines without the width of columns, numbers, and what is measured anew."""
+    return [" ".join(_NUMBER.sub("N", _MEASURED.sub("MEASURED", line)).split()) for line in text.splitlines()]
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number) for number in _NUMBER.findall(_MEASURED.sub("", text))]
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +73,7 @@ def test_the_commands_of_a_page_print_what_it_shows(page: str, program: Program,
             output += ended.text + ended.errors
         if printed is not None:
             assert comparable(output) == comparable(printed), commands
+            assert numbers(output) == pytest.approx(numbers(printed), abs=_ROUNDING), commands
             n_shown += 1
     assert n_shown > 0
     assert page in COMMANDS

@@ -40,6 +40,7 @@ COMMANDS = {
     "cluster": "Find the topics of texts.",
     "outliers": "Find the texts that do not belong to the others.",
     "classify": "Give texts the labels that they are most similar to.",
+    "map": "Draw a map on which similar texts are near.",
     "dedupe": "Find near duplicates, and choose what is kept.",
     "index": "Make, fill, list, export and drop collections of texts.",
     "search": "Find the texts of a collection that fit a question.",

@@ -96,7 +96,18 @@ def embedded_texts(source: "Embedder", values: Sequence[str], what: str, origins
 
 
 def with_texts(function: Callable[Concatenate[Call, Given], None]) -> Callable[..., None]:
-    """A command out of a function of a `Call` and its own options, which come after those that all have."""
+    """A command out of a function of a `Call` and its own options; those that all have come after them."""
+    return _command(function, (*_SHARED, *_OF_ROWS))
+
+
+def with_texts_into_files(function: Callable[Concatenate[Call, Given], None]) -> Callable[..., None]:
+    """As `with_texts`, for a command that writes other things than rows, by options of its own."""
+    return _command(function, _SHARED)
+
+
+def _command(
+    function: Callable[Concatenate[Call, Given], None], shared: Sequence[tuple[str, Any, Any]]
+) -> Callable[..., None]:
 
     def command(
         context: typer.Context,
@@ -110,12 +121,12 @@ def with_texts(function: Callable[Concatenate[Call, Given], None]) -> Callable[.
         **given: Any,
     ) -> None:
         wish = embedder.Wish(model, dim, truncate, url, api_key, api_key_file)
-        common = {name: given.pop(name) for name in _COMMON_FIELDS}
+        common = {name: given.pop(name, default) for name, default in _FIELDS.items()}
         function(Call(context, files, wish=wish, **common), **given)  # type: ignore[call-arg]  # typer gives the rest
 
     _, *own = inspect.signature(function, eval_str=True).parameters.values()
     by_keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-    parameters = [*(_parameter(*each) for each in _BEFORE), *by_keyword, *(_parameter(*each) for each in _AFTER)]
+    parameters = [*(_parameter(*each) for each in _BEFORE), *by_keyword, *(_parameter(*each) for each in shared)]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     command.__doc__ = function.__doc__
@@ -128,7 +139,7 @@ def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empt
 
 
 _BEFORE: tuple[tuple[Any, ...], ...] = (("context", typer.Context), ("files", texts.Files))
-_AFTER: tuple[tuple[Any, ...], ...] = (
+_SHARED: tuple[tuple[str, Any, Any], ...] = (
     ("column", texts.Column, None),
     ("id_column", texts.IdColumn, None),
     ("read_as", texts.ReadAs, None),
@@ -140,11 +151,12 @@ _AFTER: tuple[tuple[Any, ...], ...] = (
     ("url", embedder.Url, None),
     ("api_key", embedder.ApiKey, None),
     ("api_key_file", embedder.ApiKeyFile, None),
+    ("config_file", options.ConfigFile, None),
+)
+_OF_ROWS: tuple[tuple[str, Any, Any], ...] = (
     ("output", results.Output, None),
     ("file_format", results.RowsFormat, None),
     ("as_json", options.AsJson, False),
-    ("config_file", options.ConfigFile, None),
 )
-_COMMON_FIELDS = (
-    "column", "id_column", "read_as", "encoding", "skip_empty", "output", "file_format", "as_json", "config_file",
-)  # fmt: skip
+_OF_THE_EMBEDDER = ("model", "dim", "truncate", "url", "api_key", "api_key_file")
+_FIELDS = {name: default for name, _, default in (*_SHARED, *_OF_ROWS) if name not in _OF_THE_EMBEDDER}

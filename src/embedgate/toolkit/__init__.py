@@ -11,9 +11,14 @@ if TYPE_CHECKING:
     from embedgate.toolkit.classification import Classification, Label, by_examples, classify, described
     from embedgate.toolkit.cleaning import Cleaning, Report, clean, clean_records
     from embedgate.toolkit.clustering import Cluster, Clustering, cluster
+    from embedgate.toolkit.collections.adding import Added
+    from embedgate.toolkit.collections.collection import Collection, Found
+    from embedgate.toolkit.collections.folder import Collections
     from embedgate.toolkit.duplicates import Duplicates, find_duplicates
     from embedgate.toolkit.embedders import ClientEmbedder, FakeEmbedder, LocalEmbedder, OpenAIEmbedder
     from embedgate.toolkit.embedding import LeftOut, Part, embed_all, embed_in_parts
+    from embedgate.toolkit.map_page import colourings, map_html, map_png
+    from embedgate.toolkit.mapping import Map, make_map, map_table, nearest_neighbours
     from embedgate.toolkit.outliers import Outliers, find_outliers
     from embedgate.toolkit.reading import Reading, read_file, read_files, read_folder
     from embedgate.toolkit.records import Origin, Record
@@ -22,16 +27,21 @@ if TYPE_CHECKING:
     from embedgate.toolkit.writing import write_rows, write_vectors
 
 __all__ = [
+    "Added",
     "Classification",
     "Cleaning",
     "ClientEmbedder",
     "Cluster",
     "Clustering",
+    "Collection",
+    "Collections",
     "Duplicates",
     "FakeEmbedder",
+    "Found",
     "Label",
     "LeftOut",
     "LocalEmbedder",
+    "Map",
     "OpenAIEmbedder",
     "Origin",
     "Outliers",
@@ -47,11 +57,17 @@ __all__ = [
     "clean",
     "clean_records",
     "cluster",
+    "colourings",
     "described",
     "embed_all",
     "embed_in_parts",
     "find_duplicates",
     "find_outliers",
+    "make_map",
+    "map_html",
+    "map_png",
+    "map_table",
+    "nearest_neighbours",
     "read_file",
     "read_files",
     "read_folder",
@@ -61,16 +77,21 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Added": "collections.adding",
     "Classification": "classification",
     "Cleaning": "cleaning",
     "ClientEmbedder": "embedders",
     "Cluster": "clustering",
     "Clustering": "clustering",
+    "Collection": "collections.collection",
+    "Collections": "collections.folder",
     "Duplicates": "duplicates",
     "FakeEmbedder": "embedders",
+    "Found": "collections.collection",
     "Label": "classification",
     "LeftOut": "embedding",
     "LocalEmbedder": "embedders",
+    "Map": "mapping",
     "OpenAIEmbedder": "embedders",
     "Origin": "records",
     "Outliers": "outliers",
@@ -86,11 +107,17 @@ _HOMES = {
     "clean": "cleaning",
     "clean_records": "cleaning",
     "cluster": "clustering",
+    "colourings": "map_page",
     "described": "classification",
     "embed_all": "embedding",
     "embed_in_parts": "embedding",
     "find_duplicates": "duplicates",
     "find_outliers": "outliers",
+    "make_map": "mapping",
+    "map_html": "map_page",
+    "map_png": "map_page",
+    "map_table": "mapping",
+    "nearest_neighbours": "mapping",
     "read_file": "reading",
     "read_files": "reading",
     "read_folder": "reading",

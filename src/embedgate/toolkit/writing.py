@@ -150,7 +150,7 @@ def _parquet_rows(rows: Iterable[Row]) -> Iterator[bytes]:
     found = [dict(row) for row in rows]
     names = list(found[0]) if found else []
     kinds = {name: _kind({type(row[name]) for row in found if row.get(name) is not None}) for name in names}
-    table = arrow.table({name: _column([row.get(name) for row in found], kind) for name, kind in kinds.items()})
+    table = arrow.table({name: typed_column([row.get(name) for row in found], kind) for name, kind in kinds.items()})
     sink = arrow.BufferOutputStream()
     parquet.write_table(table, sink)
     yield sink.getvalue().to_pybytes()
@@ -165,7 +165,7 @@ ROW_PIECES: Mapping[str, Callable[[Iterable[Row]], Iterator[bytes]]] = {
 """Rows to the bytes of a file, by format. csv has a header."""
 
 
-def _column(values: Sequence[Scalar], kind: type) -> Any:
+def typed_column(values: Sequence[Scalar], kind: type) -> Any:
     """Values as an Arrow array of that type."""
     arrow = library("pyarrow")
     kinds = {str: arrow.string(), int: arrow.int64(), float: arrow.float64(), bool: arrow.bool_()}
@@ -226,11 +226,11 @@ def _table(batch: Embedded, result: VectorResult) -> Any:
     arrow, records = library("pyarrow"), batch.records
     numbers = arrow.array(batch.vectors.ravel(), arrow.float32())
     columns = {
-        "index": _column([record.position for record in records], int),
-        "id": _column([record.id for record in records], str),
-        "text": _column([record.text for record in records], str),
+        "index": typed_column([record.position for record in records], int),
+        "id": typed_column([record.id for record in records], str),
+        "text": typed_column([record.text for record in records], str),
         **{
-            name: _column([record.metadata.get(name) for record in records], kind)
+            name: typed_column([record.metadata.get(name) for record in records], kind)
             for name, kind in result.columns.items()
             if name not in _OWN_COLUMNS
         },
