@@ -45,8 +45,8 @@ class PublicHost:
     async def address(self, deadline_s: float) -> str:
         """The address to connect to. deadline_s: on the monotonic clock, for the resolver.
 
-        Raises UpstreamFailed if the host is not on the internet or cannot be found, UpstreamNotAsked if finding it takes
-        too long.
+        Raises UpstreamFailed if the host is not on the internet or cannot be found, UpstreamNotAsked if finding it
+        takes too long.
         """
         async with self._lock:  # who comes meanwhile shares the look-up
             if self._clock() >= self._until_s:
