@@ -13,6 +13,8 @@ from embedgate.core.errors import InternalError, InvalidCredentials, InvalidInpu
 from embedgate.govern import users
 from embedgate.govern.change import STRANGER, Actor
 from embedgate.govern.failed_logins import (
+    FIRST_WAIT_S,
+    FORGOTTEN_AFTER_S,
     MAX_FAILURES_OF_ADDRESS,
     MAX_FAILURES_OF_NAME,
     WINDOW_S,
@@ -122,26 +124,71 @@ def test_a_disabled_user_cannot_log_in(anyone: Governing, ann: User) -> None:
         anyone(refresh, Refresh(session.refresh_token))
 
 
-def test_after_five_failures_the_right_password_has_to_wait_too(anyone: Governing, clock: Clock) -> None:
+def test_after_five_failures_each_further_attempt_waits_longer(anyone: Governing, clock: Clock) -> None:
     for _ in range(MAX_FAILURES_OF_NAME):
         failing(anyone, "ann")
         clock.now_s += 10
     n_events = len(anyone.events())
     with pytest.raises(RateLimited) as raised:
         logged_in(anyone)
-    assert raised.value.retry_after_s == WINDOW_S - 50
-    assert "Try again in 850 seconds" in raised.value.message
+    assert raised.value.retry_after_s == FIRST_WAIT_S - 10
+    assert "Try again in 20 seconds" in raised.value.message
     assert len(anyone.events()) == n_events
     logged_in(anyone.with_actor(Actor(STRANGER, ip_address=THERE)))
     failing(anyone, "bob")
-    clock.now_s += WINDOW_S - 50 - 0.25
-    with pytest.raises(RateLimited):
-        logged_in(anyone)
-    clock.now_s += 0.25
+    waits_s = []
+    clock.now_s += FIRST_WAIT_S - 10
+    for _ in range(8):
+        failing(anyone, "ann")
+        with pytest.raises(RateLimited) as raised:
+            logged_in(anyone)
+        assert raised.value.retry_after_s is not None
+        waits_s.append(raised.value.retry_after_s)
+        clock.now_s += raised.value.retry_after_s - 0.25
+        with pytest.raises(RateLimited):
+            logged_in(anyone)
+        clock.now_s += 0.25
+    assert waits_s == [60, 120, 240, 480, WINDOW_S, WINDOW_S, WINDOW_S, WINDOW_S]
     logged_in(anyone)
+    logged_in(anyone)  # the right password has ended the wait
     failing(anyone, "ann")
+    with pytest.raises(RateLimited) as raised:
+        logged_in(anyone)
+    assert raised.value.retry_after_s == FIRST_WAIT_S
+
+
+def test_failures_are_forgotten_after_a_day(clock: Clock) -> None:
+    failed = FailedLogins(clock.s)
+    for _ in range(MAX_FAILURES_OF_NAME):
+        with failed.attempt("ann", HERE) as fail:
+            fail()
+    clock.now_s += FORGOTTEN_AFTER_S
+    for _ in range(MAX_FAILURES_OF_NAME):
+        with failed.attempt("ann", HERE) as fail:
+            fail()
+
+
+def test_addresses_of_one_subscriber_are_one(clock: Clock) -> None:
+    failed = FailedLogins(clock.s)
+    for n in range(MAX_FAILURES_OF_NAME):
+        with failed.attempt("ann", f"2001:db8:1:2::{n}") as fail:
+            fail()
+    with pytest.raises(RateLimited), failed.attempt("ann", "2001:db8:1:2:ffff::"):
+        pass
+    with failed.attempt("ann", "2001:db8:1:3::"):
+        pass
+
+
+def test_failed_logins_keep_no_working_session_from_anything(anyone: Governing, ann: User) -> None:
+    session = logged_in(anyone)
+    for _ in range(MAX_FAILURES_OF_NAME):
+        failing(anyone, "ann")
     with pytest.raises(RateLimited):
         logged_in(anyone)
+    session = anyone(refresh, Refresh(session.refresh_token))
+    assert is_open(anyone, session.access_token)
+    inside = anyone.with_actor(Actor(ann.id, "req_3", HERE))
+    inside(change_my_password, PasswordChange(PASSWORD, "another long phrase"))
 
 
 def test_logins_that_succeed_are_not_counted(anyone: Governing) -> None:

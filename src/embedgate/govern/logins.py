@@ -134,15 +134,20 @@ def user_of_login(invocation: Invocation, access_token: str) -> User:
     return found[1]
 
 
-def check_password(invocation: Invocation, name: str, password: str, *, action: str) -> str:
+def check_password(
+    invocation: Invocation, name: str, password: str, *, action: str, session_of: str | None = None
+) -> str:
     """The id of the user with that name and password. A failure is written down as one of `action`.
 
+    session_of: id of the user who is logged in already. Such failures count apart, so that nobody who fails to log in
+    from the same address keeps a working session from anything.
     It takes as long where there is no such user that may log in. A hash of older parameters is replaced.
     Raises InvalidCredentials; RateLimited after too many failures, which is not written down again; Overloaded.
     """
     hashes, ip_address = invocation.resources.passwords, invocation.actor.ip_address
     may_log_in = (_USERS.c.name == findable(name)) & ~_USERS.c.is_disabled & _USERS.c.password_hash.is_not(None)
-    with invocation.resources.failed_logins.attempt(name, ip_address) as fail:
+    place = ip_address if session_of is None else f"session of {session_of}"
+    with invocation.resources.failed_logins.attempt(name, place) as fail:
         with invocation.read() as reading:
             stored = sa.select(_USERS.c.id, _USERS.c.password_hash).where(may_log_in)
             row = reading.connection.execute(stored).one_or_none()

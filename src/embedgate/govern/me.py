@@ -45,7 +45,9 @@ def change_my_password(invocation: Invocation, wanted: PasswordChange) -> User:
     """
     with invocation.read() as reading:
         name = find_user(reading, invocation.actor.id).name
-    user_id = check_password(invocation, name, wanted.password, action="users.set_password")
+    user_id = check_password(
+        invocation, name, wanted.password, action="users.set_password", session_of=invocation.actor.id
+    )
     password_hash = invocation.resources.passwords.hash(wanted.new_password)
     with invocation.change() as change:
         return store_password(change, user_id, password_hash)

@@ -17,6 +17,7 @@ from embedgate.govern.operation import Declaration, File, Given
 from embedgate.server.answer import JSON, PIECE_BYTES, Answer, Headers
 from embedgate.server.dialects import openai, ziri
 from embedgate.server.respond import Request, Serve
+from embedgate.server.same_site import check_same_site
 from embedgate.wiring import Gateway
 
 _CSV = (b"content-type", b"text/csv; charset=utf-8")
@@ -49,6 +50,8 @@ class AdminApi:
 
     async def _serve(self, operation: Declaration, parameters: Mapping[str, str], request: Request) -> Answer:
         secret = openai.secret(request.headers) or ""
+        if operation.facts.who == "anyone":
+            check_same_site(request, self._gateway.settings.access.login_origins)
         user_id = STRANGER if operation.facts.who == "anyone" else await self._identify(operation, request, secret)
         body = await request.body.read(operation.facts.max_body_bytes) if operation.body is not None else b""
         invocation = self._gateway.invocation(Actor(user_id, request.id, self._address_of(request)), secret)

@@ -238,10 +238,18 @@ class UpstreamSettings(Section):
     )
 
 
+Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+$")]
+
+
 class AccessSettings(Section):
     """Policies, and the secrets that the database holds."""
 
     is_emergency: bool = Field(False, description="Value of `context.is_emergency` in policies.")
+    login_origins: tuple[Origin, ...] = Field(
+        (),
+        description="Origins of web pages of other sites that may log in, such as `https://console.example.org`. A "
+        "page of any other site than the gateway's own is refused, lest it try passwords from its readers' addresses.",
+    )
     refusal_summary_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
         60.0,
         description="Seconds over which equal refusals (same key, action, model and reason) become one event of the "
