@@ -45,6 +45,7 @@ COMMANDS = {
     "index": "Make, fill, list, export and drop collections of texts.",
     "search": "Find the texts of a collection that fit a question.",
     "similar": "Find the texts of a collection that are nearest to one of them.",
+    "reindex": "Move a collection to another model, and back.",
     "models": "Look at the models.",
     "users": "Make, change and delete users.",
     "roles": "Make and delete roles.",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from embedgate.toolkit.collections.adding import Added
     from embedgate.toolkit.collections.collection import Collection, Found
     from embedgate.toolkit.collections.folder import Collections
+    from embedgate.toolkit.collections.reindexing import Reindexing, roll_back
     from embedgate.toolkit.duplicates import Duplicates, find_duplicates
     from embedgate.toolkit.embedders import ClientEmbedder, FakeEmbedder, LocalEmbedder, OpenAIEmbedder
     from embedgate.toolkit.embedding import LeftOut, Part, embed_all, embed_in_parts
@@ -49,6 +50,7 @@ __all__ = [
     "Piece",
     "Reading",
     "Record",
+    "Reindexing",
     "Report",
     "Scores",
     "Splitter",
@@ -71,6 +73,7 @@ __all__ = [
     "read_file",
     "read_files",
     "read_folder",
+    "roll_back",
     "score",
     "write_rows",
     "write_vectors",
@@ -99,6 +102,7 @@ _HOMES = {
     "Piece": "splitting",
     "Reading": "reading",
     "Record": "records",
+    "Reindexing": "collections.reindexing",
     "Report": "cleaning",
     "Scores": "scores",
     "Splitter": "splitting",
@@ -121,6 +125,7 @@ _HOMES = {
     "read_file": "reading",
     "read_files": "reading",
     "read_folder": "reading",
+    "roll_back": "collections.reindexing",
     "score": "scores",
     "write_rows": "writing",
     "write_vectors": "writing",

@@ -133,7 +133,7 @@ class SqliteStore(Store):
             for sql in (f"{one} except {other}", f"{other} except {one}"):
                 if self._db.execute(f"{sql} limit 1").fetchone() is not None:
                     return False
-            self._save(replace(facts, serving=number))
+            self._save(replace(facts, serving=number, previous=facts.serving))
         return True
 
     def entries(self, number: int) -> Iterator[Entry]:

@@ -41,7 +41,8 @@ class Generation:
 class Facts:
     """What a store knows of its collection. serving: number of the generation that is searched.
 
-    n_made: of all generations that there ever were, so that no two of them have the same number.
+    n_made: of all generations that there ever were, so that no two of them have the same number. previous: number of
+    the generation that served before; it may be gone.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Facts:
     serving: int
     generations: tuple[Generation, ...]
     n_made: int
+    previous: int | None = None
 
     def generation(self, number: int | None = None) -> Generation:
         """One generation, the serving one if no number is given. Raises KeyError."""
