@@ -96,6 +96,7 @@ _summed_refusals = _Counter("summed_refusals", "Refusals that are counted in an 
 _reloads = _Counter("reloads", "Reloads of the settings (SIGHUP), by how they ended.", "result")
 _shed = _Counter("shed_requests", "Requests refused because the event loop was late.")
 _lag = {"s": 0.0, "sheds": 0}
+_doubted = _Counter("doubted_usage", "Calls of which the provider reported more than they can have used.", "provider")
 _running = {"now": 0}
 _ledger = {"writable": 1}
 _connections: dict[str, int] = {}
@@ -255,6 +256,11 @@ def loop_lag(lag_s: float) -> None:
 def shedding(*, is_shedding: bool) -> None:
     """Set whether new requests are refused because the event loop is late."""
     _lag["sheds"] = int(is_shedding)
+
+
+def usage_doubted(provider: str) -> None:
+    """Count a call of which the provider reports more than it can have used."""
+    _doubted.values[provider,] += 1
 
 
 class _Gauges(Collector):

@@ -25,6 +25,7 @@ from embedgate.core.types import Call, Candidate, ChatRequest, ChatUsage, Usage
 from embedgate.engine.chat.stream import StreamBuffer, StreamHead
 from embedgate.engine.chat.weigh import chat_cost_picodollars, usage_by_rule
 from embedgate.engine.ledger.charge import charge, count_call, cover, may_be_billed, outcome_of, write_off
+from embedgate.engine.ledger.tokens import MANY_TOKENS, believed
 from embedgate.engine.routing.failover import with_failover
 from embedgate.engine.routing.find_model import ModelFinder
 from embedgate.engine.routing.route_health import RouteHealths
@@ -33,6 +34,8 @@ from embedgate.settings import UpstreamSettings
 _LAST_WORD = b"[DONE]"
 """Near the end of a stream it says that nothing follows: clients stop reading there."""
 _LAST_BYTES = 32
+_MOST_MEDIA_TOKENS = 100_000
+"""Of an image, a sound or a file, of which only its model knows the tokens."""
 _GRACE_S = 0.5
 """The provider's own words about a deadline that has passed are better than ours, so it has the time to say them."""
 
@@ -117,7 +120,7 @@ class Completer:
             candidate=candidate,
             content_type=reply.content_type,
             body=body,
-            usage=Usage(usage.input_tokens, reply.usage is None, output_tokens=usage.output_tokens),
+            usage=Usage(usage.input_tokens, usage is not reply.usage, output_tokens=usage.output_tokens),
             cached_tokens=usage.cached_tokens,
         )
 
@@ -153,7 +156,7 @@ class Completer:
         is_whole: bool,
     ) -> ChatUsage:
         """Charge for an answer that has begun, and return what it used."""
-        if reply.usage is not None:
+        if reply.usage is not None and _is_believed(call, candidate, reply.usage):
             return _charge(call, candidate, reply.usage, is_estimated=False)
         if is_whole:
             return _charge(call, candidate, usage_by_rule(call.request, reply.output_bytes), is_estimated=True)
@@ -216,6 +219,16 @@ async def _pass_on(reply: ChatReply, out: StreamBuffer) -> bytes:
         if not last:  # else the answer is whole, and it does not matter how the connection ended
             raise
     return last
+
+
+def _is_believed(call: Call[ChatRequest], candidate: Candidate, usage: ChatUsage) -> bool:
+    """Whether a call can have used what the provider reports."""
+    if call.grant is None or max(usage.input_tokens, usage.output_tokens) <= MANY_TOKENS:
+        return True
+    most, provider = call.grant.most_at(candidate), candidate.route.provider
+    most_read = most.tokens + call.request.n_media * _MOST_MEDIA_TOKENS
+    read = believed(usage.input_tokens, most_read, provider)
+    return read is not None and believed(usage.output_tokens, most.most_output_tokens, provider) is not None
 
 
 def _charge(call: Call[ChatRequest], candidate: Candidate, usage: ChatUsage, *, is_estimated: bool) -> ChatUsage:

@@ -23,7 +23,7 @@ from embedgate.core.types import Batch, Candidate, Input, ProviderReply
 from embedgate.engine.embedding.check import SpaceOf, checked
 from embedgate.engine.embedding.outcome import Outcome, merged
 from embedgate.engine.ledger.charge import may_be_billed
-from embedgate.engine.ledger.tokens import count_aside, split
+from embedgate.engine.ledger.tokens import MANY_TOKENS, believed, count_aside, split, total_bound
 from embedgate.engine.routing.route_health import RouteHealth
 from embedgate.observe import metrics
 
@@ -70,6 +70,7 @@ class RouteCaller:
         if isinstance(error, UpstreamTooLarge) and len(batch.inputs) > 1:
             return await self._in_halves(batch, deadline_s, spent_s)
         billed = error.billed_tokens if isinstance(error, UpstreamGarbled) else 0
+        billed = believed(billed, total_bound(batch.inputs), self._candidate.route.provider) or 0
         if not billed and not may_be_billed(error, self._candidate):
             return Outcome(error=error, upstream_s=spent_s)
         counted = await count_aside(batch.inputs, self._candidate.route, self._tokenizers)
@@ -100,9 +101,12 @@ class RouteCaller:
         """Tokens of each input, adding up to what the provider billed; whether the sum is our estimate."""
         if reply.tokens_each is not None:
             return reply.tokens_each, False
-        if reply.tokens is not None and len(inputs) == 1:
-            return (reply.tokens,), False
+        told = reply.tokens
+        if told is not None and told > MANY_TOKENS:
+            told = believed(told, total_bound(inputs), self._candidate.route.provider)
+        if told is not None and len(inputs) == 1:
+            return (told,), False
         counted = await count_aside(inputs, self._candidate.route, self._tokenizers)
-        if reply.tokens is None:
-            return counted.each, not counted.is_exact
-        return split(reply.tokens, counted.each), False
+        if told is None:
+            return counted.each, reply.tokens is not None or not counted.is_exact
+        return split(told, counted.each), False

@@ -12,10 +12,17 @@ from msgspec import Struct
 from embedgate.core.models import Route
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import Input, RerankRequest
+from embedgate.observe import events, metrics
 
 SPECIAL_TOKENS = 4
 """At most this many tokens are added to a text by any tokenizer we know (`[CLS]`, `[SEP]`, a dummy prefix)."""
 _COUNT_ON_WORKER_BYTES = 50_000
+
+
+MANY_TOKENS = 10_000
+"""A provider that reports no more is believed."""
+_BELIEVED_TIMES = 10
+"""Of the most that can be, so many times more is believed: bounds leave out what some hosts count beside."""
 
 
 class Count(Struct, frozen=True, gc=False):
@@ -52,6 +59,18 @@ def total_bound(inputs: Sequence[Input]) -> int:
         else:
             total += len(item)
     return total
+
+
+def believed(told: int | None, most: int, provider: str) -> int | None:
+    """What a provider reports as used; None where that cannot be, so that it is counted here instead.
+
+    most: what the call can have used. A report of a billion tokens would use up a budget that nobody has spent.
+    """
+    if told is None or told <= MANY_TOKENS + _BELIEVED_TIMES * most:
+        return told
+    metrics.usage_doubted(provider)
+    events.USAGE_DOUBTED.emit(provider=provider, told=told, most=most)
+    return None
 
 
 def ranking_bound(request: RerankRequest) -> int:

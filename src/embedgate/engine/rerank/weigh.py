@@ -13,7 +13,7 @@ from embedgate.core.models import BatchLimits, Price, Route
 from embedgate.core.money import cost_picodollars
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import Candidate, RerankReply, RerankRequest, Weighed
-from embedgate.engine.ledger.tokens import bound, bounds, count_aside, ranking_bound
+from embedgate.engine.ledger.tokens import believed, bound, bounds, count_aside, ranking_bound
 
 DOCUMENTS_PER_SEARCH = 100
 """Cohere's search: one query with so many documents."""
@@ -67,7 +67,8 @@ def rerank_cost_picodollars(tokens: int, searches: int, price: Price | None) -> 
 async def bill_of(request: RerankRequest, reply: RerankReply, route: Route, tokenizers: Tokenizers) -> Bill:
     """What the answer to a call says that it used, and what we take it to be where it says nothing; and the price."""
     price = route.price
-    tokens, searches = reply.tokens, reply.searches
+    tokens = believed(reply.tokens, ranking_bound(request), route.provider)
+    searches = believed(reply.searches, searches_of(request), route.provider)
     if searches is None and _bills_searches(price):
         searches = searches_of(request)
     counted = await count(request, route, tokenizers) if tokens is None else tokens

@@ -1,0 +1,42 @@
+"""What a provider reports as used is believed as far as it can be true: else it would use up budgets by itself."""
+
+import logging
+
+import pytest
+
+from doubles import Bench, ScriptedProvider, model
+from embedgate.core.types import Batch, EmbedRequest, ProviderReply
+from embedgate.engine.ledger.tokens import MANY_TOKENS, believed
+
+
+def claiming(tokens: int) -> ScriptedProvider:
+    def claim(_batch: Batch, reply: ProviderReply) -> ProviderReply:
+        return ProviderReply(reply.vectors, tokens=tokens)
+
+    return ScriptedProvider(steps=[claim])
+
+
+@pytest.mark.parametrize("texts", [("one two",), ("one two", "three")])
+async def test_a_report_that_cannot_be_is_replaced_by_our_own_count_and_marked(
+    texts: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "embedgate")
+    bench = Bench([model("a")], {"a": claiming(10**9)})
+    await bench.embed(EmbedRequest("acme/m", texts))
+    (entry,) = bench.memory.entries
+    assert (entry.tokens, entry.tokens_estimated) == (sum(len(text.split()) for text in texts), True)
+    assert [record.getMessage() for record in caplog.records] == ["usage_doubted"]
+
+
+async def test_a_report_that_may_be_true_is_booked_as_it_is() -> None:
+    bench = Bench([model("a")], {"a": claiming(MANY_TOKENS)})
+    await bench.embed(EmbedRequest("acme/m", ("one two",)))
+    (entry,) = bench.memory.entries
+    assert (entry.tokens, entry.tokens_estimated) == (MANY_TOKENS, False)
+
+
+def test_the_larger_a_call_the_more_is_believed() -> None:
+    assert believed(None, 5, "a") is None
+    assert believed(MANY_TOKENS + 50, 5, "a") == MANY_TOKENS + 50
+    assert believed(MANY_TOKENS + 51, 5, "a") is None
+    assert believed(10**6, 10**6, "a") == 10**6
