@@ -33,6 +33,7 @@ def far_side() -> Iterator[ChatUpstream]:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, far_side: ChatUpstream) -> Iterator[RunningGateway]:
     settings = "[upstream]\nmax_retries = 1\nretry_wait_s = 0.01\n[log]\nlevel = 'debug'\n"
+    settings += "[access]\nrefusal_summary_s = 0\n"
     with chat_gateway(tmp_path_factory.mktemp("chat"), far_side, settings) as started:
         yield started
 
