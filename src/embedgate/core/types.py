@@ -58,37 +58,30 @@ class AnyRequest(Protocol):
     @property
     def model(self) -> str:
         """The requested model name."""
-        ...
 
     @property
     def user(self) -> str | None:
         """The end user whom the caller serves."""
-        ...
 
     @property
     def provider(self) -> str | None:
         """The only provider that may serve it; None for any."""
-        ...
 
     @property
     def routing(self) -> "Routing | None":
         """The requested order of routes."""
-        ...
 
     @property
     def fallback_model(self) -> str | None:
         """The model to try when all routes of the requested one fail."""
-        ...
 
     @property
     def n_items(self) -> int:
         """Number of inputs, messages or documents."""
-        ...
 
     @property
     def input_type(self) -> InputType | None:
         """The input type, if given."""
-        ...
 
 
 class EmbedRequest(Struct, frozen=True, gc=False):
@@ -267,12 +260,10 @@ class Answered(Protocol):
     @property
     def candidate(self) -> Candidate:
         """The route that served it."""
-        ...
 
     @property
     def usage(self) -> "Usage":
         """Its token usage."""
-        ...
 
 
 class Served(Struct, frozen=True, gc=False):
@@ -404,15 +395,28 @@ class Hold(Protocol):
 
     async def cover(self, total_picodollars: int) -> None:
         """Hold at least that much in total. Raises BudgetExhausted, or InternalError if the ledger cannot be read."""
-        ...
 
     def settle(self, cost_picodollars: int, at_ms: int, *, is_recorded: bool = True) -> None:
         """Replace the held amount by the true cost. at_ms: of the ledger entry. is_recorded: if that is committed."""
-        ...
 
     def release(self) -> None:
         """Give back the held amount, for a request without a ledger entry."""
-        ...
+
+
+class Intents(Protocol):
+    """Journal of intents: who pays for provider calls that may be under way, kept until the ledger has their cost."""
+
+    async def write(self, entry: LedgerEntry) -> None:
+        """Return once the intent survives the end of this process; the last one of a request counts.
+
+        entry: what is booked if this process ends before the request. Raises LedgerUnavailable if that is impossible.
+        """
+
+    def settle(self, request_id: str) -> None:
+        """The cost of a request is in the ledger: its intent counts no more. Idempotent."""
+
+    def drop(self, request_id: str) -> None:
+        """A request has ended without a cost: its intent must not be booked. Idempotent."""
 
 
 class CountedRequest(Protocol):
@@ -420,22 +424,20 @@ class CountedRequest(Protocol):
 
     def correct(self, tokens: int) -> None:
         """Count the true number of tokens in place of the estimate."""
-        ...
 
     def leave(self) -> None:
         """End being in flight. Idempotent."""
-        ...
 
     def withdraw(self) -> None:
         """Leave and undo the count: for a request that was refused after all."""
-        ...
 
 
 class Grant(Struct, frozen=True):
     """Admission of a request: the routes it may use, its count in the rate limits, its hold on the budgets.
 
     `held_picodollars` cover answering each input once, at the dearest of the candidates as they were `weighed`.
-    `is_budgeted` says that a budget applies to the caller.
+    `is_budgeted` says that a budget applies to the caller. `intents` is where it is noted what may be spent; None where
+    that is not wanted.
     """
 
     candidates: tuple[Candidate, ...]
@@ -444,6 +446,7 @@ class Grant(Struct, frozen=True):
     held_picodollars: int
     weighed: tuple[Weighed, ...] = ()
     is_budgeted: bool = False
+    intents: Intents | None = None
 
     def most_at(self, candidate: Candidate) -> Weighed:
         """What the request can use and cost at a candidate. Raises KeyError for one that it was not admitted to."""
@@ -461,7 +464,8 @@ class Call(Struct, Generic[RequestT]):
 
     `grant` is None until the request is admitted. `surcharge_picodollars` is the most that its options can cost
     beside its tokens. `wasted_picodollars` were billed for answers that had to be requested again. `began_s`: when the
-    stages after reading began. `demand` is that of its caller for an answer.
+    stages after reading began. `demand` is that of its caller for an answer. The last intent on disk is
+    `intended_for` this candidate and of so many picodollars.
     """
 
     request_id: str
@@ -478,6 +482,8 @@ class Call(Struct, Generic[RequestT]):
     spends: list[Spend] = []
     surcharge_picodollars: int = 0
     wasted_picodollars: int = 0
+    intended_for: Candidate | None = None
+    intended_picodollars: int = 0
     upstream_s: float = 0.0
     error: GatewayError | None = None
     demand: Demand = field(default_factory=Demand)

@@ -93,7 +93,7 @@ class Entry(Struct, frozen=True):
     price_usd: Annotated[str, Meta(description="Dollars per token.")]
     price_as_of: str | None
     cost_usd: Usd
-    outcome: Annotated[str, Meta(description="`ok`, or the code of an error.")]
+    outcome: Annotated[str, Meta(description="`ok`, the code of an error, or `interrupted`: its process was killed.")]
     total_ms: float
     upstream_ms: float
     authenticate_ms: float

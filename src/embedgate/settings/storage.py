@@ -33,6 +33,12 @@ class StorageSettings(Section):
         description="Seconds that answers wait for a database that cannot be written, before their requests fail with "
         "500. Their entries are still written as soon as that is possible.",
     )
+    intents: Literal["priced", "budgets", "off"] = Field(
+        "priced",
+        description="For whose provider calls it is written to disk, before they leave, who pays and how much is held: "
+        "all that have a price, those of callers with a budget, or none. What a killed process leaves behind is booked "
+        "at the next start, as outcome `interrupted`; without intents, nobody knows of it.",
+    )
     ledger_check_s: Seconds = Field(
         1.0,
         description="Seconds that a quiet ledger may have before it is written on trial. While it cannot be written, "

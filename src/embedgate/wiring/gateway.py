@@ -91,6 +91,8 @@ class Gateway:
             ledger=storage.ledger.watch,
             serves_unrecorded=settings.storage.ledger_outage == "refuse-priced",
             refusals=self._refusals,
+            intents=None if settings.storage.intents == "off" else storage.intents,
+            intends_for_all=settings.storage.intents == "priced",
         )
         self._healths = RouteHealths(settings.upstream)
         self._prober = Prober(self._embed_as_operator)

@@ -8,6 +8,7 @@ from pathlib import Path
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
 from embedgate.core.access import PriceRule, ProviderRecord, RecentRequest, Rules
+from embedgate.core.errors import ConfigError, InternalError
 from embedgate.govern.change import COMMAND_LINE, Invocation
 from embedgate.govern.first_start import FirstKeys, ensure_first_keys
 from embedgate.govern.providers import read_keys
@@ -18,6 +19,7 @@ from embedgate.storage.answers import AnswerStore
 from embedgate.storage.cache import TieredCache, open_cache
 from embedgate.storage.database import Database, open_database
 from embedgate.storage.folder import claim
+from embedgate.storage.intents import INTENTS_FOLDER, IntentJournal, recover
 from embedgate.storage.key_lookup import SqlKeyStore
 from embedgate.storage.ledger import SqlLedger
 from embedgate.storage.recent import recent_requests
@@ -37,6 +39,7 @@ class Storage:
     spending: LedgerSpending
     sealer: Sealer
     answers: AnswerStore
+    intents: IntentJournal
     cache: TieredCache | None
     first_keys: FirstKeys | None
     data_dir: Path
@@ -73,6 +76,7 @@ class Storage:
     def close(self) -> None:
         """Write what is pending, and let go of files and threads. Blocks."""
         self.ledger.close()
+        self.intents.close()
         if self.cache is not None:
             self.cache.close()
         self.keys.close()
@@ -119,6 +123,15 @@ def open_storage(loaded: Loaded) -> Storage:
         sealer = open_sealer(loaded)
         resources = Resources(settings.keys.prefix, sealer, Catalog.builtin)  # no catalogue is in force yet
         first_keys = ensure_first_keys(Invocation(database, resources, COMMAND_LINE), data_dir)
+        recover(data_dir, database)
+    except InternalError as error:
+        database.close()
+        raise ConfigError(
+            [
+                f"what a killed process left in {data_dir / INTENTS_FOLDER} cannot be booked: {error.message}; start again "
+                "when the database can be written"
+            ]
+        ) from error
     except BaseException:
         database.close()
         raise
@@ -135,6 +148,7 @@ def open_storage(loaded: Loaded) -> Storage:
         LedgerSpending(database),
         sealer,
         AnswerStore(data_dir, settings.idempotency),
+        IntentJournal(data_dir, syncs=bounds.synchronous == "full"),
         open_cache(settings.cache, data_dir) if settings.cache.enabled else None,
         first_keys,
         data_dir,

@@ -15,7 +15,7 @@ from embedgate.core.clock import ms_of, utc_now
 from embedgate.core.errors import GatewayError, LedgerUnavailable, NotPermitted, PriceUnknown
 from embedgate.core.models import Price
 from embedgate.core.ports import AuditTrail, BudgetKeeper, LedgerHealth, PolicyDecider, RateLimiter
-from embedgate.core.types import Call, Candidate, CountedRequest, Grant, Hold, InputType, Weighed
+from embedgate.core.types import Call, Candidate, CountedRequest, Grant, Hold, InputType, Intents, Weighed
 from embedgate.observe import events, metrics
 
 _SPENDS = frozenset({"principal.current_daily_spend", "principal.current_monthly_spend"})
@@ -41,14 +41,19 @@ class Admission:
         *,
         serves_unrecorded: bool = True,
         refusals: AuditTrail | None = None,
+        intents: Intents | None = None,
+        intends_for_all: bool = True,
     ) -> None:
         """is_emergency: what policies are told. now: an aware time, of the clock that dates ledger entries.
 
         ledger: whether it can be written; None if it always can. serves_unrecorded: whether what costs nothing is
-        admitted while it cannot. refusals: where refusals are noted, if not where the other events are.
+        admitted while it cannot. refusals: where refusals are noted, if not where the other events are. intents: where
+        it is noted what a request may spend; intends_for_all: also where no budget applies to its caller.
         """
         self._ledger = ledger
         self._serves_unrecorded = serves_unrecorded
+        self._intents = intents
+        self._intends_for_all = intends_for_all
         self._limits = limits
         self._budgets = budgets
         self._audit = audit
@@ -99,7 +104,8 @@ class Admission:
             raise
         self._note(call, weighed[0], "permit", decision)
         candidates = tuple([each.candidate for each in permitted])
-        call.grant = grant = Grant(candidates, counted, hold, amount, tuple(permitted), is_budgeted)
+        intents = self._intents if is_budgeted or self._intends_for_all else None
+        call.grant = grant = Grant(candidates, counted, hold, amount, tuple(permitted), is_budgeted, intents)
         return grant
 
     def rate(self, caller: Caller) -> Rate | None:

@@ -131,7 +131,7 @@ class Completer:
 
         until_s: when it must have begun. Who leaves meanwhile has had the model read all the same.
         """
-        await cover(call)
+        await cover(call, candidate)
         started_s = time.monotonic()
         provider = self._providers[candidate.route.provider]
         try:

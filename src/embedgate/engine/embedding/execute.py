@@ -151,7 +151,7 @@ class Executor:
             try:
                 if call.demand.is_gone:
                     check_wanted()  # others may have joined
-                await cover(call)
+                await cover(call, here.candidate)
             except GatewayError as refusal:
                 return Outcome(error=refusal)
             answered_by, deadline_s = here.candidate, here.until_s()

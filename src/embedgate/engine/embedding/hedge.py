@@ -98,7 +98,7 @@ class Hedger:
             cost_picodollars = max(await self._cost(here.candidate, part.batch), await self._cost(candidate, batch))
             call.wasted_picodollars += cost_picodollars
             try:
-                await cover(call)
+                await cover(call, candidate)
             except GatewayError:
                 call.wasted_picodollars -= cost_picodollars
                 return None

@@ -40,6 +40,11 @@ class Accountant:
         finally:
             if call.grant is not None:
                 _end(call.grant, entry, answered, is_recorded=is_recorded)
+                if call.intended_for is not None and call.grant.intents is not None:
+                    if entry is None:
+                        call.grant.intents.drop(call.request_id)
+                    elif is_recorded:  # else it is all that a kill would leave
+                        call.grant.intents.settle(call.request_id)
             if call.error is not None and entry is not None:
                 call.error.is_charged = entry.cost_picodollars > 0
             total_s = time.monotonic() - call.started_s

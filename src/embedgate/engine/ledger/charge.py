@@ -16,16 +16,23 @@ from embedgate.core.errors import (
 )
 from embedgate.core.models import LOCAL
 from embedgate.core.types import Call, Candidate, Spend
+from embedgate.engine.ledger.intend import intend
 from embedgate.observe import metrics
 
 
-async def cover(call: Call[Any]) -> None:
+async def cover(call: Call[Any], candidate: Candidate | None = None) -> None:
     """Hold as much as the request can still cost: what was billed in vain comes on top of what was held at first.
 
-    Raises BudgetExhausted, or InternalError if the ledger cannot be read.
+    candidate: who is called next, at once; its intent is on disk when this returns. None: nobody.
+    Raises BudgetExhausted, InternalError if the ledger cannot be read, LedgerUnavailable if the intent cannot be kept.
     """
-    if call.wasted_picodollars and call.grant is not None:
-        await call.grant.hold.cover(call.grant.held_picodollars + call.wasted_picodollars)
+    grant = call.grant
+    if grant is None:
+        return
+    if call.wasted_picodollars:
+        await grant.hold.cover(grant.held_picodollars + call.wasted_picodollars)
+    if candidate is not None and grant.intents is not None:
+        await intend(call, grant, candidate)
 
 
 def charge(

@@ -106,7 +106,7 @@ class Ranker:
 
     async def _ask(self, call: Call[RerankRequest], candidate: Candidate, deadline_s: float) -> Ranked:
         """Score every document on one route."""
-        await cover(call)
+        await cover(call, candidate)
         parts = cut(call.request, candidate.route.limits)
         calls = (self._part(call, candidate, part, deadline_s) for part in parts)
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
