@@ -128,8 +128,8 @@ def open_storage(loaded: Loaded) -> Storage:
         database.close()
         raise ConfigError(
             [
-                f"what a killed process left in {data_dir / INTENTS_FOLDER} cannot be booked: {error.message}; start again "
-                "when the database can be written"
+                f"what a killed process left in {data_dir / INTENTS_FOLDER} cannot be booked: {error.message}; "
+                "start again when the database can be written"
             ]
         ) from error
     except BaseException:

@@ -1,0 +1,213 @@
+"""What a provider bills is in the ledger, whatever becomes of answer and process; above the bill is what is marked.
+
+The provider keeps its own bill, in the process of the test: it survives every gateway that is killed.
+"""
+
+import asyncio
+import itertools
+import random
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from administrator import administrator
+from billing_provider import SILENT, BillingProvider, Mode, billing_provider
+from crowd import LOCAL_OFF, Caller, exchange, weight
+from embedgate.core.access import Subject
+from embedgate.core.types import LedgerEntry
+from embedgate.storage.intents import INTENTS_FOLDER
+from forked import Fork, Forks, forks
+from upstream import Seen
+from waiting import wait_until
+from wire import Reply
+
+PRICE = 20_000
+TEXT = "caller {:08}"
+UNIT = weight(TEXT.format(0)) * PRICE
+"""What one request costs."""
+WORTH = 50
+SETTINGS = (
+    LOCAL_OFF
+    + """
+    [providers.openai]
+    base_url = "{base_url}"
+    max_parallel = 500
+    [upstream]
+    max_retries = 3
+    retry_wait_s = 0.005
+    circuit_patience_s = 3600
+    {upstream}
+"""
+)
+
+
+@pytest.fixture
+def host() -> Iterator[BillingProvider]:
+    with billing_provider() as found:
+        found.count_tokens = weight
+        yield found
+        found.let_go()
+
+
+@pytest.fixture
+def parent(tmp_path: Path, host: BillingProvider) -> Iterator[Forks]:
+    configure(tmp_path, host)
+    with forks(tmp_path / "gateway.log", OPENAI_API_KEY="sk-upstream") as found:
+        yield found
+
+
+def configure(folder: Path, host: BillingProvider, upstream: str = "") -> None:
+    text = SETTINGS.format(base_url=host.base_url, upstream=upstream)
+    (folder / "embedgate.toml").write_text(text, encoding="utf-8")
+
+
+def start(parent: Forks, folder: Path) -> Fork:
+    return parent.start(folder, folder / "embedgate.toml")
+
+
+def key_with(folder: Path, units: int) -> str:
+    """A key that may spend so many requests in all."""
+    with administrator(folder) as admin:
+        key, secret = admin.new_key()
+        admin.set_budget(Subject("key", key.id), "total", units * UNIT)
+    return secret
+
+
+def entries(folder: Path) -> list[LedgerEntry]:
+    with administrator(folder) as admin:
+        return list(admin.every_entry())
+
+
+def assert_books_hold(folder: Path, host: BillingProvider) -> list[LedgerEntry]:
+    """The ledger is never below the provider's bill, and above it by no more than what is marked."""
+    found = entries(folder)
+    tokens, cost = sum(entry.tokens for entry in found), sum(entry.cost_picodollars for entry in found)
+    marked = sum(entry.estimated_tokens for entry in found)
+    assert len({entry.request_id for entry in found}) == len(found)
+    assert host.input_tokens <= tokens <= host.input_tokens + marked
+    assert host.input_tokens * PRICE <= cost
+    assert cost - sum(entry.estimated_picodollars for entry in found) <= host.input_tokens * PRICE
+    return found
+
+
+async def ask_all(running: Fork, secret: str, texts: Sequence[str]) -> list[Reply | None]:
+    async def ask(text: str) -> Reply | None:
+        with suppress(ConnectionError):  # the gateway is killed
+            return await exchange(running.url, Caller(text, secret))
+        return None
+
+    return await asyncio.gather(*map(ask, texts))
+
+
+def texts(numbers: Iterator[int], n: int) -> list[str]:
+    return [TEXT.format(next(numbers)) for _ in range(n)]
+
+
+def test_a_budget_worth_fifty_pays_for_fifty_calls_ever_whatever_breaks_and_dies(
+    tmp_path: Path, host: BillingProvider, parent: Forks
+) -> None:
+    """200 callers, a provider that bills and closes, a kill in the middle, and a restart."""
+    dice, numbers = random.Random(50), itertools.count()
+    secret = key_with(tmp_path, WORTH)
+    running = start(parent, tmp_path)
+
+    def mode_of(_: Seen) -> Mode:
+        if host.calls_billed >= 20:
+            return "hang"
+        return dice.choice(("normal", "close", "break", "reset", "garbage", "wrong_size", "gateway_timeout"))
+
+    host.every_call(mode_of)
+
+    async def come_until_killed() -> None:
+        asking = asyncio.create_task(ask_all(running, secret, texts(numbers, 200)))
+        await asyncio.to_thread(wait_until, "calls hang at the provider", lambda: host.calls_by_mode()["hang"] >= 5)
+        await asyncio.to_thread(running.kill)
+        await asking
+
+    asyncio.run(come_until_killed())
+    assert host.calls_billed <= WORTH
+    host.let_go()
+    host.every_call(lambda _: dice.choice(("normal", "close", "wrong_and_silent")))
+    running = start(parent, tmp_path)
+    asyncio.run(ask_all(running, secret, texts(numbers, 100)))
+    assert host.calls_billed <= WORTH
+    running.kill()
+    found = assert_books_hold(tmp_path, host)
+    outcomes = Counter(entry.outcome for entry in found)
+    assert outcomes["interrupted"] >= 5
+    assert sum(entry.cost_picodollars for entry in found) <= WORTH * UNIT
+
+
+def test_calls_at_the_provider_when_the_process_is_killed_are_booked_at_the_next_start(
+    tmp_path: Path, host: BillingProvider, parent: Forks
+) -> None:
+    secret = key_with(tmp_path, 10)
+    running = start(parent, tmp_path)
+    host.every_call("refused")
+    asyncio.run(ask_all(running, secret, ["refused", "and free"]))  # what costs nothing leaves no intent
+    host.every_call("hang")
+
+    async def come_until_killed() -> None:
+        asking = asyncio.create_task(ask_all(running, secret, texts(itertools.count(), 40)))
+        await asyncio.to_thread(wait_until, "ten calls are at the provider", lambda: host.calls_billed == 10)
+        await asyncio.to_thread(running.kill)
+        await asking
+
+    asyncio.run(come_until_killed())
+    assert entries(tmp_path) == []
+    running = start(parent, tmp_path)
+    (refused,) = asyncio.run(ask_all(running, secret, ["one more"]))
+    assert refused is not None
+    assert refused.status == 402  # counted from the first request on
+    running.kill()
+    found = assert_books_hold(tmp_path, host)
+    assert Counter(entry.outcome for entry in found) == {"interrupted": 10}
+    assert all(entry.tokens_estimated and entry.estimated_picodollars == UNIT for entry in found)
+    assert list((tmp_path / INTENTS_FOLDER).iterdir()) == []
+
+
+def test_what_waits_for_a_locked_ledger_when_the_process_is_killed_is_booked(
+    tmp_path: Path, host: BillingProvider, parent: Forks
+) -> None:
+    secret = key_with(tmp_path, 10)
+    host.every_call("slow")
+    running = start(parent, tmp_path)
+
+    async def come_until_killed() -> None:
+        asking = asyncio.create_task(ask_all(running, secret, texts(itertools.count(), 10)))
+        await asyncio.to_thread(wait_until, "ten calls are at the provider", lambda: host.calls_billed == 10)
+        with closing(sqlite3.connect(tmp_path / "embedgate.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            host.let_go()
+            await asyncio.sleep(0.3)  # they are answered meanwhile, or not: none of them is in the ledger either way
+            await asyncio.to_thread(running.kill)
+            await asking
+
+    asyncio.run(come_until_killed())
+    assert entries(tmp_path) == []
+    start(parent, tmp_path).kill()
+    assert Counter(entry.outcome for entry in assert_books_hold(tmp_path, host)) == {"interrupted": 10}
+
+
+def test_a_call_that_is_billed_and_not_answered_is_paid_for_each_time_it_is_made(
+    tmp_path: Path, host: BillingProvider, parent: Forks
+) -> None:
+    """One request in each mode, every attempt of which the provider bills."""
+    secret = key_with(tmp_path, 10_000)
+    running = start(parent, tmp_path)
+    for mode in sorted(SILENT - {"hang"}):
+        host.every_call(mode)
+        billed_before = host.calls_billed
+        (reply,) = asyncio.run(ask_all(running, secret, [f"billed each time: {mode}"]))
+        assert reply is not None
+        assert reply.status == 502, mode
+        never_improves = mode == "wrong_and_silent"
+        n = host.calls_billed - billed_before
+        assert n == (1 if never_improves else 4), mode  # max_retries is 3, and nothing else repeats a call
+    running.kill()
+    found = assert_books_hold(tmp_path, host)
+    assert sum(entry.estimated_tokens for entry in found) == host.input_tokens
