@@ -177,6 +177,8 @@ class Client(Embedder):
             start += len(batch)
         if len({part.shape[1] for part in parts}) > 1:
             raise UpstreamGarbled("the gateway changed the length of its vectors from one request to the next")
+        if len(parts) == 1:
+            return parts[0]
         return np.concatenate(parts) if parts else np.empty((0, dim or 0), dtype=np.float32)
 
     def embeddings(

@@ -15,7 +15,7 @@ import pytest
 from embedgate.core.vectors import Vectors
 from embedgate.providers import fake
 from program import Program
-from upstream import Upstream, error
+from upstream import Answer, Seen, Upstream, error
 
 DIM = 8
 KEY = "eg_0123456789ab4def8123456789abcdef"
@@ -213,3 +213,21 @@ def test_the_gateway_of_the_environment_is_used(
     monkeypatch.setenv("EMBEDGATE_URL", server.base_url)
     assert program("embed", "one", "--dimensions", str(DIM)).code == 0
     assert server.requests[-1].headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_a_provider_that_fails_half_way_ends_the_command_and_leaves_no_file(
+    program: Program, folder: Path, server: Upstream
+) -> None:
+    (folder / "in.txt").write_text("".join(f"text {n}\n" for n in range(1_200)), encoding="utf-8")
+
+    def answer(seen: Seen) -> Answer:
+        fails = "text 1100" in seen.json["input"]
+        return error(500, "no power", headers={"x-should-retry": "false"}) if fails else Answer()
+
+    server.usually(answer)
+    for on_error in ("stop", "skip"):
+        options = ("--file", "in.txt", "--output", "out.npy", "--on-error", on_error, "--dimensions", str(DIM))
+        ended = program("embed", *options, "--url", server.base_url)
+        assert ended.code == 1
+        assert ended.errors.startswith("failed after 1,024 texts, at line 1025 of in.txt or later:\nerror: no power")
+        assert not (folder / "out.npy").exists()

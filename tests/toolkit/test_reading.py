@@ -70,6 +70,7 @@ def test_parquet_is_read_by_column(tmp_path: Path) -> None:
 def test_a_folder_has_one_text_per_document(tmp_path: Path) -> None:
     for name in ("b.md", "a/x.py", "a/notes.txt", ".git/c.md", ".hidden.md", "node_modules/d.md", "picture.png"):
         written(tmp_path, name, b"text of it\n")
+    written(tmp_path, "a/__init__.py", b"\n")
     records = read_folder(tmp_path)
     assert [record.id for record in records] == ["b.md", "a/notes.txt", "a/x.py"]
     assert records[0].origin == Origin(str(tmp_path / "b.md"))

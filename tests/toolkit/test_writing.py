@@ -2,6 +2,9 @@
 
 import io
 import json
+import re
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +99,19 @@ def test_a_failure_half_way_leaves_the_old_file(tmp_path: Path) -> None:
         write_rows(path, ({"a": 1 // n} for n in (1, 0)))
     assert json.loads(path.read_bytes()) == ROWS[0]
     assert [file.name for file in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file may grow beyond 4 KiB, which fails as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_is_full_is_told_with_the_name_of_the_file(tmp_path: Path, small_disk: None) -> None:
+    path = tmp_path / "out.jsonl"
+    with pytest.raises(OSError, match=re.escape(str(path))):
+        write_rows(path, ({"text": "x" * 1_000} for _ in range(100)))
+    assert list(tmp_path.iterdir()) == []

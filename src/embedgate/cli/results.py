@@ -42,7 +42,7 @@ def refuse_terminal(is_binary: bool, file_format: str, output: Path | None) -> N
         raise typer.BadParameter(f"{file_format} is binary; give --output, or pipe it", param_hint="--format")
 
 
-def written(output: Path | None) -> AbstractContextManager[Callable[[bytes], object]]:
+def written(output: Path | None) -> AbstractContextManager[Callable[[bytes | memoryview], object]]:
     """Where the result goes: a new file in place of `output`, or standard output."""
     from embedgate.toolkit.writing import replaced
 

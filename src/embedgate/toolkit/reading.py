@@ -97,7 +97,7 @@ def read_file(path: Path, how: Reading | None = None) -> list[Record]:
 def read_folder(path: Path, how: Reading | None = None) -> list[Record]:
     """The Markdown, text and code files below a folder, each one text; its id is the path below the folder.
 
-    Hidden files and folders, and files with other endings, are passed over. Raises what `read_files` raises.
+    Hidden files and folders, blank files, and files with other endings are passed over. Raises as `read_files`.
     """
     return read_files([path], how)
 
@@ -168,7 +168,7 @@ def _folder(folder: Path, how: Reading) -> Iterator[_Source]:
             if name[0] == "." or not is_document:
                 continue
             raw = path.read_bytes()
-            if raw.strip() or not how.skip_empty:
+            if raw.strip():
                 inner = None if how.name_in_ids else path.relative_to(folder).as_posix()
                 yield _Source(str(path), raw, "document", inner)
 

@@ -103,19 +103,19 @@ def _kind(found: set[type]) -> type:
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Callable[[bytes], object]]:
+def replaced(path: Path) -> Iterator[Callable[[bytes | memoryview], object]]:
     """Write beside `path`, and put the file in its place when all went well."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        stream = draft.open("wb")
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    try:
-        with stream:
+        with draft.open("wb") as stream:
             yield stream.write
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(draft)):  # of a full disk, the system says no name
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         draft.unlink(missing_ok=True)
 
@@ -191,7 +191,7 @@ def _csv_vectors(result: VectorResult) -> Iterator[bytes]:
         yield b"%d,%s\n" % (record.position, to_json(vector)[1:-1])
 
 
-def _npy_vectors(result: VectorResult) -> Iterator[bytes]:
+def _npy_vectors(result: VectorResult) -> Iterator[bytes | memoryview]:
     n, batches = result.n, result.batches
     if n is None:
         batches = list(batches)
@@ -204,7 +204,8 @@ def _npy_vectors(result: VectorResult) -> Iterator[bytes]:
             np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": shape})
             yield head.getvalue()
             is_first = False
-        yield batch.vectors.astype("<f4", copy=False).tobytes()
+        # No copy: of the memory that a long run touches, each is a good part.
+        yield np.ascontiguousarray(batch.vectors, dtype="<f4").data.cast("B")
 
 
 def _parquet_vectors(result: VectorResult) -> Iterator[bytes]:
@@ -269,7 +270,7 @@ def _each(result: VectorResult) -> Iterator[tuple[Record, Vectors]]:
         yield from zip(batch.records, batch.vectors, strict=True)
 
 
-VECTOR_PIECES: Mapping[str, Callable[[VectorResult], Iterator[bytes]]] = {
+VECTOR_PIECES: Mapping[str, Callable[[VectorResult], Iterator[bytes | memoryview]]] = {
     "json": _json_vectors,
     "jsonl": _jsonl_vectors,
     "csv": _csv_vectors,

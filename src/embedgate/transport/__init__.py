@@ -1,11 +1,18 @@
-"""Outbound HTTP: the only way to a provider. Drives vendor modules, which hold translation and nothing else."""
+"""Outbound HTTP: the only way to a provider. Drives vendor modules, which hold translation and nothing else.
 
-from embedgate.transport.bodies import decode, encode, input_type_word, put, wishes
-from embedgate.transport.concurrency_limit import ConcurrencyLimit, QueueBounds
-from embedgate.transport.driver import CallTimeouts, HttpDriver
-from embedgate.transport.faults import classify, retry_after_s
-from embedgate.transport.records import Chat, Endpoint, HttpCall, HttpProvider, HttpReply, HttpReranker, Signer
-from embedgate.transport.replies import read_count, read_embeddings, read_vector
+Each name is imported when it is first used: the client needs none of what the gateway's driver imports.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from embedgate.transport.bodies import decode, encode, input_type_word, put, wishes
+    from embedgate.transport.concurrency_limit import ConcurrencyLimit, QueueBounds
+    from embedgate.transport.driver import CallTimeouts, HttpDriver
+    from embedgate.transport.faults import classify, retry_after_s
+    from embedgate.transport.records import Chat, Endpoint, HttpCall, HttpProvider, HttpReply, HttpReranker, Signer
+    from embedgate.transport.replies import read_count, read_embeddings, read_vector
 
 __all__ = [
     "CallTimeouts",
@@ -30,3 +37,37 @@ __all__ = [
     "retry_after_s",
     "wishes",
 ]
+
+_HOMES = {
+    "CallTimeouts": "driver",
+    "Chat": "records",
+    "ConcurrencyLimit": "concurrency_limit",
+    "Endpoint": "records",
+    "HttpCall": "records",
+    "HttpDriver": "driver",
+    "HttpProvider": "records",
+    "HttpReply": "records",
+    "HttpReranker": "records",
+    "QueueBounds": "concurrency_limit",
+    "Signer": "records",
+    "classify": "faults",
+    "decode": "bodies",
+    "encode": "bodies",
+    "input_type_word": "bodies",
+    "put": "bodies",
+    "read_count": "replies",
+    "read_embeddings": "replies",
+    "read_vector": "replies",
+    "retry_after_s": "faults",
+    "wishes": "bodies",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """A name of this package, imported when it is first used (PEP 562)."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"embedgate.transport.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
