@@ -163,6 +163,27 @@ async def test_a_large_request_leaves_with_what_is_queued_of_it_and_pays_for_wha
     assert len(host.requests) == 1
 
 
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_a_chat_leaves_the_queue_with_its_caller_and_costs_nothing(
+    running: RunningGateway, admin: Administrator, host: Upstream, account: tuple[Key, str], is_stream: bool
+) -> None:
+    other = admin.new_key()
+    held = Holding(running, host, account[1])
+    first = await held.begin()
+    body = json.dumps(CHAT | {"stream": is_stream})
+    queued = metric(running, "embedgate_provider_waiting", provider="openai") + 1
+
+    def is_queued() -> bool:
+        return metric(running, "embedgate_provider_waiting", provider="openai") == queued
+
+    await leaving(running, other[1], body, is_queued, "/v1/chat/completions")
+    await held.running_now(1)
+    held.gate.set()
+    await first
+    assert sent(host) == [held.first]
+    assert admin.entries(other[0]) == ()
+
+
 async def test_more_than_may_wait_get_503_with_a_time_and_the_route_goes_on_working(
     running: RunningGateway, host: Upstream, account: tuple[Key, str]
 ) -> None:
@@ -245,11 +266,13 @@ def test_every_kind_of_call_that_hangs_ends_in_its_own_time_though_there_is_no_o
             never.set()
 
 
-async def leaving(running: RunningGateway, secret: str, body: str, may_leave: Callable[[], bool]) -> None:
+async def leaving(
+    running: RunningGateway, secret: str, body: str, may_leave: Callable[[], bool], path: str = "/v1/embeddings"
+) -> None:
     """A caller who goes away without an answer as soon as it may."""
     address = urlsplit(running.url)
     _, writer = await asyncio.open_connection(address.hostname, address.port)
-    head = f"POST /v1/embeddings HTTP/1.1\r\nhost: a\r\nx-api-key: {secret}\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: a\r\nx-api-key: {secret}\r\ncontent-length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body.encode())
     await writer.drain()
     await Holding.until(may_leave)

@@ -48,9 +48,7 @@ class Event:
 
         Its message is left out: exceptions of libraries may quote an input or a credential.
         """
-        frames = traceback.extract_tb(fault.__traceback__)
-        trace = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
-        self.emit(**fields, fault=type(fault).__name__, trace=trace)
+        self.emit(**fields, fault=type(fault).__name__, trace=_trace(fault))
 
 
 class ThrottledEvent:
@@ -92,6 +90,16 @@ class ThrottledEvent:
         window[1] += 1
         self._event.emit(**fields)
 
+    def emit_fault(self, fault: BaseException, **fields: Value) -> None:
+        """As `Event.emit_fault`."""
+        self.emit(**fields, fault=type(fault).__name__, trace=_trace(fault))
+
+
+def _trace(fault: BaseException) -> str:
+    """Where a fault happened, innermost first."""
+    frames = traceback.extract_tb(fault.__traceback__)
+    return " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+
 
 STARTED = Event("started")
 DRAINING = Event("draining")
@@ -108,7 +116,7 @@ SECRET_FILE_READABLE = Event("secret_file_readable", logging.WARNING)
 MODEL_LOADED = Event("model_loaded")
 REQUEST = Event("request", logging.DEBUG)
 REQUEST_FAILED = Event("request_failed", logging.DEBUG)
-INTERNAL_FAULT = Event("internal_fault", logging.ERROR)
+INTERNAL_FAULT = ThrottledEvent(Event("internal_fault", logging.ERROR), "fault")
 UPSTREAM_FAULT = ThrottledEvent(Event("upstream_fault", logging.WARNING), "provider", "code")
 ROUTE_FAILING = Event("route_failing", logging.WARNING)
 ROUTE_RECOVERED = Event("route_recovered", logging.WARNING)
