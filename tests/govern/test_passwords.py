@@ -11,8 +11,10 @@ from argon2 import extract_parameters
 
 from embedgate.core.errors import InvalidCredentials, InvalidInput, Overloaded, UnknownEntity
 from embedgate.govern import users
+from embedgate.govern.change import Actor
 from embedgate.govern.failed_logins import FailedLogins
 from embedgate.govern.logins import Login, check_password, log_in, user_of_login
+from embedgate.govern.me import PasswordChange, change_my_password
 from embedgate.govern.passwords import PasswordHashes
 from embedgate.govern.users import NewPassword, NewUser, UserChange, WhichUser
 from embedgate.storage import schema
@@ -20,6 +22,7 @@ from embedgate.storage.database import Database
 from governing import Governing
 
 PASSWORD = "correct horse battery"
+LONGEST = "".join(chr(0x4E00 + 11 * n) for n in range(1_024))
 
 
 class Hasher(argon2.PasswordHasher):
@@ -98,11 +101,14 @@ def test_every_refusal_costs_one_hash_of_the_same_strength(
 
 
 def test_a_password_is_the_same_however_it_is_typed(anyone: Governing) -> None:
-    anyone(users.set_password, NewPassword("bob", "zoe\u0308 zoe\u0308 zoe\u0308"))
-    assert is_accepted(anyone, "bob", "zo\u00eb zo\u00eb zo\u00eb")
+    anyone(users.set_password, NewPassword("bob", "zoe\u0308 likes fresh bread"))
+    assert is_accepted(anyone, "bob", "zo\u00eb likes fresh bread")
 
 
-@pytest.mark.parametrize("password", ["", "x" * 11, "x" * 1_025, "\udcff" * 12])
+@pytest.mark.parametrize(
+    "password",
+    ["", "x" * 11, "x" * 1_025, "\udcff" * 12, "zoe\u0308 zoe\u0308 zoe\u0308"],  # 11 letters, however typed
+)
 def test_unfit_passwords_are_refused_and_not_repeated(anyone: Governing, password: str) -> None:
     with pytest.raises(InvalidInput, match="12 to 1024") as caught:
         anyone(users.set_password, NewPassword("ann", password))
@@ -111,12 +117,37 @@ def test_unfit_passwords_are_refused_and_not_repeated(anyone: Governing, passwor
     assert is_accepted(anyone, "ann", PASSWORD)
 
 
+@pytest.mark.parametrize(
+    ("password", "why"),
+    [
+        (" " * 12, "different characters"),
+        ("x" * 1_000, "different characters"),
+        ("Passw0rd!2026", "common words"),
+        ("ann@example.org", "name or address"),
+        ("qwertyuiop12", "run"),
+        ("hunter2hunter2", "repeats"),
+    ],
+)
+def test_passwords_that_would_be_guessed_are_refused_with_the_reason(
+    anyone: Governing, password: str, why: str
+) -> None:
+    anyone(users.change_user, users.UserChange("ann", email="ann@example.org"))
+    session = anyone(log_in, Login("ann", PASSWORD))
+    with pytest.raises(InvalidInput, match=why) as caught:
+        anyone(users.set_password, NewPassword("ann", password))
+    assert password not in caught.value.message
+    ann = user_of_login(anyone.invocation(), session.access_token)
+    with pytest.raises(InvalidInput, match=why):
+        anyone.with_actor(Actor(ann.id))(change_my_password, PasswordChange(PASSWORD, password))
+    assert is_accepted(anyone, "ann", PASSWORD)
+
+
 def test_a_new_password_ends_the_old_one_and_every_session(anyone: Governing) -> None:
     session = anyone(log_in, Login("ann", PASSWORD))
-    assert anyone(users.set_password, NewPassword("ann", "x" * 1_024)).has_password
+    assert anyone(users.set_password, NewPassword("ann", LONGEST)).has_password
     assert anyone.last_event()[0] == "users.set_password"
     assert not is_accepted(anyone, "ann", PASSWORD)
-    assert is_accepted(anyone, "ann", "x" * 1_024)
+    assert is_accepted(anyone, "ann", LONGEST)
     with pytest.raises(InvalidCredentials):
         user_of_login(anyone.invocation(), session.access_token)
     with pytest.raises(UnknownEntity):

@@ -44,11 +44,11 @@ def change_my_password(invocation: Invocation, wanted: PasswordChange) -> User:
     You are logged out everywhere.
     """
     with invocation.read() as reading:
-        name = find_user(reading, invocation.actor.id).name
+        user = find_user(reading, invocation.actor.id)
     user_id = check_password(
-        invocation, name, wanted.password, action="users.set_password", session_of=invocation.actor.id
+        invocation, user.name, wanted.password, action="users.set_password", session_of=invocation.actor.id
     )
-    password_hash = invocation.resources.passwords.hash(wanted.new_password)
+    password_hash = invocation.resources.passwords.hash(wanted.new_password, (user.name, user.email))
     with invocation.change() as change:
         return store_password(change, user_id, password_hash)
 

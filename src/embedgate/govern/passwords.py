@@ -3,13 +3,14 @@
 import base64
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import argon2
 from argon2.exceptions import VerificationError
 
 from embedgate.core.errors import InvalidInput, Overloaded
+from embedgate.govern.password_strength import find_weakness
 
 MIN_PASSWORD_CHARACTERS = 12
 MAX_PASSWORD_CHARACTERS = 1_024
@@ -31,12 +32,23 @@ class PasswordHashes:
         self._places = threading.BoundedSemaphore(max_parallel)
         self._unmatchable = _unmatchable_hash(self._hasher)
 
-    def hash(self, password: str) -> str:
-        """The hash of a new password. Raises InvalidInput if it is too short or too long, Overloaded."""
-        if not MIN_PASSWORD_CHARACTERS <= len(password) <= MAX_PASSWORD_CHARACTERS or not _is_text(password):
+    def hash(self, password: str, about: Sequence[str] = ()) -> str:
+        """The hash of a new password. about: names and addresses of its user.
+
+        Raises InvalidInput if it is too short, too long or too easily guessed, Overloaded.
+        """
+        n = len(_normal(password)) if _is_text(password) else 0
+        if not MIN_PASSWORD_CHARACTERS <= n <= MAX_PASSWORD_CHARACTERS or len(password) > MAX_PASSWORD_CHARACTERS:
             raise InvalidInput(
-                f"The password has {len(password)} characters; it must have {MIN_PASSWORD_CHARACTERS} to "
+                f"The password has {n or len(password)} characters; it must have {MIN_PASSWORD_CHARACTERS} to "
                 f"{MAX_PASSWORD_CHARACTERS}.",
+                param="password",
+            )
+        weakness = find_weakness(password, about)
+        if weakness is not None:
+            raise InvalidInput(
+                f"The password {weakness}, and would be guessed. Choose another one, such as four words that do not "
+                "belong together.",
                 param="password",
             )
         with self._place():

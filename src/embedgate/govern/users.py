@@ -192,8 +192,8 @@ def set_password(invocation: Invocation, new: NewPassword) -> User:
     The user is logged out everywhere.
     """
     with invocation.read() as reading:
-        find_user(reading, new.user)  # a password is not hashed for nobody
-    password_hash = invocation.resources.passwords.hash(new.password)
+        user = find_user(reading, new.user)  # a password is not hashed for nobody
+    password_hash = invocation.resources.passwords.hash(new.password, (user.name, user.email))
     with invocation.change() as change:
         return store_password(change, find_user(change, new.user).id, password_hash)
 
