@@ -1,13 +1,14 @@
 """The audit trail from the command line: what commands leave in it, whether it is whole, how it is shortened."""
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from program import Program
+from program import AddEntries, Program
 
 
 @pytest.fixture(autouse=True)
@@ -109,3 +110,21 @@ def test_the_trail_of_a_gateway_elsewhere_is_read_verified_and_shortened(
     assert (ended.code, json.loads(ended.text)["first_break"]["seq"]) == (1, 1)
     assert remote("audit", "prune", "--older-than", "90d", "--yes").text == "1 events are deleted\n"
     assert remote("audit", "verify").code == 0
+
+
+def test_a_changed_cost_in_the_ledger_is_found(program: Program, folder: Path, add_entries: AddEntries) -> None:
+    add_entries({}, {}, {})
+    trail, ledger = program("audit", "verify").text.splitlines()
+    assert trail.startswith("intact: 3 events; head 3:")
+    found = re.fullmatch(r"ledger intact: 3 entries; head (3:[0-9a-f]{64})", ledger)
+    assert found is not None
+    assert program("audit", "verify", "--expect-ledger", found[1]).code == 0
+    run_sql(folder, "DELETE FROM ledger WHERE id = 3")
+    ended = program("audit", "verify", "--expect-ledger", found[1])
+    assert (ended.code, "it went on to entry 3" in ended.errors) == (1, True)
+    run_sql(folder, "UPDATE ledger SET cost_picodollars = 0 WHERE id = 2")
+    ended = program("audit", "verify")
+    assert (ended.code, ended.output) == (1, b"")
+    assert ended.errors == "broken: Entry 2 does not match its digest: it, or the one before it, was changed.\n"
+    found_json = json.loads(program("audit", "verify", "--json").text)
+    assert (found_json["ok"], found_json["first_break"], found_json["ledger"]["first_break"]["id"]) == (False, None, 2)

@@ -4,12 +4,13 @@ import re
 from typing import Annotated, Any, Literal
 
 import typer
+from msgspec.structs import replace
 
 from embedgate.cli import asking, moments, options
 from embedgate.cli.commands import Commands, Session
 from embedgate.cli.output import Table
 from embedgate.govern import audit
-from embedgate.govern.audit import AuditQuery, Event, Pruning, TrailEnd, VerifyQuery
+from embedgate.govern.audit import AuditQuery, Event, Pruning, TrailEnd, Verified, VerifyQuery
 from embedgate.govern.lists import MAX_PAGE_ITEMS, Listed
 from embedgate.govern.values import milliseconds, moment_or_none
 
@@ -87,17 +88,26 @@ def verify(
             help="A head that was printed before and kept elsewhere; it must still be in the trail.",
         ),
     ] = None,
+    expected_ledger: Annotated[
+        Any,
+        typer.Option(
+            "--expect-ledger", metavar="ID:DIGEST", parser=_read_head, help="The same for a head of the ledger."
+        ),
+    ] = None,
 ) -> None:
-    """Follow the whole trail from digest to digest, and print where it ends.
+    """Follow the audit trail and the ledger from digest to digest, and print where they end.
 
-    Keep that head in another place: only with it can a trail be told from one that was cut short or written anew.
+    Keep these heads in another place: only with them can a chain be told from one that was cut short or written anew.
     """
     kept = VerifyQuery() if expected is None else VerifyQuery(expected.seq, expected.digest)
+    if expected_ledger is not None:
+        kept = replace(kept, ledger_id=expected_ledger.seq, ledger_digest=expected_ledger.digest)
     found = session.call(audit.verify_trail, kept)
-    if found.first_break is None or session.as_json:
-        session.show(found, lambda: f"intact: {found.events:,} events; head {found.end.seq}:{found.end.digest}")
-    else:
-        typer.echo(f"broken: {found.first_break.reason}", err=True)
+    if found.ok or session.as_json:
+        session.show(found, lambda: _intact(found))
+    for broken in (found.first_break, found.ledger.first_break):
+        if broken is not None and not session.as_json:
+            typer.echo(f"broken: {broken.reason}", err=True)
     if not found.ok:
         raise typer.Exit(_NOT_INTACT)
 
@@ -114,6 +124,17 @@ def prune(
     asking.confirm(f"Delete the events that are older than {keep_days} days?", is_agreed=is_agreed)
     pruned = session.call(audit.prune_trail, Pruning(keep_days))
     session.show(pruned, lambda: f"{pruned.deleted:,} events are deleted")
+
+
+def _intact(found: Verified) -> str:
+    text = f"intact: {found.events:,} events; head {found.end.seq}:{found.end.digest}"
+    ledger = found.ledger
+    if not ledger.entries:
+        return text
+    text += f"\nledger intact: {ledger.entries:,} entries; head {ledger.end.id}:{ledger.end.digest}"
+    if ledger.begins_after:
+        text += f"\nentries 1 to {ledger.begins_after:,} are from before the chain, and not verified"
+    return text
 
 
 def _table(page: Listed[Event]) -> Table:

@@ -3,9 +3,9 @@
 Changes and logins are written to it by `change`, decisions about requests by `storage.ledger`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import sqlalchemy as sa
 from msgspec import Meta, Struct
@@ -18,7 +18,10 @@ from embedgate.govern.lists import Listed, Listing, ListQuery, read_page
 from embedgate.govern.operation import Facts, reads, runs
 from embedgate.govern.values import Moment, milliseconds, moment
 from embedgate.storage.chain import ORIGIN, AuditRow, Link, event_of, is_unchanged
-from embedgate.storage.schema import audit
+from embedgate.storage.ledger_chain import COLUMNS as CHAINED_COLUMNS
+from embedgate.storage.ledger_chain import LedgerWalk
+from embedgate.storage.schema import audit, ledger
+from embedgate.storage.schema import ledger_chain as ledger_chain_table
 
 _MS_PER_DAY = 86_400_000
 _MAX_KEEP_DAYS = 36_500
@@ -27,6 +30,9 @@ _DELETED_AT_ONCE = 2_000
 _COLUMNS = tuple(audit.c[name] for name in AuditRow._fields)
 # As the driver returns them: a value of a wrong type must be detected, not fail in its conversion.
 _UNTYPED = tuple(sa.type_coerce(column, sa.types.NULLTYPE).label(column.name) for column in _COLUMNS)
+_LEDGER_COLUMNS = tuple(
+    sa.type_coerce(ledger.c[name], sa.types.NULLTYPE).label(name) for name in ("id", "digest", *CHAINED_COLUMNS)
+)
 _LISTING = Listing(
     fields={
         "seq": audit.c.seq,
@@ -77,6 +83,8 @@ class VerifyQuery(Struct, forbid_unknown_fields=True):
 
     seq: int | None = None
     digest: str | None = None
+    ledger_id: Annotated[int | None, Meta(description="The same for the ledger.")] = None
+    ledger_digest: str | None = None
 
 
 class TrailEnd(Struct, frozen=True):
@@ -93,13 +101,38 @@ class TrailBreak(Struct, frozen=True):
     reason: str
 
 
+class LedgerEnd(Struct, frozen=True):
+    """The end of the ledger. Keep it elsewhere, as that of the trail."""
+
+    id: int
+    digest: str
+
+
+class LedgerBreak(Struct, frozen=True):
+    """Where the ledger is not what was written."""
+
+    id: int
+    reason: str
+
+
+class VerifiedLedger(Struct, frozen=True):
+    """What a walk along the whole ledger found."""
+
+    ok: bool
+    entries: int
+    begins_after: Annotated[int, Meta(description="The last entry from before the chain, which nothing protects.")]
+    end: LedgerEnd
+    first_break: LedgerBreak | None
+
+
 class Verified(Struct, frozen=True):
-    """What a walk along the whole trail found."""
+    """What a walk along the whole trail, and along the whole ledger, found. `ok`: both are as they were written."""
 
     ok: bool
     events: int
     end: TrailEnd
     first_break: TrailBreak | None
+    ledger: VerifiedLedger
 
 
 class Pruning(Struct, forbid_unknown_fields=True):
@@ -138,19 +171,36 @@ def list_events(reading: Reading, query: AuditQuery) -> Listed[Event]:
 
 @reads("audit.verify", "GET", "/api/audit/verify", Facts("verifyTrail"))
 def verify_trail(reading: Reading, kept: VerifyQuery) -> Verified:
-    """Verify the audit trail.
+    """Verify the audit trail and the ledger.
 
-    Follows the whole chain of digests.
+    Follows both chains of digests.
     """
     if (kept.seq is None) != (kept.digest is None):
         raise InvalidInput("An end of the trail has seq and digest. Give both or neither.", param="seq")
+    if (kept.ledger_id is None) != (kept.ledger_digest is None):
+        raise InvalidInput("An end of the ledger has an id and a digest. Give both or neither.", param="ledger_id")
     # Without an end that was kept, a trail that was cut short, or written anew from some row on, cannot be told from a
     # whole one. About 100,000 rows a second, in bounded memory and as of one moment.
     walk = _Walk(None if kept.seq is None or kept.digest is None else TrailEnd(kept.seq, kept.digest))
     streaming = reading.connection.execution_options(yield_per=_READ_AT_ONCE)
     for row in streaming.execute(sa.select(*_UNTYPED).order_by(audit.c.seq)):
         walk.step(AuditRow._make(row))
-    return walk.end()
+    ledger = _verify_ledger(streaming, kept)
+    found = walk.end()
+    return Verified(found.first_break is None and ledger.ok, found.events, found.end, found.first_break, ledger)
+
+
+def _verify_ledger(streaming: sa.Connection, kept: VerifyQuery) -> VerifiedLedger:
+    begins_after = streaming.execute(sa.select(ledger_chain_table.c.begins_after)).scalar_one()
+    has_end = kept.ledger_id is not None and kept.ledger_digest is not None
+    walk = LedgerWalk(begins_after, (kept.ledger_id or 0, kept.ledger_digest or "") if has_end else None)
+    rows: Iterable[Sequence[Any]] = streaming.execute(sa.select(*_LEDGER_COLUMNS).order_by(ledger.c.id))
+    for row in rows:
+        walk.step(row[0], row[1], row[2:])
+    walk.end()
+    end = LedgerEnd(walk.last_id, walk.digest.hex())
+    found = None if walk.reason is None else LedgerBreak(walk.at_id, walk.reason)
+    return VerifiedLedger(found is None, walk.n_entries, begins_after, end, found)
 
 
 @runs("audit.prune", "POST", "/api/audit/prune", Facts("pruneTrail", example={"keep_days": 400}), is_change=True)
@@ -225,6 +275,14 @@ def _event(row: AuditRow) -> Event:
     )
 
 
+class _Found(NamedTuple):
+    """What a walk along the trail found."""
+
+    events: int
+    end: TrailEnd
+    first_break: TrailBreak | None
+
+
 class _Walk:
     """One verification: call `step` for each row from the first to the last, then `end`.
 
@@ -250,12 +308,12 @@ class _Walk:
         if row.kind == "retention":
             self._may_begin_after = _pruned_until(row)
 
-    def end(self) -> Verified:
+    def end(self) -> "_Found":
         """The result."""
         breaks = [found for found in (self._break, self._fault_of_beginning(), self._fault_of_end()) if found]
         seq, digest = self._at
         first_break = min(breaks, key=lambda found: found.seq, default=None)
-        return Verified(first_break is None, self._count, TrailEnd(seq, _hex(digest)), first_break)
+        return _Found(self._count, TrailEnd(seq, _hex(digest)), first_break)
 
     def _fault_of(self, row: AuditRow) -> TrailBreak | None:
         seq, expected = row.seq, self._expected

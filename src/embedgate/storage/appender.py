@@ -13,13 +13,18 @@ import sqlalchemy as sa
 from embedgate.core.access import AuditEvent
 from embedgate.core.errors import InternalError
 from embedgate.core.types import LedgerEntry
+from embedgate.storage import ledger_chain
 from embedgate.storage.chain import ORIGIN, AuditRow, Link, chained
 from embedgate.storage.schema import audit, ledger
 
 Item = LedgerEntry | AuditEvent
-_ENTRY_FIELDS = LedgerEntry.__struct_fields__
 _GROUP_SIZES = (64, 16, 4, 1)
+_END_OF_LEDGER = sa.select(ledger.c.id, ledger.c.digest).order_by(ledger.c.id.desc()).limit(1)
+_IS_THERE = sa.select(ledger.c.id).where(ledger.c.request_id == sa.bindparam("request_id"))
 _END_OF_TRAIL = sa.select(audit.c.seq, audit.c.digest).order_by(audit.c.seq.desc()).limit(1)
+
+
+_values_of: Callable[[object], tuple[Any, ...]] = operator.attrgetter(*ledger_chain.COLUMNS)
 
 
 class Answer(Protocol):
@@ -43,21 +48,45 @@ class Appender:
 
     def __init__(self, dialect: sa.Dialect) -> None:
         """dialect: of an engine with a positional paramstyle. Raises InternalError for another."""
-        # A retry after an unclear commit may repeat an entry. SQLite and PostgreSQL share this syntax.
-        self._insert_entries = _Insert(dialect, ledger, _ENTRY_FIELDS, " ON CONFLICT (request_id) DO NOTHING")
+        self._insert_entries = _Insert(dialect, ledger, ("id", *ledger_chain.COLUMNS, "digest"))
         self._insert_rows = _Insert(dialect, audit, AuditRow._fields)
         self._end_of_trail = str(_END_OF_TRAIL.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+        self._end_of_ledger = str(_END_OF_LEDGER.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+        self._is_there = str(_IS_THERE.compile(dialect=dialect))
 
-    def __call__(self, run: Run, items: Sequence[Item]) -> None:
+    def __call__(self, run: Run, items: Sequence[Item], *, may_repeat: bool = True) -> None:
         """Append all items. An entry whose request id exists already is skipped; an event never is.
 
+        may_repeat: whether an entry may exist already, as after an unclear commit; without it that is an error of the
+        driver, and nothing needs to be looked up.
         Raises the driver's errors, and ValueError or OverflowError for a value that cannot be stored.
         """
         events = [item for item in items if isinstance(item, AuditEvent)]
         if events:
             end = run(self._end_of_trail, ()).fetchone()
             self._insert_rows(run, chained(events, Link(*end) if end else ORIGIN))
-        self._insert_entries(run, [item for item in items if isinstance(item, LedgerEntry)])
+        entries = [item for item in items if isinstance(item, LedgerEntry)]
+        if entries and may_repeat:
+            unique = {entry.request_id: entry for entry in reversed(entries)}  # of two alike the first counts
+            entries = [entry for entry in reversed(unique.values()) if not self._exists(run, entry)]
+        if entries:
+            self._append_entries(run, entries)
+
+    def _append_entries(self, run: Run, entries: Sequence[LedgerEntry]) -> None:
+        """Chain the entries to the end of the ledger, and insert them."""
+        end = run(self._end_of_ledger, ()).fetchone()
+        entry_id, digest = end or (0, None)
+        digest = digest or ledger_chain.ORIGIN
+        rows = []
+        for entry in entries:
+            entry_id += 1
+            values = _values_of(entry)
+            digest = ledger_chain.digest_of(digest, entry_id, values)
+            rows.append((entry_id, *values, digest))
+        self._insert_entries(run, rows)
+
+    def _exists(self, run: Run, entry: LedgerEntry) -> bool:
+        return run(self._is_there, (entry.request_id,)).fetchone() is not None
 
 
 class _Insert:
@@ -69,19 +98,18 @@ class _Insert:
     switch interval to get it back. Few sizes, so that the statements stay prepared.
     """
 
-    def __init__(self, dialect: sa.Dialect, table: sa.Table, columns: Sequence[str], tail: str = "") -> None:
+    def __init__(self, dialect: sa.Dialect, table: sa.Table, columns: Sequence[str]) -> None:
         # inline: no generated id is requested, which PostgreSQL would put between statement and conflict clause.
         compiled = sa.insert(table).inline().compile(dialect=dialect, column_keys=columns)
-        if compiled.positiontup is None:
+        if compiled.positiontup != list(columns):
             raise InternalError(f"the engine for {dialect.driver} must be made with a positional paramstyle")
         head, found, row = str(compiled).partition("VALUES ")
-        self._values: Callable[[object], tuple[Any, ...]] = operator.attrgetter(*compiled.positiontup)
-        self._statements = {size: f"{head}{found}{', '.join([row] * size)}{tail}" for size in _GROUP_SIZES}
+        self._statements = {size: f"{head}{found}{', '.join([row] * size)}" for size in _GROUP_SIZES}
 
-    def __call__(self, run: Run, rows: Sequence[object]) -> None:
+    def __call__(self, run: Run, rows: Sequence[tuple[Any, ...]]) -> None:
+        """rows: values in the order of the columns."""
         done = 0
         for size in _GROUP_SIZES:
             while len(rows) - done >= size:
-                values = [value for row in rows[done : done + size] for value in self._values(row)]
-                run(self._statements[size], tuple(values))
+                run(self._statements[size], tuple([value for row in rows[done : done + size] for value in row]))
                 done += size

@@ -39,7 +39,7 @@ class QuickCommit:
         run = self._connection.execute
         try:
             run("BEGIN IMMEDIATE")
-            self._append(run, items)
+            self._append(run, items, may_repeat=False)
             run("COMMIT")
         except (sqlite3.Error, OverflowError, ValueError):
             self._roll_back()

@@ -6,7 +6,7 @@ a new migration and a new `REVISION`.
 
 import sqlalchemy as sa
 
-REVISION = "0007"
+REVISION = "0008"
 """The newest migration, which this program reads and writes."""
 
 metadata = sa.MetaData(
@@ -173,7 +173,9 @@ cleared_models = sa.Table(
     sa.Column("times", sa.BigInteger, nullable=False),
 )
 
-# No foreign keys: a ledger entry must be writable even if its user is gone.
+# No foreign keys: a ledger entry must be writable even if its user is gone. Append-only: `digest` covers the entry and
+# the digest before it (`storage.ledger_chain`), so what is to be corrected gets a further entry. A new column goes
+# before `digest`, with an empty default.
 ledger = sa.Table(
     "ledger",
     metadata,
@@ -205,9 +207,17 @@ ledger = sa.Table(
     sa.Column("output_tokens", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("estimated_tokens", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("estimated_picodollars", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("digest", sa.LargeBinary(32)),
     sa.Index(None, "at_ms"),
     sa.Index(None, "user_id", "at_ms"),
     sa.Index(None, "key_id", "at_ms"),
+)
+# One row: the last entry from before the ledger had a chain of digests.
+ledger_chain = sa.Table(
+    "ledger_chain",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("begins_after", sa.BigInteger, nullable=False),
 )
 # Most entries have no project; a partial index costs them nothing.
 sa.Index(

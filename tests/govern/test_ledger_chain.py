@@ -1,0 +1,185 @@
+"""Whatever is done to the ledger behind the gateway's back, verifying finds it: entries are a chain of digests."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from embedgate.core.types import LedgerEntry
+from embedgate.govern.audit import VerifiedLedger, VerifyQuery, verify_trail
+from embedgate.storage.appender import Appender
+from embedgate.storage.database import DATABASE_FILE, open_database
+from embedgate.storage.ledger import SqlLedger
+from embedgate.storage.ledger_chain import COLUMNS, ORIGIN, digest_of
+from governing import Governing, resources_for
+
+ENTRY = LedgerEntry(
+    request_id="",
+    at_ms=1_700_000_000_000,
+    dialect="openai",
+    user_id="user_a",
+    key_id="key_a",
+    end_user="größe",
+    model="m/m",
+    space="m",
+    provider="p",
+    upstream_model="m",
+    items=2,
+    tokens=7,
+    reused_tokens=3,
+    tokens_estimated=True,
+    price_picodollars=20_000,
+    price_as_of=None,
+    cost_picodollars=140_000,
+    outcome="ok",
+    total_ms=1.25,
+    upstream_ms=0.1,
+)
+
+
+def entry(number: int) -> LedgerEntry:
+    return replace(ENTRY, request_id=f"req_{number}", tokens=number, tokens_estimated=number % 2 == 0)
+
+
+def write(folder: Path, *numbers: int) -> None:
+    """Record entries, some of them at once, as the gateway does."""
+
+    async def record() -> None:
+        database = open_database(folder)
+        ledger = SqlLedger(database)
+        await asyncio.gather(*(ledger.record(entry(number)) for number in numbers))
+        await asyncio.to_thread(ledger.close)
+        database.close()
+
+    asyncio.run(record())
+
+
+def verified(folder: Path, kept: VerifyQuery | None = None) -> VerifiedLedger:
+    database = open_database(folder)
+    try:
+        found = Governing(database, resources_for(folder))(verify_trail, kept or VerifyQuery())
+    finally:
+        database.close()
+    assert found.ok == found.ledger.ok
+    return found.ledger
+
+
+def run(folder: Path, *statements: str) -> None:
+    connection = sqlite3.connect(folder / DATABASE_FILE, isolation_level=None)
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A ledger of eight entries: alone, in a group, and alone."""
+    write(tmp_path, 1)
+    write(tmp_path, *range(2, 8))
+    write(tmp_path, 8)
+    return tmp_path
+
+
+def test_what_the_gateway_wrote_is_whole(folder: Path) -> None:
+    found = verified(folder)
+    assert (found.ok, found.entries, found.begins_after, found.end.id) == (True, 8, 0, 8)
+    run(folder, "VACUUM")
+    assert verified(folder) == found
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_change_of_any_column_is_found(folder: Path, column: str) -> None:
+    value = "'strange'" if column in ("request_id", "project_id", "action") else "987654"
+    run(folder, f"UPDATE ledger SET {column} = {value} WHERE id = 4")
+    found = verified(folder).first_break
+    assert found is not None
+    assert (found.id, "changed" in found.reason) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("statements", "at"),
+    [
+        (["DELETE FROM ledger WHERE id = 4"], 5),
+        (["DELETE FROM ledger WHERE id = 1"], 2),
+        (["UPDATE ledger SET digest = NULL WHERE id = 4"], 4),
+        (["UPDATE ledger SET digest = zeroblob(32) WHERE id = 4"], 4),
+        (["UPDATE ledger SET digest = 5 WHERE id = 4"], 4),
+        (["UPDATE ledger SET id = 99 WHERE id = 4", "UPDATE ledger SET id = 4 WHERE id = 5"], 4),
+        (["UPDATE ledger SET id = 100 WHERE id = 8"], 100),
+        (
+            [
+                "CREATE TEMP TABLE copy AS SELECT * FROM ledger WHERE id = 8",
+                "UPDATE copy SET id = 9, request_id = 'forged', cost_picodollars = 0",
+                "INSERT INTO ledger SELECT * FROM copy",
+            ],
+            9,
+        ),
+        (["UPDATE ledger SET tokens_estimated = 2 WHERE id = 4"], 4),
+        (["UPDATE ledger_chain SET begins_after = 4"], 1),
+        (["UPDATE ledger_chain SET begins_after = 4", "UPDATE ledger SET digest = NULL WHERE id <= 4"], 5),
+    ],
+)
+def test_what_is_missing_moved_or_forged_is_found(folder: Path, statements: list[str], at: int) -> None:
+    run(folder, *statements)
+    found = verified(folder).first_break
+    assert found is not None
+    assert found.id == at
+
+
+def test_an_end_that_was_cut_off_is_found_by_who_has_kept_it(folder: Path) -> None:
+    end = verified(folder).end
+    kept = VerifyQuery(ledger_id=end.id, ledger_digest=end.digest)
+    write(folder, 9)
+    assert verified(folder, kept).ok
+    run(folder, "DELETE FROM ledger WHERE id >= 8")
+    assert verified(folder).ok
+    cut = verified(folder, kept).first_break
+    assert cut is not None
+    assert "it went on to entry 8" in cut.reason
+    write(folder, 8, 9)
+    assert verified(folder, kept).ok  # the same entry at the same place is the same link
+    run(folder, "DELETE FROM ledger WHERE id >= 8")
+    write(folder, 10)
+    other = verified(folder, kept).first_break
+    assert other is not None
+    assert other.id == 8
+
+
+def test_an_entry_that_is_written_again_leaves_the_chain_whole(folder: Path) -> None:
+    write(folder, 8)
+    write(folder, 9, 3, 9, 10)
+    database = open_database(folder)
+    append = Appender(database.dialect)
+    with database.write() as connection:
+        append(connection.exec_driver_sql, [entry(number) for number in (10, 11, 1, 11, 12)])
+    database.close()
+    found = verified(folder)
+    assert (found.ok, found.entries) == (True, 12)
+
+
+def as_before_the_chain(folder: Path) -> None:
+    """Make the database one of the version before."""
+    run(
+        folder,
+        "ALTER TABLE ledger DROP COLUMN digest",
+        "DROP TABLE ledger_chain",
+        "UPDATE alembic_version SET version_num = '0007'",
+    )
+
+
+def test_entries_from_before_the_chain_are_told_apart(folder: Path) -> None:
+    as_before_the_chain(folder)
+    write(folder, 9, 10)
+    found = verified(folder)
+    assert (found.ok, found.entries, found.begins_after, found.end.id) == (True, 10, 8, 10)
+    run(folder, "UPDATE ledger SET cost_picodollars = 0 WHERE id = 9")
+    assert not verified(folder).ok
+
+
+def test_a_column_that_is_added_later_changes_no_digest() -> None:
+    values = list(range(27))
+    before = digest_of(ORIGIN, 1, values)
+    assert digest_of(ORIGIN, 1, [*values, 0, None, ""]) == before
+    assert digest_of(ORIGIN, 1, [*values, 0, 1]) != digest_of(ORIGIN, 1, [*values, 1, 0]) != before
