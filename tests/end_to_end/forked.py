@@ -55,9 +55,9 @@ class Fork:
     _pid: int
     _said: IO[str]
 
-    def kill(self) -> None:
-        """Send SIGKILL, and return once the process is no more."""
-        os.kill(self._pid, signal.SIGKILL)
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal that ends the process, and return once it is no more."""
+        os.kill(self._pid, number)
         while "ended" not in self._said.readline():
             pass
 

@@ -7,6 +7,7 @@ estimated, and within the budget all told.
 import asyncio
 import itertools
 import json
+import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -30,7 +31,7 @@ from upstream import Seen
 from waiting import PATIENCE_S
 
 RERANK_MODEL = "cohere/rerank-v3.5"
-N_ROUNDS = scaled(4, 40)
+N_ROUNDS = scaled(2, 40)
 N_CALLERS = 16
 BUDGETS_PICODOLLARS = (2 * 10**8, 10**9, 4 * 10**9)
 """Some run dry in the middle of a round."""
@@ -112,8 +113,10 @@ async def ask(url: str, key: str, wish: Wish) -> tuple[int, str] | None:
     return (int(first.split(b" ")[1]), ids[0].decode()) if ids else None
 
 
-async def load_until_killed(running: Fork, key: str, made: Iterator[Wish], after: int) -> list[tuple[int, str]]:
-    """What callers are answered who ask again and again, until the gateway is killed after so many answers."""
+async def load_until_killed(
+    running: Fork, key: str, made: Iterator[Wish], after: int, number: signal.Signals
+) -> list[tuple[int, str]]:
+    """What callers are answered who ask again and again, until the gateway gets a signal after so many requests."""
     answers: list[tuple[int, str]] = []
     n_asked = 0
     is_enough = asyncio.Event()
@@ -132,7 +135,7 @@ async def load_until_killed(running: Fork, key: str, made: Iterator[Wish], after
     asking = [asyncio.create_task(keep_asking()) for _ in range(N_CALLERS)]
     async with asyncio.timeout(PATIENCE_S):
         await is_enough.wait()
-    await asyncio.to_thread(running.kill)
+    await asyncio.to_thread(running.kill, number)
     await asyncio.gather(*asking)
     return answers
 
@@ -154,8 +157,9 @@ def billed(host: BillingProvider) -> Counter[str]:
 
 
 @pytest.mark.hostile
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_the_ledger_is_never_below_the_bill_and_above_it_by_what_is_marked(
-    tmp_path: Path, host: BillingProvider
+    tmp_path: Path, host: BillingProvider, number: signal.Signals
 ) -> None:
     config = tmp_path / "embedgate.toml"
     providers = (f'[providers.{name}]\nbase_url = "{host.base_url}"\n' for name in ("openai", "cohere"))
@@ -174,7 +178,7 @@ def test_the_ledger_is_never_below_the_bill_and_above_it_by_what_is_marked(
                 cap = admin.spent(key) + draw.choice(BUDGETS_PICODOLLARS)
                 admin.set_budget(Subject("key", key.id), "total", cap)
             running = parent.start(tmp_path, config)
-            answers += asyncio.run(load_until_killed(running, secret, made, draw.randint(20, 150)))
+            answers += asyncio.run(load_until_killed(running, secret, made, draw.randint(20, 150), number))
             host.let_go()
             host.hold_again()
         parent.start(tmp_path, config).kill()  # books what the last one left
