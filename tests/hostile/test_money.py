@@ -178,11 +178,12 @@ def test_the_ledger_is_never_below_the_bill_and_above_it_by_what_is_marked(
                 cap = admin.spent(key) + draw.choice(BUDGETS_PICODOLLARS)
                 admin.set_budget(Subject("key", key.id), "total", cap)
             running = parent.start(tmp_path, config)
-            answers += asyncio.run(load_until_killed(running, secret, made, draw.randint(20, 150), number))
+            answers += asyncio.run(load_until_killed(running, secret, made, draw.randint(20, scaled(60, 150)), number))
             host.let_go()
             host.hold_again()
         parent.start(tmp_path, config).kill()  # books what the last one left
     with administrator(tmp_path) as admin:
+        key = admin.find_key(secret)
         entries = admin.entries(key)
         assert admin.trail_is_whole()
         spent = admin.spent(key)
