@@ -116,3 +116,31 @@ _PLAIN = st.text(string.ascii_letters + string.digits + "'\"()[]{}.,:;!?-_=+*/#%
 @given(_PLAIN.map(lambda text: " ".join(text.split())))
 def test_plain_text_is_never_changed(text: str) -> None:
     assert clean(text) is text
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "<script>",
+        "<!--",
+        "<style ",
+        "<b",
+        "&amp;",
+        "amp;",
+        "&",
+        " ",
+        "\t",
+        "\n",
+        "\r",
+        "\u200d",
+        "Ã",
+        "<b>",
+        "e\u0301",
+        ". ",
+    ],
+)
+def test_long_rows_of_anything_are_cleaned_in_one_pass(part: str) -> None:
+    """A pattern that tries each place again would take hours for these."""
+    text = f"a{part * 10_000}b &amp;"
+    assert clean(clean(text)) == clean(text)
+    assert clean("&" + "amp;" * 10_000) == "&"

@@ -102,6 +102,8 @@ def test_markdown_is_cut_at_its_sections_and_each_piece_knows_its_headings() -> 
         ("```python", ("Handbook", "Pay", "Salary")),
         ("Leave", ("Handbook", "Leave")),
     ]
+    marked = Splitter(MINILM, 256).split("## C# and F# ##\n\ntext\n", "markdown")
+    assert marked[0].headings == ("C# and F#",)
 
 
 def test_code_is_cut_before_definitions() -> None:
@@ -174,3 +176,13 @@ def test_the_drift_is_one_minus_the_cosine_of_neighbouring_means() -> None:
         before = vectors[max(0, place - 3) : place].mean(axis=0, dtype=np.float64)
         after = vectors[place : place + 3].mean(axis=0, dtype=np.float64)
         assert drift == pytest.approx(1 - before @ after / np.linalg.norm(before) / np.linalg.norm(after), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "part", [".", " ", "\n", "x", "# ", "- ", "|", "`", "```\n", "}", ";", ". ", "。", "\u0301", "#"]
+)
+@pytest.mark.parametrize("kind", ["prose", "markdown", "code"])
+def test_long_rows_of_anything_are_split_in_one_pass(part: str, kind: Kind) -> None:
+    """A pattern that tries each place again would take hours for these."""
+    text = f"# a{part * 10_000}b"
+    check(Splitter(MINILM, 256).split(text, kind), text, MINILM, 256)

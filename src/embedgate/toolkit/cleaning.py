@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from embedgate.core.errors import InternalError
 from embedgate.toolkit.libraries import library
 from embedgate.toolkit.outline import Kind
 from embedgate.toolkit.records import Record
@@ -21,8 +20,8 @@ from embedgate.toolkit.splitting import kind_of
 Form = Literal["NFC", "NFKC", "none"]
 Step = Literal["mojibake", "html", "control", "form", "space"]
 
-_MAX_ROUNDS = 50
-"""Rounds until nothing changes: two or three are usual, each nested `&amp;amp;` takes one more."""
+_MAX_ROUNDS = 100
+"""Rounds until nothing changes: two or three are usual. More are only taken by tags that are nested inside of tags."""
 
 _BREAKING = frozenset(f"h{level}" for level in range(1, 7)) | {
     *("address", "article", "aside", "blockquote", "br", "caption", "dd", "div", "dl", "dt", "figcaption", "figure"),
@@ -69,10 +68,14 @@ _TAGS = _BREAKING | {
 }
 """The tags of HTML: anything else in angle brackets may be a type, an address or a comparison."""
 _NAMES = "|".join(sorted(_TAGS, key=len, reverse=True))
-_MARKUP = re.compile(
-    rf"<!--.*?-->|<!doctype[^<>]*>|<(script|style)\b[^<>]*>.*?</\1\s*>|</?({_NAMES})(?:\s[^<>]*)?/?>",
-    re.DOTALL | re.IGNORECASE,
-)
+_OPENING = re.compile(r"<!--|<(script|style)\b[^<>]*>", re.IGNORECASE)
+_CLOSING = {
+    "": re.compile("-->"),
+    "script": re.compile(r"</script\s*>", re.IGNORECASE),
+    "style": re.compile(r"</style\s*>", re.IGNORECASE),
+}
+_MARKUP = re.compile(rf"<!doctype[^<>]*>|</?({_NAMES})(?:\s[^<>]*)?/?>", re.IGNORECASE)
+_NESTED = re.compile(r"&(?:amp;|#38;|#x26;)+", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 # Marks of direction, soft hyphens, joiners of nothing, byte order marks, halves of surrogate pairs.
@@ -85,7 +88,7 @@ _CONTROL = re.compile(
 _FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007f]+")
 _LINE_ENDS = re.compile(r"\r\n?|[\u2028\u2029]")
 _ODD_SPACES = re.compile(r"[\xa0\u1680\u2000-\u200a\u202f\u205f]")
-_TRAILING = re.compile(r"[ \t]+(?=\n|\Z)")
+_TRAILING = re.compile(r"(?<![ \t])[ \t]+(?=\n|\Z)")
 _BLANK_LINES = re.compile(r"\n{4,}")
 _RUNS = re.compile(r"(?<=\S)(?: {2,}| *\t[ \t]*)(?=\S)")
 _EXAMPLE_CHARS = 24
@@ -144,8 +147,6 @@ def clean(text: str, cleaning: Cleaning | None = None, kind: Kind = "prose", rep
                 current = after
         if current == before:
             break
-    else:
-        raise InternalError("a text is still not clean after many rounds")
     if current == text:
         return text
     seen.n_changed += 1
@@ -211,8 +212,25 @@ def _without_html(text: str) -> tuple[str, int]:
         times += value != found[0]
         return value
 
-    stripped, tags = _MARKUP.subn(lambda found: "\n" if (found[2] or "").lower() in _BREAKING else "", text)
-    return _ENTITY.sub(decoded, stripped), times + tags
+    text, blocks = _without_blocks(text)
+    text, tags = _MARKUP.subn(lambda found: "\n" if (found[1] or "").lower() in _BREAKING else "", text)
+    return _ENTITY.sub(decoded, _NESTED.sub("&amp;", text)), times + blocks + tags
+
+
+def _without_blocks(text: str) -> tuple[str, int]:
+    """Without comments, scripts and styles that are closed. One pass: what is not closed is looked for once."""
+    kept: list[str] = []
+    unclosed: set[str] = set()
+    place = times = 0
+    while opening := _OPENING.search(text, place):
+        kind = (opening[1] or "").lower()
+        closing = None if kind in unclosed else _CLOSING[kind].search(text, opening.end())
+        kept.append(text[place : opening.start() if closing else opening.end()])
+        place = closing.end() if closing else opening.end()
+        times += closing is not None
+        if closing is None:
+            unclosed.add(kind)
+    return "".join([*kept, text[place:]]), times
 
 
 def _without_control(text: str) -> tuple[str, int]:

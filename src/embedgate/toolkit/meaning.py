@@ -16,6 +16,8 @@ _NEIGHBOURS = 3
 """Sentences on each side that are compared: one alone says little."""
 _DEVIATIONS = 1.0
 """How far above the mean drift, in standard deviations, a place must be to be cut at even if both sides fit."""
+_LEVELS = 16
+"""Strengths of cuts: the strongest are taken first, those of one level together."""
 _LEAST_TOKENS = 8
 """What has fewer goes with what follows: a word or two have no meaning to compare."""
 
@@ -39,7 +41,7 @@ def drifts(found: Outline, measured: MeasuredText, embedder: Embedder, room: int
     texts = [_beginning(measured, start, end, room) for start, end in pairwise([*places, len(measured.text)])]
     drift = drift_of(normalise(embed_all(embedder, texts, "document")))
     order = np.argsort(np.argsort(drift, kind="stable"), kind="stable")
-    cuts = [Cut(place, int(rank) + 1) for place, rank in zip(places[1:], order, strict=True)]
+    cuts = [Cut(place, 1 + int(rank) * _LEVELS // len(drift)) for place, rank in zip(places[1:], order, strict=True)]
     threshold = drift.mean() + _DEVIATIONS * drift.std()
     padded = np.concatenate([[-np.inf], drift, [-np.inf]])
     is_peak = (drift > threshold) & (drift >= padded[:-2]) & (drift >= padded[2:])

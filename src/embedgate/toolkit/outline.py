@@ -16,12 +16,15 @@ _BLOCK, _ITEM, _LINE = 40, 36, 30
 
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t\r\n]*$", re.DOTALL)
+_ATX = re.compile(r" {0,3}(#{1,6})(?=[ \t\r\n]|$)")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t\r\n]*$")
 _LIST_ITEM = re.compile(r"[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]")
 _TABLE_ROW = re.compile(r"[ \t]*\|")
-_CLOSES = re.compile(r"[ \t]*(?:[)\]}>;,]+|end|else\b.*|elif\b.*|except\b.*|finally\b.*|fi|done|esac)[ \t\r\n;]*$")
-_SENTENCE_END = re.compile(r"(?:[.!?…]+[\"'”’)\]*_]*[ \t\r\n]+(?=[^a-z\s])|[。！？]+[”’」』）]*\s*(?=\S))")
+_CLOSES = re.compile(r"[ \t]*(?:[)\]}>;,]+|end|else\b.*|elif\b.*|except\b.*|finally\b.*|fi|done|esac)[ \t\r\n]*$")
+# Looking back keeps a long row of dots from being tried from each of them.
+_SENTENCE_END = re.compile(
+    r"(?:(?<![.!?…])[.!?…]+[\"'”’)\]*_]*[ \t\r\n]+(?=[^a-z\s])|(?<![。！？])[。！？]+(?![。！？])[”’」』）]*\s*(?=\S))"
+)
 _INDENT_WIDTH, _MAX_INDENT = 4, 9
 
 
@@ -100,6 +103,13 @@ def _code(text: str) -> Iterator[Cut]:
         was_blank = is_blank
 
 
+def _title(words: str) -> str:
+    """The words of a heading without the marks that may close it."""
+    words = words.strip()
+    bare = words.rstrip("#")
+    return bare.rstrip() if not bare or bare[-1] in " \t" else words
+
+
 class _Markdown:
     """One pass over the lines of a Markdown text."""
 
@@ -134,7 +144,7 @@ class _Markdown:
             self._fence = fence[1]
             self._was_blank = False
         elif heading := _ATX.match(line):
-            self._head(offset, len(heading[1]), (heading[2] or "").strip())
+            self._head(offset, len(heading[1]), _title(line[heading.end() :]))
         elif self._is_underline(line):
             start, title = self._block_lines[0]
             while self._cuts and self._cuts[-1].offset >= start:
