@@ -100,11 +100,17 @@ def shared(demands: Sequence[AnyDemand | None]) -> AnyDemand | None:
     return known[0] if len(known) == 1 else SharedDemand(known)
 
 
+def unwanted() -> CallerLeft | None:
+    """The error of what the running task does if nobody waits for it any more; None if somebody does."""
+    demand = demand_of_task.get()
+    return caller_left() if demand is not None and demand.is_gone else None
+
+
 def check_wanted() -> None:
     """Raises CallerLeft if nobody waits any more for what the running task does."""
-    demand = demand_of_task.get()
-    if demand is not None and demand.is_gone:
-        raise caller_left()
+    left = unwanted()
+    if left is not None:
+        raise left
 
 
 @contextmanager

@@ -7,7 +7,14 @@ import pytest
 from doubles import SECRET, Bench, Memory, ScriptedProvider, Step, model
 from embedgate.core.access import LimitRule, Rules, Subject
 from embedgate.core.demand import Demand, demand_of_task
-from embedgate.core.errors import CallerLeft, GatewayError, Overloaded, UpstreamFailed
+from embedgate.core.errors import (
+    CallerLeft,
+    GatewayError,
+    Overloaded,
+    UpstreamFailed,
+    UpstreamRejected,
+    UpstreamTooLarge,
+)
 from embedgate.core.types import Batch, EmbedRequest, EmbedResult, Origin, ProviderReply
 from embedgate.engine.upstream.limits import CredentialLimits, QueueLimits
 from embedgate.settings import UpstreamSettings
@@ -102,6 +109,44 @@ async def test_nothing_is_repeated_for_who_has_left() -> None:
     demand.leave()
     await assert_left(task)
     assert inputs(provider) == [("one",)]
+
+
+@virtually
+async def test_a_call_that_was_too_large_is_not_halved_for_who_has_left() -> None:
+    demand = Demand()
+    provider = ScriptedProvider(gate=asyncio.Event(), steps=[fail_with(UpstreamTooLarge("at most 1"))])
+    bench = Bench([model("a")], {"a": provider})
+    task = asking(bench, demand, "one", "two")
+    while not provider.batches:
+        await asyncio.sleep(0)
+    demand.leave()
+    assert provider.gate is not None
+    provider.gate.set()
+    await assert_left(task)
+    assert inputs(provider) == [("one", "two")]
+
+
+@virtually
+async def test_a_shared_call_that_failed_is_repeated_without_who_has_left() -> None:
+    provider = ScriptedProvider(gate=asyncio.Event())
+    bench = Bench([model("a")], {"a": provider}, gathering={"a": 1})
+    first, gone, stays = Demand(), Demand(), Demand()
+    tasks = [asking(bench, first, "one")]
+    await asyncio.sleep(0.1)
+    tasks += [asking(bench, gone, "two"), asking(bench, stays, "three")]
+    await asyncio.sleep(0.1)
+    provider.steps.append(fail_with(UpstreamRejected("one of them")))
+    provider.gate, gate = asyncio.Event(), provider.gate
+    assert gate is not None
+    gate.set()
+    await tasks[0]
+    while len(provider.batches) < 2:
+        await asyncio.sleep(0)
+    gone.leave()
+    provider.gate.set()
+    await assert_left(tasks[1])
+    await tasks[2]
+    assert inputs(provider) == [("one",), ("two", "three"), ("three",)]
 
 
 @virtually

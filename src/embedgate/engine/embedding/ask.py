@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from embedgate.core.demand import unwanted
 from embedgate.core.errors import (
     AccessError,
     GatewayError,
@@ -81,10 +82,15 @@ class RouteCaller:
 
     async def _in_halves(self, batch: Batch, deadline_s: float, spent_s: float) -> Outcome:
         """The outcome of two calls, each for half of a batch. spent_s: at the provider so far."""
+        if (left := unwanted()) is not None:
+            return Outcome(error=left, upstream_s=spent_s)
         middle = len(batch.inputs) // 2
         first = await self.ask(replace(batch, inputs=batch.inputs[:middle]), deadline_s)
         if first.error is not None:
             return replace(first, upstream_s=first.upstream_s + spent_s)
+        if (left := unwanted()) is not None:
+            tokens = (*first.tokens, *[0] * (len(batch.inputs) - middle))
+            return Outcome(None, tokens, first.is_estimated, billed=first.billed, upstream_s=spent_s, error=left)
         second = await self.ask(replace(batch, inputs=batch.inputs[middle:]), deadline_s)
         if isinstance(second.error, InvalidInput) and second.error.index is not None:
             second = replace(second, error=second.error.at(second.error.index + middle))

@@ -172,7 +172,18 @@ class Batcher:
             self._pump()
 
     async def _serve(self, group: Sequence[_Waiting]) -> None:
-        """Call for a whole group; if one of it is at fault, find which, so that the others are served."""
+        """Call for a whole group; if one of it is at fault, find which, so that the others are served.
+
+        Those whose callers have left by now are not in the call.
+        """
+        gone = [waiting for waiting in group if waiting.demand is not None and waiting.demand.is_gone]
+        if gone:
+            for waiting in gone:
+                metrics.call_dropped("batch")
+                _settle(waiting, Outcome(error=caller_left()))
+            group = [waiting for waiting in group if waiting not in gone]
+        if not group:
+            return
         inputs = tuple(item for waiting in group for item in waiting.batch.inputs)
         deadline_s = max(waiting.deadline_s for waiting in group)
         outcome = await self._caller.ask(replace(group[0].batch, inputs=inputs), deadline_s)

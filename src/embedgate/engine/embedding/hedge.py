@@ -53,7 +53,8 @@ class Hedger:
         runners = [first]
         try:
             await asyncio.wait([first.task], timeout=after_s)
-            second = None if first.task.done() else await self._second(call, here, part)
+            is_over = first.task.done() or call.demand.is_gone
+            second = None if is_over else await self._second(call, here, part)
             if second is None:
                 return first.candidate, await first.task
             candidate, batch, cost_picodollars = second

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
+from embedgate.core.demand import check_wanted
 from embedgate.core.errors import (
     NOT_SENT,
     CallerLeft,
@@ -167,6 +168,8 @@ class Credentials:
         """
         faults: dict[Credential, UpstreamError] = {}
         while (credential := self._choose(model, tokens, faults)) is not None:
+            if faults:
+                check_wanted()
             if tokens and count is not None and credential.limits.wait_s(model, tokens):
                 tokens, count = min(tokens, await count()), None
                 continue
