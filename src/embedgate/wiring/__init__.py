@@ -4,7 +4,8 @@ from embedgate.engine.routing.offer import OfferedModel, OfferedRoute, RouteCond
 from embedgate.engine.routing.verify import comparable, same_vectors
 from embedgate.wiring.administration import decide_as_stored
 from embedgate.wiring.command_line import open_operations
-from embedgate.wiring.gateway import Gateway, open_embedder, open_gateway, verify_models
+from embedgate.wiring.embedder import open_embedder
+from embedgate.wiring.gateway import Gateway, open_gateway, verify_models
 from embedgate.wiring.tokens import ModelTokens, open_tokens
 
 __all__ = [

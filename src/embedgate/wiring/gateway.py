@@ -3,23 +3,21 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
 from embedgate.core.access import BudgetState, Caller, Rules
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import ConfigError, DependencyMissing, ProviderKeyMissing
-from embedgate.core.models import LOCAL, Model, Truncate
+from embedgate.core.models import LOCAL, Model
 from embedgate.core.money import PICODOLLARS_PER_DOLLAR
-from embedgate.core.ports import CallLimits, Embedder, Provider
+from embedgate.core.ports import Provider
 from embedgate.core.types import (
     CacheStats,
     EmbedRequest,
     EmbedResult,
-    InputType,
 )
-from embedgate.core.vectors import Vectors
 from embedgate.engine.admission.admit import Admission
 from embedgate.engine.admission.authenticate import Authenticator
 from embedgate.engine.admission.budgets import Budgets
@@ -417,23 +415,6 @@ async def _load_default_model(name: str, decided: Selection) -> None:
             raise ConfigError([error.message]) from error
 
 
-@contextlib.contextmanager
-def open_embedder(
-    loaded: Loaded, model: str, dim: int | None = None, truncate: Truncate = "none"
-) -> Iterator[Embedder]:
-    """A gateway in this process, called directly instead of over HTTP. Raises ConfigError.
-
-    Its requests go the whole way, ledger included. They need no key: who runs this owns the data folder.
-    """
-    with asyncio.Runner() as runner:
-        gateway = runner.run(open_gateway(loaded))
-        try:
-            limits = CallLimits(loaded.settings.limits.max_inputs, loaded.settings.limits.max_tokens)
-            yield _InProcess(runner, gateway, model, dim, truncate, limits)
-        finally:
-            runner.run(gateway.aclose())
-
-
 def verify_models(loaded: Loaded, models: Sequence[Model]) -> list[list[Verdict]]:
     """The verdicts on the routes of each model, in a gateway of this process. Raises ConfigError."""
 
@@ -445,53 +426,3 @@ def verify_models(loaded: Loaded, models: Sequence[Model]) -> list[list[Verdict]
             await gateway.aclose()
 
     return asyncio.run(verify_each())
-
-
-class _InProcess(Embedder):
-    """Implements the `Embedder` port. For one thread: it runs the event loop."""
-
-    def __init__(
-        self,
-        runner: asyncio.Runner,
-        gateway: Gateway,
-        model: str,
-        dim: int | None,
-        truncate: Truncate,
-        limits: CallLimits,
-    ) -> None:
-        self._runner = runner
-        self._gateway = gateway
-        self._name, self._provider = gateway.catalog.parse_model_name(model)
-        self._known = gateway.catalog.find(self._name)
-        self._dim = dim
-        self._truncate: Truncate = truncate
-        self._limits = limits
-
-    @property
-    def model(self) -> str:
-        return self._known.id if self._known else self._name
-
-    @property
-    def space(self) -> str:
-        return (self._known and self._known.space) or self.model
-
-    @property
-    def dim(self) -> int:
-        native = self._known.dims.default if self._known and self._known.dims else None
-        return self._dim or native or super().dim
-
-    @property
-    def call_limits(self) -> CallLimits:
-        return self._limits
-
-    def embed(self, texts: Sequence[str], input_type: InputType | None = None) -> Vectors:
-        request = EmbedRequest(
-            self._name,
-            tuple(texts),
-            dim=self._dim,
-            input_type=input_type,
-            truncate=self._truncate,
-            provider=self._provider,
-        )
-        request_id = f"req_{uuid.uuid4().hex}"
-        return self._runner.run(self._gateway.pipeline.embed_as(request_id, OPERATOR, request)).vectors
