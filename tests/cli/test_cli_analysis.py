@@ -168,3 +168,61 @@ def test_a_map_of_what_is_not_there_is_refused(
     ended = program("map", "messages.csv", *options, *DIM)
     assert (ended.code, ended.text) == (1, "")
     assert said in ended.errors
+
+
+@pytest.fixture
+def questions(folder: Path) -> Path:
+    rows = [f"question {number},text {number // 2}" for number in range(20)]
+    path = folder / "questions.csv"
+    path.write_text("\n".join(["question,text", *rows, ""]), encoding="utf-8")
+    return path
+
+
+def test_evaluate_writes_a_row_for_every_setting_and_a_picture(program: Program, questions: Path) -> None:
+    options = ("--sizes", "8", "--store-as", "float32,binary", "--chart", "c.png", "--format", "jsonl")
+    ended = program("evaluate", "questions.csv", *options, *DIM)
+    rows = [json.loads(line) for line in ended.text.splitlines()]
+    assert [(row["dimensions"], row["encoding"]) for row in rows] == [
+        (16, "float32"), (16, "binary"), (8, "float32"), (8, "binary"),
+    ]  # fmt: skip
+    assert rows[0]["recall@1 low"] <= rows[0]["recall@1"] <= rows[0]["recall@1 high"]
+    assert "Too few questions to tell" in ended.errors
+    assert (questions.parent / "c.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_evaluate_prints_a_table(program: Program, questions: Path) -> None:
+    ended = program("evaluate", "questions.csv", "--sizes", "8", *DIM)
+    assert ended.code == 0
+    assert "20 questions, each asked of 10 texts." in ended.text
+    assert "Too few questions to tell about" in ended.text
+    twice = program("evaluate", "questions.csv", "--against", "fake/deterministic", *DIM)
+    assert (twice.code, twice.errors) == (1, "error: The model fake/deterministic is named twice.\n")
+
+
+def test_evaluate_takes_labels_or_texts_alone(program: Program, messages: Path) -> None:
+    assert "ask for those of their label" in program("evaluate", "messages.csv", "--labels", "topic", *DIM).text
+    assert "12 texts ask for the neighbours" in program("evaluate", "messages.csv", *DIM).text
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--question", "none"), 1, "no column 'none', which --question names; beside the texts: topic"),
+        (("--labels", "none"), 1, "no column 'none', which --labels names; beside the texts: topic"),
+        (("--sizes", "many"), 2, "whole numbers"),
+        (("--sizes", "999"), 1, "has 16 dimensions; sizes are 1 to 16, not 999"),
+        (("--store-as", "int4"), 2, "give some of float32, int8, binary"),
+        (("--chart", "c.svg"), 1, "written to .png"),
+    ],
+)
+def test_an_evaluation_of_what_is_not_there_is_refused(
+    options: tuple[str, ...], code: int, said: str, program: Program, messages: Path
+) -> None:
+    ended = program("evaluate", "messages.csv", *options, *DIM)
+    assert (ended.code, ended.text) == (code, "")
+    assert said in ended.errors
+
+
+def test_a_question_that_is_empty_is_named_by_its_line(program: Program, folder: Path) -> None:
+    (folder / "q.csv").write_text("question,text\na,b\n,c\n", encoding="utf-8")
+    assert "line 3 of q.csv has no question" in program("evaluate", "q.csv", *DIM).errors

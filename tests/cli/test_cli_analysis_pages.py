@@ -12,12 +12,12 @@ from embedgate.cli.main import COMMANDS
 from program import Program
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("classify", "cluster", "dedupe", "map", "outliers")
+PAGES = ("classify", "cluster", "dedupe", "evaluate", "map", "outliers")
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MEASURED = re.compile(r"\b\d+(?:\.\d+)? (?:KB|ms)\b")
 _NUMBER = re.compile(r"\d+\.\d+")
-_ROUNDING = 0.002
+_ROUNDING = 0.005
 """What another processor may change in a number of three digits."""
 
 

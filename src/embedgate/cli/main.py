@@ -41,6 +41,7 @@ COMMANDS = {
     "outliers": "Find the texts that do not belong to the others.",
     "classify": "Give texts the labels that they are most similar to.",
     "map": "Draw a map on which similar texts are near.",
+    "evaluate": "Measure models, numbers of dimensions and encodings on texts of one's own.",
     "dedupe": "Find near duplicates, and choose what is kept.",
     "index": "Make, fill, list, export and drop collections of texts.",
     "search": "Find the texts of a collection that fit a question.",

@@ -13,6 +13,7 @@ from embedgate.cli import embedder, options, results, texts
 
 if TYPE_CHECKING:
     from embedgate.core.ports import Embedder
+    from embedgate.core.types import InputType
     from embedgate.core.vectors import Vectors
     from embedgate.toolkit.records import Record
     from embedgate.toolkit.writing import Row
@@ -69,12 +70,25 @@ class Call:
         return results.print_rows(rows, self.output, self.file_format, as_json=self.as_json)
 
 
-def embedded(source: "Embedder", records: "Sequence[Record]", what: str = "embedding") -> "Vectors":
+def embedded(
+    source: "Embedder",
+    records: "Sequence[Record]",
+    what: str = "embedding",
+    input_type: "InputType | None" = None,
+) -> "Vectors":
     """The vectors of texts, (n, d) float32, with progress. A text that is refused is named by its line."""
-    return embedded_texts(source, [record.text for record in records], what, [str(each.origin) for each in records])
+    return embedded_texts(
+        source, [record.text for record in records], what, [str(each.origin) for each in records], input_type
+    )
 
 
-def embedded_texts(source: "Embedder", values: Sequence[str], what: str, origins: Sequence[str]) -> "Vectors":
+def embedded_texts(
+    source: "Embedder",
+    values: Sequence[str],
+    what: str,
+    origins: Sequence[str],
+    input_type: "InputType | None" = None,
+) -> "Vectors":
     """As `embedded`, for texts that are no records. origins: where each is from, for messages."""
     from embedgate.core.errors import InvalidInput
     from embedgate.toolkit.embedding import embed_all
@@ -88,7 +102,7 @@ def embedded_texts(source: "Embedder", values: Sequence[str], what: str, origins
 
     with results.progress(what, len(values), is_long=len(values) > source.call_limits.max_inputs) as advance:
         try:
-            return embed_all(source, values, on_progress=advanced)
+            return embed_all(source, values, input_type, on_progress=advanced)
         except InvalidInput as error:
             if error.index is None:
                 raise

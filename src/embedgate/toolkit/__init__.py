@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from embedgate.toolkit.duplicates import Duplicates, find_duplicates
     from embedgate.toolkit.embedders import ClientEmbedder, FakeEmbedder, LocalEmbedder, OpenAIEmbedder
     from embedgate.toolkit.embedding import LeftOut, Part, embed_all, embed_in_parts
+    from embedgate.toolkit.evaluation import Evaluation, Setting, Source, evaluate
     from embedgate.toolkit.map_page import colourings, map_html, map_png
     from embedgate.toolkit.mapping import Map, make_map, map_table, nearest_neighbours
     from embedgate.toolkit.outliers import Outliers, find_outliers
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from embedgate.toolkit.records import Origin, Record
     from embedgate.toolkit.scores import Scores, score
     from embedgate.toolkit.splitting import Piece, Splitter
+    from embedgate.toolkit.verdicts import conclusions, curve_png
     from embedgate.toolkit.writing import write_rows, write_vectors
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "Collection",
     "Collections",
     "Duplicates",
+    "Evaluation",
     "FakeEmbedder",
     "Found",
     "Label",
@@ -53,6 +56,8 @@ __all__ = [
     "Reindexing",
     "Report",
     "Scores",
+    "Setting",
+    "Source",
     "Splitter",
     "by_examples",
     "classify",
@@ -60,9 +65,12 @@ __all__ = [
     "clean_records",
     "cluster",
     "colourings",
+    "conclusions",
+    "curve_png",
     "described",
     "embed_all",
     "embed_in_parts",
+    "evaluate",
     "find_duplicates",
     "find_outliers",
     "make_map",
@@ -89,6 +97,7 @@ _HOMES = {
     "Collection": "collections.collection",
     "Collections": "collections.folder",
     "Duplicates": "duplicates",
+    "Evaluation": "evaluation",
     "FakeEmbedder": "embedders",
     "Found": "collections.collection",
     "Label": "classification",
@@ -105,6 +114,8 @@ _HOMES = {
     "Reindexing": "collections.reindexing",
     "Report": "cleaning",
     "Scores": "scores",
+    "Setting": "evaluation",
+    "Source": "evaluation",
     "Splitter": "splitting",
     "by_examples": "classification",
     "classify": "classification",
@@ -112,9 +123,12 @@ _HOMES = {
     "clean_records": "cleaning",
     "cluster": "clustering",
     "colourings": "map_page",
+    "conclusions": "verdicts",
+    "curve_png": "verdicts",
     "described": "classification",
     "embed_all": "embedding",
     "embed_in_parts": "embedding",
+    "evaluate": "evaluation",
     "find_duplicates": "duplicates",
     "find_outliers": "outliers",
     "make_map": "mapping",
