@@ -24,7 +24,20 @@ from wire import Reply, call
 
 MODEL = "openai/text-embedding-3-small"
 DIM = 1536
-LABELS = {"dialect", "outcome", "stage", "model", "source", "result", "provider", "tier", "le", "reason", "state"}
+LABELS = {
+    "dialect",
+    "outcome",
+    "stage",
+    "model",
+    "source",
+    "result",
+    "provider",
+    "tier",
+    "le",
+    "reason",
+    "state",
+    "what",
+}
 CONFIG = """
     [providers.local]
     enabled = false

@@ -422,6 +422,13 @@ class Intents(Protocol):
 class CountedRequest(Protocol):
     """One request counted in the rate limits of its subjects, and in flight."""
 
+    def weigh(self, tokens: int) -> None:
+        """Count the tokens of a request that entered before they were known.
+
+        Raises RateLimited, and leaves and undoes the count, if the minute has no room for them.
+        """
+        ...
+
     def correct(self, tokens: int) -> None:
         """Count the true number of tokens in place of the estimate."""
 
@@ -462,6 +469,7 @@ RequestT = TypeVar("RequestT", bound=AnyRequest)
 class Call(Struct, Generic[RequestT]):
     """State of one request, the only mutable record. Stages add to it; `account` reads it at the end.
 
+    `counted` is its place in the rate limits, if it was taken before the body was read; `admit` passes it to the grant.
     `grant` is None until the request is admitted. `surcharge_picodollars` is the most that its options can cost
     beside its tokens. `wasted_picodollars` were billed for answers that had to be requested again. `began_s`: when the
     stages after reading began. `demand` is that of its caller for an answer. The last intent on disk is
@@ -478,6 +486,7 @@ class Call(Struct, Generic[RequestT]):
     ip_address: str = ""
     began_s: float = 0.0
     admit_s: float = 0.0
+    counted: CountedRequest | None = None
     grant: Grant | None = None
     spends: list[Spend] = []
     surcharge_picodollars: int = 0

@@ -33,6 +33,7 @@ from embedgate.core.types import (
 )
 from embedgate.engine.admission.admit import Admission
 from embedgate.engine.admission.authenticate import Authenticator
+from embedgate.engine.admission.entrance import Entrance
 from embedgate.engine.admission.paid_options import PaidOptions, surcharged
 from embedgate.engine.chat.complete import ChatServed, ChatValidator, Completer
 from embedgate.engine.chat.stream import StreamBuffer
@@ -105,17 +106,19 @@ class Pipeline:
         """Serve what comes from now on with other models and providers; what is in progress keeps what it has."""
         self._stages = stages
 
-    async def embed(self, origin: Origin, read: Read[EmbedRequest]) -> EmbedResult:
-        """Serve one embeddings request. Raises a GatewayError."""
-        call = await self._begin(origin, read, self._request_timeout_s)
+    async def embed(self, origin: Origin, read: Read[EmbedRequest], entrance: Entrance | None = None) -> EmbedResult:
+        """Serve one embeddings request. entrance: what `read` passes before it waits. Raises a GatewayError."""
+        call = await self._begin(origin, read, self._request_timeout_s, entrance)
         return _embed_result(await self.running.to_the_end(self._accounted(call, self._embed)))
 
-    async def chat(self, origin: Origin, read: Read[ChatRequest], out: StreamBuffer) -> ChatResult | ChatStream:
+    async def chat(
+        self, origin: Origin, read: Read[ChatRequest], out: StreamBuffer, entrance: Entrance | None = None
+    ) -> ChatResult | ChatStream:
         """Serve one completion: whole, or as a stream once it has begun. Raises a GatewayError.
 
-        out: where a stream goes, which ends it when the caller leaves.
+        out: where a stream goes, which ends it when the caller leaves. entrance: what `read` passes before it waits.
         """
-        call = await self._begin(origin, read, self._chat_timeout_s)
+        call = await self._begin(origin, read, self._chat_timeout_s, entrance)
         if not call.request.is_stream:
             return _chat_result(await self.running.to_the_end(self._accounted(call, partial(self._complete, out=None))))
         serving = self.running.start(self._accounted(call, partial(self._complete, out=out)))
@@ -132,9 +135,12 @@ class Pipeline:
             rate=self._admission.rate(call.caller),
         )
 
-    async def rerank(self, origin: Origin, read: Read[RerankRequest]) -> RerankResult:
-        """Put the documents of one request in order. Raises a GatewayError."""
-        call = await self._begin(origin, read, self._request_timeout_s)
+    async def rerank(self, origin: Origin, read: Read[RerankRequest], entrance: Entrance | None = None) -> RerankResult:
+        """Put the documents of one request in order. entrance: what `read` passes before it waits.
+
+        Raises a GatewayError.
+        """
+        call = await self._begin(origin, read, self._request_timeout_s, entrance)
         return _rerank_result(await self.running.to_the_end(self._accounted(call, self._rank)))
 
     async def embed_as(self, request_id: str, caller: Caller, request: EmbedRequest) -> EmbedResult:
@@ -147,17 +153,27 @@ class Pipeline:
         """The caller of an API key, for routes that serve no model. Raises an AccessError."""
         return await self._authenticator.authenticate(secret)
 
-    async def _begin(self, origin: Origin, read: Read[RequestT], timeout_s: float) -> Call[RequestT]:
-        """Authenticate the caller, then read its request."""
+    async def _begin(
+        self, origin: Origin, read: Read[RequestT], timeout_s: float, entrance: Entrance | None
+    ) -> Call[RequestT]:
+        """Authenticate the caller, then read its request, which has a place before more of it is waited for."""
         started_s = time.monotonic()
         caller = await self._authenticator.authenticate(origin.secret)
         authenticate_s = time.monotonic() - started_s
+        if entrance is not None:
+            entrance.opens(partial(self._admission.enter, caller, origin.request_id, started_s + timeout_s))
         try:
             request = await read()
-        except GatewayError as error:
-            error.rate = self._admission.rate(caller)
+        except BaseException as error:  # also of a caller who has gone: nothing is left in the limits
+            if entrance is not None:
+                entrance.withdraw()
+            if isinstance(error, GatewayError):
+                error.rate = self._admission.rate(caller)
             raise
-        return _call(origin, caller, request, started_s, authenticate_s, timeout_s)
+        call = _call(origin, caller, request, started_s, authenticate_s, timeout_s)
+        if entrance is not None:
+            call.counted = entrance.counted
+        return call
 
     async def _embed(self, call: Call[EmbedRequest]) -> Served:
         """Validate, resolve, weigh, admit, execute: embeddings. `execute` plans each route: cache, batches."""

@@ -101,6 +101,9 @@ _running = {"now": 0}
 _ledger = {"writable": 1}
 _connections: dict[str, int] = {}
 _policy_failures = _Counter("policy_failures", "Policies that could not be evaluated for a request.", "effect")
+_memory = {"used": 0, "limit": 0}
+_memory_cut = _Counter("memory_cuts", "Slow callers who were cut because memory was short.")
+_memory_refused = _Counter("memory_refusals", "Requests refused because others held the memory budget.")
 _turned_away = _Counter("connections_turned_away", "Connections that were refused or cut, by the reason.", "reason")
 
 
@@ -212,6 +215,21 @@ def connections_now(by_state: Mapping[str, int]) -> None:
     _connections.update(by_state)
 
 
+def memory_now(used_bytes: int, limit_bytes: int) -> None:
+    """Set how much of the memory budget requests hold."""
+    _memory.update(used=used_bytes, limit=limit_bytes)
+
+
+def memory_cut() -> None:
+    """Count a slow caller who was cut because memory was short."""
+    _memory_cut.values[()] += 1
+
+
+def memory_refused() -> None:
+    """Count a request that was refused because others held the memory budget."""
+    _memory_refused.values[()] += 1
+
+
 def connections_turned_away(reason: str, n: int) -> None:
     """Count connections that were refused or cut."""
     _turned_away.values[reason,] += n
@@ -277,6 +295,7 @@ class _Gauges(Collector):
         yield GaugeMetricFamily("embedgate_shedding", "1 while new requests are refused as it is.", value=_lag["sheds"])
         writable = _ledger["writable"]
         yield GaugeMetricFamily("embedgate_ledger_writable", "1 while the ledger can be written.", value=writable)
+        yield _by("what", "embedgate_memory_bytes", "Memory budget of requests.", _memory)
         yield _by("state", "embedgate_connections", "Connections of callers.", _connections)
         yield _by("account", "embedgate_account_waiting", "Calls waiting for room.", _account_waiting)
         yield _by("provider", "embedgate_provider_waiting", "Calls waiting for a place.", _provider_waiting)

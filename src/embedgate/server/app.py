@@ -11,20 +11,23 @@ from urllib.parse import quote
 from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import GatewayError, MethodNotAllowed, NotFound
 from embedgate.core.types import ChatRequest, EmbedRequest, EmbedResult, Origin, RerankRequest
+from embedgate.engine.admission.entrance import Entrance
 from embedgate.engine.chat.stream import StreamBuffer
 from embedgate.govern.operations import OPERATIONS
 from embedgate.observe import events
 from embedgate.server.address import CallerAddress
 from embedgate.server.administration import AdminApi
-from embedgate.server.answer import Answer
+from embedgate.server.answer import PIECE_BYTES, Answer
+from embedgate.server.body import Body, BodyBounds, Receive
 from embedgate.server.describe import Description
 from embedgate.server.dialects import openai, ziri
 from embedgate.server.generation import Generations
 from embedgate.server.idempotency import HEADER, Idempotency
+from embedgate.server.memory import SMALL_BYTES, MemoryBudget, memory_budget
 from embedgate.server.models import Models
 from embedgate.server.operations import Operations
 from embedgate.server.readiness import Readiness
-from embedgate.server.respond import Body, Receive, Request, Responder, Send, Serve
+from embedgate.server.respond import Request, Responder, Send, Serve
 from embedgate.server.shedding import LoadShedder
 from embedgate.wiring import Gateway
 
@@ -78,20 +81,27 @@ class _Exchange:
         self._body = body
         self._split_name = split_name
         self.encoding_format = "float"
+        self.entrance = Entrance()
 
     async def read(self) -> EmbedRequest:
-        request, self.encoding_format = self._dialect.read(await self._body.read(), self._split_name)
+        body = await self._body.read(enter=self.entrance.enter)
+        request, self.encoding_format = self._dialect.read(body, self._split_name)
         return request
 
 
 class Application:
     """ASGI application of one gateway."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        """gateway: opened by the caller, which closes it after `drain`."""
+    def __init__(self, gateway: Gateway, memory: MemoryBudget | None = None) -> None:
+        """gateway: opened by the caller, which closes it after `drain`. memory: what requests may take; if absent, a
+        budget of its own.
+        """
         server = gateway.settings.server
         self._gateway = gateway
-        self._respond = Responder(server.max_body_bytes, server.body_timeout_s)
+        memory = memory or memory_budget(server)
+        self._respond = Responder(
+            BodyBounds(server.max_body_bytes, server.max_body_values, server.body_timeout_s, memory)
+        )
         self._address = CallerAddress(server.trusted_proxies)
         self._models = Models(gateway, self._address)
         self._admin = AdminApi(gateway, OPERATIONS, self._address.of)
@@ -99,6 +109,7 @@ class Application:
         self._idempotency = Idempotency(gateway.answers, gateway.pipeline.identify, bounds.max_answer_bytes)
         self.shedder = LoadShedder(server)
         self.readiness = Readiness()
+        self.readiness.add_bound("memory", lambda: memory.is_short)
         self.readiness.add("latency", lambda: self.shedder.is_shedding)
         self.readiness.add("draining", lambda: self._is_draining)
         self._is_draining = False
@@ -175,31 +186,39 @@ class Application:
                 request, dialect, f"{dialect.NAME} embeddings", partial(self._embed, dialect)
             )
         exchange = _Exchange(dialect, request.body, self._gateway.catalog.parse_model_name)
-        result = await self._gateway.pipeline.embed(self._origin(dialect, request), exchange.read)
+        result = await self._gateway.pipeline.embed(self._origin(dialect, request), exchange.read, exchange.entrance)
+        if result.vectors.nbytes > SMALL_BYTES:
+            request.body.hold_answer(result.vectors.nbytes + PIECE_BYTES)
         return dialect.write(result, exchange.encoding_format, request.id)
 
     async def _chat(self, dialect: Dialect, request: Request) -> Answer:
         if HEADER in request.headers:
             return await self._idempotency.serve(request, dialect, f"{dialect.NAME} chat", partial(self._chat, dialect))
         out = StreamBuffer(self._gateway.settings.server.max_unsent_bytes)
+        entrance = Entrance()
 
         async def read() -> ChatRequest:
-            asked = dialect.read_chat(await request.body.read(), self._gateway.catalog.parse_model_name)
+            body = await request.body.read(enter=entrance.enter)
+            asked = dialect.read_chat(body, self._gateway.catalog.parse_model_name)
             if asked.is_stream:  # else the answer is complete almost at once, and the true cost is worth waiting for
                 request.body.watch(out.leave)
             return asked
 
-        completion = await self._gateway.pipeline.chat(self._origin(dialect, request), read, out)
+        completion = await self._gateway.pipeline.chat(self._origin(dialect, request), read, out, entrance)
+        if isinstance(completion, ChatResult) and len(completion.body) > SMALL_BYTES:
+            request.body.hold_answer(len(completion.body))
         return dialect.write_chat(completion, request.id)
 
     async def _rerank(self, request: Request) -> Answer:
         if HEADER in request.headers:
             return await self._idempotency.serve(request, openai, "openai rerank", self._rerank)
+        entrance = Entrance()
 
         async def read() -> RerankRequest:
-            return openai.read_rerank(await request.body.read(), self._gateway.catalog.parse_model_name)
+            body = await request.body.read(enter=entrance.enter)
+            return openai.read_rerank(body, self._gateway.catalog.parse_model_name)
 
-        result = await self._gateway.pipeline.rerank(self._origin(openai, request), read)
+        result = await self._gateway.pipeline.rerank(self._origin(openai, request), read, entrance)
         return openai.write_rerank(result, request.id)
 
     def _origin(self, dialect: Dialect, request: Request) -> Origin:

@@ -24,6 +24,7 @@ from embedgate.server.answer import Answer
 from embedgate.server.exchange import EXCHANGE, Exchange
 from embedgate.server.flow import Flow
 from embedgate.server.gate import MAX_REFUSING, Gate, Placed, Reason, State
+from embedgate.server.memory import Held
 from embedgate.server.respond import new_request_id
 from embedgate.server.upgrade import without_upgrade
 
@@ -32,6 +33,8 @@ _LINGER_S = 2.0
 """How long a connection that is closed early is still read, so that the caller finds the answer and no reset."""
 _PROGRESS_BYTES = 65_536
 """What a caller must take of an answer in `server.unread_timeout_s` to go on."""
+_PACE_AGE_S = 1.0
+"""From when on it is told how fast a caller reads."""
 _CHUNK_FRAME_BYTES = 24
 """Largest framing of one chunk of a body; anything more is chunk extensions, which count like headers."""
 _END_OF_HEAD = b"\n\r\n"
@@ -60,7 +63,9 @@ class Connection(HttpToolsProtocol):
         self._deadline_s = math.inf
         """Deadline of the next head, or of the end of an unread body; none while a request is served."""
         self._unread_deadline_s = math.inf
+        self._unread_since_s = 0.0
         self._unread_bytes = 0
+        self._unsent = Held(gate.memory)
         self._served: RequestResponseCycle | None = None
         """The current request, or the last one."""
         self._offers_upgrade = False
@@ -102,6 +107,7 @@ class Connection(HttpToolsProtocol):
         if not self._is_connected():  # the handshake was complete, but nobody knew yet
             return
         super().connection_lost(exc)
+        self._count_nothing_unsent()
         self._unparsed = b""
         self._give_up(self._served)  # uvicorn notifies the newest request only, which may be a pipelined one
         if self._exchange is not None:
@@ -266,18 +272,42 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Backpressure: the caller reads more slowly than the answer is produced."""
         super().pause_writing()
-        self._unread_deadline_s = self._gate.clock_s() + self._gate.bounds.unread_timeout_s
+        self._unread_since_s = self._gate.clock_s()
+        self._unread_deadline_s = self._unread_since_s + self._gate.bounds.unread_timeout_s
         self._unread_bytes = self.transport.get_write_buffer_size()
+        self._gate.memory.slow[self] = None
+        self._unsent.become(self._unread_bytes)
         self._steer_reading()
 
     def resume_writing(self) -> None:
         """The caller has read: resume writing."""
         super().resume_writing()
         self._unread_deadline_s = math.inf
+        self._count_nothing_unsent()
         if self._unparsed:
             self.loop.call_soon(self._parse_in_turns)
         else:
             self._steer_reading()
+
+    def _count_nothing_unsent(self) -> None:
+        self._unsent.become(0)
+        self._gate.memory.slow.pop(self, None)
+
+    @property
+    def held_bytes(self) -> int:
+        """What is free once the connection is cut: unsent bytes, and what they are made from."""
+        held = self._exchange.held if self._exchange is not None else None
+        return self._unsent.size_bytes + (held.size_bytes if held is not None else 0)
+
+    def pace(self) -> float | None:
+        """Bytes per second that the caller reads of what waits for it; None at first."""
+        age_s = self._gate.clock_s() - self._unread_since_s
+        return (self._unread_bytes - self.transport.get_write_buffer_size()) / age_s if age_s >= _PACE_AGE_S else None
+
+    def cut(self) -> None:
+        """Close at once: others need the memory."""
+        self._gate.count("unread")
+        self.transport.abort()
 
     def linger(self, linger_s: float = _LINGER_S) -> None:
         """Close after what was written, but read on for a while: a reset would take the answer from the caller."""
@@ -322,7 +352,7 @@ class Connection(HttpToolsProtocol):
         if now_s >= self._unread_deadline_s:
             left = self.transport.get_write_buffer_size()
             if 0 < left <= self._unread_bytes - _PROGRESS_BYTES:
-                self._unread_bytes = left
+                self._unread_bytes, self._unread_since_s = left, now_s
                 self._unread_deadline_s = now_s + self._gate.bounds.unread_timeout_s
                 return
             self._gate.count("unread")

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from embedgate.core.demand import Demand
+from embedgate.server.memory import Held
 
 EXCHANGE = "embedgate.exchange"
 """Its name among the extensions of a scope."""
@@ -29,13 +30,20 @@ class Exchange:
     `demand` ends when the caller closes the connection.
     """
 
-    __slots__ = ("_connection", "_cycle", "demand")
+    __slots__ = ("_connection", "_cycle", "demand", "held")
 
     def __init__(self, cycle: RequestResponseCycle, connection: ClosesEarly) -> None:
         """cycle: of uvicorn, before its application has begun."""
         self._cycle = cycle
         self._connection = connection
         self.demand = Demand()
+        self.held: Held | None = None
+        """What the request holds of the memory budget, if it is worth weighing."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the caller has gone, or has its whole answer."""
+        return self._cycle.disconnected or self._cycle.response_complete
 
     def take_body(self) -> bytes | None:
         """The body, if all of it is here and nobody has read of it; else None."""

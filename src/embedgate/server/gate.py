@@ -4,6 +4,7 @@ Knows no HTTP: `connection` and `handshake` ask for a place here, and say of the
 """
 
 import ipaddress
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Literal, Protocol
 
 from embedgate.core.errors import Overloaded
 from embedgate.observe import events, metrics
+from embedgate.server.memory import MemoryBudget
 from embedgate.server.respond import WritesErrors
 from embedgate.settings import ServerSettings
 
@@ -49,12 +51,17 @@ class Gate:
     """Connection limiter of one server: the limits, the open connections by address, and counts of refused ones."""
 
     def __init__(
-        self, bounds: ServerSettings, dialect: WritesErrors, clock_s: Callable[[], float] = time.monotonic
+        self,
+        bounds: ServerSettings,
+        dialect: WritesErrors,
+        clock_s: Callable[[], float] = time.monotonic,
+        memory: MemoryBudget | None = None,
     ) -> None:
-        """dialect: writes refusals. clock_s: monotonic seconds."""
+        """dialect: writes refusals. clock_s: monotonic seconds. memory: in which unsent answers count."""
         self.bounds = bounds
         self.dialect = dialect
         self.clock_s = clock_s
+        self.memory = memory or MemoryBudget(sys.maxsize, 0.0)
         self.admitted = 0
         self.refusing: dict[Placed, None] = {}
         self._proxies = tuple(ipaddress.ip_network(text) for text in bounds.trusted_proxies)
@@ -124,6 +131,7 @@ class Gate:
             for placed in tuple(here):
                 placed.close_if_late(now_s)
                 states[placed.state] += 1
+        metrics.memory_now(self.memory.used_bytes, self.memory.limit_bytes)
         metrics.connections_now({state: states[state] for state in STATES})
         for reason, n in self._turned_away.items():
             metrics.connections_turned_away(reason, n)

@@ -25,7 +25,8 @@ from embedgate.core.errors import (
 )
 from embedgate.observe import events, metrics
 from embedgate.server.answer import Answer, Headers
-from embedgate.server.respond import Body, Request, Serve
+from embedgate.server.body import Body, Enter
+from embedgate.server.respond import Request, Serve
 from embedgate.storage.answers import AnswerStore, KeptAnswer
 
 HEADER = b"idempotency-key"
@@ -56,16 +57,19 @@ class _CheckedBody(Body):
         self._body = body
         self._check = check
 
-    async def read(self, max_bytes: int | None = None) -> bytes:
-        body = await self._body.read(max_bytes)
+    async def read(self, max_bytes: int | None = None, enter: Enter | None = None) -> bytes:
+        body = await self._body.read(max_bytes, enter)
         await self._check(body)
         return body
+
+    def hold_answer(self, size_bytes: int) -> None:
+        self._body.hold_answer(size_bytes)
 
     def watch(self, gone: Callable[[], None]) -> None:
         self._body.watch(gone)
 
-    async def unwatch(self) -> None:
-        await self._body.unwatch()
+    async def close(self) -> None:
+        await self._body.close()
 
 
 class Idempotency:

@@ -23,9 +23,11 @@ class Operations:
         return _json(request.id, {"status": "ok"})
 
     async def readiness(self, request: Request) -> Answer:
-        """Readiness: 200 when requests can be served; 503 names what is missing."""
+        """Readiness: 200 when requests can be served; 503 names what is missing. Names the bounds that are reached."""
         missing = await self._gateway.not_ready() + self._conditions.missing()
-        body = {"status": "not ready", "missing": missing} if missing else {"status": "ready"}
+        body: dict[str, object] = {"status": "not ready", "missing": missing} if missing else {"status": "ready"}
+        if reached := self._conditions.reached():
+            body["reached"] = reached
         return _json(request.id, body, status=503 if missing else 200)
 
     async def metrics(self, request: Request) -> Answer:

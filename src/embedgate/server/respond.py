@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import random
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -11,13 +10,13 @@ from typing import Any, Protocol
 from msgspec import Struct, field
 
 from embedgate.core.demand import Demand
-from embedgate.core.errors import BodyTooLarge, BodyTooSlow, CallerLeft, GatewayError, InternalError
+from embedgate.core.errors import CallerLeft, GatewayError, InternalError
 from embedgate.observe import events
 from embedgate.server.answer import EVENT_STREAM, Answer
+from embedgate.server.body import Body, BodyBounds, CallerGone, Receive
 from embedgate.server.exchange import Exchange, exchange_of
 
 Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Serve = Callable[["Request"], Awaitable[Answer]]
 """Handler of one request: returns an answer or raises a GatewayError."""
@@ -32,93 +31,6 @@ class WritesErrors(Protocol):
     def write_error(self, error: GatewayError, request_id: str) -> Answer:
         """The error in the dialect's format."""
         ...
-
-
-class CallerGone(Exception):
-    """The client closed the connection before its request had arrived."""
-
-
-class Body:
-    """Body of one request, read on demand within a size and a time; then watches for a disconnect."""
-
-    def __init__(
-        self,
-        receive: Receive,
-        headers: Mapping[bytes, bytes],
-        max_bytes: int,
-        timeout_s: float,
-        exchange: Exchange | None = None,
-    ) -> None:
-        """max_bytes, timeout_s: the limits; a declared length over the limit is refused without reading."""
-        self._receive = receive
-        self._exchange = exchange
-        self._declared = headers.get(b"content-length", b"")
-        self._max_bytes = max_bytes
-        self._timeout_s = timeout_s
-        self._advice = "Send fewer inputs per request, or raise server.max_body_bytes."
-        self._watch: asyncio.Task[None] | None = None
-
-    async def read(self, max_bytes: int | None = None) -> bytes:
-        """The whole body. max_bytes: a tighter limit than the general one.
-
-        Raises BodyTooLarge, BodyTooSlow or CallerGone.
-        """
-        if max_bytes is not None:
-            self._max_bytes = min(self._max_bytes, max_bytes)
-            self._advice = "Send less in one request."
-        if self._declared.isdigit() and int(self._declared) > self._max_bytes:
-            raise self._too_large(int(self._declared))
-        if self._exchange is not None and (whole := self._exchange.take_body()) is not None:
-            return self._bounded(whole)
-        deadline_s = time.monotonic() + self._timeout_s
-        chunk, has_more = await self._chunk(deadline_s)
-        if not has_more:
-            return self._bounded(chunk)
-        parts, size = [chunk], len(chunk)
-        while has_more:
-            chunk, has_more = await self._chunk(deadline_s)
-            parts.append(chunk)
-            size += len(chunk)
-            if size > self._max_bytes:
-                raise self._too_large(size)
-        return b"".join(parts)
-
-    def watch(self, gone: Callable[[], None]) -> None:
-        """Call `gone` when the caller disconnects. Only once the body is read; until `unwatch`."""
-        self._watch = asyncio.get_running_loop().create_task(self._until_gone(gone))
-
-    async def unwatch(self) -> None:
-        """Stop watching: the answer is complete."""
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait([self._watch])
-
-    async def _until_gone(self, gone: Callable[[], None]) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        gone()
-
-    async def _chunk(self, deadline_s: float) -> tuple[bytes, bool]:
-        try:
-            async with asyncio.timeout(deadline_s - time.monotonic()):
-                message = await self._receive()
-        except TimeoutError as error:
-            raise BodyTooSlow(
-                f"The body did not arrive within {self._timeout_s:g} seconds; send it faster or in smaller requests."
-            ) from error
-        if message["type"] == "http.disconnect":
-            raise CallerGone
-        return message.get("body", b""), message.get("more_body", False)
-
-    def _bounded(self, body: bytes) -> bytes:
-        if len(body) > self._max_bytes:
-            raise self._too_large(len(body))
-        return body
-
-    def _too_large(self, size_bytes: int) -> BodyTooLarge:
-        return BodyTooLarge(
-            f"The body has {size_bytes} bytes or more; at most {self._max_bytes} are taken. {self._advice}"
-        )
 
 
 class Request(Struct, frozen=True):
@@ -158,10 +70,9 @@ def new_request_id() -> str:
 class Responder:
     """Responder: turns a handler's answer, or any exception, into an HTTP answer."""
 
-    def __init__(self, max_body_bytes: int, body_timeout_s: float) -> None:
-        """Limits of request bodies."""
-        self._max_body_bytes = max_body_bytes
-        self._body_timeout_s = body_timeout_s
+    def __init__(self, bounds: BodyBounds) -> None:
+        """bounds: of request bodies."""
+        self._bounds = bounds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, dialect: WritesErrors, serve: Serve) -> None:
         """Serve one request and send its answer, errors in the format of `dialect`."""
@@ -174,7 +85,7 @@ class Responder:
             path=scope["path"],
             query=scope.get("query_string", b""),
             headers=headers,
-            body=Body(receive, headers, self._max_body_bytes, self._body_timeout_s, exchange),
+            body=Body(receive, headers, self._bounds, exchange),
             peer=client[0] if client else "",
             demand=exchange.demand if exchange is not None else Demand(),
         )
@@ -182,13 +93,15 @@ class Responder:
         try:
             try:
                 answer = await serve(request)
-            except (CallerGone, CallerLeft):
+            except (CallerGone, CallerLeft) as error:
+                _forget_frames(error)
                 return
             except Exception as error:  # noqa: BLE001 - the edge of the process: every request gets an answer
                 answer = refuse(error)
+                _forget_frames(error)
             await send_answer(send, answer, refuse, exchange)
         finally:
-            await request.body.unwatch()
+            await request.body.close()
 
 
 def _refusal(dialect: WritesErrors, request_id: str, error: Exception) -> Answer:
@@ -198,6 +111,17 @@ def _refusal(dialect: WritesErrors, request_id: str, error: Exception) -> Answer
     events.INTERNAL_FAULT.emit_fault(error.__cause__ or error, request_id=request_id)
     ours = error if isinstance(error, InternalError) else InternalError("unexpected")
     return dialect.write_error(ours, request_id)
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of the frames that an error came through, once it is answered.
+
+    They hold the request, and the request's record holds the error: the collector may leave such a cycle for minutes,
+    with all texts of the request in it.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 async def send_answer(
@@ -222,6 +146,8 @@ async def send_answer(
         return
     await send({"type": "http.response.body", "body": answer.body, "more_body": True})
     while following is not None:
+        if exchange is not None and exchange.has_ended:
+            return  # pieces for nobody
         await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": following, "more_body": True})
         following = next(answer.pieces, None) if answer.pieces else None

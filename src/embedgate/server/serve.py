@@ -18,6 +18,7 @@ from embedgate.server.connection import Connection
 from embedgate.server.dialects import openai
 from embedgate.server.gate import Gate, Placed
 from embedgate.server.handshake import Handshake
+from embedgate.server.memory import memory_budget
 from embedgate.server.open_files import make_room
 from embedgate.server.reload import Load, Reload
 from embedgate.server.secret_files import warn_of_readable
@@ -140,10 +141,13 @@ async def serve(
     settings = gateway.settings.server
     warn_of_readable(gateway.settings)
     make_room(settings.max_connections)
-    application = Application(gateway)
+    memory = memory_budget(settings)
+    application = Application(gateway, memory)
+    gate = Gate(settings, openai, memory=memory)
+    application.readiness.add_bound("connections", lambda: gate.is_full)
     server = _Server(
         _config(application, settings),
-        Gate(settings, openai),
+        gate,
         certificate.context if certificate else None,
         on_started=lambda: _started(base_url(listener, certificate), on_ready),
         drain=lambda: application.drain(settings.drain_timeout_s),

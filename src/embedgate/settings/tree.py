@@ -25,6 +25,18 @@ class ServerSettings(Section):
         description="Largest request body, in bytes. Too small refuses big batches with 413; too large lets one "
         "caller take that much memory.",
     )
+    max_memory_bytes: Positive | None = Field(
+        None,
+        description="Memory that bodies of requests, what is made of them, and unsent answers may take together, in "
+        "bytes. If absent: two fifths of what the machine or container has. Requests beyond it wait, then get 503; a "
+        "body that alone needs more gets 413.",
+    )
+    memory_wait_s: Seconds = Field(5.0, description="Seconds that a request may wait for memory before it gets 503.")
+    max_body_values: Positive = Field(
+        400_000,
+        description="Values in one body: items of lists and fields of objects, token ids included. More get 413: they "
+        "cost far more time and memory than their bytes.",
+    )
     body_timeout_s: Seconds = Field(
         60.0, description="Seconds that a request body may take to arrive. Slower callers get 408."
     )

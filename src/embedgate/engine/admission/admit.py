@@ -97,7 +97,11 @@ class Admission:
             tokens = max(tokens, each.tokens + each.output_tokens)
             amount = max(amount, each.cost_picodollars)
         try:
-            counted = await self._limits.enter(call.caller.subjects, tokens, call.deadline_s)
+            if call.counted is None:
+                counted = await self._limits.enter(call.caller.subjects, tokens, call.deadline_s)
+            else:
+                counted = call.counted
+                counted.weigh(tokens)
             hold = await self._hold(call, amount, counted)
         except GatewayError as error:
             self._note(call, weighed[0], error.code, decision)
@@ -107,6 +111,28 @@ class Admission:
         intents = self._intents if is_budgeted or self._intends_for_all else None
         call.grant = grant = Grant(candidates, counted, hold, amount, tuple(permitted), is_budgeted, intents)
         return grant
+
+    async def enter(self, caller: Caller, request_id: str, deadline_s: float) -> CountedRequest:
+        """Count a request whose body is not read yet, and in flight. `admit` weighs its tokens.
+
+        Nothing else is known of it but its caller; a refusal is an event of the audit trail all the same.
+        Raises RateLimited or Overloaded.
+        """
+        try:
+            return await self._limits.enter(caller.subjects, 0, deadline_s)
+        except GatewayError as error:
+            self._refusals.note(
+                AuditEvent(
+                    kind="decision",
+                    at_ms=ms_of(self._now()),
+                    actor=caller.key_id,
+                    action="",
+                    target="",
+                    outcome=error.code,
+                    request_id=request_id,
+                )
+            )
+            raise
 
     def rate(self, caller: Caller) -> Rate | None:
         """Where a caller stands with its limits; None if it has none."""

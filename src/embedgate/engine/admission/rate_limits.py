@@ -44,7 +44,7 @@ class RateLimits:
         self._max_known = MIN_KNOWN
         self._queue: dict[_Waiting, None] = {}
         # Shared by all who have no limit: it refers to no window, so correcting and leaving it does nothing.
-        self._unlimited = CountedRequest((), 0, self._admit_waiting)
+        self._unlimited = CountedRequest((), 0, self._admit_waiting, clock)
         self.replace(rules)
 
     def replace(self, rules: Sequence[LimitRule]) -> None:
@@ -157,7 +157,9 @@ class RateLimits:
         self._max_known = max(MIN_KNOWN, len(self._windows))
 
     def _admit(self, windows: Sequence[SlidingWindow], tokens: int, now: float) -> "CountedRequest":
-        return CountedRequest([window.count(tokens, now) for window in windows], tokens, self._admit_waiting)
+        return CountedRequest(
+            [window.count(tokens, now) for window in windows], tokens, self._admit_waiting, self._clock
+        )
 
     async def _wait(
         self, subjects: tuple[Subject, ...], windows: Sequence[SlidingWindow], tokens: int, deadline_s: float
@@ -230,14 +232,36 @@ class RateLimits:
 class CountedRequest:
     """An admitted request: counted in the windows of its subjects, and in flight at each."""
 
-    __slots__ = ("_free", "_is_in_flight", "_slots", "_tokens")
+    __slots__ = ("_clock", "_free", "_is_in_flight", "_slots", "_tokens")
 
-    def __init__(self, slots: Sequence[Slot], tokens: int, free: Callable[[Sequence[SlidingWindow]], None]) -> None:
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        tokens: int,
+        free: Callable[[Sequence[SlidingWindow]], None],
+        clock: Callable[[], float],
+    ) -> None:
         """slots: where it is counted. free: called with the windows that were full before. Use `RateLimits.enter`."""
+        self._clock = clock
         self._slots = slots
         self._tokens = tokens
         self._free = free
         self._is_in_flight = True
+
+    def weigh(self, tokens: int) -> None:
+        """Count the tokens of a request that entered with none, if each minute has room for them.
+
+        Raises RateLimited if one has not; then the request is counted nowhere.
+        """
+        for slot in self._slots:
+            slot.add(-1, 0)  # the request itself is not in its own way
+        refusal = _refusal([slot.window for slot in self._slots], tokens, self._clock())
+        for slot in self._slots:
+            slot.add(1, 0)
+        if refusal is not None:
+            self.withdraw()
+            raise refusal
+        self.correct(tokens)
 
     def correct(self, tokens: int) -> None:
         """Replace the number of tokens counted so far by the true one, as of when the request was admitted."""

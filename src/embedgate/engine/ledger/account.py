@@ -45,6 +45,8 @@ class Accountant:
                         call.grant.intents.drop(call.request_id)
                     elif is_recorded:  # else it is all that a kill would leave
                         call.grant.intents.settle(call.request_id)
+            elif call.counted is not None:
+                call.counted.withdraw()  # refused after its body was read: it counts in no limit
             if call.error is not None and entry is not None:
                 call.error.is_charged = entry.cost_picodollars > 0
             total_s = time.monotonic() - call.started_s

@@ -57,8 +57,8 @@ def components(
                 ),
             ),
             "Health": _object(status=_constant("ok")),
-            "Ready": _object(status=_constant("ready")),
-            "NotReady": _object(
+            "Ready": _readiness(status=_constant("ready")),
+            "NotReady": _readiness(
                 status=_constant("not ready"), missing=_list({"type": "string"}, "What is missing, in words.")
             ),
             "Document": {"type": "object", "description": "An OpenAPI 3.1 document.", "required": ["openapi", "paths"]},
@@ -67,6 +67,12 @@ def components(
             **admin_schemas,
         },
     }
+
+
+def _readiness(**properties: object) -> Json:
+    """Schema of a readiness, which also names the bounds that are reached, if any is."""
+    reached = _list({"type": "string"}, "Bounds that are reached now: `connections`, `memory`.")
+    return {**_object(**properties), "properties": {**properties, "reached": reached}}
 
 
 def _object(**properties: object) -> Json:

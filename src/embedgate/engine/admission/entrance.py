@@ -1,0 +1,34 @@
+"""Entrance of a request: its place in the rate limits, taken before its body is read."""
+
+from collections.abc import Awaitable, Callable
+
+from embedgate.core.types import CountedRequest
+
+
+class Entrance:
+    """A place in the rate limits, for a request whose body is still to come; one that is here already needs none.
+
+    The reader of the body calls `enter` before it waits for more; what a place is, the pipeline has said in `opens`.
+    The request counts at once and is in flight; its tokens are weighed by `admit`, once they are known.
+    """
+
+    __slots__ = ("_take_place", "counted")
+
+    def __init__(self) -> None:
+        """Nothing is taken yet."""
+        self._take_place: Callable[[], Awaitable[CountedRequest]] | None = None
+        self.counted: CountedRequest | None = None
+
+    def opens(self, take_place: Callable[[], Awaitable[CountedRequest]]) -> None:
+        """Say how a place is taken, now that the caller is known. It may raise RateLimited or Overloaded."""
+        self._take_place = take_place
+
+    async def enter(self) -> None:
+        """Take a place. Raises RateLimited or Overloaded."""
+        if self._take_place is not None:
+            self.counted = await self._take_place()
+
+    def withdraw(self) -> None:
+        """Give the place back, and undo the count: the request came to nothing."""
+        if self.counted is not None:
+            self.counted.withdraw()

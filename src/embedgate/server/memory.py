@@ -1,0 +1,200 @@
+"""Memory budget of requests: what is read, parsed, held and unsent together has a bound, and is weighed before.
+
+Knows no HTTP. Small bodies and answers are not asked for here: their number is that of the connections.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from embedgate.core.errors import Overloaded
+from embedgate.observe import events, metrics
+from embedgate.server.machine_memory import available_bytes
+from embedgate.settings import ServerSettings
+
+SMALL_BYTES = 16_384
+"""What is no larger is not weighed: a connection may have it."""
+
+_SHARE = 0.4
+"""Of the memory of the machine or container, without a setting. Models, the cache and the interpreter need the rest."""
+_RESERVE = 8
+"""The last eighth of the budget is for what needs little."""
+_LITTLE = 64
+"""What needs no more than this part of the budget."""
+_SLOW_BYTES_PER_S = 100_000
+"""Who is slower may be cut while memory is short."""
+_SHORT_S = 5.0
+"""How long after a refusal the budget is still called short."""
+RETRY_AFTER_S = 2.0
+
+
+class Slow(Protocol):
+    """A caller who sends a body or reads an answer, and holds memory meanwhile."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What is free once it is cut."""
+        ...
+
+    def pace(self) -> float | None:
+        """Bytes per second that it sends or reads; None if that cannot be told yet."""
+        ...
+
+    def cut(self) -> None:
+        """End its request."""
+        ...
+
+
+class MemoryBudget:
+    """Bytes that requests hold together, never above a limit except by what is sent already.
+
+    Who does not fit waits: at most `wait_s`, then it is refused. What needs little may pass what needs much, and the
+    last eighth is left for it, so that a few large bodies do not stop everybody.
+    """
+
+    def __init__(self, limit_bytes: int, wait_s: float) -> None:
+        """limit_bytes: at least as much as the largest body needs. wait_s: longest wait for room."""
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+        self._wait_s = wait_s
+        self._waiting: deque[_Waiting] = deque()
+        self._short_until_s = 0.0
+        self.slow: dict[Slow, None] = {}
+        """Callers whose requests or answers are under way; the slowest are cut when memory is short."""
+
+    @property
+    def is_short(self) -> bool:
+        """Whether somebody waits for memory, or was refused a moment ago."""
+        return bool(self._waiting) or asyncio.get_running_loop().time() < self._short_until_s
+
+    @property
+    def most_bytes(self) -> int:
+        """The most that one request may ever need."""
+        return self.limit_bytes - self.limit_bytes // _RESERVE
+
+    def fits(self, size_bytes: int) -> bool:
+        """Whether there is room now."""
+        return self._missing_bytes(size_bytes) <= 0
+
+    def _missing_bytes(self, size_bytes: int) -> int:
+        """How much would have to be given back for so much more."""
+        is_little = size_bytes * _LITTLE <= self.limit_bytes
+        return self.used_bytes + size_bytes - (self.limit_bytes if is_little else self.most_bytes)
+
+    async def take(self, size_bytes: int) -> None:
+        """Take so much, once there is room. What waits is passed only by what needs little.
+
+        Raises Overloaded if there is none in time. A cancelled wait takes nothing.
+        """
+        is_first = not self._waiting or size_bytes * _LITTLE <= self.limit_bytes
+        if is_first and self.fits(size_bytes):
+            self.force(size_bytes)
+            return
+        self._cut_slowest(self._missing_bytes(size_bytes))
+        waiting = _Waiting(size_bytes, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await waiting.granted
+        except TimeoutError:
+            raise self._refusal(size_bytes) from None
+        except asyncio.CancelledError:
+            if waiting.granted.done() and not waiting.granted.cancelled():
+                self.give_back(size_bytes)
+            raise
+        finally:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+
+    def take_now(self, size_bytes: int) -> None:
+        """Take so much without waiting. Raises Overloaded if there is no room."""
+        if not self.fits(size_bytes):
+            self._cut_slowest(self._missing_bytes(size_bytes))
+            if not self.fits(size_bytes):
+                raise self._refusal(size_bytes)
+        self.force(size_bytes)
+
+    def force(self, size_bytes: int) -> None:
+        """Take what is there already, such as an answer; it may go beyond the limit."""
+        self.used_bytes += size_bytes
+        if self.used_bytes > self.limit_bytes:
+            self._cut_slowest(self.used_bytes - self.limit_bytes)
+
+    def give_back(self, size_bytes: int) -> None:
+        """Give back what was taken; who waits may have it."""
+        self.used_bytes -= size_bytes
+        for waiting in tuple(self._waiting):
+            if not waiting.granted.done() and self.fits(waiting.size_bytes):
+                self.used_bytes += waiting.size_bytes
+                waiting.granted.set_result(None)
+
+    def _cut_slowest(self, missing_bytes: int) -> None:
+        """Cut callers who hardly send or read, the slowest first, until what they hold is enough."""
+        paces = [(pace, slow) for slow in self.slow if (pace := slow.pace()) is not None and pace < _SLOW_BYTES_PER_S]
+        for _, slow in sorted(paces, key=lambda pair: pair[0]):
+            if missing_bytes <= 0:
+                return
+            missing_bytes -= slow.held_bytes
+            metrics.memory_cut()
+            events.SLOW_CALLER_CUT.emit(held_bytes=slow.held_bytes)
+            del self.slow[slow]
+            slow.cut()
+
+    def _refusal(self, size_bytes: int) -> Overloaded:
+        loop_s = asyncio.get_running_loop().time()
+        if loop_s >= self._short_until_s:
+            events.MEMORY_SHORT.emit(used_bytes=self.used_bytes, limit_bytes=self.limit_bytes)
+        self._short_until_s = loop_s + _SHORT_S
+        metrics.memory_refused()
+        return Overloaded(
+            f"Requests hold {self.used_bytes} bytes of memory, of {self.limit_bytes} that server.max_memory_bytes "
+            f"allows, and this one needs {size_bytes}. Try again in a moment, or send fewer inputs in one request.",
+            retry_after_s=RETRY_AFTER_S,
+        )
+
+
+def memory_budget(bounds: ServerSettings) -> MemoryBudget:
+    """The budget that the settings give, or the share of the machine's memory that it is without one."""
+    limit_bytes = bounds.max_memory_bytes or int(available_bytes() * _SHARE)
+    return MemoryBudget(limit_bytes, bounds.memory_wait_s)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """Who waits for memory."""
+
+    size_bytes: int
+    granted: "asyncio.Future[None]"
+
+
+class Held:
+    """What one request holds of a memory budget: grows and shrinks as the request goes on, and ends with it."""
+
+    __slots__ = ("_budget", "size_bytes")
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        """Nothing yet."""
+        self._budget = budget
+        self.size_bytes = 0
+
+    async def wait_for(self, size_bytes: int) -> None:
+        """Hold so much in all, once there is room. Raises Overloaded."""
+        if size_bytes > self.size_bytes:
+            await self._budget.take(size_bytes - self.size_bytes)
+            self.size_bytes = size_bytes
+
+    def grow(self, size_bytes: int) -> None:
+        """Hold so much in all, now: who holds some already must not wait for others. Raises Overloaded."""
+        if size_bytes > self.size_bytes:
+            self._budget.take_now(size_bytes - self.size_bytes)
+            self.size_bytes = size_bytes
+
+    def become(self, size_bytes: int) -> None:
+        """Hold exactly so much, which is there already."""
+        more = size_bytes - self.size_bytes
+        self.size_bytes = size_bytes
+        if more > 0:
+            self._budget.force(more)
+        elif more < 0:
+            self._budget.give_back(-more)

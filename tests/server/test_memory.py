@@ -1,0 +1,117 @@
+"""The memory budget of requests: who fits, who waits, who passes, who is refused, and who is cut."""
+
+import asyncio
+
+import pytest
+
+from embedgate.core.errors import Overloaded
+from embedgate.server.memory import Held, MemoryBudget
+
+LIMIT = 8_000
+MOST = 7_000
+LITTLE = LIMIT // 64
+
+
+class SlowCaller:
+    """A caller who holds memory and hardly moves; once cut, it gives it back."""
+
+    def __init__(self, budget: MemoryBudget, size_bytes: int, pace: float | None) -> None:
+        self.held = Held(budget)
+        self.held.become(size_bytes)
+        self._pace = pace
+        self.is_cut = False
+        budget.slow[self] = None
+
+    @property
+    def held_bytes(self) -> int:
+        return self.held.size_bytes
+
+    def pace(self) -> float | None:
+        return self._pace
+
+    def cut(self) -> None:
+        self.is_cut = True
+        asyncio.get_running_loop().call_soon(self.held.become, 0)
+
+
+async def test_what_fits_is_taken_at_once_and_given_back() -> None:
+    budget = MemoryBudget(LIMIT, 0.01)
+    held = Held(budget)
+    await held.wait_for(MOST)
+    assert budget.used_bytes == MOST
+    held.become(10)
+    held.become(0)
+    assert (budget.used_bytes, budget.is_short) == (0, False)
+
+
+async def test_who_does_not_fit_waits_until_there_is_room() -> None:
+    budget = MemoryBudget(LIMIT, 60)
+    first, second = Held(budget), Held(budget)
+    await first.wait_for(MOST)
+    waiting = asyncio.ensure_future(second.wait_for(4_000))
+    await asyncio.sleep(0)
+    assert (waiting.done(), budget.is_short) == (False, True)
+    first.become(0)
+    await waiting
+    assert (budget.used_bytes, budget.is_short) == (4_000, False)
+
+
+async def test_who_waits_too_long_is_refused_and_told_what_to_do() -> None:
+    budget = MemoryBudget(LIMIT, 0.01)
+    budget.force(MOST)
+    with pytest.raises(Overloaded, match=r"server\.max_memory_bytes") as refused:
+        await Held(budget).wait_for(4_000)
+    assert refused.value.retry_after_s == 2
+    assert (budget.used_bytes, budget.is_short) == (MOST, True)
+
+
+async def test_what_needs_little_passes_what_waits_for_much() -> None:
+    budget = MemoryBudget(LIMIT, 60)
+    budget.force(MOST)
+    waiting = asyncio.ensure_future(Held(budget).wait_for(MOST))
+    await asyncio.sleep(0)
+    await Held(budget).wait_for(LITTLE)  # the last eighth is for such
+    assert not waiting.done()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert budget.used_bytes == MOST + LITTLE
+
+
+async def test_who_leaves_while_waiting_takes_nothing() -> None:
+    budget = MemoryBudget(LIMIT, 60)
+    budget.force(MOST)
+    waiting = asyncio.ensure_future(Held(budget).wait_for(1_000))
+    await asyncio.sleep(0)
+    budget.give_back(MOST)  # granted, and cancelled in the same moment
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert budget.used_bytes == 0
+
+
+async def test_who_holds_some_does_not_wait_for_more() -> None:
+    budget = MemoryBudget(LIMIT, 60)
+    budget.force(5_000)
+    held = Held(budget)
+    held.grow(1_000)
+    with pytest.raises(Overloaded):
+        held.grow(4_000)
+    assert held.size_bytes == 1_000
+
+
+async def test_the_slowest_are_cut_first_and_only_as_many_as_needed() -> None:
+    budget = MemoryBudget(LIMIT, 60)
+    slowest = SlowCaller(budget, 2_000, 0.0)
+    slower = SlowCaller(budget, 2_000, 10.0)
+    quick = SlowCaller(budget, 1_000, 10_000_000.0)
+    new = SlowCaller(budget, 1_000, None)
+    await Held(budget).wait_for(2_500)
+    assert [each.is_cut for each in (slowest, slower, quick, new)] == [True, False, False, False]
+    await Held(budget).wait_for(2_000)
+    assert [each.is_cut for each in (slowest, slower, quick, new)] == [True, True, False, False]
+
+
+async def test_answers_that_are_there_already_count_beyond_the_limit_and_cut_the_slow() -> None:
+    budget = MemoryBudget(LIMIT, 60)
+    slow = SlowCaller(budget, MOST, 0.0)
+    Held(budget).become(MOST)
+    assert slow.is_cut
