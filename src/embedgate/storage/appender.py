@@ -108,6 +108,9 @@ class _Insert:
 
     def __call__(self, run: Run, rows: Sequence[tuple[Any, ...]]) -> None:
         """rows: values in the order of the columns."""
+        if len(rows) == 1:  # as most are, where requests come one at a time
+            run(self._statements[1], rows[0])
+            return
         done = 0
         for size in _GROUP_SIZES:
             while len(rows) - done >= size:
