@@ -174,6 +174,16 @@ def test_every_host_orders_documents_and_is_paid_exactly(
     assert [(event.action, event.outcome) for event in admin.decisions(key)] == [("rerank", "permit")]
 
 
+def test_scores_of_another_model_by_its_name_are_a_wrong_answer(
+    running: RunningGateway, hosts: Upstream, account: tuple[Key, str]
+) -> None:
+    answer = json.dumps({**VOYAGE.answer, "model": f"{VOYAGE.model.rpartition('/')[2]}-lite"}).encode()
+    hosts.script(Answer(200, answer))
+    assert rerank(running, account[1], model=VOYAGE.model).status == 502
+    hosts.script(said(VOYAGE))
+    assert rerank(running, account[1], model=VOYAGE.model).status == 200
+
+
 @pytest.mark.parametrize("path", ["/v1/rerank", "/api/v1/rerank", "/v2/rerank"])
 @pytest.mark.parametrize(
     "asked",

@@ -354,7 +354,11 @@ def _adapted(
             host = in_use.get(name)
             weight = entry.weight if entry is not None else 1
             copy = replace(route, provider=name, weight=weight)
-            if host and host.host.is_free:
-                copy = replace(copy, is_free=True)
+            if host and (host.host.is_free or host.host.names_freely):
+                copy = replace(
+                    copy,
+                    is_free=copy.is_free or host.host.is_free,
+                    names_freely=copy.names_freely or host.host.names_freely,
+                )
             adapted.append(host.host.adapt(copy) if host and is_batched else copy)
     return tuple(adapted)

@@ -9,6 +9,8 @@ from functools import partial
 
 import msgspec
 
+from embedgate.core.errors import UpstreamMismatch
+from embedgate.core.model_names import is_name_of
 from embedgate.core.models import ParamValue, Route
 from embedgate.core.types import RerankReply, RerankRequest
 from embedgate.transport import HttpCall, HttpReply, HttpReranker, decode, encode, read_count
@@ -26,6 +28,7 @@ class _Usage(msgspec.Struct, gc=False):
 class _Body(msgspec.Struct):
     """The fields of a reply that we read; everything else is skipped. Voyage calls the results `data`."""
 
+    model: str | None = None
     results: list[_Result] | None = None
     data: list[_Result] | None = None
     usage: _Usage | None = None
@@ -45,9 +48,18 @@ def build(request: RerankRequest, route: Route, *, params: Mapping[str, ParamVal
     return HttpCall("POST", "/rerank", encode({**params, **wanted}))
 
 
-def parse(reply: HttpReply, _request: RerankRequest, _route: Route) -> RerankReply:
-    """The scores in the order of the reply, and the usage. Raises UpstreamGarbled."""
+def parse(reply: HttpReply, _request: RerankRequest, route: Route) -> RerankReply:
+    """The scores in the order of the reply, and the usage.
+
+    Raises UpstreamGarbled, or UpstreamMismatch if they are of another model by its name in the reply.
+    """
     body = decode(reply, _BODY)
+    if body.model and not route.names_freely and not is_name_of(body.model, (route.upstream_model, *route.aliases)):
+        raise UpstreamMismatch(
+            f"{reply.provider} says that its scores are of another model ({body.model[:100]}) than "
+            f"{route.upstream_model}. If that is its name here, add it to `aliases` of the route in the catalogue "
+            f"file, or set providers.{reply.provider}.names_freely"
+        )
     results = body.results if body.results is not None else body.data or []
     return RerankReply(
         tuple((result.index, result.relevance_score) for result in results),

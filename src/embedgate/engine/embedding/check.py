@@ -1,18 +1,15 @@
 """Check of a provider's vectors. A wrong answer is a failure of the provider: never returned, never stored."""
 
 import math
-import re
 from collections.abc import Callable
 
 from embedgate.core.errors import UpstreamGarbled, UpstreamMismatch
+from embedgate.core.model_names import is_name_of
 from embedgate.core.models import Model, Route
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.core.vectors import UNIT_NORM_TOLERANCE, Vectors, norm_range, normalise
 
 _LONGEST_NAME = 512
-# A date (`-2024-08-06`, `-20240806`, `-2505`), Google's version (`@001`), or the build in LM Studio (`@q8_0`, `:2`).
-_VERSION = re.compile(r"(-20\d\d-?[01]\d-?[0-3]\d|-2\d(0[1-9]|1[0-2])|@\d{3}|@[a-z]*q\d\w*|:\d)$")
-
 SpaceOf = Callable[[str, str], str | None]
 """The space of the model that a provider calls by a name; None if nothing is known of it."""
 
@@ -52,28 +49,13 @@ def _check_name(named: str, model: Model, route: Route, space_of: SpaceOf) -> No
     """Check that an answer is of the model that was asked, by its name there. Raises UpstreamMismatch."""
     if space_of(route.provider, named[:_LONGEST_NAME]) not in (None, model.space):
         raise _wrong(model, route, f"the answer says it is of another model ({named[:100]})")
-    if not route.names_freely and not _is_name_of(named, model, route):
+    if not route.names_freely and not is_name_of(named, (route.upstream_model, model.id, *route.aliases)):
         raise _wrong(
             model,
             route,
             f"the answer says it is of another model ({named[:100]}). If that is this host's name for it, add it to "
             f"`aliases` of the route in the catalogue file, or set providers.{route.provider}.names_freely",
         )
-
-
-def _is_name_of(named: str, model: Model, route: Route) -> bool:
-    """Whether hosts may mean the model by that name: one of its names, in a path, with the tag or date of a version.
-
-    Close names are other models: `m-v2` and `m-large` are not `m`.
-    """
-    known = {_bare(name) for name in (route.upstream_model, model.id, *route.aliases)}
-    bare = _bare(named)
-    return bare in known or _VERSION.sub("", bare) in known
-
-
-def _bare(name: str) -> str:
-    """A name without its case, the path that it is in, and the tag that means the usual build."""
-    return name[:_LONGEST_NAME].casefold().rpartition("/")[2].removesuffix(":latest")
 
 
 def _wrong(model: Model, route: Route, what: str) -> UpstreamMismatch:
