@@ -5,6 +5,7 @@ no gateway in this process, and works with any server of the OpenAI embeddings f
 those of `core/errors.py`; to a client, the gateway is upstream.
 """
 
+import contextlib
 import itertools
 import random
 import threading
@@ -20,6 +21,7 @@ import numpy as np
 import orjson
 from pyreqwest import exceptions
 from pyreqwest.client import SyncClient, SyncClientBuilder
+from pyreqwest.request import SyncRequestBuilder
 from pyreqwest.response import SyncResponse
 
 from embedgate.core.errors import (
@@ -219,6 +221,36 @@ class Client(Embedder):
             raise UpstreamGarbled(f"the gateway sent {len(scored)} scores for {len(documents)} documents")
         return [scores[index] for index in range(len(documents))]
 
+    def stream_chat(self, messages: Sequence[Mapping[str, Any]], *, model: str, **parameters: Any) -> Iterator[str]:
+        """The text of a completion, piece by piece as it comes, by one call of `POST /v1/chat/completions`.
+
+        parameters: further fields of the body. Nothing is repeated after a failure.
+        """
+        body = _body({"model": model, "messages": list(messages), "stream": True, **parameters})
+        deadline_s = time.monotonic() + self._timeout_s
+        pending = b""
+        has_begun = False
+        try:
+            built = self._request("POST", "/v1/chat/completions", body, "authorization", deadline_s)
+            request = built.streamed_read_buffer_limit(0).build_streamed()  # else the first 64 KiB are waited for
+            response = _interruptible(request.__enter__)
+            with contextlib.ExitStack() as stack:
+                stack.push(request)
+                reader = response.body_reader
+                if not 200 <= response.status < 300:
+                    raise self._refusal(response, bytes(reader.read(_MAX_REFUSAL_BYTES) or b""))
+                has_begun = True
+                while (chunk := _interruptible(reader.read_chunk)) is not None:
+                    *lines, pending = (pending + bytes(chunk)).split(b"\n")
+                    for line in lines:
+                        if line.strip() == b"data: [DONE]":
+                            return
+                        yield from _piece_of(line)
+        except exceptions.RequestError as error:
+            if not has_begun or isinstance(error, exceptions.RequestTimeoutError):
+                raise self._fault(error) from error
+        raise UpstreamFailed(f"the answer of {self._endpoint.base_url} broke off before its end")
+
     def _embed_batch(self, batch: Sequence[Input], fields: Mapping[str, object]) -> Vectors:
         answer = self._exchange("/v1/embeddings", _body({**fields, "input": batch}), "authorization")
         vectors = _read_vectors(answer, len(batch))
@@ -263,13 +295,7 @@ class Client(Embedder):
         raise AssertionError("the attempts are counted without end")
 
     def _attempt(self, method: str, path: str, body: bytes | None, auth: _Auth, deadline_s: float) -> memoryview:
-        remaining_s = max(deadline_s - time.monotonic(), 0.001)
-        request = self._http.request(method, self._endpoint.url(path)).timeout(timedelta(seconds=remaining_s))
-        if body is not None:
-            request = request.header("content-type", "application/json").body_bytes(body)
-        if self._endpoint.key is not None:
-            prefix = "Bearer " if auth == "authorization" else ""
-            request = request.header(auth, prefix + self._endpoint.key, is_sensitive=True)
+        request = self._request(method, path, body, auth, deadline_s)
         try:
             with request.build_streamed() as response:
                 is_success = 200 <= response.status < 300
@@ -281,6 +307,18 @@ class Client(Embedder):
         if len(answer) > MAX_ANSWER_BYTES:
             raise UpstreamGarbled(f"the gateway's answer has more than {MAX_ANSWER_BYTES} bytes")
         return memoryview(answer)
+
+    def _request(
+        self, method: str, path: str, body: bytes | None, auth: _Auth, deadline_s: float
+    ) -> SyncRequestBuilder:
+        remaining_s = max(deadline_s - time.monotonic(), 0.001)
+        request = self._http.request(method, self._endpoint.url(path)).timeout(timedelta(seconds=remaining_s))
+        if body is not None:
+            request = request.header("content-type", "application/json").body_bytes(body)
+        if self._endpoint.key is not None:
+            prefix = "Bearer " if auth == "authorization" else ""
+            request = request.header(auth, prefix + self._endpoint.key, is_sensitive=True)
+        return request
 
     def _fault(self, error: exceptions.RequestError) -> UpstreamError:
         url = self._endpoint.base_url
@@ -394,6 +432,22 @@ class _Ranking(msgspec.Struct):
 _ranking = msgspec.json.Decoder(_Ranking)
 
 
+class _Delta(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta
+
+
+class _ChatEvent(msgspec.Struct):
+    choices: list[_Choice] = []
+    error: dict[str, Any] | None = None
+
+
+_chat_event = msgspec.json.Decoder(_ChatEvent)
+
+
 def _read_vectors(raw: memoryview, n: int) -> Vectors:
     """The vectors of an answer to `n` texts, (n, d) float32, by index; base64, or decimals from servers without it."""
     try:
@@ -410,6 +464,21 @@ def _read_vectors(raw: memoryview, n: int) -> Vectors:
     if vectors.shape[1] == 0 or not np.isfinite(vectors).all():
         raise UpstreamGarbled("the gateway sent an empty vector, or one with something that is not a number")
     return vectors
+
+
+def _piece_of(line: bytes) -> Iterator[str]:
+    """The text in a line of a stream of server-sent events. Raises UpstreamFailed for an event that tells an error."""
+    if not line.startswith(b"data:"):
+        return
+    try:
+        event = _chat_event.decode(line.removeprefix(b"data:"))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UpstreamGarbled("the gateway sent an event that is none of a chat") from error
+    if event.error is not None:
+        raise UpstreamFailed(str(event.error.get("message", "the answer broke off"))[:_MAX_MESSAGE_CHARS])
+    for choice in event.choices:
+        if choice.delta.content:
+            yield choice.delta.content
 
 
 def _interruptible(call: Callable[[], _Result]) -> _Result:

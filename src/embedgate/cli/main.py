@@ -47,6 +47,7 @@ COMMANDS = {
     "search": "Find the texts of a collection that fit a question.",
     "similar": "Find the texts of a collection that are nearest to one of them.",
     "reindex": "Move a collection to another model, and back.",
+    "ask": "Answer a question from the texts of a collection, with citations.",
     "models": "Look at the models.",
     "users": "Make, change and delete users.",
     "roles": "Make and delete roles.",

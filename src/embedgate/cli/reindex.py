@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _PICODOLLARS = 10**12
 _SHOWN = 5
+_SHORT_S = 120
 _LEAST_DOLLARS = 0.01
 
 
@@ -115,7 +116,7 @@ def _announce(price: int | None, work: "Reindexing", *, is_agreed: bool) -> None
         dollars = price * estimate.n_tokens / _PICODOLLARS
         cost = f"for about ${dollars:,.2f}" if dollars >= _LEAST_DOLLARS or price == 0 else "for less than one cent"
         cost = "for nothing" if price == 0 else cost
-    takes = "" if estimate.seconds is None else f", in about {timedelta(seconds=round(estimate.seconds))}"
+    takes = "" if estimate.seconds is None else f", in about {_time(estimate.seconds)}"
     results.say(f"from {work.old} to {work.new}")
     what = f"{results.count(estimate.n_texts, 'text')} to embed, some {estimate.n_tokens:,} tokens, {cost}{takes}"
     if estimate.n_texts:
@@ -123,6 +124,10 @@ def _announce(price: int | None, work: "Reindexing", *, is_agreed: bool) -> None
         asking.confirm("Go on?", is_agreed=is_agreed)
     else:
         results.say("all texts have vectors of it already")
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < _SHORT_S else str(timedelta(seconds=round(seconds)))
 
 
 def _embed(work: "Reindexing") -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from embedgate.toolkit.cleaning import Cleaning, Report, clean, clean_records
     from embedgate.toolkit.clustering import Cluster, Clustering, cluster
     from embedgate.toolkit.collections.adding import Added
+    from embedgate.toolkit.collections.answers import Answer, retrieve
     from embedgate.toolkit.collections.collection import Collection, Found
     from embedgate.toolkit.collections.folder import Collections
     from embedgate.toolkit.collections.reindexing import Reindexing, roll_back
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Added",
+    "Answer",
     "Classification",
     "Cleaning",
     "ClientEmbedder",
@@ -81,6 +83,7 @@ __all__ = [
     "read_file",
     "read_files",
     "read_folder",
+    "retrieve",
     "roll_back",
     "score",
     "write_rows",
@@ -89,6 +92,7 @@ __all__ = [
 
 _HOMES = {
     "Added": "collections.adding",
+    "Answer": "collections.answers",
     "Classification": "classification",
     "Cleaning": "cleaning",
     "ClientEmbedder": "embedders",
@@ -139,6 +143,7 @@ _HOMES = {
     "read_file": "reading",
     "read_files": "reading",
     "read_folder": "reading",
+    "retrieve": "collections.answers",
     "roll_back": "collections.reindexing",
     "score": "scores",
     "write_rows": "writing",
