@@ -12,7 +12,7 @@ from embedgate.cli.access import every, items_of
 from embedgate.cli.commands import Commands, Session
 from embedgate.cli.output import Table, count, print_json_list, print_pieces
 from embedgate.core.money import PICODOLLARS_PER_DOLLAR, usd_text
-from embedgate.govern import entries, reconcile, usage
+from embedgate.govern import entries, reconcile, settle, usage
 from embedgate.govern.csv_file import csv_lines
 from embedgate.govern.entries import Entry, EntryQuery
 from embedgate.govern.lists import MAX_PAGE_ITEMS, Listed
@@ -167,16 +167,30 @@ def reconcile_bill(
     bill_format: Annotated[
         Literal["csv", "json"] | None, typer.Option("--format", help="If absent: as FILE ends, else csv.")
     ] = None,
+    is_settling: Annotated[
+        bool,
+        typer.Option("--settle", help="Give back what was charged by estimate and is not on the bill, and show that."),
+    ] = False,
     as_csv: options.AsCsv = False,
 ) -> None:
-    """Compare a provider's bill with the ledger, day by day and model by model. Changes nothing.
+    """Compare a provider's bill with the ledger, day by day and model by model. Changes nothing without --settle.
 
     The bill has the columns date, model (as the provider calls it), and tokens or cost_usd or both. A difference is
-    what was billed beyond the ledger.
+    what was billed beyond the ledger. Settling takes off the estimates what the ledger has beyond the bill.
     """
     _check_one_form(session, as_csv=as_csv)
     bill = asking.read_text(file)
     format_of_bill = bill_format or ("json" if file.suffix.lower() == ".json" else "csv")
+    if is_settling:
+        settled = session.call(settle.settle, Bill(provider, bill, format_of_bill, first, last))
+        session.show(
+            settled,
+            lambda: (
+                f"{settled.requests} requests settled: of {settled.estimated_usd} dollars charged by estimate, "
+                f"{settled.returned_usd} were not billed and count no more."
+            ),
+        )
+        return
     found = session.call(reconcile.reconcile, Bill(provider, bill, format_of_bill, first, last))
     if as_csv:
         print_pieces(_comparison_file(found))

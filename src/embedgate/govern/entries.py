@@ -93,7 +93,12 @@ class Entry(Struct, frozen=True):
     price_usd: Annotated[str, Meta(description="Dollars per token.")]
     price_as_of: str | None
     cost_usd: Usd
-    outcome: Annotated[str, Meta(description="`ok`, the code of an error, or `interrupted`: its process was killed.")]
+    outcome: Annotated[
+        str,
+        Meta(
+            description="`ok`, the code of an error, `interrupted`: its process was killed, or `settled`: corrects another one."
+        ),
+    ]
     total_ms: float
     upstream_ms: float
     authenticate_ms: float

@@ -17,6 +17,7 @@ from embedgate.govern import (
     providers,
     reconcile,
     roles,
+    settle,
     usage,
     users,
 )
@@ -39,6 +40,7 @@ _SUBJECTS = (
     usage,
     entries,
     reconcile,
+    settle,
     audit,
     cache,
 )

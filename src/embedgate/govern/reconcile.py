@@ -26,7 +26,7 @@ _MAX_TOKENS = 10**15
 _MAX_USD = 10**9
 _MAX_NUMBER_CHARACTERS = 40
 _FIRST_YEAR = 1970
-_MS_PER_DAY = 86_400_000
+MS_PER_DAY = 86_400_000
 _FORM = "Give the columns date (2026-11-21), model, and tokens or cost_usd or both."
 
 
@@ -92,9 +92,8 @@ def reconcile(reading: Reading, bill: Bill) -> Comparison:
     By UTC day and by the provider's own name of the model. Nothing is stored.
     """
     lines = read_bill(bill.bill, bill.format)
-    first = bill.first or min(line.day for line in lines)
-    last = bill.last or max(line.day for line in lines)
-    filter_by = LedgerFilter(_start_ms(first), _start_ms(last) + _MS_PER_DAY, provider=bill.provider)
+    first, last = days_of(bill, lines)
+    filter_by = LedgerFilter(start_ms(first), start_ms(last) + MS_PER_DAY, provider=bill.provider)
     sums = sum_up(reading, ("day", "upstream_model"), filter_by)
     used = {(date.fromisoformat(str(each.group[0])), str(each.group[1])): each for each in sums}
     billed: dict[tuple[date, str], list[BillLine]] = {}
@@ -149,7 +148,13 @@ def _compare(used: Collection[GroupSum], billed: Collection[BillLine], states: _
     )
 
 
-def _start_ms(day: date) -> int:
+def days_of(bill: Bill, lines: Collection[BillLine]) -> tuple[date, date]:
+    """First and last day that a bill is for."""
+    return bill.first or min(line.day for line in lines), bill.last or max(line.day for line in lines)
+
+
+def start_ms(day: date) -> int:
+    """The first moment of a UTC day."""
     return int(datetime.combine(day, time(), UTC).timestamp()) * 1000
 
 

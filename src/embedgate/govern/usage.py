@@ -242,10 +242,11 @@ _NAMED: dict[Dimension, sa.Table] = {"user": schema.users, "project": schema.pro
 def _sums() -> list[sa.ColumnElement[Any]]:
     """The columns of a GroupSum after its group; the cost as two."""
     counted = [sa.func.sum(_LEDGER.c[name]) for name in ("items", "tokens", "reused_tokens")]
-    errors = sa.func.sum(sa.case((_LEDGER.c.outcome != "ok", 1), else_=0))
+    requests = sa.func.sum(sa.case((_LEDGER.c.outcome == "settled", 0), else_=1))  # those correct other entries
+    errors = sa.func.sum(sa.case((_LEDGER.c.outcome.in_(("ok", "settled")), 0), else_=1))
     cost, estimated = exact_sum(_LEDGER.c.cost_picodollars), exact_sum(_LEDGER.c.estimated_picodollars)
     written = sa.func.sum(_LEDGER.c.output_tokens)
-    return [sa.func.count(), *counted, *cost, errors, written, sa.func.sum(_LEDGER.c.estimated_tokens), *estimated]
+    return [requests, *counted, *cost, errors, written, sa.func.sum(_LEDGER.c.estimated_tokens), *estimated]
 
 
 def _whole(row: Sequence[Any]) -> list[int]:

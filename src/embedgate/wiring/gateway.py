@@ -263,6 +263,8 @@ class Gateway:
         if rules.budgets != in_force.budgets:
             self.budgets.replace(rules.budgets)
             events.RULES_IN_FORCE.emit(changed="budgets")
+        if rules.revision != in_force.revision:
+            self.budgets.recount()  # a settlement may have corrected the ledger
         self._rules = rules
         await self._follow_providers(rules)
 

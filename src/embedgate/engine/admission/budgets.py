@@ -152,6 +152,10 @@ class Budgets:
         for key in lacking:
             del self._balances[key]
 
+    def recount(self) -> None:
+        """Take every sum anew from the ledger, where it was corrected; what is held stays held."""
+        self._balances.clear()
+
     def applies(self, subjects: Sequence[Subject]) -> bool:
         """Whether any budget concerns these subjects. If none does, a rough bound will do for the amount of a hold.
 

@@ -1,0 +1,178 @@
+"""Settlement of estimated costs by a provider's bill: what was not billed is given back to who was charged for it.
+
+The ledger stays append-only: each entry with an estimate gets one entry more, of outcome `settled` at the same time,
+that takes the estimate away and the part of tokens and cost that the bill does not have. Budgets follow at once.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+
+import sqlalchemy as sa
+from msgspec import Struct
+from msgspec.structs import replace
+
+from embedgate.core.errors import InvalidInput
+from embedgate.core.money import usd_text
+from embedgate.core.types import LedgerEntry
+from embedgate.engine.ledger.tokens import split
+from embedgate.govern.change import Change
+from embedgate.govern.operation import Facts, changes
+from embedgate.govern.reconcile import MS_PER_DAY, Bill, BillLine, days_of, read_bill, start_ms
+from embedgate.govern.values import Usd
+from embedgate.storage import schema
+from embedgate.storage.appender import Appender
+
+SETTLED = "settled"
+"""Outcome of an entry that corrects another one; no request of its own."""
+_LEDGER = schema.ledger
+_COLUMNS = tuple(_LEDGER.c[name] for name in LedgerEntry.__struct_fields__)
+_SUFFIX = "/settled"
+_MAX_ENTRIES = 100_000
+
+
+class Settled(Struct, frozen=True):
+    """What was settled: requests, what had been charged for them by estimate, and what of it was given back."""
+
+    requests: int
+    estimated_usd: Usd
+    returned_usd: Usd
+
+
+@changes(
+    "usage.settle",
+    "POST",
+    "/api/usage/settle",
+    Facts(
+        "settle",
+        example={"provider": "openai", "bill": "date,model,tokens\n2026-11-21,text-embedding-3-small,1204\n"},
+        max_body_bytes=10_000_000,
+    ),
+)
+def settle(change: Change, bill: Bill) -> Settled:
+    """Settle estimated costs by a provider's bill.
+
+    By UTC day and by the provider's own name of the model, of the days that the bill is for: what the ledger has beyond
+    the bill is taken off the estimates, those of interrupted requests and of calls without an answer. It counts in no
+    budget any more. A bill that is settled again changes nothing.
+    """
+    lines = read_bill(bill.bill, bill.format)
+    first, last = days_of(bill, lines)
+    billed: dict[tuple[date, str], list[BillLine]] = {}
+    for line in lines:
+        billed.setdefault((line.day, line.model), []).append(line)
+    corrections: list[LedgerEntry] = []
+    for place, entries in _estimated(change, bill.provider, first, last).items():
+        corrections += _corrections(change, bill.provider, place, entries, billed.get(place, []), lines[0])
+    Appender(change.connection.dialect)(change.connection.exec_driver_sql, corrections)
+    returned = -sum(each.cost_picodollars for each in corrections)
+    estimated = -sum(each.estimated_picodollars for each in corrections)
+    if returned:
+        change.rules_changed()  # so that every gateway takes the sums of its budgets anew
+    change.note(
+        "usage.settle",
+        bill.provider,
+        requests=len(corrections),
+        returned_usd=usd_text(returned),
+        first=first.isoformat(),
+    )
+    return Settled(len(corrections), usd_text(estimated), usd_text(returned))
+
+
+def _estimated(change: Change, provider: str, first: date, last: date) -> dict[tuple[date, str], list[LedgerEntry]]:
+    """Entries with an estimate that was not settled yet, by day and model. Raises InvalidInput if they are too many."""
+    correction = _LEDGER.alias()
+    is_settled = sa.exists().where(correction.c.request_id == _LEDGER.c.request_id + _SUFFIX)
+    query = (
+        sa.select(*_COLUMNS)
+        .where(_LEDGER.c.provider == provider, _LEDGER.c.outcome != SETTLED)
+        .where(_LEDGER.c.at_ms >= start_ms(first), _LEDGER.c.at_ms < start_ms(last) + MS_PER_DAY)
+        .where(sa.or_(_LEDGER.c.estimated_picodollars > 0, _LEDGER.c.estimated_tokens > 0), ~is_settled)
+        .order_by(_LEDGER.c.id)
+        .limit(_MAX_ENTRIES + 1)
+    )
+    found: dict[tuple[date, str], list[LedgerEntry]] = {}
+    rows = change.connection.execute(query).all()
+    if len(rows) > _MAX_ENTRIES:
+        raise InvalidInput(
+            f"More than {_MAX_ENTRIES} entries are estimated; settle fewer days at once: give first and last.",
+            param="bill",
+        )
+    for row in rows:
+        entry = LedgerEntry(*row)
+        found.setdefault((_day(entry.at_ms), entry.upstream_model), []).append(entry)
+    return found
+
+
+def _corrections(
+    change: Change,
+    provider: str,
+    place: tuple[date, str],
+    entries: Sequence[LedgerEntry],
+    billed: Sequence[BillLine],
+    states: BillLine,
+) -> list[LedgerEntry]:
+    """The entries that settle those of one day and model. states: what the bill states, tokens or costs or both."""
+    tokens, cost = _sums(change, provider, place)
+    estimated_tokens = sum(entry.estimated_tokens for entry in entries)
+    estimated_cost = sum(entry.estimated_picodollars for entry in entries)
+    more_tokens = more_cost = 0
+    if states.tokens is not None:
+        more_tokens = _within(tokens - sum(line.tokens or 0 for line in billed), estimated_tokens)
+        more_cost = estimated_cost * more_tokens // estimated_tokens if estimated_tokens else 0
+    if states.cost_picodollars is not None:
+        more_cost = _within(cost - sum(line.cost_picodollars or 0 for line in billed), estimated_cost)
+        if states.tokens is None:
+            more_tokens = estimated_tokens * more_cost // estimated_cost if estimated_cost else 0
+    token_shares = _shares(more_tokens, [entry.estimated_tokens for entry in entries])
+    cost_shares = _shares(more_cost, [entry.estimated_picodollars for entry in entries])
+    return [
+        replace(
+            entry,
+            request_id=entry.request_id + _SUFFIX,
+            items=0,
+            tokens=-token_share,
+            reused_tokens=0,
+            output_tokens=0,
+            cost_picodollars=-cost_share,
+            estimated_tokens=-entry.estimated_tokens,
+            estimated_picodollars=-entry.estimated_picodollars,
+            outcome=SETTLED,
+            total_ms=0.0,
+            upstream_ms=0.0,
+            authenticate_ms=0.0,
+            admit_ms=0.0,
+        )
+        for entry, token_share, cost_share in zip(entries, token_shares, cost_shares, strict=True)
+    ]
+
+
+def _sums(change: Change, provider: str, place: tuple[date, str]) -> tuple[int, int]:
+    """Tokens and picodollars that the ledger has for a day and a model, as whole numbers of any size."""
+    day, model = place
+    query = sa.select(_LEDGER.c.tokens, _LEDGER.c.cost_picodollars).where(
+        _LEDGER.c.provider == provider,
+        _LEDGER.c.upstream_model == model,
+        _LEDGER.c.at_ms >= start_ms(day),
+        _LEDGER.c.at_ms < start_ms(day) + MS_PER_DAY,
+    )
+    tokens = cost = 0
+    for row_tokens, row_cost in change.connection.execute(query):
+        tokens += row_tokens
+        cost += row_cost
+    return tokens, cost
+
+
+def _shares(total: int, weights: Iterable[int]) -> tuple[int, ...]:
+    found = list(weights)
+    return split(total, found) if total else (0,) * len(found)
+
+
+def _within(number: int, at_most: int) -> int:
+    return max(0, min(number, at_most))
+
+
+def _day(at_ms: int) -> date:
+    return date.fromordinal(date(1970, 1, 1).toordinal() + at_ms // MS_PER_DAY)
+
+
+OPERATIONS = (settle,)
