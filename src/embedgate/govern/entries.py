@@ -95,9 +95,7 @@ class Entry(Struct, frozen=True):
     cost_usd: Usd
     outcome: Annotated[
         str,
-        Meta(
-            description="`ok`, the code of an error, `interrupted`: its process was killed, or `settled`: corrects another one."
-        ),
+        Meta(description="`ok`, the code of an error, `interrupted` (killed), or `settled` (corrects another one)."),
     ]
     total_ms: float
     upstream_ms: float
