@@ -55,7 +55,7 @@ def test_dedupe_writes_what_is_kept_with_all_columns(program: Program, messages:
     assert rows[-1] == {"id": "m11", "text": "text number 3", "topic": "odd"}
 
 
-@pytest.mark.parametrize("command", ["cluster", "outliers", "dedupe"])
+@pytest.mark.parametrize("command", ["cluster", "outliers", "dedupe", "map", "evaluate"])
 @pytest.mark.parametrize(
     ("content", "options", "said"),
     [
@@ -83,6 +83,9 @@ def test_a_file_without_texts_is_refused(
         (("cluster",), "one\none\none\n", "All 3 texts have the same vector"),
         (("cluster", "-k", "4"), "one\ntwo\ntwo\n", "4 clusters were asked for, and 3 texts have 2 different vectors"),
         (("outliers",), "one\n", "A search for outliers takes at least 5 texts; there is 1"),
+        (("map",), "one\n", "takes at least 2 texts; there is 1"),
+        (("map",), "one\none\n", "All 2 texts have the same vector"),
+        (("evaluate",), "one\ntwo\n", "An evaluation takes at least 3 texts; there are 2"),
         (("outliers",), "one\n" * 5, "All 5 texts have the same vector"),
         (("dedupe", "--similarity", "2"), "one\n", "at most 1"),
     ],

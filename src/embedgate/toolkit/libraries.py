@@ -10,7 +10,6 @@ EXTRAS = {
     "matplotlib": "toolkit",
     "openTSNE": "toolkit",
     "pgvector": "pgvector",
-    "plotly": "toolkit",
     "psycopg": "pgvector",
     "pyarrow": "toolkit",
     "qdrant_client": "qdrant",
