@@ -9,7 +9,9 @@ import random
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -23,13 +25,15 @@ from embedgate.storage.intents import INTENTS_FOLDER
 from forked import Fork, Forks, forks
 from upstream import Seen
 from waiting import wait_until
-from wire import Reply
+from wire import Reply, call
 
 PRICE = 20_000
 TEXT = "caller {:08}"
 UNIT = weight(TEXT.format(0)) * PRICE
 """What one request costs."""
 WORTH = 50
+CHAT_MODEL = "openai/gpt-4o-mini"
+RERANK_MODEL = "jina/jina-reranker-v3"
 SETTINGS = (
     LOCAL_OFF
     + """
@@ -56,7 +60,7 @@ def host() -> Iterator[BillingProvider]:
 @pytest.fixture
 def parent(tmp_path: Path, host: BillingProvider) -> Iterator[Forks]:
     configure(tmp_path, host)
-    with forks(tmp_path / "gateway.log", OPENAI_API_KEY="sk-upstream") as found:
+    with forks(tmp_path / "gateway.log", OPENAI_API_KEY="sk-upstream", JINA_API_KEY="jina-key") as found:
         yield found
 
 
@@ -82,13 +86,17 @@ def entries(folder: Path) -> list[LedgerEntry]:
         return list(admin.every_entry())
 
 
-def assert_books_hold(folder: Path, host: BillingProvider) -> list[LedgerEntry]:
+def assert_books_hold(
+    folder: Path, host: BillingProvider, *, is_priced_as_embeddings: bool = True
+) -> list[LedgerEntry]:
     """The ledger is never below the provider's bill, and above it by no more than what is marked."""
     found = entries(folder)
     tokens, cost = sum(entry.tokens for entry in found), sum(entry.cost_picodollars for entry in found)
     marked = sum(entry.estimated_tokens for entry in found)
     assert len({entry.request_id for entry in found}) == len(found)
     assert host.input_tokens <= tokens <= host.input_tokens + marked
+    if not is_priced_as_embeddings:
+        return found
     assert host.input_tokens * PRICE <= cost
     assert cost - sum(entry.estimated_picodollars for entry in found) <= host.input_tokens * PRICE
     return found
@@ -191,6 +199,40 @@ def test_what_waits_for_a_locked_ledger_when_the_process_is_killed_is_booked(
     assert entries(tmp_path) == []
     start(parent, tmp_path).kill()
     assert Counter(entry.outcome for entry in assert_books_hold(tmp_path, host)) == {"interrupted": 10}
+
+
+def test_chats_streams_and_rankings_have_their_intents_too(
+    tmp_path: Path, host: BillingProvider, parent: Forks
+) -> None:
+    config = tmp_path / "embedgate.toml"
+    jina = f'[providers.jina]\nbase_url = "{host.base_url}"\n'
+    config.write_text(config.read_text(encoding="utf-8") + jina, encoding="utf-8")
+    with administrator(tmp_path) as admin:
+        _, secret = admin.new_key()
+    running = start(parent, tmp_path)
+    host.every_call("hang")
+    chat = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "Are you there?"}], "max_tokens": 5}
+    asked: list[tuple[str, dict[str, object]]] = [
+        ("/v1/chat/completions", chat),
+        ("/v1/chat/completions", {**chat, "stream": True}),
+        ("/v1/rerank", {"model": RERANK_MODEL, "query": "Where?", "documents": ["here", "there"]}),
+    ]
+
+    def ask(path: str, body: dict[str, object]) -> None:
+        with suppress(OSError, HTTPException):
+            call(running.url, path, body, {"x-api-key": secret})
+
+    with ThreadPoolExecutor(len(asked)) as callers:
+        for path, body in asked:
+            callers.submit(ask, path, body)
+        wait_until("all are at the provider", lambda: host.calls_billed == len(asked))
+        running.kill()
+    start(parent, tmp_path).kill()
+    found = assert_books_hold(tmp_path, host, is_priced_as_embeddings=False)
+    assert Counter(entry.action for entry in found) == {"completion": 2, "rerank": 1}
+    assert {entry.outcome for entry in found} == {"interrupted"}
+    assert all(entry.cost_picodollars == entry.estimated_picodollars > 0 for entry in found)
+    assert sum(entry.output_tokens for entry in found) == 10
 
 
 def test_a_call_that_is_billed_and_not_answered_is_paid_for_each_time_it_is_made(
