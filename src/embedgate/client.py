@@ -432,16 +432,8 @@ class _Ranking(msgspec.Struct):
 _ranking = msgspec.json.Decoder(_Ranking)
 
 
-class _Delta(msgspec.Struct):
-    content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    delta: _Delta
-
-
 class _ChatEvent(msgspec.Struct):
-    choices: list[_Choice] = []
+    choices: list[dict[str, Any]] = []
     error: dict[str, Any] | None = None
 
 
@@ -477,8 +469,8 @@ def _piece_of(line: bytes) -> Iterator[str]:
     if event.error is not None:
         raise UpstreamFailed(str(event.error.get("message", "the answer broke off"))[:_MAX_MESSAGE_CHARS])
     for choice in event.choices:
-        if choice.delta.content:
-            yield choice.delta.content
+        if content := (choice.get("delta") or {}).get("content"):
+            yield str(content)
 
 
 def _interruptible(call: Callable[[], _Result]) -> _Result:
