@@ -204,16 +204,17 @@ async def sends_large_bodies(it: Besieged, kind: str) -> Counter[int]:
 
 
 async def reads_slowly(it: Besieged) -> None:
-    """One caller asks for large answers that are kept, many times, and reads none of them."""
+    """One caller asks for large answers that are kept, many times, and reads the first bytes of each."""
     texts = [f"text {number}" for number in range(2_000)]
     request = it.request(json.dumps({"model": MODEL, "input": texts}).encode())
     assert await (await it.connect()).ask(request) == 200
     for _ in range(N_READERS):
         with contextlib.suppress(ConnectionError):
             caller = await it.connect(receive_buffer_bytes=4_096)
-            caller.writer.transport.pause_reading()  # type: ignore[attr-defined]  # as above
             caller.writer.write(request)
-        await asyncio.sleep(0)
+            async with asyncio.timeout(PATIENCE_S):
+                await caller.reader.read(16)
+            caller.writer.transport.pause_reading()  # type: ignore[attr-defined]  # as above
 
 
 async def hoards_connections(it: Besieged) -> None:
@@ -281,4 +282,6 @@ async def test_all_of_it_together(running: RunningGateway) -> None:
         for task in attacks:
             task.cancel()
         await asyncio.gather(*attacks, return_exceptions=True)
-        assert not IS_LONG or p99_s < 1
+        assert not IS_LONG or p99_s < 1, (
+            f"p99 {p99_s:.2f} s; it grew by {(it.peak_bytes - it.at_rest_bytes) / 1e6:.0f} MB"
+        )
