@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from embedgate.core.errors import BodyTooLarge, BodyTooSlow
 from embedgate.server.exchange import Exchange
@@ -20,6 +20,9 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Enter = Callable[[], Awaitable[None]]
 """Asks for what a request needs before its body is read: a place among those of its caller."""
 
+_HEAVY_BYTES = 1_000_000
+_PAUSE_S_PER_BYTE = 2e-9
+"""Before a heavy body is parsed, others have the loop for about as long as the parser will: it takes no breaks."""
 _AGE_S = 1.0
 """From when on the pace of a caller is told."""
 
@@ -35,6 +38,8 @@ class BodyBounds(Struct, frozen=True):
     max_values: int
     timeout_s: float
     memory: MemoryBudget
+    turns: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Heavy bodies are parsed one after the other."""
 
 
 class Body:
@@ -109,6 +114,9 @@ class Body:
             held.grow(self._affordable(needed))
         else:
             held.become(needed)
+        if len(body) > _HEAVY_BYTES:
+            async with self._bounds.turns:
+                await asyncio.sleep(len(body) * _PAUSE_S_PER_BYTE)
         return body
 
     def hold_answer(self, size_bytes: int) -> None:
