@@ -14,6 +14,8 @@ import pytest
 import uvloop
 
 import forms
+from embedgate.observe import events
+from embedgate.observe.events import ThrottledEvent
 from virtual_time import VirtualLoop
 
 _ENGINE = Path(__file__).parent / "engine"
@@ -41,10 +43,13 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Give each test the same random numbers every time, in whatever order: jitter of ours decides no test.
+    """Give each test the same random numbers in whatever order, and no log lines that an earlier one has used up.
 
     Where the order is random, its seed gives the numbers too.
     """
+    for event in vars(events).values():  # else what a test has logged would leave out lines of the next one
+        if isinstance(event, ThrottledEvent):
+            event._windows.clear()
     if not item.config.pluginmanager.hasplugin("randomly"):
         random.seed(f"{forms.SEED} {item.nodeid}")
 
