@@ -81,12 +81,14 @@ class Books:
         self.answered += (reply.headers["x-request-id"] for reply in replies if reply.status == 200)
         with administrator(self.data_dir) as admin:
             key = admin.find_key(self.secret)
-            entries = Counter(entry.request_id for entry in admin.entries(key))
+            written = admin.entries(key)
+            entries = Counter(entry.request_id for entry in written)
             assert set(self.answered) <= entries.keys()
             assert set(entries.values()) <= {1}
             assert admin.spent(key) <= self.cap
             decided = Counter(event.request_id for event in admin.decisions(key))
-            assert entries.keys() <= decided.keys()
+            # The decision on a request that was at its provider when the process died may have died with it.
+            assert {entry.request_id for entry in written if entry.outcome != "interrupted"} <= decided.keys()
             assert set(decided.values()) <= {1}
 
 
@@ -100,12 +102,13 @@ def test_a_killed_server_has_recorded_what_it_answered_and_overspends_nothing(
     dice = dice_of("kills")
     texts = map(TEXT.format, itertools.count())
     for _ in range(N_KILLS):
-        books.allow(dice.randint(10, 80))
+        books.allow(dice.randint(3 * N_CALLERS, 80))  # more than what the kill before has left to be booked
         running = parent.start(tmp_path, config)
         books.check(asyncio.run(load_until_killed(running, books.secret, texts, dice.randint(1, 100))))
     assert len(books.answered) > 3 * N_KILLS
     assert 0 < books.n_dry < N_KILLS
 
+    parent.start(tmp_path, config).kill()  # books what the last kill has left
     host.reset()
     host.count_tokens = weight
     books.allow(7)
