@@ -113,7 +113,7 @@ UPSTREAM_ROWS = [
     (error(500, "boom"), 3, 502, "upstream_error"),
     (error(400, "this text is wrong"), 1, 502, "upstream_error"),
     (error(401, "bad key"), 1, 502, "upstream_error"),
-    (Answer(twist="one_missing"), 3, 502, "upstream_error"),
+    (Answer(twist="one_missing"), 1, 502, "upstream_error"),
     (Answer(twist="zeros"), 3, 502, "upstream_error"),
     (Answer(twist="truncated_json"), 3, 502, "upstream_error"),
     (Answer(status=502, body=b"<html>bad gateway</html>"), 3, 502, "upstream_error"),

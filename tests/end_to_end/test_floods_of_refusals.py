@@ -71,12 +71,16 @@ def test_equal_refusals_are_two_events_in_a_trail_that_is_still_whole(
     admin.wait_until_in_force(running)
     statuses = [status(running, secret) for _ in range(1 + N)]
     assert statuses == [200] + [429] * N
-    assert len(refusals_of(admin, key)) == 1
+    at_once = refusals_of(admin, key)
+    # A request is refused before its body is read, and then names no model, if that does not come with its head.
+    assert 1 <= len(at_once) <= 2
     assert running.terminate() == 0
-    latest, first = refusals_of(admin, key)
-    assert dict(first.detail) == {}
-    assert latest.detail["count"] == N - 1
-    assert int(first.at.timestamp() * 1000) <= int(str(latest.detail["first_ms"])) <= int(str(latest.detail["last_ms"]))
+    summed = [event for event in refusals_of(admin, key) if event.detail]
+    assert 1 <= len(summed) <= len(at_once)
+    assert sum(int(str(event.detail["count"])) for event in summed) == N - len(at_once)
+    first_ms = min(int(event.at.timestamp() * 1000) for event in at_once)
+    for event in summed:
+        assert first_ms <= int(str(event.detail["first_ms"])) <= int(str(event.detail["last_ms"]))
     assert admin.trail_is_whole()
 
 

@@ -114,7 +114,8 @@ def add_budget(database: Database, key_id: str) -> None:
 def add_ledger_entry(database: Database, key_id: str, at_ms: int) -> None:
     """An entry in which only key and time matter."""
     table = schema.ledger
-    plain = {column.name: "" if isinstance(column.type, sa.String) else 0 for column in table.c if column.name != "id"}
+    plain = {column.name: "" if isinstance(column.type, sa.String) else 0 for column in table.c}
+    del plain["id"], plain["digest"]
     entry = plain | {"request_id": f"req_{at_ms}", "key_id": key_id, "at_ms": at_ms}
     with database.write() as connection:
         connection.execute(table.insert().values(entry))

@@ -210,6 +210,7 @@ PHRASES = [
 @example(f"{ID}{SCOPE}when {{ {'context.hour == 3 && ' * 300} context.hou == 3 }};")
 @example('@permit("x") @id permit')
 @example("\x1c")
+@example("// \ud800")
 def test_any_text_is_answered_with_places_inside_it(text: str) -> None:
     lines = text.split("\n")
     for mistake in find_mistakes(text, "p"):

@@ -28,5 +28,5 @@ def test_what_does_not_fit_as_ranges_is_a_number() -> None:
 
 
 def test_no_list_is_longer_than_its_bound() -> None:
-    for step in range(1, 50):
-        assert len(positions_text(range(0, 1_000_000, step))) <= MAX_POSITIONS_BYTES + len(" and 1000000 more")
+    for step in (1, 2, 3, 7, 49):
+        assert len(positions_text(range(0, 100_000, step))) <= MAX_POSITIONS_BYTES + len(" and 100000 more")

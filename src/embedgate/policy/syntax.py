@@ -23,6 +23,7 @@ MAX_NESTING = 32
 _END = "unexpected end of input"
 _WRONG_WORD = re.compile(r"unexpected token `(.*)`", re.DOTALL)
 _MAX_QUESTIONS = 500
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def policy_id(text: str) -> str | None:
@@ -46,6 +47,9 @@ def find_syntax_mistake(text: str) -> PolicyMistake | None:
     if len(text) > MAX_CHARACTERS:
         message = f"the text has {len(text)} characters; at most {MAX_CHARACTERS} are allowed, so split the policy"
         return _mistake(message, text, MAX_CHARACTERS)
+    half = _HALF_CHARACTER.search(text)
+    if half is not None:
+        return _mistake("the text has half a character (a lone surrogate); write the whole one", text, half.start())
     lexemes, unreadable = read_lexemes(text)
     if len(lexemes) > MAX_WORDS:
         message = f"the text has {len(lexemes)} words and signs; at most {MAX_WORDS} are allowed, so split the policy"
