@@ -33,14 +33,15 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
 
 
 def pytest_configure() -> None:
-    """Take interrupts and hang-ups where they are ignored, as in what a shell has started with `nohup ... &`.
+    """Take signals that are ignored, as in what a shell has started with `nohup ... &`.
 
     Children inherit that a signal is ignored, but not that one is handled: theirs end them, as at a terminal.
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # by nohup: the suite goes on ignoring it, by a handler
-        signal.signal(signal.SIGHUP, lambda *_: None)
+    for number in (signal.SIGHUP, signal.SIGQUIT):  # by nohup, by the shell: the suite goes on ignoring them
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.hookimpl(tryfirst=True)
