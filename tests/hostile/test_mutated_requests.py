@@ -193,3 +193,17 @@ def test_a_request_has_one_answer_however_it_is_cut(running: RunningGateway, num
 
     for statuses in asyncio.run(answers()):
         assert [each for each in statuses if each != 100] == [status]
+
+
+def test_a_broken_body_behind_an_expectation_is_refused_and_no_fault(running: RunningGateway) -> None:
+    """The refusal closes the connection while the request still waits to say that its body may come."""
+    lines = ("host: a", f"authorization: Bearer {running.key}", "expect: 100-continue", "transfer-encoding: chunked")
+    request = "\r\n".join(("POST /v1/embeddings HTTP/1.1", *lines, "", "no length", "")).encode()
+    draw = dice("expectations")
+
+    async def answers() -> list[list[int]]:
+        return [await statuses_of(running.url, request, draw, PATIENCE_S) for _ in range(10)]
+
+    for statuses in asyncio.run(answers()):
+        assert [each for each in statuses if each != 100] == [400]
+    assert "internal_fault" not in running.log.read_text(encoding="utf-8")

@@ -386,6 +386,7 @@ class Connection(HttpToolsProtocol):
         """Tell the handler of a request that its caller has gone."""
         if cycle is not None:
             cycle.disconnected = True
+            cycle.waiting_for_100_continue = False  # nothing may be written any more
             cycle.message_event.set()
 
     def _is_connected(self) -> bool:
