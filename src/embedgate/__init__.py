@@ -4,9 +4,9 @@ The public names of the package. Each is imported when it is first used: `import
 code.
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
+from embedgate.core.lazy import imported_on_use
 from embedgate.core.version import VERSION
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ __all__ = [
 __version__ = VERSION
 
 _HOMES = {
+    **dict.fromkeys(__all__, "embedgate.core.errors"),
     "CallLimits": "embedgate.core.ports",
     "Client": "embedgate.client",
     "ClientEmbedder": "embedgate.toolkit.embedders",
@@ -56,17 +57,10 @@ _HOMES = {
     "LocalEmbedder": "embedgate.toolkit.embedders",
     "OpenAIEmbedder": "embedgate.toolkit.embedders",
 }
-
+"""Where each is defined: error classes, but for those that are named here."""
 
 if not TYPE_CHECKING:  # a type checker that saw this would take any name for a public one
-
-    def __getattr__(name: str) -> object:
-        """A public name, imported when it is first used (PEP 562). What is not in `_HOMES` is an error class."""
-        if name not in __all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(_HOMES.get(name, "embedgate.core.errors")), name)
-        globals()[name] = value
-        return value
+    __getattr__ = imported_on_use(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

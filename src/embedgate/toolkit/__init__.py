@@ -4,8 +4,9 @@ Calls that embed take an `Embedder`: the client of a gateway, the embedded model
 take vectors, so that texts are embedded once.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from embedgate.core.lazy import imported_on_use
 
 if TYPE_CHECKING:
     from embedgate.toolkit.classification import Classification, Label, by_examples, classify, described
@@ -151,11 +152,4 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        """A public name, imported when it is first used (PEP 562)."""
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"embedgate.toolkit.{_HOMES[name]}"), name)
-        globals()[name] = value
-        return value
+    __getattr__ = imported_on_use(__name__, {name: f"embedgate.toolkit.{module}" for name, module in _HOMES.items()})

@@ -3,8 +3,9 @@
 Each name is imported when it is first used: the client needs none of what the gateway's driver imports.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from embedgate.core.lazy import imported_on_use
 
 if TYPE_CHECKING:
     from embedgate.transport.bodies import decode, encode, input_type_word, put, wishes
@@ -63,11 +64,4 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        """A name of this package, imported when it is first used (PEP 562)."""
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"embedgate.transport.{_HOMES[name]}"), name)
-        globals()[name] = value
-        return value
+    __getattr__ = imported_on_use(__name__, {name: f"embedgate.transport.{module}" for name, module in _HOMES.items()})
