@@ -8,6 +8,8 @@ from embedgate.core.clock import utc_ms
 from embedgate.core.errors import GatewayError
 from embedgate.core.ports import Ledger
 from embedgate.core.types import Answered, Call, Grant, LedgerEntry
+from embedgate.engine.ledger.charge import cost_at
+from embedgate.engine.ledger.entry import entry_of
 from embedgate.observe import events, metrics
 
 
@@ -70,11 +72,9 @@ class Accountant:
 
     def _entry(self, call: Call[Any], answered: Answered | None) -> LedgerEntry:
         candidate = answered.candidate if answered else call.spends[-1].candidate
-        model, route = candidate.model, candidate.route
-        price = route.price.picodollars_per_token if route.price else 0
         reused_tokens = answered.usage.reused_tokens if answered else 0
         tokens = output_tokens = estimated_tokens = estimated_cost = 0
-        cost = reused_tokens * price if self._charges_reuse else 0
+        cost = cost_at(candidate, reused_tokens) if self._charges_reuse else 0
         is_estimated = False
         for spend in call.spends:
             tokens += spend.tokens
@@ -84,35 +84,22 @@ class Accountant:
                 is_estimated = True
                 estimated_tokens += spend.estimated_tokens
                 estimated_cost += spend.estimated_picodollars
-        caller, request = call.caller, call.request
-        return LedgerEntry(
-            request_id=call.request_id,
-            at_ms=self._now_ms(),
-            dialect=call.dialect,
-            user_id=caller.user_id,
-            key_id=caller.key_id,
-            end_user=request.user,
-            model=model.id,
-            space=model.space or model.id,
-            provider=route.provider,
-            upstream_model=route.upstream_model,
-            items=request.n_items,
+        return entry_of(
+            call,
+            candidate,
+            self._now_ms(),
+            call.error.code if call.error else "ok",
             tokens=tokens,
-            reused_tokens=reused_tokens,
-            tokens_estimated=is_estimated,
-            price_picodollars=price,
-            price_as_of=route.price.as_of if route.price else None,
             cost_picodollars=cost,
-            outcome=call.error.code if call.error else "ok",
-            total_ms=(time.monotonic() - call.started_s) * 1000,
-            upstream_ms=call.upstream_s * 1000,
-            project_id=caller.project_id,
-            authenticate_ms=call.authenticate_s * 1000,
-            admit_ms=call.admit_s * 1000,
-            action=request.action.policy_name,
             output_tokens=output_tokens,
             estimated_tokens=estimated_tokens,
             estimated_picodollars=estimated_cost,
+            tokens_estimated=is_estimated,
+            reused_tokens=reused_tokens,
+            total_ms=(time.monotonic() - call.started_s) * 1000,
+            upstream_ms=call.upstream_s * 1000,
+            authenticate_ms=call.authenticate_s * 1000,
+            admit_ms=call.admit_s * 1000,
         )
 
 

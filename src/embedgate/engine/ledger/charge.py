@@ -31,7 +31,7 @@ async def cover(call: Call[Any], candidate: Candidate | None = None) -> None:
         return
     if call.wasted_picodollars:
         await grant.hold.cover(grant.held_picodollars + call.wasted_picodollars)
-    if candidate is not None and grant.intents is not None:
+    if candidate is not None:
         await intend(call, grant, candidate)
 
 
