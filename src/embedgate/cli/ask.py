@@ -17,9 +17,7 @@ def ask(
     question: collection.Question,
     k: collection.K = 5,
     where: collection.Where = None,
-    is_hybrid: Annotated[
-        bool, typer.Option("--hybrid", help="Search for the question's words, too, and fuse both rankings.")
-    ] = False,
+    is_hybrid: collection.Hybrid = False,
     chat_model: Annotated[
         str | None,
         typer.Option("--chat-model", metavar="ID", help="Chat model of the gateway at --url that answers."),

@@ -23,6 +23,7 @@ Where = Annotated[
     str | None,
     typer.Option("--where", metavar="FILTER", help="Only texts with such metadata: \"lang = 'en' and year >= 2020\"."),
 ]
+Hybrid = Annotated[bool, typer.Option("--hybrid", help="Search for the question's words, too, and fuse both rankings.")]
 OwnModel = Annotated[
     str | None, typer.Option("--model", metavar="ID", help="Id of the model; that of the collection if absent.")
 ]
@@ -76,8 +77,7 @@ def print_found(found: "Sequence[Found]", output: Path | None, file_format: str 
 
 def snippet(text: str) -> str:
     """The beginning of a text, on one line."""
-    line = " ".join(text.split())
-    return line if len(line) <= _SNIPPET_CHARS else line[: _SNIPPET_CHARS - 3].rsplit(" ", 1)[0] + "..."
+    return results.excerpt(text, _SNIPPET_CHARS, "...")
 
 
 def _row(found: "Found") -> "dict[str, Scalar]":

@@ -117,7 +117,10 @@ def _embedded(
 
     is_long = len(records) > source.call_limits.max_inputs
     done = 0
-    with results.progress("embedding", len(records), is_long=is_long, is_printing=is_printing) as advance:
+    with (
+        texts.named_by_line([record.origin for record in records]),
+        results.progress("embedding", len(records), is_long=is_long, is_printing=is_printing) as advance,
+    ):
         parts = embed_in_parts(source, [record.text for record in records], input_type, on_error=on_error)
         try:
             for part in parts:
@@ -129,10 +132,8 @@ def _embedded(
             if len(left_out) == len(records):
                 _report(records, left_out)
                 raise InvalidInput("No text could be embedded.")
-        except InvalidInput as error:
-            if error.index is None:
-                raise
-            raise InvalidInput(f"{records[error.index].origin} {error.reason}") from error
+        except InvalidInput:
+            raise
         except GatewayError:
             if done:
                 results.say(f"failed after {results.count(done, 'text')}, at {records[done].origin} or later:")

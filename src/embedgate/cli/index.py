@@ -75,9 +75,7 @@ def add(
     records = _read(files, column, id_column, read_as, encoding, skip_empty=skip_empty)
     documents = {record.origin.file for record in records if record.origin.number is None}
     wish = embedder.Wish(None, None, truncate, url, api_key, api_key_file)
-    with collection.opened(context, config_file, name, wish) as target:
-        pieces = _in_pieces(context, config_file, target.serving.model, records)
-        _report(target, _add(target, pieces, on_error, documents.__contains__), pieces)
+    _add_pieces(context, config_file, name, wish, records, on_error, documents.__contains__)
 
 
 @app.command("update")
@@ -107,9 +105,7 @@ def update(
     def is_from_them(source: str) -> bool:
         return any(place in (".", source) or source.startswith(f"{place}/") for place in places)
 
-    with collection.opened(context, config_file, name, wish) as target:
-        pieces = _in_pieces(context, config_file, target.serving.model, records)
-        _report(target, _add(target, pieces, on_error, is_from_them), pieces)
+    _add_pieces(context, config_file, name, wish, records, on_error, is_from_them)
 
 
 @app.command("delete")
@@ -260,6 +256,21 @@ def _read(
     return known_by_text(found, texts.STANDARD_INPUT_NAME) if texts.STANDARD_INPUT in files else found
 
 
+def _add_pieces(
+    context: typer.Context,
+    config_file: Path | None,
+    name: str,
+    wish: embedder.Wish,
+    records: "list[Record]",
+    on_error: "OnError",
+    replaces: "Callable[[str], bool]",
+) -> None:
+    """Add texts to a collection, documents in pieces, and say what came of it. replaces: as `Collection.add`."""
+    with collection.opened(context, config_file, name, wish) as target:
+        pieces = _in_pieces(context, config_file, target.serving.model, records)
+        _report(target, _add(target, pieces, on_error, replaces), pieces)
+
+
 def _in_pieces(context: typer.Context, config_file: Path | None, model: str, records: "list[Record]") -> "list[Record]":
     """Documents in pieces, counted in the model's tokens; in the embedded one's if the model is not known here."""
     if all(record.origin.number is not None for record in records):
@@ -281,7 +292,8 @@ def _add(
     target: "Collection", records: "Sequence[Record]", on_error: "OnError", replaces: "Callable[[str], bool]"
 ) -> "Added":
     done = total = 0
-    with results.progress("embedding", len(records)) as advance:
+    origins = [record.origin for record in records]
+    with texts.named_by_line(origins), results.progress("embedding", len(records)) as advance:
 
         def on_progress(n_done: int, n_all: int) -> None:
             nonlocal done, total
@@ -290,10 +302,8 @@ def _add(
 
         try:
             return target.add(records, on_error=on_error, on_progress=on_progress, replaces=replaces)
-        except InvalidInput as error:
-            if error.index is None:
-                raise
-            raise InvalidInput(f"{records[error.index].origin} {error.reason}") from error
+        except InvalidInput:
+            raise
         except GatewayError:
             if done:
                 results.say(f"failed after {done:,} of {total:,} texts, which are kept; the same command goes on")

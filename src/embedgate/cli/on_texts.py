@@ -90,7 +90,6 @@ def embedded_texts(
     input_type: "InputType | None" = None,
 ) -> "Vectors":
     """As `embedded`, for texts that are no records. origins: where each is from, for messages."""
-    from embedgate.core.errors import InvalidInput
     from embedgate.toolkit.embedding import embed_all
 
     done = 0
@@ -100,13 +99,9 @@ def embedded_texts(
         advance(n - done)
         done = n
 
-    with results.progress(what, len(values), is_long=len(values) > source.call_limits.max_inputs) as advance:
-        try:
-            return embed_all(source, values, input_type, on_progress=advanced)
-        except InvalidInput as error:
-            if error.index is None:
-                raise
-            raise InvalidInput(f"{origins[error.index]} {error.reason}") from error
+    is_long = len(values) > source.call_limits.max_inputs
+    with texts.named_by_line(origins), results.progress(what, len(values), is_long=is_long) as advance:
+        return embed_all(source, values, input_type, on_progress=advanced)
 
 
 def with_texts(function: Callable[Concatenate[Call, Given], None]) -> Callable[..., None]:

@@ -78,13 +78,13 @@ def count(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
-def excerpt(text: str, most: int = 72) -> str:
-    """A text on one line, cut between words if it is long."""
+def excerpt(text: str, most: int = 72, mark: str = " ...") -> str:
+    """A text on one line, cut between words if it is long. mark: what stands for the rest."""
     line = " ".join(text.split())
     if len(line) <= most:
         return line
-    kept = line[: most - 4]
-    return f"{kept.rpartition(' ')[0] or kept} ..."
+    kept = line[: most - len(mark)]
+    return f"{kept.rpartition(' ')[0] or kept}{mark}"
 
 
 def listed(lines: Iterable[str], most: int = 20) -> Iterator[str]:

@@ -13,9 +13,7 @@ def search(
     question: collection.Question,
     k: collection.K = 5,
     where: collection.Where = None,
-    is_hybrid: Annotated[
-        bool, typer.Option("--hybrid", help="Search for the question's words, too, and fuse both rankings.")
-    ] = False,
+    is_hybrid: collection.Hybrid = False,
     rerank: Annotated[
         str | None,
         typer.Option("--rerank", metavar="MODEL", help="Let a rerank model of the gateway at --url judge the best 50."),

@@ -1,11 +1,14 @@
 """The texts of a command: shared options, and reading them from files, folders or standard input."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from embedgate.core.errors import InvalidInput
 
 if TYPE_CHECKING:
     from embedgate.toolkit.reading import Reading
@@ -44,3 +47,17 @@ def read(files: Sequence[Path], how: "Reading") -> "list[Record]":
     if sys.stdin.isatty():
         raise typer.BadParameter("nothing is piped into it", param_hint="-")
     return read_stream(sys.stdin.buffer, STANDARD_INPUT_NAME, how)
+
+
+@contextmanager
+def named_by_line(origins: Sequence[object]) -> Iterator[None]:
+    """Name a text that is refused inside by where it comes from, in place of its position.
+
+    origins: where each text is from. Raises InvalidInput.
+    """
+    try:
+        yield
+    except InvalidInput as error:
+        if error.index is None:
+            raise
+        raise InvalidInput(f"{origins[error.index]} {error.reason}") from error
