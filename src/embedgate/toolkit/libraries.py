@@ -6,16 +6,11 @@ from embedgate.inference.extras import import_extra
 
 EXTRAS = {
     "ftfy": "toolkit",
-    "lancedb": "lancedb",
     "matplotlib": "toolkit",
     "openTSNE": "toolkit",
-    "pgvector": "pgvector",
-    "psycopg": "pgvector",
     "pyarrow": "toolkit",
-    "qdrant_client": "qdrant",
     "sklearn": "toolkit",
     "threadpoolctl": "toolkit",
-    "usearch": "toolkit",
 }
 """Extra by the name that is imported."""
 
