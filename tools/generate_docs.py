@@ -27,6 +27,7 @@ from embedgate import config
 from embedgate.catalog import Catalog
 from embedgate.cli.main import COMMANDS, EXIT_CODES, app, load
 from embedgate.core import errors
+from embedgate.core.actions import RERANK
 from embedgate.core.errors import AccessError, GatewayError, InternalError, RequestError, UpstreamError
 from embedgate.core.models import DimRange, Model, Route
 from embedgate.inference.available import available_models
@@ -371,7 +372,7 @@ def _host_row(name: str, host: Host) -> tuple[str, ...]:
         ("`user`", host.accepts_user),
         ("unknown fields", host.accepts_unknown_options),
         *((f'`truncate` "{side}"', side in host.truncate) for side in ("start", "end")),
-        ("documents to order", hosts.vendor(host).rerank is not None),
+        ("documents to order", RERANK.name in hosts.vendor(host).unary),
     )
     return (
         f"`{name}`",

@@ -17,8 +17,8 @@ from embedgate.core.clock import utc_now
 from embedgate.core.errors import InvalidInput
 from embedgate.core.keys import digest
 from embedgate.core.models import BatchLimits, DimRange, Model, Price, Route
-from embedgate.core.ports import ChatProvider, Reranker, TokenCounter, TokenDecoder, Tokenizers, VectorCache
-from embedgate.core.rerank import RerankResult
+from embedgate.core.ports import ChatProvider, TokenCounter, TokenDecoder, Tokenizers, UnaryProvider, VectorCache
+from embedgate.core.rerank import RerankRequest, RerankResult
 from embedgate.core.types import (
     Batch,
     CachedVector,
@@ -29,7 +29,6 @@ from embedgate.core.types import (
     LedgerEntry,
     Origin,
     ProviderReply,
-    RerankRequest,
 )
 from embedgate.core.vectors import Vectors, normalise
 from embedgate.engine.admission.admit import Admission
@@ -267,7 +266,7 @@ class Bench:
         clock: Callable[[], float] = virtual_time.now,
         request_timeout_s: float = 10,
         chatting: Mapping[str, ChatProvider] = MappingProxyType({}),
-        rerankers: Mapping[str, Reranker] = MappingProxyType({}),
+        rerankers: Mapping[str, UnaryProvider] = MappingProxyType({}),
         paid_options: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """memory: the ledger of an earlier bench, after a restart. now: dates entries. clock: of the limits.

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from embedgate.catalog import Catalog
 from embedgate.core import errors
+from embedgate.core.actions import RERANK
 from embedgate.core.errors import InvalidInput, UpstreamError, UpstreamGarbled, UpstreamRejected
 from embedgate.core.models import DimRange, Route
-from embedgate.core.types import RerankReply, RerankRequest
+from embedgate.core.rerank import RerankReply, RerankRequest
 from embedgate.engine.rerank.weigh import cut
 from embedgate.providers import hosts
 from embedgate.settings import LimitSettings, TransportSettings
@@ -133,7 +134,7 @@ async def driver(case: Case, upstream: Upstream) -> AsyncIterator[HttpDriver]:
 
 async def rerank(driver: HttpDriver, case: Case, request: RerankRequest = REQUEST) -> RerankReply:
     route = Route(case.provider, "m-1", DimRange(0, 0, 0), 512, "unknown")
-    return await driver.rerank(request, TABLE[case.provider].adapt(route), time.monotonic() + 20)
+    return await driver.call(request, TABLE[case.provider].adapt(route), time.monotonic() + 20)
 
 
 def answer(case: Case) -> Answer:
@@ -142,7 +143,7 @@ def answer(case: Case) -> Answer:
 
 
 def test_these_providers_order_documents_and_no_others() -> None:
-    able = {name for name, host in TABLE.items() if hosts.vendor(host).rerank}
+    able = {name for name, host in TABLE.items() if RERANK.name in hosts.vendor(host).unary}
     assert able == {case.provider for case in CASES}
 
 
@@ -255,7 +256,7 @@ def test_a_model_that_reads_all_documents_together_gets_them_in_one_call_whateve
 
 async def test_a_provider_that_is_not_known_to_order_documents_is_not_asked(upstream: Upstream) -> None:
     driver = driver_of("openai", upstream)
-    with pytest.raises(UpstreamRejected, match="openai is not known to order documents"):
+    with pytest.raises(UpstreamRejected, match="openai is not known to do reranking"):
         await rerank(driver, dataclasses.replace(CASES[0], provider="openai"))
     assert upstream.requests == []
     await driver.aclose()

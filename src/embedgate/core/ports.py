@@ -1,7 +1,7 @@
 """Ports: the protocols through which the engine reaches the world. `wiring` chooses their implementations."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
 from embedgate.core.access import (
     AuditEvent,
@@ -15,6 +15,7 @@ from embedgate.core.access import (
     Spends,
     Subject,
 )
+from embedgate.core.actions import Action
 from embedgate.core.models import Route
 from embedgate.core.types import (
     Batch,
@@ -27,8 +28,6 @@ from embedgate.core.types import (
     InputType,
     LedgerEntry,
     ProviderReply,
-    RerankReply,
-    RerankRequest,
 )
 from embedgate.core.vectors import Vectors
 
@@ -79,13 +78,39 @@ class ChatProvider(Protocol):
         ...
 
 
-class Reranker(Protocol):
-    """Provider of rerank scores."""
+class UnaryReply(Protocol):
+    """Reply to a unary request."""
 
-    async def rerank(self, request: RerankRequest, route: Route, deadline_s: float) -> RerankReply:
-        """Score the documents of one request. deadline_s: on the monotonic clock.
+    @property
+    def tokens(self) -> int | None:
+        """Tokens that the provider bills; None where it does not report them."""
 
-        Returns scores that are not yet checked. Raises UpstreamError, or InvalidInput.
+
+Reply = TypeVar("Reply", bound=UnaryReply)
+Reply_co = TypeVar("Reply_co", bound=UnaryReply, covariant=True)
+
+
+class UnaryRequest(Protocol[Reply_co]):
+    """Request that one provider call answers whole, such as rerank: neither batched like embeddings nor streamed."""
+
+    action: ClassVar[Action]
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """The texts of the caller in it, which no message may show."""
+
+    @property
+    def reply_type(self) -> type[Reply_co]:
+        """What a provider's answer is read into."""
+
+
+class UnaryProvider(Protocol):
+    """Provider of answers to unary requests, of every action it knows."""
+
+    async def call(self, request: UnaryRequest[Reply], route: Route, deadline_s: float, most_tokens: int) -> Reply:
+        """Answer one request. deadline_s: on the monotonic clock. most_tokens: a bound, for limits of rate.
+
+        Returns a reply that is not yet checked. Raises UpstreamError, or InvalidInput.
         """
         ...
 

@@ -1,9 +1,55 @@
-"""Result of a rerank request."""
+"""Rerank requests, replies of providers, and results."""
+
+from typing import ClassVar
 
 from msgspec import Struct
 
 from embedgate.core.access import Rate
-from embedgate.core.types import Timing, Usage
+from embedgate.core.actions import RERANK, Action
+from embedgate.core.types import InputType, Routing, Timing, Usage
+
+
+class RerankRequest(Struct, frozen=True):
+    """One rerank request: order documents by relevance to a query. `top_n` None returns all of them."""
+
+    action: ClassVar[Action] = RERANK
+    input_type: ClassVar[InputType | None] = None
+
+    model: str
+    query: str
+    documents: tuple[str, ...]
+    top_n: int | None = None
+    returns_documents: bool = False
+    user: str | None = None
+    provider: str | None = None
+    routing: Routing | None = None
+    fallback_model: str | None = None
+
+    @property
+    def n_items(self) -> int:
+        """Number of documents."""
+        return len(self.documents)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The query and the documents."""
+        return (self.query, *self.documents)
+
+    @property
+    def reply_type(self) -> type["RerankReply"]:
+        """What a provider's answer is read into."""
+        return RerankReply
+
+
+class RerankReply(Struct, frozen=True):
+    """Scores of documents by their position in the request, (position, score), in any order.
+
+    `tokens` and `searches` are what the provider bills; None for what it does not report.
+    """
+
+    scores: tuple[tuple[int, float], ...]
+    tokens: int | None = None
+    searches: int | None = None
 
 
 class RerankResult(Struct, frozen=True):

@@ -12,7 +12,7 @@ from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 from msgspec import Struct, field
 
 from embedgate.core.access import Caller, Rate
-from embedgate.core.actions import CHAT, EMBEDDING, RERANK, Action
+from embedgate.core.actions import CHAT, EMBEDDING, Action
 from embedgate.core.demand import Demand
 from embedgate.core.errors import GatewayError
 from embedgate.core.models import Model, Route, Truncate
@@ -141,28 +141,6 @@ class ChatRequest(Struct, frozen=True):
     n_media: int = 0
 
 
-class RerankRequest(Struct, frozen=True):
-    """One rerank request: order documents by relevance to a query. `top_n` None returns all of them."""
-
-    action: ClassVar[Action] = RERANK
-    input_type: ClassVar[InputType | None] = None
-
-    model: str
-    query: str
-    documents: tuple[str, ...]
-    top_n: int | None = None
-    returns_documents: bool = False
-    user: str | None = None
-    provider: str | None = None
-    routing: Routing | None = None
-    fallback_model: str | None = None
-
-    @property
-    def n_items(self) -> int:
-        """Number of documents."""
-        return len(self.documents)
-
-
 class Batch(Struct, frozen=True, gc=False):
     """The inputs of one provider call, prefixed and within the route's limits.
 
@@ -206,17 +184,6 @@ class ChatUsage(Struct, frozen=True, gc=False):
     input_tokens: int
     output_tokens: int
     cached_tokens: int = 0
-
-
-class RerankReply(Struct, frozen=True):
-    """Scores of documents by their position in the request, (position, score), in any order.
-
-    `tokens` and `searches` are what the provider bills; None for what it does not report.
-    """
-
-    scores: tuple[tuple[int, float], ...]
-    tokens: int | None = None
-    searches: int | None = None
 
 
 class Usage(Struct, frozen=True, gc=False):

@@ -17,7 +17,7 @@ from embedgate.core.access import Caller, Rate
 from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.demand import demand_of_task
 from embedgate.core.errors import GatewayError, InternalError, Overloaded
-from embedgate.core.rerank import RerankResult
+from embedgate.core.rerank import RerankRequest, RerankResult
 from embedgate.core.types import (
     Answered,
     AnyRequest,
@@ -27,7 +27,6 @@ from embedgate.core.types import (
     EmbedResult,
     LedgerEntry,
     Origin,
-    RerankRequest,
     Served,
     Timing,
 )

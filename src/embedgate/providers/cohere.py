@@ -6,16 +6,18 @@ at 4,096 tokens unless another number is given, a query always at 2,048 tokens.
 
 import msgspec
 
+from embedgate.core.actions import RERANK
 from embedgate.core.errors import InvalidInput
 from embedgate.core.models import BatchLimits, Route
-from embedgate.core.types import Batch, ProviderReply, RerankReply, RerankRequest
+from embedgate.core.rerank import RerankReply, RerankRequest
+from embedgate.core.types import Batch, ProviderReply
 from embedgate.providers.hosts import Host
 from embedgate.transport import (
     Chat,
     HttpCall,
     HttpProvider,
     HttpReply,
-    HttpReranker,
+    HttpUnary,
     classify,
     decode,
     encode,
@@ -81,7 +83,7 @@ _RANKED = msgspec.json.Decoder(_Ranked)
 
 def provider(_host: Host) -> HttpProvider:
     """The vendor module."""
-    return HttpProvider(build, parse, classify, rerank=HttpReranker(build_rerank, parse_rerank))
+    return HttpProvider(build, parse, classify, unary={RERANK.name: HttpUnary(build_rerank, parse_rerank)})
 
 
 def build(batch: Batch, route: Route) -> HttpCall:

@@ -20,9 +20,11 @@ from typing import Literal, Protocol, cast
 import msgspec
 
 import embedgate.providers
+from embedgate.core.actions import RERANK
 from embedgate.core.errors import ConfigError
 from embedgate.core.models import BatchLimits, ParamValue, Route, Truncate
-from embedgate.transport import Chat, HttpProvider, HttpReranker
+from embedgate.core.rerank import RerankReply, RerankRequest
+from embedgate.transport import Chat, HttpProvider, HttpUnary
 
 GENERIC = "generic"
 """The row of a provider that is in the settings only."""
@@ -113,7 +115,7 @@ class _Ranking(Protocol):
     """The module of Jina's rerank format, which several vendors use."""
 
     @staticmethod
-    def reranker(params: Mapping[str, ParamValue]) -> HttpReranker:
+    def reranker(params: Mapping[str, ParamValue]) -> HttpUnary[RerankRequest, RerankReply]:
         """The translation functions for a host that needs these fields in every call."""
         ...
 
@@ -143,7 +145,7 @@ def vendor(host: Host) -> HttpProvider:
     if host.rerank is None:
         return provider
     ranking = cast(_Ranking, importlib.import_module(f"{__package__}.ranking"))
-    return replace(provider, rerank=ranking.reranker(host.rerank))
+    return replace(provider, unary={RERANK.name: ranking.reranker(host.rerank)})
 
 
 def _native() -> Iterator[tuple[str, Host]]:

@@ -12,8 +12,8 @@ import msgspec
 from embedgate.core.errors import UpstreamMismatch
 from embedgate.core.model_names import is_name_of
 from embedgate.core.models import ParamValue, Route
-from embedgate.core.types import RerankReply, RerankRequest
-from embedgate.transport import HttpCall, HttpReply, HttpReranker, decode, encode, read_count
+from embedgate.core.rerank import RerankReply, RerankRequest
+from embedgate.transport import HttpCall, HttpReply, HttpUnary, decode, encode, read_count
 
 
 class _Result(msgspec.Struct, gc=False):
@@ -37,9 +37,9 @@ class _Body(msgspec.Struct):
 _BODY = msgspec.json.Decoder(_Body)
 
 
-def reranker(params: Mapping[str, ParamValue]) -> HttpReranker:
+def reranker(params: Mapping[str, ParamValue]) -> HttpUnary[RerankRequest, RerankReply]:
     """The translation functions of one host. params: fields of every call."""
-    return HttpReranker(partial(build, params=params), parse)
+    return HttpUnary(partial(build, params=params), parse)
 
 
 def build(request: RerankRequest, route: Route, *, params: Mapping[str, ParamValue]) -> HttpCall:

@@ -7,14 +7,16 @@ embeds or reranks.
 
 import msgspec
 
+from embedgate.core.actions import RERANK
 from embedgate.core.models import BatchLimits, Route
-from embedgate.core.types import Batch, ProviderReply, RerankReply, RerankRequest
+from embedgate.core.rerank import RerankReply, RerankRequest
+from embedgate.core.types import Batch, ProviderReply
 from embedgate.providers.hosts import Host
 from embedgate.transport import (
     HttpCall,
     HttpProvider,
     HttpReply,
-    HttpReranker,
+    HttpUnary,
     classify,
     decode,
     encode,
@@ -53,7 +55,7 @@ _RANKS = msgspec.json.Decoder(list[_Rank])
 
 def provider(_host: Host) -> HttpProvider:
     """The vendor module."""
-    return HttpProvider(build, parse, classify, rerank=HttpReranker(build_rerank, parse_rerank))
+    return HttpProvider(build, parse, classify, unary={RERANK.name: HttpUnary(build_rerank, parse_rerank)})
 
 
 def build(batch: Batch, route: Route) -> HttpCall:

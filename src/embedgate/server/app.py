@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import GatewayError, MethodNotAllowed, NotFound
-from embedgate.core.types import ChatRequest, EmbedRequest, EmbedResult, Origin, RerankRequest
+from embedgate.core.rerank import RerankRequest
+from embedgate.core.types import ChatRequest, EmbedRequest, EmbedResult, Origin
 from embedgate.engine.admission.entrance import Entrance
 from embedgate.engine.chat.stream import StreamBuffer
 from embedgate.govern.operations import OPERATIONS

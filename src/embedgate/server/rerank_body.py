@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from embedgate.core.errors import MalformedRequest, MissingFields, UnsupportedOption
-from embedgate.core.rerank import RerankResult
-from embedgate.core.types import RerankRequest, Routing
+from embedgate.core.rerank import RerankRequest, RerankResult
+from embedgate.core.types import Routing
 from embedgate.server.answer import Answer, Headers, cost_headers
 from embedgate.server.fields import Fields
 

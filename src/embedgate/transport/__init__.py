@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from embedgate.transport.concurrency_limit import ConcurrencyLimit, QueueBounds
     from embedgate.transport.driver import CallTimeouts, HttpDriver
     from embedgate.transport.faults import classify, retry_after_s
-    from embedgate.transport.records import Chat, Endpoint, HttpCall, HttpProvider, HttpReply, HttpReranker, Signer
+    from embedgate.transport.records import Chat, Endpoint, HttpCall, HttpProvider, HttpReply, HttpUnary, Signer
     from embedgate.transport.replies import read_count, read_embeddings, read_vector
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "HttpDriver",
     "HttpProvider",
     "HttpReply",
-    "HttpReranker",
+    "HttpUnary",
     "QueueBounds",
     "Signer",
     "classify",
@@ -48,7 +48,7 @@ _HOMES = {
     "HttpDriver": "driver",
     "HttpProvider": "records",
     "HttpReply": "records",
-    "HttpReranker": "records",
+    "HttpUnary": "records",
     "QueueBounds": "concurrency_limit",
     "Signer": "records",
     "classify": "faults",

@@ -17,7 +17,8 @@ from msgspec import structs
 from embedgate.core.errors import InternalError, UpstreamRejected, UpstreamTimeout
 from embedgate.core.hints import Observe, ignore
 from embedgate.core.models import Route
-from embedgate.core.types import Batch, ChatRequest, Input, ProviderReply, RerankReply, RerankRequest
+from embedgate.core.ports import Reply, UnaryRequest
+from embedgate.core.types import Batch, ChatRequest, Input, ProviderReply
 from embedgate.settings import TransportSettings
 from embedgate.transport.chat import AskedChat, IncomingChat, begin_chat
 from embedgate.transport.chat_call import asks_usage, build_chat, texts_of
@@ -82,20 +83,22 @@ class HttpDriver:
         parse = self._provider.parse
         return await self._ask(call, batch.inputs, deadline_s, observe, lambda reply: parse(reply, batch, route))
 
-    async def rerank(
-        self, request: RerankRequest, route: Route, deadline_s: float, observe: Observe = ignore
-    ) -> RerankReply:
-        """Score the documents of one request. deadline_s, observe, and who leaves: as in `embed`.
+    async def call(
+        self, request: UnaryRequest[Reply], route: Route, deadline_s: float, observe: Observe = ignore
+    ) -> Reply:
+        """Answer one unary request. deadline_s, observe, and who leaves: as in `embed`.
 
         Raises UpstreamError or InvalidInput as the vendor module names it, or InternalError after `aclose`.
         """
         self._check_open()
-        vendor = self._provider.rerank
+        vendor = self._provider.unary.get(request.action.name)
         if vendor is None:
-            raise UpstreamRejected(f"{self._endpoint.provider} is not known to order documents")
+            raise UpstreamRejected(f"{self._endpoint.provider} is not known to do {request.action.purpose}")
         call = vendor.build(request, route)
-        sent = (request.query, *request.documents)
-        return await self._ask(call, sent, deadline_s, observe, lambda reply: vendor.parse(reply, request, route))
+        reply = await self._ask(call, request.texts, deadline_s, observe, lambda raw: vendor.parse(raw, request, route))
+        if not isinstance(reply, request.reply_type):
+            raise InternalError(f"{self._endpoint.provider} answers {request.action.purpose} with another reply")
+        return reply
 
     async def chat(
         self, request: ChatRequest, route: Route, deadline_s: float, observe: Observe = ignore

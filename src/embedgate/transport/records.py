@@ -6,12 +6,14 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
+from embedgate.core.actions import ActionName
 from embedgate.core.errors import ConfigError, GatewayError
 from embedgate.core.models import Route
-from embedgate.core.types import Batch, ProviderReply, RerankReply, RerankRequest
+from embedgate.core.types import Batch, ProviderReply
 from embedgate.transport.redact import quote
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -100,16 +102,20 @@ Signer = Callable[[HttpCall], Mapping[str, str]]
 """The headers that prove who makes a call. The only part of a vendor that sees a credential and the time."""
 
 
+_Request = TypeVar("_Request")
+_Reply = TypeVar("_Reply")
+
+
 @dataclass(frozen=True, slots=True)
-class HttpReranker:
-    """How a vendor is asked to order documents, as two pure functions.
+class HttpUnary(Generic[_Request, _Reply]):
+    """How a vendor is asked unary requests of one action, such as rerank, as two pure functions.
 
     `build` makes the call of one request; raises InvalidInput for what the vendor would not read to its end. `parse`
-    reads a 2xx reply: the scores as they stand there, not yet checked; raises UpstreamGarbled.
+    reads a 2xx reply as it stands there, not yet checked; raises UpstreamGarbled.
     """
 
-    build: Callable[[RerankRequest, Route], HttpCall]
-    parse: Callable[[HttpReply, RerankRequest, Route], RerankReply]
+    build: Callable[[_Request, Route], HttpCall]
+    parse: Callable[[HttpReply, _Request, Route], _Reply]
 
 
 class Chat(Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,16 +135,16 @@ class HttpProvider:
     `build` makes the call of one batch. `parse` reads a 2xx reply: vectors in the order of the batch's inputs;
     raises UpstreamGarbled. `fault` names what any other reply means; retries follow from the class of the error.
     `signer` is for vendors that want calls signed: from an endpoint it makes what signs them, or None if the key goes
-    into its header there; raises DependencyMissing. `rerank` is there for vendors that order documents, `chat` for
-    those that complete chats.
+    into its header there; raises DependencyMissing. `chat` is there for vendors that complete chats, `unary` has the
+    other actions that a vendor knows.
     """
 
     build: Callable[[Batch, Route], HttpCall]
     parse: Callable[[HttpReply, Batch, Route], ProviderReply]
     fault: Callable[[HttpReply], GatewayError]
     signer: Callable[[Endpoint], Signer | None] | None = None
-    rerank: HttpReranker | None = None
     chat: Chat | None = None
+    unary: Mapping[ActionName, HttpUnary[Any, Any]] = field(default_factory=dict)
 
 
 def _url_mistakes(base_url: str) -> list[str]:

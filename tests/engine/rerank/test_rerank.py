@@ -22,8 +22,8 @@ from embedgate.core.errors import (
     WrongAction,
 )
 from embedgate.core.models import BatchLimits, DimRange, Model, Price, Route
-from embedgate.core.rerank import RerankResult
-from embedgate.core.types import RerankReply, RerankRequest
+from embedgate.core.ports import Reply, UnaryRequest
+from embedgate.core.rerank import RerankReply, RerankRequest, RerankResult
 from embedgate.engine.rerank.weigh import PAIR_TOKENS, cut, searches_of
 from embedgate.settings import LimitSettings
 
@@ -51,10 +51,14 @@ class ScriptedReranker:
     usual: Step = right
     seen: list[RerankRequest] = field(default_factory=list)
 
-    async def rerank(self, request: RerankRequest, route: Route, deadline_s: float) -> RerankReply:
+    async def call(self, request: UnaryRequest[Reply], route: Route, deadline_s: float, most_tokens: int) -> Reply:
         """One call."""
-        self.seen.append(request)
-        return (self.steps.pop(0) if self.steps else self.usual)(request)
+        asked: object = request
+        assert isinstance(asked, RerankRequest)
+        self.seen.append(asked)
+        reply = (self.steps.pop(0) if self.steps else self.usual)(asked)
+        assert isinstance(reply, request.reply_type)
+        return reply
 
 
 def fail(error: GatewayError) -> Step:

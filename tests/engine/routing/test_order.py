@@ -11,15 +11,8 @@ from embedgate.catalog import Catalog
 from embedgate.core.actions import ActionName
 from embedgate.core.errors import UnknownModel, UnsupportedOption
 from embedgate.core.models import Model, Price
-from embedgate.core.types import (
-    AnyRequest,
-    Candidate,
-    ChatRequest,
-    EmbedRequest,
-    OrderBy,
-    RerankRequest,
-    Routing,
-)
+from embedgate.core.rerank import RerankRequest
+from embedgate.core.types import AnyRequest, Candidate, ChatRequest, EmbedRequest, OrderBy, Routing
 from embedgate.engine.routing.order import RouteOrder
 from embedgate.engine.routing.resolve import Resolver
 from embedgate.engine.routing.route_health import RouteHealths

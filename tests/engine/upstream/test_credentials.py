@@ -22,14 +22,9 @@ from embedgate.core.errors import (
 )
 from embedgate.core.hints import Allowance, Observe, RateHints
 from embedgate.core.models import DimRange, Route
-from embedgate.core.types import (
-    Batch,
-    ChatRequest,
-    ChatUsage,
-    ProviderReply,
-    RerankReply,
-    RerankRequest,
-)
+from embedgate.core.ports import Reply, UnaryRequest
+from embedgate.core.rerank import RerankReply, RerankRequest
+from embedgate.core.types import Batch, ChatRequest, ChatUsage, ProviderReply
 from embedgate.engine.upstream.credentials import COOL_DOWN_S, Credential, Credentials
 from embedgate.engine.upstream.limits import CredentialLimits, QueueLimits
 from embedgate.observe import metrics
@@ -87,9 +82,11 @@ class ScriptedDriver:
         await self._call(observe)
         return Stream()
 
-    async def rerank(self, request: RerankRequest, route: Route, deadline_s: float, observe: Observe) -> RerankReply:
+    async def call(self, request: UnaryRequest[Reply], route: Route, deadline_s: float, observe: Observe) -> Reply:
         await self._call(observe)
-        return RerankReply(((0, 0.5),), self.tokens)
+        reply = RerankReply(((0, 0.5),), self.tokens)
+        assert isinstance(reply, request.reply_type)
+        return reply
 
     async def aclose(self) -> None:
         self.is_closed = True
@@ -313,7 +310,7 @@ async def test_a_chat_counts_what_it_may_cost_until_it_is_closed_and_then_what_i
 async def test_documents_to_be_ordered_go_the_same_way() -> None:
     trial = Trial(ScriptedDriver([UpstreamBusy("no", retry_after_s=9)]), ScriptedDriver(), tpm=200)
     request = RerankRequest("m", "a question", ("one", "two"))
-    reply = await trial.accounts.rerank(request, ROUTE, FAR_S)
+    reply = await trial.accounts.call(request, ROUTE, FAR_S, most_tokens=40)
     assert reply.scores == ((0, 0.5),)
     assert trial.calls == [1, 1]
     assert [meter.in_flight for meter in trial.meters] == [0, 0]

@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from embedgate.core.models import Route
 from embedgate.core.ports import Tokenizers
-from embedgate.core.types import Input, RerankRequest
+from embedgate.core.rerank import RerankRequest
+from embedgate.core.types import Input
 from embedgate.observe import events, metrics
 
 SPECIAL_TOKENS = 4

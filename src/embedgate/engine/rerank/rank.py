@@ -15,9 +15,11 @@ from msgspec import Struct
 from embedgate.core.actions import RERANK
 from embedgate.core.errors import GatewayError, InvalidInput, UpstreamMismatch, UpstreamRejected
 from embedgate.core.models import Model
-from embedgate.core.ports import Reranker, Tokenizers
-from embedgate.core.types import Call, Candidate, RerankReply, RerankRequest, Usage
+from embedgate.core.ports import Tokenizers, UnaryProvider
+from embedgate.core.rerank import RerankReply, RerankRequest
+from embedgate.core.types import Call, Candidate, Usage
 from embedgate.engine.ledger.charge import charge, count_call, cover, may_be_billed, outcome_of, write_off
+from embedgate.engine.ledger.tokens import ranking_bound
 from embedgate.engine.rerank.weigh import Bill, bill_of, cut, most_bill
 from embedgate.engine.routing.failover import with_failover
 from embedgate.engine.routing.find_model import ModelFinder
@@ -80,7 +82,7 @@ class Ranker:
 
     def __init__(
         self,
-        rerankers: Mapping[str, Reranker],
+        rerankers: Mapping[str, UnaryProvider],
         healths: RouteHealths,
         settings: UpstreamSettings,
         tokenizers: Tokenizers,
@@ -128,7 +130,7 @@ class Ranker:
         outcome: str | None = "cancelled"
         is_charged = False
         try:
-            reply = await self._reranker(candidate).rerank(part, route, deadline_s)
+            reply = await self._reranker(candidate).call(part, route, deadline_s, ranking_bound(part))
             bill = await bill_of(part, reply, route, self._tokenizers)
             charge(call, candidate, bill.tokens, bill.cost_picodollars, is_estimated=bill.is_estimated)
             is_charged = True
@@ -145,7 +147,7 @@ class Ranker:
             count_call(call, candidate, part.n_items, outcome, started_s)
         return _Answer(reply.scores, bill)
 
-    def _reranker(self, candidate: Candidate) -> Reranker:
+    def _reranker(self, candidate: Candidate) -> UnaryProvider:
         found = self._rerankers.get(candidate.route.provider)
         if found is None:
             raise UpstreamRejected(f"{candidate.route.provider} is not known to order documents")

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from embedgate.core.models import BatchLimits, Price, Route
 from embedgate.core.money import cost_picodollars
 from embedgate.core.ports import Tokenizers
-from embedgate.core.types import Candidate, RerankReply, RerankRequest, Weighed
+from embedgate.core.rerank import RerankReply, RerankRequest
+from embedgate.core.types import Candidate, Weighed
 from embedgate.engine.ledger.tokens import believed, bound, bounds, count_aside, ranking_bound
 
 DOCUMENTS_PER_SEARCH = 100

@@ -28,16 +28,16 @@ from embedgate.core.errors import (
 )
 from embedgate.core.hints import Observe
 from embedgate.core.models import Route
-from embedgate.core.ports import ChatReply, Tokenizers
-from embedgate.core.types import Batch, ChatRequest, ProviderReply, RerankReply, RerankRequest
-from embedgate.engine.ledger.tokens import count_aside, ranking_bound, total_bound
+from embedgate.core.ports import ChatReply, Reply, Tokenizers, UnaryRequest
+from embedgate.core.types import Batch, ChatRequest, ProviderReply
+from embedgate.engine.ledger.tokens import count_aside, total_bound
 from embedgate.engine.upstream.limits import CredentialLimits, Ticket
 from embedgate.observe import events, metrics
 
 COOL_DOWN_S = 60.0
 """How long a refused credential is not used for a model, while another can be used."""
 
-_Reply = TypeVar("_Reply")
+_Answer = TypeVar("_Answer")
 _Count = Callable[[], Awaitable[int]]
 """Counts the tokens of a call: more exact than their bound, and slower."""
 
@@ -53,8 +53,8 @@ class Driver(Protocol):
         """As `ChatProvider.chat`."""
         ...
 
-    async def rerank(self, request: RerankRequest, route: Route, deadline_s: float, observe: Observe) -> RerankReply:
-        """As `Reranker.rerank`."""
+    async def call(self, request: UnaryRequest[Reply], route: Route, deadline_s: float, observe: Observe) -> Reply:
+        """As `UnaryProvider.call`."""
         ...
 
     async def aclose(self) -> None:
@@ -79,7 +79,7 @@ class Credential:
 
 
 class Credentials:
-    """Implements the ports Provider, ChatProvider and Reranker over at least one credential."""
+    """Implements the ports Provider, ChatProvider and UnaryProvider over at least one credential."""
 
     def __init__(
         self,
@@ -123,12 +123,12 @@ class Credentials:
         )
         return _MeteredChat(reply, ticket)
 
-    async def rerank(self, request: RerankRequest, route: Route, deadline_s: float) -> RerankReply:
-        """Score documents, with a credential that has room. Raises as `Reranker.rerank`, UpstreamBusy if none has."""
+    async def call(self, request: UnaryRequest[Reply], route: Route, deadline_s: float, most_tokens: int) -> Reply:
+        """Answer a request, with a credential that has room. Raises as `UnaryProvider.call`, UpstreamBusy if none."""
         model = route.upstream_model
-        tokens = ranking_bound(request) if self._counts_tokens(model) else 0
+        tokens = most_tokens if self._counts_tokens(model) else 0
         reply, ticket = await self._call(
-            model, tokens, deadline_s, lambda driver, learn: driver.rerank(request, route, deadline_s, learn)
+            model, tokens, deadline_s, lambda driver, learn: driver.call(request, route, deadline_s, learn)
         )
         ticket.end(reply.tokens)
         return reply
@@ -158,9 +158,9 @@ class Credentials:
         model: str,
         tokens: int,
         deadline_s: float,
-        call: Callable[[Driver, Observe], Awaitable[_Reply]],
+        call: Callable[[Driver, Observe], Awaitable[_Answer]],
         count: _Count | None = None,
-    ) -> tuple[_Reply, Ticket]:
+    ) -> tuple[_Answer, Ticket]:
         """The answer with the first credential that gets one, and its ticket, which must be ended.
 
         tokens: a bound. count: asked where the bound does not fit.

@@ -13,8 +13,8 @@ import orjson
 from embedgate.core.access import Rate
 from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import GatewayError, InternalError, MissingFields
-from embedgate.core.rerank import RerankResult
-from embedgate.core.types import ChatRequest, EmbedRequest, EmbedResult, RerankRequest, Routing
+from embedgate.core.rerank import RerankRequest, RerankResult
+from embedgate.core.types import ChatRequest, EmbedRequest, EmbedResult, Routing
 from embedgate.server.answer import JSON, Answer, Headers, chat_answer, error_headers, result_headers, vector_pieces
 from embedgate.server.chat_body import chat_request, open_chat
 from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields, plain, quantisation_of
