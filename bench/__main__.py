@@ -35,7 +35,7 @@ def main() -> int:
     for scenario in SCENARIOS:
         if scenario.id in options.scenarios:
             titles[scenario.id] = scenario.title
-            rows += runner.run(scenario, options.peers, cores, effort, _say)
+            rows += runner.run(scenario, options.peers, cores, effort, _say, options.against)
     chat_result = chat.run(cores, effort, _say) if _CHAT in options.scenarios else None
     local_result = local.run(options.engines, effort, _say) if _LOCAL in options.scenarios else None
     found = report.Report(
@@ -75,6 +75,12 @@ def _options() -> argparse.Namespace:
         metavar="NAMES",
         help=f"beside the local model, of {','.join(ENGINES)}; large, installed if need be",
     )
+    add(
+        "--against",
+        type=_checkout,
+        metavar="FOLDER",
+        help="checkout of another version of the gateway, with its environment in .venv, to be driven in turns",
+    )
     add("--seconds", type=float, default=3.0, help="of each round; 3 by default")
     add("--rounds", type=int, default=3, help="of each load and target; 3 by default")
     add("--quick", action="store_true", help="one round of a second each; writes nothing unless --output is given")
@@ -85,6 +91,13 @@ def _options() -> argparse.Namespace:
         help="where to write <date>.json and <date>.md; bench/results by default",
     )
     return parser.parse_args()
+
+
+def _checkout(text: str) -> Path:
+    folder = Path(text).resolve()
+    if not (folder / ".venv/bin/python").exists():
+        raise argparse.ArgumentTypeError(f"{text} has no .venv/bin/python; type `make .venv/.installed` in it")
+    return folder
 
 
 def _names(known: list[str]) -> "argparse._ActionType":

@@ -74,14 +74,21 @@ class Row(msgspec.Struct, frozen=True):
     note: str = ""
 
 
-def run(scenario: Scenario, peers: Sequence[str], cores: Cores, effort: Effort, say: Say) -> list[Row]:
-    """Measure one scenario on the upstream itself, the gateway, and the named peers. say: takes lines of progress."""
+def run(
+    scenario: Scenario, peers: Sequence[str], cores: Cores, effort: Effort, say: Say, against: Path | None = None
+) -> list[Row]:
+    """Measure one scenario on the upstream itself, the gateway, and the named peers.
+
+    say: takes lines of progress. against: checkout of another version of the gateway, measured beside this one.
+    """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="embedgate-bench-")))
         running = stack.enter_context(targets.running_upstream(cores, folder, scenario.upstream_latency_ms))
         stage = _Stage(cores, effort, running, folder)
         entries = [_Entry(DIRECT, lambda: contextlib.nullcontext(targets.direct(running)))]
         entries += [stage.ours(variant, position) for position, variant in enumerate(scenario.variants)]
+        if against is not None:
+            entries += [stage.ours(variant, position, against) for position, variant in enumerate(scenario.variants)]
         entries += [stage.peer(name) for name in (peers if scenario.runs_peers else ())]
         if scenario.fills_cache:
             return [row for load in scenario.loads for row in stage.measure_restarted(scenario.id, load, entries, say)]
@@ -126,17 +133,24 @@ class _Stage:
         self._upstream = running
         self._folder = folder
 
-    def ours(self, variant: Variant, position: int) -> _Entry:
-        """The gateway with the settings of a variant."""
-        folder = self._folder / f"embedgate-{position}"
+    def ours(self, variant: Variant, position: int, checkout: Path | None = None) -> _Entry:
+        """The gateway with the settings of a variant. checkout: of another version; this one if absent."""
+        name = f"{variant.name} of {checkout.name}" if checkout else variant.name
+        folder = self._folder / name.replace(" ", "-") / str(position)
         settings = targets.forwarding(self._upstream.port, variant.provider_settings, variant.switch)
         absent = ""
         if variant.switch is not None and variant.switch[1] and not targets.has_setting(variant.switch[0]):
             absent = f"not available: this version has no setting {variant.switch[0]}"
         return _Entry(
-            variant.name,
+            name,
             lambda: targets.embedgate(
-                folder, self._cores, settings, upstream.MODEL, variant.name, has_rules=variant.has_rules
+                folder,
+                self._cores,
+                settings,
+                upstream.MODEL,
+                name,
+                has_rules=variant.has_rules,
+                checkout=checkout,
             ),
             absent,
         )

@@ -70,17 +70,26 @@ def has_setting(path: str) -> bool:
 
 @contextlib.contextmanager
 def embedgate(
-    folder: Path, cores: Cores, settings: str, model: str, name: str = OURS, *, has_rules: bool = False
+    folder: Path,
+    cores: Cores,
+    settings: str,
+    model: str,
+    name: str = OURS,
+    *,
+    has_rules: bool = False,
+    checkout: Path | None = None,
 ) -> Iterator[Target]:
     """The gateway with the given TOML settings, the first user's key, its ledger and its checks.
 
-    has_rules: with policies, limits and budgets in force. Raises NotStarted.
+    has_rules: with policies, limits and budgets in force. checkout: of another version, with its environment; this one
+    if absent. Raises NotStarted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     file = folder / "embedgate.toml"
     file.write_text(settings, encoding="utf-8")
-    command = [sys.executable, "-m", "embedgate", "serve", "--port", str(port), "--data-dir", str(folder)]
+    python = str(checkout / ".venv/bin/python") if checkout else sys.executable
+    command = [python, "-m", "embedgate", "serve", "--port", str(port), "--data-dir", str(folder)]
     # Nothing of the caller's environment: its settings and keys are not part of the measurement.
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "OPENAI_API_KEY": UPSTREAM_KEY}
     with program(

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 import orjson
 import pytest
@@ -117,15 +118,18 @@ def test_medians_leave_out_what_has_no_meaning() -> None:
     assert found.cpu_us_per_request is None
 
 
-def test_a_scenario_measures_the_gateway_beside_its_upstream() -> None:
+def test_a_scenario_measures_the_gateway_beside_its_upstream_and_another_version(tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    older.mkdir()
+    (older / ".venv").symlink_to(sys.prefix)
     scenario = Scenario("T", "", (Load("c2", (stream(Texts()),)),))
-    rows = run(scenario, (), Cores.shared_out(), Effort(0.2, 0.1, 1), lambda _: None)
-    assert [(row.target, row.note) for row in rows] == [("direct", ""), ("embedgate", "")]
-    ours = rows[1].median
-    assert ours is not None
-    assert ours.upstream_calls_per_request == 1
-    assert (ours.cpu_us_per_request or 0) > 0
-    assert (rows[1].idle_bytes or 0) > 1_000_000
+    rows = run(scenario, (), Cores.shared_out(), Effort(0.2, 0.1, 1), lambda _: None, older)
+    assert [(row.target, row.note) for row in rows] == [("direct", ""), ("embedgate", ""), ("embedgate of older", "")]
+    for row in rows[1:]:
+        assert row.median is not None
+        assert row.median.upstream_calls_per_request == 1
+        assert (row.median.cpu_us_per_request or 0) > 0
+        assert (row.idle_bytes or 0) > 1_000_000
 
 
 def test_the_chat_scenario_measures_the_first_token_and_the_memory_of_a_stream() -> None:
