@@ -53,7 +53,9 @@ def build(batch: Batch, route: Route, *, host: Host = _PLAIN) -> HttpCall:
     body: dict[str, Any] = wishes(batch, route) | {"model": route.upstream_model, "input": batch.inputs}
     if route.accepts_base64:
         body[host.base64_field] = "base64"
-    path = host.path.replace("{model}", urllib.parse.quote(route.upstream_model, safe=""))
+    path = host.path
+    if "{model}" in path:
+        path = path.replace("{model}", urllib.parse.quote(route.upstream_model, safe=""))
     return HttpCall("POST", path, encode(body))
 
 

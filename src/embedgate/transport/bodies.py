@@ -48,14 +48,16 @@ def wishes(batch: Batch, route: Route) -> dict[str, Any]:
     take the place of a field of ours.
     """
     body: dict[str, Any] = {}
-    for name, value in (*route.required_params, *route.truncate_params.get(batch.truncate, {}).items()):
+    for name, value in route.required_params:
         put(body, name, value)
+    if route.truncate_params:
+        for name, value in route.truncate_params.get(batch.truncate, {}).items():
+            put(body, name, value)
     if batch.dim is not None:
         put(body, route.dim_field, batch.dim)
     if batch.user is not None and route.accepts_user:
         body["user"] = batch.user
-    input_type = input_type_word(batch, route)
-    if route.input_type_field is not None and input_type is not None:
+    if route.input_type_field is not None and (input_type := input_type_word(batch, route)) is not None:
         put(body, route.input_type_field, input_type)
     if route.accepts_unknown_options:
         body = {name: orjson.Fragment(raw) for name, raw in batch.options.items()} | body

@@ -85,7 +85,7 @@ class ConcurrencyLimit:
                 turn.set_result(None)
                 return
         self._in_flight -= 1
-        if not self._in_flight:
+        if self._emptied and not self._in_flight:
             for emptied in self._emptied:
                 if not emptied.done():
                     emptied.set_result(None)

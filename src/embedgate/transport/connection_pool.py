@@ -137,7 +137,7 @@ class ConnectionPool:
         if self._host is not None:
             await self._pin(self._host, deadline_s)
         try:
-            async with self._request(self._client_for_call(), call, deadline_s).build_streamed() as response:
+            async with self._request(call, deadline_s).build_streamed() as response:
                 return await self._read(response)
         except exceptions.RequestError as error:
             raise self._fault(error) from error
@@ -150,7 +150,7 @@ class ConnectionPool:
         """
         if self._host is not None:
             await self._pin(self._host, deadline_s)
-        request = self._request(self._client_for_call(), call, deadline_s)
+        request = self._request(call, deadline_s)
         streamed = request.streamed_read_buffer_limit(0).build_streamed()
         try:
             response = await streamed.__aenter__()
@@ -183,12 +183,10 @@ class ConnectionPool:
             builder = builder.resolve(self._host.name, self._address, 0)
         return builder.build() if self._endpoint.may_use_proxy else builder.no_proxy().build()
 
-    def _client_for_call(self) -> Client:
-        """Kept connections; for the next call after a lost one a new connection: the kept ones may be stale, too."""
+    def _unkept_client(self) -> Client:
+        """A new connection, for the next call after a lost one: the kept ones may be stale, too."""
         if self._kept is None:
             raise InternalError(f"the connections to {self._endpoint.provider} are closed")
-        if not self._lost_calls:
-            return self._kept
         self._lost_calls -= 1
         if self._unkept is None:
             self._unkept = self._client(max_idle=0)
@@ -201,7 +199,10 @@ class ConnectionPool:
             self._address, self._unkept = address, None
             self._kept = self._client(self._settings.pool_max_idle)
 
-    def _request(self, client: Client, call: HttpCall, deadline_s: float) -> RequestBuilder:
+    def _request(self, call: HttpCall, deadline_s: float) -> RequestBuilder:
+        client = self._kept
+        if client is None or self._lost_calls:
+            client = self._unkept_client()
         remaining_s = deadline_s - time.monotonic()
         if remaining_s <= 0:
             raise UpstreamNotAsked(f"{self._endpoint.provider} could not be asked within the call's time")

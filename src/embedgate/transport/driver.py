@@ -78,7 +78,8 @@ class HttpDriver:
         waits for its turn is dropped, what was sent runs to its end.
         Raises UpstreamError as the vendor module names it, or InternalError after `aclose`.
         """
-        self._check_open()
+        if self._is_closed:
+            raise self._closed()
         call = self._provider.build(batch, route)
         parse = self._provider.parse
         return await self._ask(call, batch.inputs, deadline_s, observe, lambda reply: parse(reply, batch, route))
@@ -90,7 +91,8 @@ class HttpDriver:
 
         Raises UpstreamError or InvalidInput as the vendor module names it, or InternalError after `aclose`.
         """
-        self._check_open()
+        if self._is_closed:
+            raise self._closed()
         vendor = self._provider.unary.get(request.action.name)
         if vendor is None:
             raise UpstreamRejected(f"{self._endpoint.provider} is not known to do {request.action.purpose}")
@@ -108,7 +110,8 @@ class HttpDriver:
         Who leaves before the provider answers at all leaves a call that is closed as soon as it does.
         Raises UpstreamError, or InternalError after `aclose`.
         """
-        self._check_open()
+        if self._is_closed:
+            raise self._closed()
         form = self._provider.chat
         if form is None:
             raise UpstreamRejected(f"{self._endpoint.provider} is not known to complete chats")
@@ -162,9 +165,8 @@ class HttpDriver:
             await self._pool.close()
             self._worker.shutdown(wait=False)
 
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise InternalError(f"provider {self._endpoint.provider} was called after it was closed")
+    def _closed(self) -> InternalError:
+        return InternalError(f"provider {self._endpoint.provider} was called after it was closed")
 
     async def _ask(
         self,
@@ -181,12 +183,13 @@ class HttpDriver:
         await self._concurrency.enter(self._endpoint.provider, deadline_s, len(call.body))
         try:
             until_s = min(deadline_s, time.monotonic() + self._timeouts.attempt_s)
-            answer = await self._pool.send(self._signed(call), until_s)
+            answer = await self._pool.send(call if self._sign is None else self._signed(call), until_s)
             observe(read_hints(answer.headers))
             if not 200 <= answer.status < 300:
                 raise self._provider.fault(self._reply(answer, self._secrets(sent)))
             if answer.size_bytes < LARGE_REPLY_BYTES:
-                return parse(self._reply(answer))
+                provider, body = self._endpoint.provider, b"".join(answer.chunks)
+                return parse(HttpReply(provider, answer.status, answer.headers, body))
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._worker, lambda: parse(self._reply(answer)))
         finally:

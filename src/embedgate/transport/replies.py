@@ -47,7 +47,7 @@ def read_embeddings(
     try:
         if len(rows) != len(batch.inputs):
             raise UpstreamMismatch(f"{reply.provider} sent {len(rows)} vectors for {len(batch.inputs)} inputs")
-        if positions is not None:
+        if positions is not None and positions != [0]:
             rows = [rows[place] for place in _order(positions, reply.provider)]
         vectors = _vectors(rows, reply.provider, read or read_vector)
     except UpstreamGarbled as error:

@@ -94,6 +94,7 @@ class Credentials:
         """
         self._max_retry_after_s = max_retry_after_s
         self._credentials = tuple(credentials)
+        self._only = self._credentials[0] if len(self._credentials) == 1 else None
         self._tokenizers = tokenizers
         self._clock = clock
         self._turn = 0
@@ -101,10 +102,11 @@ class Credentials:
     async def embed(self, batch: Batch, route: Route, deadline_s: float) -> ProviderReply:
         """Embed one batch, with a credential that has room. Raises as `Provider.embed`, UpstreamBusy if none has."""
         model = route.upstream_model
-        tokens = total_bound(batch.inputs) if self._counts_tokens(model) else 0
+        free = self._only.limits.enter_freely(model) if self._only is not None else None
+        tokens = total_bound(batch.inputs) if free is None and self._counts_tokens(model) else 0
         count = partial(self._count, batch, route) if tokens else None
         reply, ticket = await self._call(
-            model, tokens, deadline_s, lambda driver, learn: driver.embed(batch, route, deadline_s, learn), count
+            model, tokens, deadline_s, lambda driver, learn: driver.embed(batch, route, deadline_s, learn), count, free
         )
         ticket.end(reply.tokens)
         return reply
@@ -160,10 +162,12 @@ class Credentials:
         deadline_s: float,
         call: Callable[[Driver, Observe], Awaitable[_Answer]],
         count: _Count | None = None,
+        free: Ticket | None = None,
     ) -> tuple[_Answer, Ticket]:
         """The answer with the first credential that gets one, and its ticket, which must be ended.
 
-        tokens: a bound. count: asked where the bound does not fit.
+        tokens: a bound. count: asked where the bound does not fit. free: the ticket of the only credential, if it has
+        been given one already.
         When no credential is left, raises the error of the one that can be used again first.
         """
         faults: dict[Credential, UpstreamError] = {}
@@ -174,7 +178,7 @@ class Credentials:
                 tokens, count = min(tokens, await count()), None
                 continue
             try:
-                ticket = await credential.limits.enter(model, tokens, deadline_s)
+                ticket = free or await credential.limits.enter(model, tokens, deadline_s)
             except UpstreamBusy as fault:
                 faults[credential] = fault
                 continue
@@ -206,8 +210,8 @@ class Credentials:
 
         Refused ones are used only if all were refused.
         """
-        if len(self._credentials) == 1:
-            return None if tried else self._credentials[0]
+        if self._only is not None:
+            return None if tried else self._only
         now = self._clock()
         good = [credential for credential in self._credentials if credential.is_in(model, now)]
         left = [credential for credential in good or self._credentials if credential not in tried]
@@ -219,7 +223,7 @@ class Credentials:
         return min(left, key=lambda credential: (credential.limits.wait_s(model, tokens), credential.limits.in_flight))
 
     def _leave_out(self, credential: Credential, model: str) -> None:
-        if len(self._credentials) == 1:
+        if self._only is not None:
             return
         now, name = self._clock(), credential.limits.name
         if credential.is_in(model, now):

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from msgspec import Struct
+
 from embedgate.core.demand import caller_left, while_wanted
 from embedgate.core.errors import NOT_SENT, CallerLeft, UpstreamLimited
 from embedgate.core.hints import NO_HINTS, RateHints
@@ -90,6 +92,7 @@ class CredentialLimits:
         self._tokens = ConfiguredLimit(tokens_per_minute, LIKELY_TOKENS) if tokens_per_minute else None
         self._models: dict[str, _Model] = {}
         self._queue: dict[_Waiting, None] = {}
+        """The calls that wait for room, first come first."""
         self._timer: asyncio.TimerHandle | None = None
 
     def counts_tokens(self, model: str) -> bool:
@@ -100,6 +103,14 @@ class CredentialLimits:
         """Seconds that a call would wait now: 0.0 if there is room, an estimate if others wait."""
         known, now = self._model(model), self.clock()
         return known.ready_at(known.tokens.fit(tokens), now, is_last=True) - now
+
+    def enter_freely(self, model: str) -> "Ticket | None":
+        """Admit a call of a model that nothing limits, as most are; None if something may: then `enter` decides."""
+        known = self._models.get(model)
+        if known is None or known.requests.is_known or known.tokens.is_known:
+            return None
+        now = self.clock()
+        return self._admit(known, 0, now) if known.blocked_until_s <= now else None
 
     async def enter(self, model: str, tokens: int, deadline_s: float) -> "Ticket":
         """Admit a call, at once or after a short wait. `Ticket.end` must follow.
@@ -136,12 +147,6 @@ class CredentialLimits:
         for model in self._models.values():
             model.blocked_until_s = -math.inf
         self.serve_queue()
-
-    def leave(self) -> None:
-        """End one call in flight. For tickets."""
-        self.in_flight -= 1
-        if self._queue:
-            self.serve_queue()
 
     def serve_queue(self) -> None:
         """Admit waiting calls that fit, refuse those that cannot fit in time, and set the timer for the next.
@@ -246,19 +251,19 @@ class CredentialLimits:
         )
 
 
-class Ticket:
-    """An admitted call. Its request counts until the answer begins, its tokens until it ends or they are reported."""
+class Ticket(Struct, eq=False):
+    """An admitted call. Its request counts until the answer begins, its tokens until it ends or they are reported.
 
-    __slots__ = ("_began_s", "_counts_requests", "_counts_tokens", "_is_over", "_limits", "_model", "_tokens")
+    Made by `CredentialLimits.enter`.
+    """
 
-    def __init__(self, limits: CredentialLimits, model: _Model, tokens: int, began_s: float) -> None:
-        """Use `CredentialLimits.enter`."""
-        self._limits = limits
-        self._model = model
-        self._tokens = tokens
-        self._began_s = began_s
-        self._counts_requests = self._counts_tokens = True
-        self._is_over = False
+    _limits: CredentialLimits
+    _model: _Model
+    _tokens: int
+    _began_s: float
+    _counts_requests: bool = True
+    _counts_tokens: bool = True
+    _is_over: bool = False
 
     @property
     def model(self) -> str:
@@ -274,7 +279,8 @@ class Ticket:
                 model.requests.end(1, 1, now)
         if self._counts_tokens and not is_silent and model.tokens.tell(self._tokens, self._began_s, hints.tokens, now):
             self._counts_tokens = False
-        self._limits.serve_queue()
+        if self._limits._queue:
+            self._limits.serve_queue()
 
     def end(self, tokens: int | None = None) -> None:
         """End the call. tokens: its usage; None if unknown, which counts the bound. Idempotent."""
@@ -293,4 +299,6 @@ class Ticket:
             model.requests.end(1, requests, now)
         if self._counts_tokens:
             model.tokens.end(self._tokens, tokens, now)
-        self._limits.leave()
+        self._limits.in_flight -= 1
+        if self._limits._queue:
+            self._limits.serve_queue()
