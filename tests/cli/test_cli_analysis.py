@@ -189,6 +189,8 @@ def test_evaluate_writes_a_row_for_every_setting_and_a_picture(program: Program,
         (16, "float32"), (16, "binary"), (8, "float32"), (8, "binary"),
     ]  # fmt: skip
     assert rows[0]["recall@1 low"] <= rows[0]["recall@1"] <= rows[0]["recall@1 high"]
+    assert all(row["ms_per_text"] > 0 and row["ms_per_search_of_a_million"] > 0 for row in rows)
+    assert {row["dollars_per_million_tokens"] for row in rows} == {0}
     assert "Too few questions to tell" in ended.errors
     assert (questions.parent / "c.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -198,6 +200,13 @@ def test_evaluate_prints_a_table(program: Program, questions: Path) -> None:
     assert ended.code == 0
     assert "20 questions, each asked of 10 texts." in ended.text
     assert "Too few questions to tell about" in ended.text
+    assert "fake/deterministic: costs nothing, " in ended.text
+    assert (
+        "stored as   MB for a million  of full  search of a million\n16 float32                64     100%"
+        in ended.text
+    )
+    tables = ended.text.partition("stored as")[2].rpartition("\n\n")[0]
+    assert max(len(line) for line in tables.splitlines()) <= 80
     twice = program("evaluate", "questions.csv", "--against", "fake/deterministic", *DIM)
     assert (twice.code, twice.errors) == (1, "error: The model fake/deterministic is named twice.\n")
 

@@ -12,6 +12,7 @@ from embedgate.core.errors import InvalidInput
 from embedgate.core.vectors import Vectors
 from embedgate.toolkit import ranking
 from embedgate.toolkit.evaluation import Encoding, Evaluation, Source, evaluate
+from embedgate.toolkit.search_time import ms_per_million
 from embedgate.toolkit.verdicts import conclusions, curve_png
 
 
@@ -58,6 +59,29 @@ def test_an_interval_is_that_of_resampled_means() -> None:
     assert low < values[:, 0].mean() < high
     assert (high - low) / 2 == pytest.approx(1.96 * values[:, 0].std() / np.sqrt(200), rel=0.1)
     np.testing.assert_array_equal(means, ranking.bootstrap_means(values, seed=4))
+
+
+def test_a_search_takes_time_in_every_encoding() -> None:
+    found = evaluate([Source("m", unit(5, 16, 1))], dims=[8])
+    assert all(np.isfinite(each.ms_per_search) and each.ms_per_search > 0 for each in found.settings)
+    with pytest.raises(InvalidInput, match="int4 is not one of float32, int8, binary"):
+        ms_per_million(unit(5, 16, 1), "int4")
+
+
+@pytest.mark.parametrize("n", [10, 50, 300])
+def test_what_is_said_of_a_loss_depends_on_how_many_questions_show_it(n: int) -> None:
+    """One question in twenty loses its text: 10 and 50 questions are too few, 300 tell."""
+    texts = np.eye(n, dtype=np.float32)
+    texts = np.concatenate([np.ones((n, 1), np.float32), texts], axis=1)
+    questions = texts.copy()
+    lost = np.arange(n) % 20 == 3
+    questions[lost] = np.roll(texts, 1, axis=0)[lost] + 0.9 * texts[lost]
+    good, bad = Source("good", texts, texts), Source("bad", texts, questions)
+    found = evaluate([good, bad], relevant=[[at] for at in range(n)], dims=[], encodings=["float32"])
+    (between,) = found.between_models
+    assert between.verdict == {10: "too few to tell", 50: "too few to tell", 300: "worse"}[n]
+    low, high = between.difference_interval
+    assert low <= between.difference <= high <= 0
 
 
 @pytest.mark.parametrize("encoding", ["float32", "int8", "binary"])

@@ -1,23 +1,27 @@
 """`embedgate evaluate`: models, sizes and encodings against each other, on one's own questions, labels or texts."""
 
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedgate.cli import on_texts, results
+from embedgate.cli import model_price, on_texts, results
 from embedgate.cli.output import print_table
 from embedgate.core.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from embedgate.core.ports import Embedder
     from embedgate.toolkit.evaluation import Encoding, Evaluation, Setting, Source
     from embedgate.toolkit.records import Record
     from embedgate.toolkit.writing import Row
 
-_PER_MILLION_DOLLARS = 1_000_000
+_A_MILLION = 1_000_000
+_TIMED, _TIMED_CHARS = 5, 200
 
 
 @on_texts.with_texts
@@ -76,24 +80,40 @@ def evaluate(
 
 
 def _print(found: "Evaluation") -> None:
+    """How good the settings of each model are and what they take, 80 characters wide at most; then what follows."""
     from embedgate.toolkit import verdicts
 
-    typer.echo(f"{_counted(found)}\n")
-    columns = (
-        "model",
-        "size",
-        "encoding",
-        *found.measures,
-        "95 %",
-        "MB/million",
-        "$/million tokens",
-        "time/text",
-        "against full",
-    )
-    print_table(columns, [_cells(each, found) for each in found.settings], right=columns[3:-1])
+    results.say_result(_counted(found))
+    for model in dict.fromkeys(each.model for each in found.settings):
+        settings = [each for each in found.settings if each.model == model]
+        typer.echo(f"\n{_heading(settings[0])}\n")
+        columns = ("stored as", *_headers(found), "95 %", "against full")
+        print_table(columns, [_quality(each, found) for each in settings], right=columns[1:-1])
+        typer.echo()
+        costs = ("stored as", "MB for a million", "of full", "search of a million")
+        print_table(costs, [_cost(each) for each in settings], right=costs[1:])
     typer.echo()
     for sentence in verdicts.conclusions(found):
-        typer.echo(sentence)
+        results.say_result(sentence)
+
+
+def _heading(each: "Setting") -> str:
+    """A model, its price, and how long it takes for one text."""
+    price = each.dollars_per_million
+    cost = "price not known" if price is None else f"${price:g} per million tokens" if price else "costs nothing"
+    takes = "" if each.ms_per_text is None else f", {each.ms_per_text:.1f} ms to embed a text"
+    return f"{each.model}: {cost}{takes}"
+
+
+def _headers(found: "Evaluation") -> list[str]:
+    """The measures, in two lines where that makes narrow columns: `recall@1`, and below the others just `@5`."""
+    first, *others = found.measures
+    return [
+        first.replace("@", "\n@"),
+        *(name if "@" not in name else name[name.index("@") :] for name in others[:-2]),
+        others[-2],
+        others[-1].replace("@", "\n@"),
+    ]
 
 
 def _sizes(given: str) -> list[int]:
@@ -152,29 +172,30 @@ def _labels(records: "Sequence[Record]", column: str) -> list[str]:
 
 
 def _source(call: on_texts.Call, model: str | None, texts: "Sequence[Record]", asked: list[str] | None) -> "Source":
-    """Embed everything with one model, and measure how long that takes."""
+    """Embed everything with one model, and measure how long it takes for one text."""
     from embedgate.toolkit.evaluation import Source
 
     wanted = replace(call, wish=replace(call.wish, model=model))
     with wanted.embedder() as embedder:
-        embedder.embed(["loads the model"])
-        start = time.perf_counter()
         vectors = on_texts.embedded(embedder, texts, "texts", None if asked is None else "document")
         questions = None
         if asked is not None:
             origins = [f"question {text!r}" for text in asked]
             questions = on_texts.embedded_texts(embedder, asked, "questions", origins, "query")
-        took_ms = (time.perf_counter() - start) * 1000 / (len(texts) + len(asked or []))
-        return Source(embedder.model, vectors, questions, took_ms, _price(embedder.model))
+        prices = model_price.known_prices(call.context, call.config_file, embedder.model)
+        dollars = prices[0] * _A_MILLION / model_price.PICODOLLARS if prices else None
+        return Source(embedder.model, vectors, questions, _ms_per_text(embedder, asked or texts), dollars)
 
 
-def _price(model: str) -> float | None:
-    """Dollars per million tokens, of the cheapest provider in the catalogue; None if it names no price."""
-    from embedgate.catalog import Catalog
-
-    known = Catalog.builtin().find(model)
-    prices = [route.price.picodollars_per_token for route in known.routes if route.price is not None] if known else []
-    return min(prices) / _PER_MILLION_DOLLARS if prices else None
+def _ms_per_text(embedder: "Embedder", texts: "Sequence[str | Record]") -> float:
+    """Milliseconds to embed one text by itself, as a question is: the median of five that no cache has."""
+    found = []
+    for each in texts[:_TIMED]:
+        text = each if isinstance(each, str) else each.text
+        start_s = time.perf_counter()
+        embedder.embed([f"{text[:_TIMED_CHARS]} {secrets.token_hex(4)}"], "query")
+        found.append((time.perf_counter() - start_s) * 1_000)
+    return median(found)
 
 
 def _counted(found: "Evaluation") -> str:
@@ -186,19 +207,19 @@ def _counted(found: "Evaluation") -> str:
     }[found.kind]
 
 
-def _cells(each: "Setting", found: "Evaluation") -> tuple[str, ...]:
+def _quality(each: "Setting", found: "Evaluation") -> tuple[str, ...]:
     low, high = each.intervals[found.measures[-1]]
-    return (
-        each.model,
-        str(each.dim),
-        each.encoding,
-        *(f"{each.means[name]:.3f}" for name in found.measures),
-        f"{low:.3f}-{high:.3f}",
-        f"{each.bytes_per_million / 1_000_000:,.0f}",
-        "" if each.dollars_per_million is None else f"{each.dollars_per_million:g}",
-        "" if each.ms_per_text is None else f"{each.ms_per_text:.1f} ms",
-        each.verdict,
-    )
+    verdict = {"too few to tell": "too few"}.get(each.verdict, each.verdict)
+    return (_stored(each), *(f"{each.means[name]:.3f}" for name in found.measures), f"{low:.3f}-{high:.3f}", verdict)
+
+
+def _cost(each: "Setting") -> tuple[str, ...]:
+    megabytes = f"{each.bytes_per_million / 1_000_000:,.0f}"
+    return (_stored(each), megabytes, f"{each.size:.0%}", f"{each.ms_per_search:.0f} ms")
+
+
+def _stored(each: "Setting") -> str:
+    return f"{each.dim} {each.encoding}"
 
 
 def _row(each: "Setting") -> "Row":
@@ -209,6 +230,7 @@ def _row(each: "Setting") -> "Row":
         "bytes_per_million_vectors": each.bytes_per_million,
         "dollars_per_million_tokens": each.dollars_per_million,
         "ms_per_text": each.ms_per_text,
+        "ms_per_search_of_a_million": each.ms_per_search,
     }
     for name, mean in each.means.items():
         low, high = each.intervals[name]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedgate.cli import asking, collection, embedder, options, results, texts
+from embedgate.cli import asking, collection, embedder, model_price, options, results, texts
 from embedgate.cli.output import print_table
 from embedgate.core.errors import ConfigError, GatewayError
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from embedgate.toolkit.collections.collection import Collection
     from embedgate.toolkit.collections.reindexing import Change, Reindexing
 
-_PICODOLLARS = 10**12
 _SHOWN = 5
 _SHORT_S = 120
 _LEAST_DOLLARS = 0.01
@@ -65,7 +64,9 @@ def reindex(
         embedder.opened(context, config_file, wish) as source,
     ):
         work = Reindexing(found, source, wanted_dim=dim)
-        _announce(_price(context, config_file, source.model), work, is_agreed=is_agreed)
+        _announce(
+            max(model_price.known_prices(context, config_file, source.model), default=None), work, is_agreed=is_agreed
+        )
         _embed(work)
         if before is None:
             changes = work.changes_of_samples(sample)
@@ -96,24 +97,13 @@ def _with_old_model(
         return None
 
 
-def _price(context: typer.Context, config_file: Path | None, name: str) -> int | None:
-    """Picodollars per token at the dearest provider of a model; None if it is not known here."""
-    from embedgate.govern.selection import decide
-
-    catalog = decide(options.load_settings(context, config_file)).catalog
-    model = catalog.find(catalog.parse_model_name(name)[0])
-    known = [route.price.picodollars_per_token for route in model.routes if route.price] if model else []
-    is_free = model is not None and all(route.is_free for route in model.routes)
-    return max(known, default=0 if is_free else None)
-
-
 def _announce(price: int | None, work: "Reindexing", *, is_agreed: bool) -> None:
     """What it costs and how long it takes, and the question whether it is meant."""
     estimate = work.estimate()
     if price is None:
         cost = "at a price that is not known here"
     else:
-        dollars = price * estimate.n_tokens / _PICODOLLARS
+        dollars = price * estimate.n_tokens / model_price.PICODOLLARS
         cost = f"for about ${dollars:,.2f}" if dollars >= _LEAST_DOLLARS or price == 0 else "for less than one cent"
         cost = "for nothing" if price == 0 else cost
     takes = "" if estimate.seconds is None else f", in about {_time(estimate.seconds)}"

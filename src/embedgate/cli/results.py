@@ -1,6 +1,8 @@
 """Results of a command: the file they go to, a table or rows on standard output, and progress of long work."""
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -71,6 +73,13 @@ def progress(what: str, n: int, *, is_long: bool = True, is_printing: bool = Fal
 def say(line: str) -> None:
     """A remark for people on standard error, beside the result."""
     typer.echo(line, err=True)
+
+
+def say_result(line: str) -> None:
+    """A sentence of the result on standard output; a terminal gets it broken between words."""
+    if sys.stdout.isatty():
+        line = textwrap.fill(line, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+    typer.echo(line)
 
 
 def count(n: int, one: str, many: str | None = None) -> str:

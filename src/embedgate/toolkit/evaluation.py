@@ -14,6 +14,7 @@ from embedgate.core.quantise import BITS_PER_NUMBER, to_int8, to_ubinary
 from embedgate.core.vectors import Vectors, normalise, shorten
 from embedgate.toolkit import ranking
 from embedgate.toolkit.prepared import Floats, Numbers, check_rows
+from embedgate.toolkit.search_time import ms_per_million
 
 Kind = Literal["pairs", "labels", "neighbours"]
 Encoding = Literal["float32", "int8", "binary"]
@@ -37,7 +38,7 @@ _RULE_OF_THREE = 3
 class Source:
     """A model's vectors at full size: of the texts (n, d), of the questions (q, d) or None if the texts are asked with.
 
-    ms_per_text, dollars_per_million: for the table; None if not known.
+    ms_per_text: to embed one text by itself. dollars_per_million: tokens. Both for the table; None if not known.
     """
 
     model: str
@@ -67,6 +68,8 @@ class Setting:
     possible_loss: float
     verdict: Verdict
     ms_per_text: float | None
+    ms_per_search: float
+    """Of a million such vectors, every one compared, with NumPy on one core."""
     dollars_per_million: float | None
 
     @property
@@ -95,6 +98,7 @@ class _Measured:
     source: Source
     dim: int
     encoding: Encoding
+    ms_per_search: float
     values: Floats
     """(q, measures)"""
 
@@ -211,7 +215,8 @@ def _of_source(
                 values.append(_agreement(order, nearest[:, :_MOST]))
             else:
                 values.append(_measures(order, (relevant or [])[start : start + len(block)], kind))
-        found.append(_Measured(source, dim, encoding, np.concatenate(values)))
+        takes_ms = ms_per_million(source.texts[:, :dim], encoding)
+        found.append(_Measured(source, dim, encoding, takes_ms, np.concatenate(values)))
     return found
 
 
@@ -290,5 +295,6 @@ def _setting(measured: Sequence[_Measured], means: Floats, at: int, reference: i
         possible_loss,
         verdict,
         each.source.ms_per_text,
+        each.ms_per_search,
         each.source.dollars_per_million,
     )
