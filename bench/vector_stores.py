@@ -22,7 +22,7 @@ import numpy as np
 
 from embedgate.core.vectors import Vectors, normalise
 from embedgate.toolkit.collections.sqlite import SqliteStore
-from embedgate.toolkit.collections.store import Item
+from embedgate.toolkit.collections.store import Facts, Item
 
 DIM = 384
 K = 10
@@ -55,7 +55,7 @@ def made_vectors(n: int, seed: int) -> Vectors:
 
 def sqlite(folder: Path, vectors: Vectors) -> tuple[float, Callable[[Vectors], list[int]]]:
     """Our store, texts and keywords included."""
-    store = SqliteStore.create(folder / "c.collection", "c", "m", "s", DIM, None)
+    store = SqliteStore.create(folder / "c.collection", Facts.of_new("c", "m", "s", DIM, None))
     items = [Item(str(n), f"text {n} of the collection, as long as a short sentence") for n in range(len(vectors))]
     start_s = time.perf_counter()
     for first in range(0, len(items), IN_A_PUT):

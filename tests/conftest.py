@@ -1,5 +1,6 @@
 """The hooks of the whole suite, in a module that the type checker sees: to it, there is one `conftest` only."""
 
+from postgres_server import postgres, postgres_server
 from suite_hooks import (
     pytest_asyncio_loop_factories,
     pytest_configure,
@@ -10,6 +11,8 @@ from suite_hooks import (
 )
 
 __all__ = [
+    "postgres",
+    "postgres_server",
     "pytest_asyncio_loop_factories",
     "pytest_configure",
     "pytest_make_collect_report",

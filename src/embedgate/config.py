@@ -24,7 +24,7 @@ SHORT_NAMES = {
     "EMBEDGATE_DATA_DIR": ("storage", "data_dir"),
 }
 CONFIG_VARIABLE = "EMBEDGATE_CONFIG"
-OF_COMMANDS = frozenset({CONFIG_VARIABLE, "EMBEDGATE_URL", "EMBEDGATE_API_KEY"})
+OF_COMMANDS = frozenset({CONFIG_VARIABLE, "EMBEDGATE_URL", "EMBEDGATE_API_KEY", "EMBEDGATE_STORE"})
 """Variables of commands that are not settings: the file itself, and the remote gateway of a command."""
 
 

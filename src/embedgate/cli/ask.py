@@ -33,6 +33,7 @@ def ask(
     url: embedder.Url = None,
     api_key: embedder.ApiKey = None,
     api_key_file: embedder.ApiKeyFile = None,
+    store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
     """Answer a question from the texts of a collection, with citations. Without a chat model, print the passages."""
@@ -41,7 +42,7 @@ def ask(
     wish = embedder.Wish(model, dim, "none", url, api_key, api_key_file)
     from embedgate.toolkit.collections.answers import NOT_FOUND, retrieve
 
-    with collection.opened(context, config_file, name, wish) as found_in:
+    with collection.opened(context, config_file, store, name, wish) as found_in:
         answer = retrieve(found_in, question, k, where=where, hybrid=is_hybrid, min_score=min_score)
     if not answer.passages:
         typer.echo(NOT_FOUND)

@@ -13,10 +13,21 @@ from embedgate.cli.output import print_table
 
 if TYPE_CHECKING:
     from embedgate.toolkit.collections.collection import Collection, Found
-    from embedgate.toolkit.collections.folder import Collections
+    from embedgate.toolkit.collections.shelves import Collections
     from embedgate.toolkit.records import Scalar
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the collection.", show_default=False)]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="ADDRESS",
+        envvar="EMBEDGATE_STORE",
+        show_envvar=True,
+        help="Where the collections are: postgresql://..., http(s)://... of a Qdrant, qdrant:FOLDER, lancedb:FOLDER or "
+        "sqlite:FOLDER; files in the data folder if absent.",
+    ),
+]
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="What is looked for.", show_default=False)]
 K = Annotated[int, typer.Option("-k", metavar="N", min=1, help="How many results.")]
 Where = Annotated[
@@ -31,21 +42,25 @@ OwnModel = Annotated[
 _SNIPPET_CHARS = 160
 
 
-def collections(context: typer.Context, config_file: Path | None) -> "Collections":
-    """The collections of the data folder. Raises ConfigError."""
-    from embedgate.toolkit.collections.folder import Collections
+def collections(context: typer.Context, config_file: Path | None, store: str | None) -> "Collections":
+    """The collections at an address, else those of the data folder. Raises ConfigError, and as `Collections`."""
+    from embedgate.toolkit.collections.shelves import Collections
 
+    if store:
+        return Collections(store)
     loaded = options.load_settings(context, config_file)
     return Collections(loaded.settings.storage.data_dir / "collections")
 
 
 @contextmanager
-def opened(context: typer.Context, config_file: Path | None, name: str, wish: embedder.Wish) -> "Iterator[Collection]":
+def opened(
+    context: typer.Context, config_file: Path | None, place: str | None, name: str, wish: embedder.Wish
+) -> "Iterator[Collection]":
     """A collection with the embedder that the options ask for, of its own model unless they name one."""
     from embedgate.toolkit.collections.collection import Collection
 
     embedder.check(context, wish)
-    store = collections(context, config_file).open_store(name)
+    store = collections(context, config_file, place).open_store(name)
     try:
         generation = store.facts().generation()
         if wish.model is None:
@@ -57,10 +72,25 @@ def opened(context: typer.Context, config_file: Path | None, name: str, wish: em
 
 
 @contextmanager
-def opened_alone(context: typer.Context, config_file: Path | None, name: str) -> "Iterator[Collection]":
+def opened_alone(
+    context: typer.Context, config_file: Path | None, place: str | None, name: str
+) -> "Iterator[Collection]":
     """A collection without an embedder."""
-    with collections(context, config_file).open(name) as collection:
+    with collections(context, config_file, place).open(name) as collection:
         yield collection
+
+
+def optimize(target: "Collection") -> None:
+    """Bring the index of a collection up to date, with a bar of progress if there is something to be indexed."""
+    with results.progress("indexing", len(target)) as advance:
+        done = 0
+
+        def on_progress(n_done: int, n_all: int) -> None:
+            nonlocal done
+            advance(n_done - done if done else n_done + len(target) - n_all)
+            done = n_done
+
+        target.optimize(on_progress=on_progress)
 
 
 def print_found(found: "Sequence[Found]", output: Path | None, file_format: str | None, *, as_json: bool) -> None:

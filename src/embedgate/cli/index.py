@@ -36,17 +36,22 @@ def create(
     name: collection.Name,
     model: embedder.Model = None,
     dim: embedder.Dim = None,
+    is_approximate: Annotated[
+        bool,
+        typer.Option("--approximate", help="Search by an approximate index: much faster for hundreds of thousands."),
+    ] = False,
     url: embedder.Url = None,
     api_key: embedder.ApiKey = None,
     api_key_file: embedder.ApiKeyFile = None,
+    store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
     """Make an empty collection for the vectors of one model."""
     wish = embedder.Wish(model, dim, "none", url, api_key, api_key_file)
-    shelf = collection.collections(context, config_file)
+    shelf = collection.collections(context, config_file, store)
     with (
         embedder.opened(context, config_file, wish) as source,
-        shelf.create(name, source, wanted_dim=dim) as made,
+        shelf.create(name, source, wanted_dim=dim, approximate=is_approximate) as made,
     ):
         typer.echo(f"made the collection {name} of {made.serving}")
 
@@ -66,6 +71,7 @@ def add(
     url: embedder.Url = None,
     api_key: embedder.ApiKey = None,
     api_key_file: embedder.ApiKeyFile = None,
+    store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
     """Add texts, or replace those with the same ids. What has not changed is not embedded again.
@@ -75,7 +81,7 @@ def add(
     records = _read(files, column, id_column, read_as, encoding, skip_empty=skip_empty)
     documents = {record.origin.file for record in records if record.origin.number is None}
     wish = embedder.Wish(None, None, truncate, url, api_key, api_key_file)
-    _add_pieces(context, config_file, name, wish, records, on_error, documents.__contains__)
+    _add_pieces(context, config_file, store, name, wish, records, on_error, documents.__contains__)
 
 
 @app.command("update")
@@ -93,6 +99,7 @@ def update(
     url: embedder.Url = None,
     api_key: embedder.ApiKey = None,
     api_key_file: embedder.ApiKeyFile = None,
+    store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
     """As add, and delete what was added from these files and folders and is not in them any more."""
@@ -105,7 +112,7 @@ def update(
     def is_from_them(source: str) -> bool:
         return any(place in (".", source) or source.startswith(f"{place}/") for place in places)
 
-    _add_pieces(context, config_file, name, wish, records, on_error, is_from_them)
+    _add_pieces(context, config_file, store, name, wish, records, on_error, is_from_them)
 
 
 @app.command("delete")
@@ -115,12 +122,13 @@ def delete(
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of texts.")] = None,
     where: collection.Where = None,
     is_agreed: asking.Yes = False,
+    store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
     """Delete texts by id, or all with such metadata."""
     if bool(ids) == (where is not None):
         raise typer.BadParameter("give ids, or --where", param_hint="ID")
-    with collection.opened_alone(context, config_file, name) as target:
+    with collection.opened_alone(context, config_file, store, name) as target:
         chosen = ids or target.matching(where or "")
         if where is not None and chosen:
             what = results.count(len(chosen), "text")
@@ -132,10 +140,15 @@ def delete(
 
 
 @app.command("list")
-def list_all(context: typer.Context, as_json: options.AsJson = False, config_file: options.ConfigFile = None) -> None:
+def list_all(
+    context: typer.Context,
+    as_json: options.AsJson = False,
+    store: collection.Store = None,
+    config_file: options.ConfigFile = None,
+) -> None:
     """List all collections with their models and sizes."""
     rows: list[dict[str, object]] = []
-    for name, found in collection.collections(context, config_file).each():
+    for name, found in collection.collections(context, config_file, store).each():
         if isinstance(found, Exception):
             results.say(f"{name}: {found}")
             continue
@@ -157,10 +170,11 @@ def show(
     context: typer.Context,
     name: collection.Name,
     as_json: options.AsJson = False,
+    store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
     """Show what a collection has: its model and space, texts, metadata, and vectors of other models."""
-    with collection.opened_alone(context, config_file, name) as found:
+    with collection.opened_alone(context, config_file, store, name) as found:
         facts = found.facts
         shown = _facts(found)
         fields: dict[str, int] = {}
@@ -191,6 +205,7 @@ def export(
         typer.Option("--format", help="If absent: as --output ends, else jsonl."),
     ] = None,
     output: results.Output = None,
+    store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
     """Write all texts with their vectors, as `embedgate embed` writes them. Vectors have unit length."""
@@ -205,7 +220,7 @@ def export(
 
     chosen = file_format or (format_of_output(output, VECTOR_ENDINGS) if output else "jsonl")
     results.refuse_terminal(chosen in BINARY, chosen, output)
-    with collection.opened_alone(context, config_file, name) as found:
+    with collection.opened_alone(context, config_file, store, name) as found:
         columns = metadata_columns(_record(item, 0) for item in found.items())
         batches = _batches(found)
         with results.written(output) as write:
@@ -213,15 +228,29 @@ def export(
                 write(piece)
 
 
+@app.command("optimize")
+def optimize(
+    context: typer.Context,
+    name: collection.Name,
+    store: collection.Store = None,
+    config_file: options.ConfigFile = None,
+) -> None:
+    """Make searches fast after many changes: bring an approximate index up to date, join small files."""
+    with collection.opened_alone(context, config_file, store, name) as found:
+        collection.optimize(found)
+        typer.echo(f"optimized the collection {name} of {results.count(len(found), 'text')}")
+
+
 @app.command("drop")
 def drop(
     context: typer.Context,
     name: collection.Name,
     is_agreed: asking.Yes = False,
+    store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
     """Delete a whole collection, its texts and vectors."""
-    shelf = collection.collections(context, config_file)
+    shelf = collection.collections(context, config_file, store)
     with shelf.open(name) as found:
         n = len(found)
     asking.confirm(f"Delete the collection {name} with {results.count(n, 'text')}?", is_agreed=is_agreed)
@@ -241,6 +270,7 @@ def _facts(found: "Collection") -> dict[str, object]:
         "space": serving.space,
         "dim": serving.dim,
         "bytes": found.store.size_bytes(),
+        "search": "approximate" if found.facts.is_approximate else "exact",
     }
 
 
@@ -259,6 +289,7 @@ def _read(
 def _add_pieces(
     context: typer.Context,
     config_file: Path | None,
+    store: str | None,
     name: str,
     wish: embedder.Wish,
     records: "list[Record]",
@@ -266,7 +297,7 @@ def _add_pieces(
     replaces: "Callable[[str], bool]",
 ) -> None:
     """Add texts to a collection, documents in pieces, and say what came of it. replaces: as `Collection.add`."""
-    with collection.opened(context, config_file, name, wish) as target:
+    with collection.opened(context, config_file, store, name, wish) as target:
         pieces = _in_pieces(context, config_file, target.serving.model, records)
         _report(target, _add(target, pieces, on_error, replaces), pieces)
 

@@ -42,6 +42,7 @@ def reindex(
     url: embedder.Url = None,
     api_key: embedder.ApiKey = None,
     api_key_file: embedder.ApiKeyFile = None,
+    store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
     """Move a collection to another model. The old vectors serve until the new ones are complete, and are kept.
@@ -51,16 +52,16 @@ def reindex(
     if (to is not None) + is_back + is_forgetting != 1:
         raise typer.BadParameter("give --to, --roll-back or --forget", param_hint="--to")
     if is_back or is_forgetting:
-        with collection.opened_alone(context, config_file, name) as found:
+        with collection.opened_alone(context, config_file, store, name) as found:
             _look_back(found, is_back=is_back, is_agreed=is_agreed)
         return
     from embedgate.toolkit.collections.reindexing import Reindexing
 
     asked = _questions(questions)
     wish = embedder.Wish(to, dim, truncate, url, api_key, api_key_file)
-    before = _with_old_model(context, config_file, name, wish, asked) if asked else None
+    before = _with_old_model(context, config_file, store, name, wish, asked) if asked else None
     with (
-        collection.opened_alone(context, config_file, name) as found,
+        collection.opened_alone(context, config_file, store, name) as found,
         embedder.opened(context, config_file, wish) as source,
     ):
         work = Reindexing(found, source, wanted_dim=dim)
@@ -84,10 +85,15 @@ def _questions(file: Path | None) -> list[str]:
 
 
 def _with_old_model(
-    context: typer.Context, config_file: Path | None, name: str, wish: embedder.Wish, questions: Sequence[str]
+    context: typer.Context,
+    config_file: Path | None,
+    store: str | None,
+    name: str,
+    wish: embedder.Wish,
+    questions: Sequence[str],
 ) -> "Vectors | None":
     """The questions' vectors by the model that serves; None if it does not answer any more."""
-    with collection.opened_alone(context, config_file, name) as found:
+    with collection.opened_alone(context, config_file, store, name) as found:
         old = found.serving
     try:
         with embedder.opened(context, config_file, replace(wish, model=old.model, dim=old.wanted_dim)) as source:

@@ -27,6 +27,7 @@ def search(
     url: embedder.Url = None,
     api_key: embedder.ApiKey = None,
     api_key_file: embedder.ApiKeyFile = None,
+    store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
     """Find the texts of a collection that fit a question best: by meaning, and by words with --hybrid."""
@@ -35,7 +36,7 @@ def search(
         raise typer.BadParameter("reranking takes a gateway; name it with --url", param_hint="--rerank")
     with (
         embedder.reranker(wish, rerank) as judge,
-        collection.opened(context, config_file, name, wish) as found_in,
+        collection.opened(context, config_file, store, name, wish) as found_in,
     ):
         found = found_in.search(question, k, where=where, hybrid=is_hybrid, rerank=judge)
     collection.print_found(found, output, file_format, as_json=as_json)

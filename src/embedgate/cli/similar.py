@@ -16,9 +16,10 @@ def similar(
     file_format: results.RowsFormat = None,
     output: results.Output = None,
     as_json: options.AsJson = False,
+    store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
     """Find the texts of a collection that are nearest to one of them. Embeds nothing."""
-    with collection.opened_alone(context, config_file, name) as found_in:
+    with collection.opened_alone(context, config_file, store, name) as found_in:
         found = found_in.similar(item_id, k, where=where)
     collection.print_found(found, output, file_format, as_json=as_json)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from embedgate.toolkit.collections.adding import Added
     from embedgate.toolkit.collections.answers import Answer, retrieve
     from embedgate.toolkit.collections.collection import Collection, Found
-    from embedgate.toolkit.collections.folder import Collections
     from embedgate.toolkit.collections.reindexing import Reindexing, roll_back
+    from embedgate.toolkit.collections.shelves import Collections
     from embedgate.toolkit.duplicates import Duplicates, find_duplicates
     from embedgate.toolkit.embedders import ClientEmbedder, FakeEmbedder, LocalEmbedder, OpenAIEmbedder
     from embedgate.toolkit.embedding import LeftOut, Part, embed_all, embed_in_parts
@@ -100,7 +100,7 @@ _HOMES = {
     "Cluster": "clustering",
     "Clustering": "clustering",
     "Collection": "collections.collection",
-    "Collections": "collections.folder",
+    "Collections": "collections.shelves",
     "Duplicates": "duplicates",
     "Evaluation": "evaluation",
     "FakeEmbedder": "embedders",

@@ -6,11 +6,16 @@ from embedgate.inference.extras import import_extra
 
 EXTRAS = {
     "ftfy": "toolkit",
+    "lancedb": "lancedb",
     "matplotlib": "toolkit",
     "openTSNE": "toolkit",
+    "pgvector": "pgvector",
+    "psycopg": "pgvector",
     "pyarrow": "toolkit",
+    "qdrant_client": "qdrant",
     "sklearn": "toolkit",
     "threadpoolctl": "toolkit",
+    "usearch": "usearch",
 }
 """Extra by the name that is imported."""
 

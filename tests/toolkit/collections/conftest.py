@@ -1,36 +1,44 @@
-"""Every store that the conformance suite runs on, freshly made."""
+"""Every store that the conformance suite runs on, freshly made, and the places that tests of collections run at."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from embedgate.toolkit import Collections
+from embedgate.toolkit.collections.shelves import shelf_at
 from embedgate.toolkit.collections.sqlite import SqliteStore
-from embedgate.toolkit.collections.store import Store
+from embedgate.toolkit.collections.store import Facts, Store
 
 MakeStore = Callable[[int], Store]
+PLACES = ["sqlite", "postgresql", "qdrant", "lancedb"]
 
 
-def _sqlite(folder: Path, dim: int) -> Store:
-    return SqliteStore.create(folder / "c.collection", "c", "m", "s", dim, None)
+def address_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> str:
+    """The address of a place without collections."""
+    if kind == "postgresql":
+        return str(request.getfixturevalue("postgres"))
+    return f"{kind}:{folder / 'collections'}"
 
 
-def _sqlite_from_disk(folder: Path, dim: int) -> Store:
-    """The same, with vectors that are too many to be held in memory."""
-    _sqlite(folder, dim).close()
-    return SqliteStore(folder / "c.collection", max_held_bytes=0)
+@pytest.fixture(params=PLACES)
+def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Collections:
+    """The collections of a place of each kind."""
+    return Collections(address_of(request.param, request, tmp_path))
 
 
-MAKERS = {"sqlite": _sqlite, "sqlite-from-disk": _sqlite_from_disk}
-
-
-@pytest.fixture(params=MAKERS)
+@pytest.fixture(params=[*PLACES, "sqlite-from-disk"])
 def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeStore]:
-    """Makes an empty store for vectors of some length."""
+    """Makes an empty store for vectors of some length. From disk: with vectors that are too many for the memory."""
     made: list[Store] = []
 
     def make(dim: int) -> Store:
-        made.append(MAKERS[request.param](tmp_path, dim))
+        facts = Facts.of_new("c", "m", "s", dim, None)
+        if request.param == "sqlite-from-disk":
+            SqliteStore.create(tmp_path / "c.collection", facts).close()
+            made.append(SqliteStore(tmp_path / "c.collection", max_held_bytes=0))
+        else:
+            made.append(shelf_at(address_of(request.param, request, tmp_path)).create(facts))
         return made[-1]
 
     yield make

@@ -1,6 +1,6 @@
 """Collections: what is embedded and what is not, spaces, searches of both kinds, faults half way."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +20,14 @@ from embedgate.toolkit.collections.store import Item
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Collections:
-    return Collections(tmp_path / "collections")
-
-
-@pytest.fixture
 def embedder() -> Counting:
     return Counting()
 
 
 @pytest.fixture
-def notes(shelf: Collections, embedder: Counting) -> Collection:
-    return shelf.create("notes", embedder)
+def notes(shelf: Collections, embedder: Counting) -> Iterator[Collection]:
+    with shelf.create("notes", embedder) as collection:
+        yield collection
 
 
 def test_what_has_not_changed_is_not_embedded_again(notes: Collection, embedder: Counting) -> None:
@@ -117,13 +113,13 @@ def test_another_space_is_refused_and_both_are_named(shelf: Collections, notes: 
 
 def test_what_was_put_before_a_failure_is_kept_and_not_embedded_again(shelf: Collections) -> None:
     embedder = Counting(limits=CallLimits(max_inputs=2))
-    notes = shelf.create("notes", embedder)
     progress: list[tuple[int, int]] = []
-    with pytest.raises(UpstreamFailed):
-        notes.add(records("a", "b", "c", "d", "fail"), on_progress=lambda done, n: progress.append((done, n)))
-    assert progress == [(2, 5), (4, 5)]
-    assert len(notes) == 4
-    added = notes.add(records("a", "b", "c", "d", "e"))
+    with shelf.create("notes", embedder) as notes:
+        with pytest.raises(UpstreamFailed):
+            notes.add(records("a", "b", "c", "d", "fail"), on_progress=lambda done, n: progress.append((done, n)))
+        assert progress == [(2, 5), (4, 5)]
+        assert len(notes) == 4
+        added = notes.add(records("a", "b", "c", "d", "e"))
     assert (added.n_new, added.n_unchanged) == (1, 4)
     assert embedder.asked == ["a", "b", "c", "d", "e"]
 
@@ -202,8 +198,10 @@ def test_collections_are_made_listed_and_dropped_by_name(shelf: Collections, not
     assert shelf.names() == []
 
 
-def test_a_file_that_is_no_collection_is_told(shelf: Collections, notes: Collection, tmp_path: Path) -> None:
+def test_a_file_that_is_no_collection_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "collections"
+    shelf = Collections(folder)
+    shelf.create("notes", Counting()).close()
     (folder / "text.collection").write_text("this is not a database" * 100)
     (folder / "empty.collection").write_bytes(b"")
     found = dict(shelf.each())

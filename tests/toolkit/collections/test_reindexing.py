@@ -29,15 +29,10 @@ class Other(Counting):
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Collections:
-    return Collections(tmp_path)
-
-
-@pytest.fixture
-def notes(shelf: Collections) -> Collection:
-    collection = shelf.create("notes", Counting())
-    collection.add(records(*(f"text {number}" for number in range(40)), "text 0"))
-    return collection
+def notes(shelf: Collections) -> Iterator[Collection]:
+    with shelf.create("notes", Counting()) as collection:
+        collection.add(records(*(f"text {number}" for number in range(40)), "text 0"))
+        yield collection
 
 
 def test_the_old_vectors_serve_until_the_switch(shelf: Collections, notes: Collection) -> None:

@@ -131,6 +131,13 @@ class Collection:
         wanted = _parsed(where)
         return [item.id for item in self.items() if wanted is None or filters.matches(wanted, item.metadata)]
 
+    def optimize(self, *, on_progress: Progress | None = None) -> None:
+        """Make searches fast after many changes: bring an approximate index up to date, join small files.
+
+        on_progress: with the number of texts that are indexed, and that of all that must be.
+        """
+        self._store.optimize(self.facts.serving, on_progress)
+
     def items(self) -> Iterator[Item]:
         """All texts, in the order in which they were put."""
         for items, _ in self._pages(with_vectors=False):

@@ -9,8 +9,6 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from embedgate.core.vectors import Vectors
 from embedgate.toolkit.collections.exact import MAX_HELD_BYTES, Block, Held, Rows, nearest_rows
 from embedgate.toolkit.collections.filters import AllOf, Compare, Filter, Not, kind_of
 from embedgate.toolkit.collections.store import Entry, Facts, Generation, Hit, Item, Store, metadata_json
+from embedgate.toolkit.embedding import Progress
 
 _FORMAT = 1
 _LOCKED_S = 60.0
@@ -71,13 +70,12 @@ class SqliteStore(Store):
             self._check()
 
     @classmethod
-    def create(cls, path: Path, name: str, model: str, space: str, dim: int, wanted_dim: int | None) -> "SqliteStore":
+    def create(cls, path: Path, facts: Facts) -> "SqliteStore":
         """Make the file of an empty collection. Raises Conflict if there is one, OSError."""
         draft = path.with_name(f".{path.name}.new")
         path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in _files(draft):
             leftover.unlink(missing_ok=True)
-        facts = Facts(name, datetime.now(UTC), 1, (Generation(1, model, space, dim, wanted_dim),), 1)
         with _Faults(path):
             db = sqlite3.connect(draft, isolation_level=None)
             db.executescript(
@@ -85,12 +83,12 @@ class SqliteStore(Store):
                 f"pragma application_id = {_APPLICATION_ID}; pragma user_version = {_FORMAT};"
                 "create table facts (content text not null);" + _TABLES.format(n=1)
             )
-            db.execute("insert into facts values (?)", [_facts_json(facts)])
+            db.execute("insert into facts values (?)", [facts.to_json()])
             db.close()
             try:
                 path.hardlink_to(draft)  # fails if the name is taken, which a rename does not
             except FileExistsError as error:
-                raise Conflict(f"There is a collection {name!r} already.") from error
+                raise Conflict(f"There is a collection {facts.name!r} already.") from error
             finally:
                 draft.unlink()
         return cls(path)
@@ -113,12 +111,10 @@ class SqliteStore(Store):
     def discard(self, number: int) -> None:
         """Drop the tables of a generation, and give their pages back to the disk."""
         with self._writing():
-            facts = self._facts()
-            if number == facts.serving:
-                raise Conflict(f"The vectors of {facts.generation(number)} serve; they cannot be discarded.")
+            facts = self._facts().without_generation(number)
             for table in ("words", "contents", "vectors", "items"):
                 self._db.execute(f"drop table {table}_{number:d}")
-            self._save(facts.without_generation(number))
+            self._save(facts)
             self._held.pop(number, None)
         with self._faults():
             self._db.execute("pragma incremental_vacuum").fetchall()
@@ -133,7 +129,7 @@ class SqliteStore(Store):
             for sql in (f"{one} except {other}", f"{other} except {one}"):
                 if self._db.execute(f"{sql} limit 1").fetchone() is not None:
                     return False
-            self._save(replace(facts, serving=number, previous=facts.serving))
+            self._save(facts.with_switch(number))
         return True
 
     def entries(self, number: int) -> Iterator[Entry]:
@@ -226,6 +222,9 @@ class SqliteStore(Store):
         with self._reading():
             return self._hits(number, self._db.execute(sql, [question, *values, k]).fetchall())
 
+    def optimize(self, number: int, on_progress: Progress | None = None) -> None:
+        """Nothing to do."""
+
     def size_bytes(self) -> int:
         """The file, and what of the write-ahead log is not in it yet."""
         return sum(file.stat().st_size for file in _files(self._path) if file.exists())
@@ -251,14 +250,10 @@ class SqliteStore(Store):
             raise InvalidInput(f"{self._path} was written by a newer embedgate. Install that.", param="name")
 
     def _facts(self) -> Facts:
-        content = orjson.loads(self._db.execute("select content from facts").fetchone()[0])
-        generations = tuple(Generation(**each) for each in content["generations"])
-        return Facts(
-            **content | {"created_at": datetime.fromisoformat(content["created_at"]), "generations": generations}
-        )
+        return Facts.from_json(self._db.execute("select content from facts").fetchone()[0])
 
     def _save(self, facts: Facts) -> None:
-        self._db.execute("update facts set content = ?", [_facts_json(facts)])
+        self._db.execute("update facts set content = ?", [facts.to_json()])
 
     def _count(self, number: int) -> int:
         return int(self._db.execute(f"select count(*) from items_{number:d}").fetchone()[0])
@@ -383,10 +378,6 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _files(path: Path) -> list[Path]:
     return [path, *(path.with_name(path.name + ending) for ending in ("-wal", "-shm"))]
-
-
-def _facts_json(facts: Facts) -> str:
-    return orjson.dumps(asdict(facts)).decode()
 
 
 def _parts(values: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -5,16 +5,17 @@ replaced and are kept to roll back to.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
 import orjson
 
-from embedgate.core.errors import InvalidInput
+from embedgate.core.errors import Conflict, InvalidInput
 from embedgate.core.vectors import Vectors
 from embedgate.toolkit.collections.filters import Filter
+from embedgate.toolkit.embedding import Progress
 from embedgate.toolkit.records import Scalar
 
 _DIGEST_BYTES = 16
@@ -42,7 +43,7 @@ class Facts:
     """What a store knows of its collection. serving: number of the generation that is searched.
 
     n_made: of all generations that there ever were, so that no two of them have the same number. previous: number of
-    the generation that served before; it may be gone.
+    the generation that served before; it may be gone. is_approximate: whether an approximate index is wanted.
     """
 
     name: str
@@ -51,6 +52,27 @@ class Facts:
     generations: tuple[Generation, ...]
     n_made: int
     previous: int | None = None
+    is_approximate: bool = False
+
+    @classmethod
+    def of_new(
+        cls, name: str, model: str, space: str, dim: int, wanted_dim: int | None, *, is_approximate: bool = False
+    ) -> "Facts":
+        """Those of an empty collection with one generation, which serves."""
+        first = Generation(1, model, space, dim, wanted_dim)
+        return cls(name, datetime.now(UTC), 1, (first,), 1, is_approximate=is_approximate)
+
+    @classmethod
+    def from_json(cls, content: str | bytes) -> "Facts":
+        """Those that `to_json` wrote, now or in an earlier version."""
+        found = orjson.loads(content)
+        found["created_at"] = datetime.fromisoformat(found["created_at"])
+        found["generations"] = tuple(Generation(**each) for each in found["generations"])
+        return cls(**found)
+
+    def to_json(self) -> str:
+        """As stores keep them."""
+        return orjson.dumps(asdict(self)).decode()
 
     def generation(self, number: int | None = None) -> Generation:
         """One generation, the serving one if no number is given. Raises KeyError."""
@@ -65,8 +87,14 @@ class Facts:
         return replace(self, generations=(*self.generations, generation), n_made=generation.number)
 
     def without_generation(self, number: int) -> "Facts":
-        """These, without a generation."""
+        """These, without a generation. Raises Conflict if it serves."""
+        if number == self.serving:
+            raise Conflict(f"The vectors of {self.generation(number)} serve; they cannot be discarded.")
         return replace(self, generations=tuple(each for each in self.generations if each.number != number))
+
+    def with_switch(self, number: int) -> "Facts":
+        """These, with another generation serving."""
+        return replace(self, serving=number, previous=self.serving)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +198,13 @@ class Store(Protocol):
         """The k items that fit the words best, by the store's own ranking, that pass the filter; best first."""
         ...
 
+    def optimize(self, number: int, on_progress: Progress | None = None) -> None:
+        """Make searches of a generation fast: bring its index up to date, join small files.
+
+        on_progress: with the number of texts that are indexed, and that of all that must be.
+        """
+        ...
+
     def size_bytes(self) -> int:
         """What the collection takes on disk."""
         ...
@@ -180,6 +215,22 @@ class Store(Protocol):
 
     def destroy(self) -> None:
         """Close, and delete everything."""
+        ...
+
+
+class Shelf(Protocol):
+    """A place of collections: a folder, a database, a server. Methods raise what `Store` raises."""
+
+    def create(self, facts: Facts) -> Store:
+        """Make an empty collection. Raises Conflict if its name is taken, UnsupportedOption for what it cannot be."""
+        ...
+
+    def find(self, name: str) -> Store | None:
+        """The store of the collection of that name, if there is one."""
+        ...
+
+    def names(self) -> list[str]:
+        """The names of all collections, in order."""
         ...
 
 
