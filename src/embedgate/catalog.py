@@ -154,6 +154,15 @@ class Catalog:
         return self._folded_ids.get(folded) or self._folded_names.get(folded) or ()
 
 
+def read_model(fields: Mapping[str, object], routes: Mapping[str, Mapping[str, object]]) -> Model:
+    """A model of fields as a catalogue file has them, routes by provider. Raises ConfigError with every mistake."""
+    mistakes: list[str] = []
+    model = _model(_ModelTables(dict(fields), {name: dict(route) for name, route in routes.items()}), mistakes)
+    if model is None or mistakes:
+        raise ConfigError(mistakes)
+    return model
+
+
 def _grouped(named: Iterable[tuple[str, Model]]) -> _Names:
     groups: dict[str, list[Model]] = defaultdict(list)
     for name, model in named:

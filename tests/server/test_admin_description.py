@@ -125,6 +125,8 @@ async def administer(do: Callable[..., Awaitable[Any]]) -> None:
     await do("POST", "/api/prices", price)
     await do("PUT", "/api/providers/vllm", {"base_url": "https://192.0.2.1/v1", "key": "k", "allow_private": True})
     await do("POST", "/api/providers/fake/test", {})
+    await do("POST", "/api/models", {"model": "acme/encoder", "provider": "vllm", "dim": 768})
+    await do("DELETE", "/api/models/acme%2Fencoder?provider=vllm")
     await do("POST", "/api/providers/vllm/disable")
     await do("POST", "/api/providers/vllm/enable")
     await do("POST", "/api/policies/dry-run", {"key": key, "model": MODEL, "tokens": 5})

@@ -90,6 +90,11 @@ def test_entries_of_an_older_version_are_kept_and_are_of_embeddings(tmp_path: Pa
     old.execute("ALTER TABLE providers DROP COLUMN allow_private")  # what 0007 added
     old.execute("ALTER TABLE ledger DROP COLUMN digest")  # what 0008 added
     old.execute("DROP TABLE ledger_chain")
+    old.execute("DROP TABLE added_models")  # what 0009 added
+    for name in (
+        "models", "weight", "precision", "requests_per_minute", "tokens_per_minute", "free", "names_freely",
+    ):  # fmt: skip
+        old.execute(f"ALTER TABLE providers DROP COLUMN {name}")
     columns = [name for _, name, *_ in old.execute("PRAGMA table_info(ledger)") if name != "id"]
     values = dict.fromkeys(columns, 0) | {"request_id": "req_old", "user_id": "u", "tokens": 7, "outcome": "ok"}
     places = ", ".join(f":{name}" for name in columns)

@@ -1,21 +1,22 @@
 """`embedgate models`: the catalogue, seen through the settings and what is stored of providers.
 
-Only `verify` calls a provider.
+Models are added to providers here, too. Only `verify` calls a provider.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedgate.cli import options
-from embedgate.cli.commands import Commands, Session
+from embedgate.cli import asking, options
+from embedgate.cli.commands import Commands, Form, Session
 from embedgate.cli.output import print_json, print_table
 from embedgate.core.actions import ActionName
 from embedgate.core.errors import NotAnEmbeddingModel, UnknownProvider
 from embedgate.core.models import DimRange
-from embedgate.govern import models, providers
+from embedgate.govern import model_changes, models, providers
+from embedgate.govern.model_changes import ModelAdded, ModelAtProvider
 from embedgate.govern.models import CatalogModel, ModelQuery, RouteOfModel, Sizes, WhichModel
 from embedgate.govern.providers import ProviderQuery
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from embedgate.engine.routing.compare import Verdict
     from embedgate.govern.selection import Selection
 
-commands = Commands("Look at the models.")
+commands = Commands("Look at the models, and add some to providers.")
 app = commands.app
 
 _MAKES = {"embedding": "vectors", "chat": "chat; no vectors", "rerank": "an order of documents; no vectors"}
@@ -68,6 +69,38 @@ def show_model(
     columns = ("provider", "called", "size", "tokens", "price", "as of", "state")
     print_table(columns, [_route_row(route) for route in model.routes], right=("size", "tokens", "price"))
     _explain_off(session, [model])
+
+
+def _added(added: ModelAdded) -> str:
+    state = "is on at" if added.is_on else "is stored for"
+    return "\n".join([f"{added.model.id} {state} {added.provider}", *added.notes])
+
+
+commands.add(
+    "add",
+    model_changes.add_model,
+    _added,
+    Form(
+        arguments=("model",),
+        options={"usd_per_million_tokens": "--price", "usd_per_million_output_tokens": "--output-price"},
+    ),
+    doc="Add a model to a provider; it can be asked for at once. Prices are in dollars per million tokens.",
+)
+
+
+@commands.written("remove")
+def remove_model(
+    session: Session,
+    model_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a model that was added.")],
+    provider: Annotated[str | None, typer.Option(metavar="NAME", help="Only at this provider.")] = None,
+    is_agreed: asking.Yes = False,
+) -> None:
+    """Remove a model that was added. What the catalogue has of it stays."""
+    at = f" from {provider}" if provider else ""
+    asking.confirm(f"Remove {model_id}{at}?", is_agreed=is_agreed)
+    which = ModelAtProvider(model_id, provider)
+    session.call(model_changes.remove_model, which)
+    session.show(which, lambda: f"{model_id} is removed{at}")
 
 
 @app.command("verify")
@@ -127,13 +160,11 @@ def _verdict_row(verdict: "Verdict") -> tuple[str, ...]:
 
 def _row(model: CatalogModel) -> tuple[str, ...]:
     routes = [route for route in model.routes if route.is_on or not model.is_on]
-    priced = [route for route in routes if route.usd_per_million_tokens is not None]
-    cheapest = min(priced, key=lambda route: Decimal(route.usd_per_million_tokens or 0), default=None)
     return (
         model.id,
         _sizes(model.sizes),
         str(model.max_input_tokens),
-        _price_text(cheapest),
+        _price_of(routes),
         ", ".join(route.provider for route in routes),
         "on" if model.is_on else "off",
     )
@@ -157,13 +188,32 @@ def _sizes(sizes: Sizes | None) -> str:
     return DimRange(sizes.default, sizes.minimum, sizes.maximum, sizes.allowed).describe()
 
 
-def _price_text(route: RouteOfModel | None) -> str:
+def _price_of(routes: Sequence[RouteOfModel]) -> str:
+    """The least price of a model; of one that is free at some of its providers only, the most, too."""
+    known = [route for route in routes if route.is_free or route.usd_per_million_tokens is not None]
+    if not known:
+        return "?"
+    cheapest = min(known, key=_dollars)
+    if not cheapest.is_free or all(route.is_free for route in routes):
+        return _price_text(cheapest)
+    return f"0 to {'?' if len(known) < len(routes) else _price_text(max(known, key=_dollars))}"
+
+
+def _dollars(route: RouteOfModel) -> tuple[bool, Decimal]:
+    return not route.is_free, Decimal(route.usd_per_million_tokens or 0)
+
+
+def _price_text(route: RouteOfModel) -> str:
     """Dollars per million input tokens or per thousand searches; or that it is free or not known."""
-    if route is None or route.usd_per_million_tokens is None:
+    if route.is_free:
+        return "free"
+    if route.usd_per_million_tokens is None:
         return "?"
     if Decimal(route.usd_per_thousand_searches or 0):
         return f"{route.usd_per_thousand_searches} per 1,000 searches"
-    return route.usd_per_million_tokens if Decimal(route.usd_per_million_tokens) else "free"
+    if not Decimal(route.usd_per_million_tokens):
+        return f"0, {route.usd_per_million_output_tokens} written"
+    return route.usd_per_million_tokens
 
 
 def _facts(model: CatalogModel) -> list[tuple[str, str]]:

@@ -18,6 +18,21 @@ commands = Commands("Add and change providers and their keys.")
 app = commands.app
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the provider.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ID", help="A model that it serves, if not all that are known there; repeatable."),
+]
+Weight = Annotated[
+    int | None, typer.Option(metavar="N", help="Its share of requests where routes are drawn by weight.")
+]
+Precision = Annotated[str | None, typer.Option(metavar="NAME", help="Precision of its weights, such as f16 or int8.")]
+PerMinute = Annotated[int | None, typer.Option(metavar="N", help="Of one key.")]
+Free = Annotated[
+    bool | None, typer.Option("--free/--no-free", help="A server of your own: what has no price costs nothing.")
+]
+NamesFreely = Annotated[
+    bool | None, typer.Option("--names-freely/--no-names-freely", help="Its answers may give a model another name.")
+]
 
 
 class _Field(StrEnum):
@@ -27,6 +42,13 @@ class _Field(StrEnum):
     BASE_URL = "base-url"
     MAX_PARALLEL = "max-parallel"
     BATCHING = "batching"
+    MODELS = "models"
+    WEIGHT = "weight"
+    PRECISION = "precision"
+    REQUESTS_PER_MINUTE = "requests-per-minute"
+    TOKENS_PER_MINUTE = "tokens-per-minute"
+    FREE = "free"
+    NAMES_FREELY = "names-freely"
 
 
 @commands.written("list")
@@ -48,6 +70,13 @@ def set_provider(
     batching: Annotated[
         bool | None, typer.Option("--batching/--no-batching", help="Put texts of several callers into one call.")
     ] = None,
+    models: Models = None,
+    weight: Weight = None,
+    precision: Precision = None,
+    requests_per_minute: PerMinute = None,
+    tokens_per_minute: PerMinute = None,
+    free: Free = None,
+    names_freely: NamesFreely = None,
     unset: Annotated[
         list[_Field] | None,
         typer.Option(metavar="NAME", help=f"Leave one to the settings file again: {', '.join(_Field)}; repeatable."),
@@ -63,13 +92,16 @@ def set_provider(
     ] = False,
 ) -> None:
     """Store what is given of a provider, known or new; the rest stays as it is. A key is stored sealed."""
-    given = {"host": host, "base_url": base_url, "max_parallel": max_parallel, "batching": batching}
+    given = {
+        "host": host, "base_url": base_url, "max_parallel": max_parallel, "batching": batching,
+        "models": tuple(models) if models else None, "weight": weight, "precision": precision,
+        "requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute, "free": free,
+        "names_freely": names_freely,
+    }  # fmt: skip
     options.require_some({**given, "unset": unset, "key": key_variable or (has_key or None)})
     key = _key(has_key=has_key, variable=key_variable)
     before = _stored(session, name)
-    fields: dict[str, Any] = {
-        field: getattr(before, field) if value is None else value for field, value in given.items()
-    }
+    fields: dict[str, Any] = {field: _kept(before, field) if value is None else value for field, value in given.items()}
     fields |= {field.replace("-", "_"): None for field in unset or ()}
     changed = session.call(
         providers.set_provider,
@@ -82,13 +114,18 @@ def set_provider(
             allow_private=allow_private or fields["base_url"] == before.base_url is not None,
         ),
     )
-    session.show(changed, lambda: f"{changed.name} is stored")
+    session.show(changed, lambda: _stored_as(changed))
+
+
+def _switched_on(provider: Provider) -> str:
+    told = f"{provider.name} is switched on"
+    return told if provider.is_on else f"{told}; yet {provider.how_to_switch_on}"
 
 
 commands.add(
     "enable",
     providers.enable_provider,
-    lambda provider: f"{provider.name} is switched on",
+    _switched_on,
     doc="Switch a provider on, whatever the settings file says.",
 )
 commands.add(
@@ -160,6 +197,18 @@ def _key(*, has_key: bool, variable: str | None) -> str | None:
     if key is None:
         raise InvalidInput(f"The environment variable {variable} is not set. Set it, or use --key-stdin.", param="key")
     return key
+
+
+def _stored_as(changed: Provider) -> str:
+    """That it is stored, and if nothing can be asked of it yet, what to do about that."""
+    told = f"{changed.name} is stored"
+    return told if changed.is_on else f"{told}, and not on yet: {changed.how_to_switch_on}"
+
+
+def _kept(before: Provider | ProviderToSet, field: str) -> object:
+    if field == "models" and isinstance(before, Provider):
+        return before.models_served
+    return getattr(before, field)
 
 
 def _stored(session: Session, name: str) -> Provider | ProviderToSet:

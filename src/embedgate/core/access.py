@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
-from embedgate.core.actions import PolicyAction
+from embedgate.core.actions import ActionName, PolicyAction
 
 SubjectKind = Literal["key", "user", "project"]
 Period = Literal["day", "month", "total"]
@@ -163,6 +163,38 @@ class ProviderRecord:
     key_hint: str = ""
     updated_at_ms: int = 0
     allow_private: bool | None = None
+    models: tuple[str, ...] | None = None
+    weight: int | None = None
+    precision: str | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    free: bool | None = None
+    names_freely: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AddedModel:
+    """A model at a provider that was added at run time.
+
+    None: as the catalogue says of the model, or not known. What the catalogue says of the model itself (`action`,
+    `dim`, `space`, `is_matryoshka`, `is_normalised`, `max_output_tokens`) goes before what is here.
+    """
+
+    model: str
+    provider: str
+    upstream_model: str
+    action: ActionName = "embedding"
+    dim: int | None = None
+    max_input_tokens: int | None = None
+    max_output_tokens: int | None = None
+    space: str | None = None
+    is_matryoshka: bool = False
+    is_normalised: bool = False
+    query_prefix: str | None = None
+    document_prefix: str | None = None
+    picodollars_per_token: int | None = None
+    output_picodollars_per_token: int | None = None
+    updated_at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +207,7 @@ class Rules:
     budgets: tuple[BudgetRule, ...] = ()
     prices: tuple[PriceRule, ...] = ()
     providers: tuple[ProviderRecord, ...] = ()
+    added: tuple[AddedModel, ...] = ()
     cleared: tuple[tuple[str, int], ...] = ()
     """Ids of models whose cached vectors were cleared, and how often."""
 

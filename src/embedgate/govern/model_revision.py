@@ -47,9 +47,10 @@ def providers_at(
 ) -> Iterator[tuple[str, ProviderSettings | None]]:
     """The providers that a route of the catalogue is for, with their settings: its own, and those that follow its row.
 
-    Leaves out those whose settings name other models.
+    Leaves out those whose settings name other models, and followers that the model has a route of their own for.
     """
-    followers = [name for name, entry in entries.items() if entry.host == route.provider and name != route.provider]
+    own = {each.provider for each in model.routes}
+    followers = [name for name, entry in entries.items() if entry.host == route.provider and name not in own]
     for name in [route.provider, *followers]:
         entry = entries.get(name)
         if entry is None or entry.models is None or model.id in entry.models:

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from embedgate.catalog import Catalog
 from embedgate.core.actions import ActionName
 from embedgate.core.errors import ModelNotAtProvider, UnknownModel, UnknownProvider
-from embedgate.core.models import DimRange, Model, Route
+from embedgate.core.models import DimRange, Model, Price, Route
 from embedgate.govern.change import Invocation
 from embedgate.govern.lists import Listed, ListQuery, pick, sorts
 from embedgate.govern.operation import Facts, runs
@@ -48,7 +48,11 @@ class RouteOfModel(Struct, frozen=True):
     is_on: bool
     upstream_model: Annotated[str, Meta(description="What the provider calls it.")]
     usd_per_million_tokens: Annotated[Usd | None, Meta(description="null: no price is known.")]
+    usd_per_million_output_tokens: Annotated[
+        Usd | None, Meta(description="Of what a chat model writes; null: no price is known.")
+    ]
     usd_per_thousand_searches: Annotated[Usd | None, Meta(description="null: nothing is billed by the search.")]
+    is_free: Annotated[bool, Meta(description="Whether it is known that nothing is billed.")]
     price_as_of: str | None
     price_source: str | None
     max_input_tokens: int
@@ -79,7 +83,7 @@ def list_models(invocation: Invocation, query: ModelQuery) -> Listed[CatalogMode
     """
     selection = invocation.resources.gateway.selection()
     models = sorted(selection.catalog.models(), key=lambda model: model.id)
-    found = [_model(model, selection.switched_on) for model in models if query.action in (None, model.action)]
+    found = [model_facts(model, selection.switched_on) for model in models if query.action in (None, model.action)]
     wanted = (
         model
         for model in found
@@ -96,7 +100,7 @@ def show_model(invocation: Invocation, which: WhichModel) -> CatalogModel:
     Its routes are in the order in which they are tried.
     """
     selection = invocation.resources.gateway.selection()
-    return _model(find_model(selection.catalog, which.model)[0], selection.switched_on)
+    return model_facts(find_model(selection.catalog, which.model)[0], selection.switched_on)
 
 
 def find_model(catalog: Catalog, name: str) -> tuple[Model, tuple[Route, ...]]:
@@ -140,7 +144,8 @@ def _hint(catalog: Catalog, name: str) -> str:
     return f"Did you mean {' or '.join(meant[:3])}?" if meant else "List the models to see their ids."
 
 
-def _model(model: Model, switched_on: frozenset[str]) -> CatalogModel:
+def model_facts(model: Model, switched_on: frozenset[str]) -> CatalogModel:
+    """A model as it is answered. switched_on: the providers that are."""
     routes = tuple(_route(route, switched_on) for route in model.routes)
     return CatalogModel(
         id=model.id,
@@ -167,13 +172,21 @@ def _route(route: Route, switched_on: frozenset[str]) -> RouteOfModel:
         is_on=route.provider in switched_on,
         upstream_model=route.upstream_model,
         usd_per_million_tokens=price_text(price.picodollars_per_token) if price else None,
+        usd_per_million_output_tokens=_output_price(price),
         usd_per_thousand_searches=search_price_text(price.picodollars_per_search) if price else None,
+        is_free=route.costs_nothing(),
         price_as_of=price.as_of if price else None,
         price_source=price.source if price else None,
         max_input_tokens=route.max_input_tokens,
         confidence=route.confidence,
         sizes=_sizes(route.dims) if route.dims.maximum else None,
     )
+
+
+def _output_price(price: Price | None) -> str | None:
+    if price is None or price.output_picodollars_per_token is None:
+        return None
+    return price_text(price.output_picodollars_per_token)
 
 
 OPERATIONS = (list_models, show_model)

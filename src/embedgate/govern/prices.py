@@ -89,7 +89,7 @@ def add_price(change: Change, new: NewPrice) -> Price:
     """
     model, route = find_route(change.resources.catalog(), new.model, new.provider)
     from_ms = change.now_ms if new.since is None else milliseconds(new.since)
-    rule = PriceRule(model.id, route.provider, _picodollars_per_token(new.usd_per_million_tokens), from_ms)
+    rule = PriceRule(model.id, route.provider, picodollars_per_token(new.usd_per_million_tokens), from_ms)
     check_number(from_ms, "time in ms", param="from_ms", minimum=0, maximum=MAX_TIME_MS)
     row = {
         "model": rule.model,
@@ -152,7 +152,8 @@ def _rule(row: sa.Row[Any]) -> PriceRule:
     return PriceRule(**row._mapping)
 
 
-def _picodollars_per_token(usd_per_million_tokens: str) -> int:
+def picodollars_per_token(usd_per_million_tokens: str) -> int:
+    """A price given in dollars per million tokens. Raises InvalidInput if it is none."""
     amount = read_usd(usd_per_million_tokens, "price per million tokens", param="usd_per_million_tokens")
     try:
         picodollars = price_from_usd_per_million(amount)

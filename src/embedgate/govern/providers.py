@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any
 
 import sqlalchemy as sa
 from msgspec import Meta, Struct
@@ -21,12 +21,14 @@ from embedgate.core.errors import (
     UnknownEntity,
     UnknownProvider,
 )
+from embedgate.govern.added_models import models_of, models_text
 from embedgate.govern.addresses import check_base_url
-from embedgate.govern.change import Change, Invocation, Plain, Reading
+from embedgate.govern.change import Change, Invocation, Plain, Reading, plain
 from embedgate.govern.fields import MAX_TEXT_CHARACTERS, check_name, check_number, check_text, findable
 from embedgate.govern.lists import Listed, ListQuery, pick, sorts
 from embedgate.govern.operation import Facts, changes, reads, runs
 from embedgate.govern.selection import Selection
+from embedgate.govern.soundness import check_sound, faults_of
 from embedgate.govern.values import Moment, moment
 from embedgate.storage import schema
 from embedgate.storage.sealing import Sealer
@@ -35,11 +37,16 @@ ProviderName = Annotated[str, Meta(description="Name of the provider.", examples
 
 _PATH = "/api/providers/{provider}"
 _MAX_KEY_CHARACTERS = 4_096
+_MAX_MODEL_CHARACTERS = 255
 _HINT_CHARACTERS = 4
 _MIN_HINTED_CHARACTERS = 16
 _TABLE = schema.providers
 _PROVIDERS = sa.select(*(column for column in _TABLE.c if column.name != "sealed_key"))
-_SETTINGS = ("is_enabled", "host", "base_url", "max_parallel", "batching")
+_SETTINGS = (
+    "is_enabled", "host", "base_url", "max_parallel", "batching", "models", "weight", "precision",
+    "requests_per_minute", "tokens_per_minute", "free", "names_freely",
+)  # fmt: skip
+_PRECISION = re.compile(r"[a-z0-9][a-z0-9_.-]{0,31}")
 _KEY = re.compile(rf"[!-~]{{1,{_MAX_KEY_CHARACTERS}}}")
 
 
@@ -70,6 +77,13 @@ class Provider(Struct, frozen=True):
     base_url: str | None
     max_parallel: int | None
     batching: bool | None
+    models_served: Annotated[tuple[str, ...] | None, Meta(description="The ids that were set of it.")]
+    weight: int | None
+    precision: str | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    free: bool | None
+    names_freely: bool | None
     keys: Annotated[int, Meta(description="How many keys of it are in use, stored or not.")]
     key_hint: Annotated[str, Meta(description="The last four characters of its stored key, if it is a long one.")]
     updated_at: Moment | None
@@ -89,6 +103,19 @@ class ProviderToSet(Struct, forbid_unknown_fields=True):
     base_url: Annotated[str | None, Meta(description="Address of its API, up to and without `/embeddings`.")] = None
     max_parallel: Annotated[int | None, Meta(description="Calls in flight at once.")] = None
     batching: Annotated[bool | None, Meta(description="Whether inputs of different requests share a call.")] = None
+    models: Annotated[
+        tuple[str, ...] | None, Meta(description="Ids of the models that it serves, if not all that are known there.")
+    ] = None
+    weight: Annotated[int | None, Meta(description="Share of requests where routes are drawn by weight.")] = None
+    precision: Annotated[str | None, Meta(description="Precision of its weights, such as `f16` or `int8`.")] = None
+    requests_per_minute: Annotated[int | None, Meta(description="Of one key.")] = None
+    tokens_per_minute: Annotated[int | None, Meta(description="Of one key.")] = None
+    free: Annotated[
+        bool | None, Meta(description="true: a server of one's own, where what has no price costs nothing.")
+    ] = None
+    names_freely: Annotated[
+        bool | None, Meta(description="true: its answers may give the model that was asked another name.")
+    ] = None
     key: Annotated[str | None, Meta(description="Its credential, which is stored sealed and never shown.")] = None
     allow_private: Annotated[bool, Meta(description="Permits an address of this machine or its network.")] = False
 
@@ -147,11 +174,12 @@ def set_provider(change: Change, wanted: ProviderToSet) -> Provider:
     Instead of what was set before; its key stays unless another is given. It holds from the answer on.
     """
     _check(wanted)
-    was_sound = not _faults(change)
+    was_sound = not faults_of(change)
     if wanted.key is None:
         _check_key_stays(change, wanted)
     fields = {name: getattr(wanted, name) for name in _SETTINGS}
-    _store(change, wanted.provider, **fields, allow_private=wanted.allow_private)
+    columns = {**fields, "models": models_text(wanted.models)}
+    _store(change, wanted.provider, **columns, allow_private=wanted.allow_private)
     if wanted.key is not None:
         _seal(change, wanted.provider, wanted.key)
     has_new_key = wanted.key is not None
@@ -160,7 +188,11 @@ def set_provider(change: Change, wanted: ProviderToSet) -> Provider:
         "providers.put",
         wanted.provider,
         was_sound=was_sound,
-        detail={**fields, "has_new_key": has_new_key, "allow_private": wanted.allow_private},
+        detail={
+            **{name: plain(value) for name, value in fields.items()},
+            "has_new_key": has_new_key,
+            "allow_private": wanted.allow_private,
+        },
     )
 
 
@@ -188,7 +220,7 @@ def remove_key(change: Change, which: WhichProvider) -> Provider:
 
     One in the environment or the settings is used again.
     """
-    was_sound = not _faults(change)
+    was_sound = not faults_of(change)
     found = _find(change, which.provider)
     _store(change, found.name, sealed_key=None, key_hint="")
     return _changed(change, "providers.remove_key", found.name, was_sound=was_sound)
@@ -200,7 +232,7 @@ def delete_provider(change: Change, which: WhichProvider) -> None:
 
     What the settings file says of it holds again.
     """
-    was_sound = not _faults(change)
+    was_sound = not faults_of(change)
     found = _find(change, which.provider)
     change.connection.execute(_TABLE.delete().where(_TABLE.c.name == found.name))
     _changed(change, "providers.delete", found.name, was_sound=was_sound)
@@ -272,7 +304,7 @@ class _Known:
         """One of them, as it is answered."""
         record, selection = self._stored.get(name), self._selection
         fields = record or ProviderRecord(name)
-        is_on = None if selection is None else name in selection.switched_on
+        is_on = None if selection is None else selection.is_on(name)
         lacks = "; ".join(self._mistakes) if selection is None else selection.explain_off(name)
         in_use = None if selection is None else selection.hosts.get(name)
         return Provider(
@@ -286,6 +318,13 @@ class _Known:
             base_url=fields.base_url,
             max_parallel=fields.max_parallel,
             batching=fields.batching,
+            models_served=fields.models,
+            weight=fields.weight,
+            precision=fields.precision,
+            requests_per_minute=fields.requests_per_minute,
+            tokens_per_minute=fields.tokens_per_minute,
+            free=fields.free,
+            names_freely=fields.names_freely,
             keys=0 if in_use is None else in_use.n_keys,
             key_hint=fields.key_hint,
             updated_at=None if record is None else moment(record.updated_at_ms),
@@ -298,7 +337,7 @@ class _Known:
 
 
 def _switch(change: Change, action: str, name: str, *, is_enabled: bool) -> Provider:
-    was_sound = not _faults(change)
+    was_sound = not faults_of(change)
     stored = {record.name for record in read_providers(change.connection)}
     if name not in stored:
         known = {*stored, *change.resources.catalog().providers()}
@@ -315,24 +354,14 @@ def _changed(
 ) -> Provider:
     """The provider after a change, which is undone if it would keep the gateway from starting.
 
-    was_sound: whether a gateway could have started before. Where not, any change may be a step towards repair.
-    Raises InvalidInput.
+    was_sound: whether a gateway could have started before. Raises InvalidInput.
     """
-    faults = _faults(change)
-    if faults and was_sound:
-        raise InvalidInput(f"The gateway could not go on with that: {'; '.join(faults)}.", param="name")
+    faults = faults_of(change)
+    check_sound(faults, was_sound=was_sound, param="name")
     change.rules_changed()
     change.note(action, name, **detail)
     selection = None if faults else change.resources.gateway.decide(change.connection)
     return _Known(change, selection, faults).provider(name)
-
-
-def _faults(reading: Reading) -> Sequence[str]:
-    """What would keep a gateway from starting with what is stored."""
-    try:
-        return reading.resources.gateway.decide(reading.connection).faults()
-    except ConfigError as error:
-        return error.mistakes
 
 
 def _check_key_stays(reading: Reading, wanted: ProviderToSet) -> None:
@@ -369,7 +398,11 @@ def _find(reading: Reading, name: str) -> ProviderRecord:
     row = reading.connection.execute(_PROVIDERS.where(_TABLE.c.name == findable(name))).one_or_none()
     if row is None:
         raise UnknownEntity(f"There is no stored provider {name!r}. List the providers.", param="name")
-    return ProviderRecord(**row._mapping)
+    return _record(row)
+
+
+def _record(row: sa.Row[Any]) -> ProviderRecord:
+    return ProviderRecord(**{**row._mapping, "models": models_of(row.models)})
 
 
 def _check(wanted: ProviderToSet) -> None:
@@ -379,8 +412,18 @@ def _check(wanted: ProviderToSet) -> None:
     if wanted.base_url is not None:
         check_text(wanted.base_url, "address", param="base_url", max_characters=MAX_TEXT_CHARACTERS)
         check_base_url(wanted.base_url, allow_private=wanted.allow_private)
-    if wanted.max_parallel is not None:
-        check_number(wanted.max_parallel, "max_parallel", param="max_parallel", minimum=1)
+    for name, least in (("max_parallel", 1), ("weight", 0), ("requests_per_minute", 1), ("tokens_per_minute", 1)):
+        number = getattr(wanted, name)
+        if number is not None:
+            check_number(number, name, param=name, minimum=least)
+    for model in wanted.models or ():
+        check_text(model, "id of a model", param="models", max_characters=_MAX_MODEL_CHARACTERS)
+    if wanted.precision is not None and not _PRECISION.fullmatch(wanted.precision):
+        raise InvalidInput(
+            f"The precision {wanted.precision[:40]!r} is none; write f32, f16, bf16, or a quantisation such as fp8, "
+            "int8 or q4_k_m.",
+            param="precision",
+        )
     if wanted.key is not None and not _KEY.fullmatch(wanted.key):
         raise InvalidInput(
             f"The key of the provider has {len(wanted.key)} characters; it must be 1 to {_MAX_KEY_CHARACTERS} "
@@ -392,7 +435,7 @@ def _check(wanted: ProviderToSet) -> None:
 def read_providers(connection: sa.Connection) -> tuple[ProviderRecord, ...]:
     """What is stored of every provider, by name; without keys."""
     rows = connection.execute(_PROVIDERS.order_by(_TABLE.c.name))
-    return tuple(ProviderRecord(**row._mapping) for row in rows)
+    return tuple(map(_record, rows))
 
 
 def _count_models(selection: Selection, provider: str) -> int:

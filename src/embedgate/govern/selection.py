@@ -9,10 +9,11 @@ import msgspec
 
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
-from embedgate.core.access import PriceRule, ProviderRecord
+from embedgate.core.access import AddedModel, PriceRule, ProviderRecord
 from embedgate.core.actions import ACTIONS
 from embedgate.core.errors import ConfigError, DependencyMissing
 from embedgate.core.models import LOCAL, Model, Price, Route
+from embedgate.govern.added_models import entries_with_added, with_added
 from embedgate.govern.model_revision import providers_at, revision_of
 from embedgate.govern.provider_keys import find_keys
 from embedgate.inference.runtime import LocalModels
@@ -73,6 +74,14 @@ class Selection:
     switched_on: frozenset[str]
     rows: Mapping[str, Host]
     entries: Mapping[str, ProviderSettings]
+    keyed: frozenset[str] = frozenset()
+    """The providers that a key is found for, on or off."""
+    own_models: frozenset[str] = frozenset()
+    """The ids of models that only administrators have added: the catalogue does not know them."""
+
+    def is_on(self, provider: str) -> bool:
+        """Whether something can be asked of a provider: it is switched on, and has a model."""
+        return provider in self.switched_on and provider in self.catalog.providers()
 
     def default_model(self, wanted: str) -> str:
         """The id of `wanted` if it is known, else of the first embedding model that is on."""
@@ -116,19 +125,28 @@ class Selection:
         return model.space if model is not None else None
 
     def explain_off(self, provider: str) -> str:
-        """How to switch a provider on, for messages."""
+        """What keeps a provider from being asked, and what to do about that; for messages."""
         entry = self.entries.get(provider)
         row = self.rows.get(provider if entry is None or entry.host is None else entry.host)
         if entry is None and row is None:
-            return f"{provider} is not supported by this version"
+            if provider in (LOCAL, FAKE):
+                return f"enable {provider} in [providers.{provider}] of the settings"
+            return f"set up {provider}, which nothing is set of: embedgate providers set {provider} --base-url URL"
         entry, row = entry or ProviderSettings(), row or self.rows[GENERIC]
         if entry.enabled is False:
             return f"enable {provider}, which is switched off"
+        if provider in self.switched_on:
+            return _explain_idle(provider, self.is_on(provider))
         if not row.key_required:
-            return f"add [providers.{provider}] with its base_url to the settings"
-        variables = " or ".join(entry.api_key_env or row.key_variables) or f"api_key_env in [providers.{provider}]"
-        key = f"set {variables} for {provider}"
-        return key if entry.base_url or row.base_url else f"{key}, and base_url in [providers.{provider}]"
+            at = f", or embedgate providers enable {provider} for {row.base_url}" if row.base_url else ""
+            return f"add [providers.{provider}] with its base_url to the settings{at}"
+        wants = []
+        if provider not in self.keyed:
+            variables = " or ".join(entry.api_key_env or row.key_variables)
+            wants.append(f"set {variables or f'api_key_env in [providers.{provider}]'} for {provider}")
+        if not (entry.base_url or row.base_url):
+            wants.append(f"{'' if wants else 'set '}base_url in [providers.{provider}]")
+        return ", and ".join(wants) or f"enable {provider}, which has its key: embedgate providers enable {provider}"
 
     def faults(self) -> Sequence[str]:
         """What keeps a gateway from serving with it, one sentence each."""
@@ -141,13 +159,14 @@ class Selection:
 class Stored:
     """What administrators have set at run time; it counts before the settings. keys: of providers, by name.
 
-    cleared: how often the cached vectors of a model were cleared, by its id.
+    cleared: how often the cached vectors of a model were cleared, by its id. added: models that were added.
     """
 
     providers: Mapping[str, ProviderRecord] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     prices: tuple[PriceRule, ...] = ()
     cleared: Mapping[str, int] = field(default_factory=dict)
+    added: tuple[AddedModel, ...] = ()
 
 
 NOTHING_STORED = Stored()
@@ -158,10 +177,12 @@ def decide(loaded: Loaded, stored: Stored = NOTHING_STORED, local_models: LocalM
     settings = loaded.settings
     rows = hosts.load()
     entries = {**settings.providers, **{name: _merged(settings, record) for name, record in stored.providers.items()}}
+    entries = entries_with_added(entries, stored.added, stored.providers, rows)
     public_only = {
         name for name, record in stored.providers.items() if record.base_url and record.allow_private is False
     }
-    in_use, mistakes = _hosts_in_use(loaded, entries, stored.keys, rows, public_only)
+    keyed: set[str] = set()
+    in_use, mistakes = _hosts_in_use(loaded, entries, stored.keys, rows, public_only, keyed)
     if mistakes:
         raise ConfigError(mistakes)
     local_models = local_models or LocalModels(settings.local, settings.storage.data_dir.expanduser())
@@ -174,6 +195,8 @@ def decide(loaded: Loaded, stored: Stored = NOTHING_STORED, local_models: LocalM
     if _is_enabled(entries.get(FAKE), default=False):
         catalog = catalog.with_models(fake.models())
         switched_on.add(FAKE)
+    own = frozenset(record.model for record in stored.added if catalog.by_id(record.model) is None)
+    catalog = with_added(catalog, stored.added, entries, rows)
     if mistakes := _unknown_models(catalog, entries):
         raise ConfigError(mistakes)
     catalog = catalog.with_models(
@@ -184,7 +207,7 @@ def decide(loaded: Loaded, stored: Stored = NOTHING_STORED, local_models: LocalM
         )
         for model in catalog.models()
     )
-    return Selection(catalog, local_models, in_use, frozenset(switched_on), rows, entries)
+    return Selection(catalog, local_models, in_use, frozenset(switched_on), rows, entries, frozenset(keyed), own)
 
 
 @functools.cache
@@ -201,6 +224,13 @@ def _missing(name: str, host: Host) -> str | None:
     return None
 
 
+def _explain_idle(provider: str, has_model: bool) -> str:
+    """What to do about a provider that is switched on and does not serve what was asked."""
+    if not has_model:
+        return f"{provider} has no model yet: embedgate models add ID --provider {provider} adds one"
+    return f"{provider} is on, with other models: embedgate models list --all --provider {provider}"
+
+
 def _merged(settings: Settings, record: ProviderRecord) -> ProviderSettings:
     """The settings of a provider with what is stored of it put over them."""
     base = settings.providers.get(record.name, ProviderSettings())
@@ -210,6 +240,13 @@ def _merged(settings: Settings, record: ProviderRecord) -> ProviderSettings:
         "base_url": record.base_url,
         "max_parallel": record.max_parallel,
         "batching": record.batching,
+        "models": record.models,
+        "weight": record.weight,
+        "precision": record.precision,
+        "requests_per_minute": record.requests_per_minute,
+        "tokens_per_minute": record.tokens_per_minute,
+        "free": record.free,
+        "names_freely": record.names_freely,
     }
     update = {name: value for name, value in changes.items() if value is not None}
     if record.host is not None or record.base_url is not None:
@@ -246,10 +283,11 @@ def _hosts_in_use(
     keys: Mapping[str, str],
     rows: Mapping[str, Host],
     public_only: Collection[str],
+    keyed: set[str],
 ) -> tuple[dict[str, HostInUse], list[str]]:
     """The HTTP providers that are on, and what is wrong with their settings. keys: stored ones, by provider.
 
-    public_only: those whose stored address must be on the internet.
+    public_only: those whose stored address must be on the internet. keyed: those that have a key are added to it.
     """
     names = [*(name for name in rows if name != GENERIC), *(name for name in entries if name not in rows)]
     found: dict[str, HostInUse] = {}
@@ -258,7 +296,7 @@ def _hosts_in_use(
         if name in (LOCAL, FAKE):
             continue
         try:
-            in_use = _host_in_use(name, entries.get(name), keys.get(name), rows, loaded)
+            in_use = _host_in_use(name, entries.get(name), keys.get(name), rows, loaded, keyed)
         except ConfigError as error:
             mistakes += error.mistakes
             continue
@@ -268,7 +306,12 @@ def _hosts_in_use(
 
 
 def _host_in_use(
-    name: str, entry: ProviderSettings | None, stored_key: str | None, rows: Mapping[str, Host], loaded: Loaded
+    name: str,
+    entry: ProviderSettings | None,
+    stored_key: str | None,
+    rows: Mapping[str, Host],
+    loaded: Loaded,
+    keyed: set[str],
 ) -> HostInUse | None:
     entry_or_empty = entry or ProviderSettings()
     row = rows.get(entry_or_empty.host or name)
@@ -279,6 +322,8 @@ def _host_in_use(
         return None
     row = _declared(row or rows[GENERIC], entry_or_empty)
     keys = (stored_key,) if stored_key else find_keys(name, entry_or_empty, row, loaded.secrets)
+    if keys:
+        keyed.add(name)
     first_key = keys[0] if keys else None
     base_url = entry_or_empty.base_url or row.address(first_key)
     # A key alone switches nothing on whose address only its owner knows: the variable may be there for other programs.
@@ -331,7 +376,8 @@ def _unknown_models(catalog: Catalog, entries: Mapping[str, ProviderSettings]) -
         known = {model.id for model in catalog.models() for route in model.routes if route.provider in at}
         mistakes += [
             f"providers.{name}.models has {model!r}, which the catalogue does not know there; see "
-            "`embedgate models list --all`, or add it in catalog.file"
+            "`embedgate models list --all`, or add it: "
+            f"embedgate models add {model} --provider {name}"
             for model in entry.models or ()
             if model not in known
         ]

@@ -6,7 +6,7 @@ a new migration and a new `REVISION`.
 
 import sqlalchemy as sa
 
-REVISION = "0008"
+REVISION = "0009"
 """The newest migration, which this program reads and writes."""
 
 metadata = sa.MetaData(
@@ -137,9 +137,38 @@ providers = sa.Table(
     sa.Column("key_hint", sa.String(4), nullable=False),
     sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
     sa.Column("allow_private", sa.Boolean),
+    sa.Column("models", sa.Text),
+    sa.Column("weight", sa.BigInteger),
+    sa.Column("precision", sa.String(32)),
+    sa.Column("requests_per_minute", sa.BigInteger),
+    sa.Column("tokens_per_minute", sa.BigInteger),
+    sa.Column("free", sa.Boolean),
+    sa.Column("names_freely", sa.Boolean),
 )
 
-# One row. Every change of policies, limits, budgets, prices or providers increments it, in the same transaction.
+# A model at a provider. What is null is as the catalogue says, or not known.
+added_models = sa.Table(
+    "added_models",
+    metadata,
+    sa.Column("model", sa.String(255), primary_key=True),
+    sa.Column("provider", sa.String(64), primary_key=True),
+    sa.Column("upstream_model", sa.Text, nullable=False),
+    sa.Column("action", sa.String(16), nullable=False),
+    sa.Column("dim", sa.BigInteger),
+    sa.Column("max_input_tokens", sa.BigInteger),
+    sa.Column("max_output_tokens", sa.BigInteger),
+    sa.Column("space", sa.String(255)),
+    sa.Column("is_matryoshka", sa.Boolean, nullable=False),
+    sa.Column("is_normalised", sa.Boolean, nullable=False),
+    sa.Column("query_prefix", sa.Text),
+    sa.Column("document_prefix", sa.Text),
+    sa.Column("picodollars_per_token", sa.BigInteger),
+    sa.Column("output_picodollars_per_token", sa.BigInteger),
+    sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
+)
+
+# One row. Every change of policies, limits, budgets, prices, providers or models increments it, in the same
+# transaction.
 rules_revision = sa.Table(
     "rules_revision",
     metadata,

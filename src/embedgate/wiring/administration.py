@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from embedgate.config import Loaded
 from embedgate.core.clock import utc_ms
+from embedgate.govern.added_models import read_added
 from embedgate.govern.cleared_models import read_cleared
 from embedgate.govern.prices import read_prices
 from embedgate.govern.providers import read_keys, read_providers
@@ -33,7 +34,9 @@ def open_resources(loaded: Loaded, gateway: GatewayAccess) -> Resources:
 def decide_within(loaded: Loaded, connection: sa.Connection, local_models: LocalModels | None = None) -> Selection:
     """What a gateway of these settings would have on with what a transaction sees stored. Raises ConfigError."""
     keys = read_keys(connection, open_sealer(loaded))
-    stored = stored_at(utc_ms(), read_providers(connection), read_prices(connection), keys, read_cleared(connection))
+    providers, prices = read_providers(connection), read_prices(connection)
+    cleared, added = read_cleared(connection), read_added(connection)
+    stored = stored_at(utc_ms(), providers, prices, keys, cleared, added)
     return decide(loaded, stored, local_models)
 
 

@@ -272,7 +272,8 @@ class Gateway:
         """Put in force what is stored of providers and prices, if it is different. Raises ConfigError."""
         now_ms = utc_ms()
         # The record of a provider whose key was changed is another one, so that no key needs to be read to compare.
-        if stored_at(now_ms, rules.providers, rules.prices, self._stored.keys, rules.cleared) == self._stored:
+        keys = self._stored.keys
+        if stored_at(now_ms, rules.providers, rules.prices, keys, rules.cleared, rules.added) == self._stored:
             return
         stored = await asyncio.to_thread(self._storage.stored, rules, now_ms)
         decided = await asyncio.to_thread(decide, self._loaded, stored, self._decided.local_models)

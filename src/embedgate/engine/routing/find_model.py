@@ -31,6 +31,12 @@ class ModelFinder:
         WrongAction.
         """
         if provider and provider not in self._catalog.providers():
+            if provider in self._switched_on:
+                raise ModelNotAtProvider(
+                    f"{provider} has no model yet. Ask an administrator to add one: embedgate models add ID "
+                    f"--provider {provider}.",
+                    param="provider",
+                )
             raise UnknownProvider(f"There is no provider {provider[:100]!r} here.", param="provider")
         model = self._catalog.at_provider(provider, name) if provider else self._catalog.find(name)
         if model is None and provider and self._catalog.find(name):
