@@ -38,7 +38,7 @@ hostile: export TEST_FORM := long
 hostile: export TEST_SEED := $(or $(TEST_SEED),$(shell date +%s))
 hostile: $(STAMP)  ## Run the long form of the hostile tests, under twenty minutes (TEST_SEED=... repeats a run)
 	@echo "seed: TEST_SEED=$$TEST_SEED"
-	@$(BIN)/python -m pytest $(PARALLEL) -m hostile --timeout 1200 $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m hostile --timeout 1200 --hypothesis-seed=$$TEST_SEED $(ARGS)
 
 # Private parts of uvicorn are overridden. The suite runs on the newest version that pyproject.toml allows; this, on the oldest.
 OLDEST_UVICORN := $(shell sed -n 's/.*"uvicorn>=\([0-9.]*\),.*/\1/p' pyproject.toml)

@@ -2,6 +2,7 @@
 
 from postgres_server import postgres, postgres_server
 from suite_hooks import (
+    forks_end,
     pytest_asyncio_loop_factories,
     pytest_configure,
     pytest_make_collect_report,
@@ -11,6 +12,7 @@ from suite_hooks import (
 )
 
 __all__ = [
+    "forks_end",
     "postgres",
     "postgres_server",
     "pytest_asyncio_loop_factories",

@@ -1,18 +1,20 @@
-"""What holds for every test: its loop, its random numbers, interrupts of its children, no skips in CI.
+"""What holds for every test: its loop, its random numbers and examples, interrupts of its children, no skips in CI.
 
-Hooks of pytest, which `conftest.py` takes over.
+Hooks and fixtures of pytest, which `conftest.py` takes over.
 """
 
 import asyncio
 import os
 import random
 import signal
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
+import hypothesis
 import pytest
 import uvloop
 
+import fork_server
 import forms
 from embedgate.observe import events
 from embedgate.observe.events import ThrottledEvent
@@ -20,6 +22,17 @@ from virtual_time import VirtualLoop
 
 _ENGINE = Path(__file__).parent / "engine"
 _ON_BOTH_LOOPS = ("test_handshake.py", "test_framing.py")
+
+# The same examples in every run, so that none fails by surprise; `make hostile` draws others each time. How long an
+# example takes, and how much of it is drawn in vain, says something about the machine only.
+hypothesis.settings.register_profile(
+    "suite",
+    deadline=None,
+    derandomize=not forms.IS_LONG,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.load_profile("suite")
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -55,6 +68,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             event._windows.clear()
     if not item.config.pluginmanager.hasplugin("randomly"):
         random.seed(f"{forms.SEED} {item.nodeid}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forks_end() -> Iterator[None]:
+    """End the process that gateways were forked from with the last test, before what was covered is put together."""
+    yield
+    fork_server.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:

@@ -1,50 +1,14 @@
-"""Starts the gateway again and again, each time as a fork of a process that has imported it: in a third of the time."""
+"""Gateways that are killed and started again on one data folder, one at a time; and a wall clock that jumps."""
 
 import contextlib
-import os
-import re
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from running import clean_environment
-
-_PARENT = """
-import datetime, os, sys, time
-import embedgate.core.clock as clock
-import embedgate.server.serve, embedgate.wiring.gateway
-from embedgate.cli.main import run
-
-def shift_clock(file):
-    true_ns, now = time.time_ns, datetime.datetime.now
-    def shift_ns():
-        with open(file) as text:
-            return int(text.read() or 0)
-    class Shifted(datetime.datetime):
-        @classmethod
-        def now(cls, zone=None):
-            return now(zone) + datetime.timedelta(microseconds=shift_ns() // 1000)
-    time.time_ns = lambda: true_ns() + shift_ns()
-    time.time = lambda: time.time_ns() / 1e9
-    clock.datetime = Shifted
-
-if "TEST_CLOCK_SHIFT" in os.environ:
-    shift_clock(os.environ["TEST_CLOCK_SHIFT"])
-
-for line in sys.stdin:
-    pid = os.fork()
-    if pid == 0:
-        sys.argv = ["embedgate", "serve", "--port", "0", *line.rstrip().split("|")]
-        run()
-    print("pid", pid, flush=True)
-    os.waitpid(pid, 0)
-    print("ended", pid, flush=True)
-"""
-_SAID = re.compile(r"(pid|ended) (\d+)|(http://127\.0\.0\.1:\d+)$")
+import fork_server
+from running import clean_environment, wait_for_url
+from waiting import PATIENCE_S
 
 
 @dataclass(frozen=True)
@@ -52,38 +16,36 @@ class Fork:
     """A gateway that answers at `url`."""
 
     url: str
-    _pid: int
-    _said: IO[str]
+    _process: fork_server.Process
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal that ends the process, and return once it is no more."""
-        os.kill(self._pid, number)
-        while "ended" not in self._said.readline():
-            pass
+        self._process.send_signal(number)
+        self._process.wait(PATIENCE_S)
 
 
 class Forks:
-    """The process that is forked."""
+    """Starts them, all with the same environment and log."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, log: Path, environment: Mapping[str, str]) -> None:
         """Use `forks`."""
-        self._process = process
+        self._log = log
+        self._environment = environment
+        self._started: list[Fork] = []
 
     def start(self, data_dir: Path, config: Path) -> Fork:
-        """A gateway over a folder, ready to answer. One at a time."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"--data-dir|{data_dir}|--config|{config}\n")
-        self._process.stdin.flush()
-        pid, url = 0, ""
-        while not (pid and url):
-            line = self._process.stdout.readline()
-            assert line, "the gateway did not start"
-            found = _SAID.search(line.rstrip())
-            if found:
-                assert found[1] != "ended", "the gateway did not start"
-                pid, url = int(found[2] or pid), found[3] or url
-        return Fork(url, pid, self._process.stdout)
+        """A gateway over a folder, ready to answer."""
+        arguments = ["serve", "--port", "0", "--data-dir", str(data_dir), "--config", str(config)]
+        printed = self._log.with_suffix(".out")
+        process = fork_server.start(arguments, self._environment, printed, self._log)
+        found = Fork(wait_for_url(process, printed, self._log), process)
+        self._started.append(found)
+        return found
+
+    def close(self) -> None:
+        """Kill those that still run."""
+        for fork in self._started:
+            fork.kill()
 
 
 @dataclass(frozen=True)
@@ -107,16 +69,6 @@ class WallClock:
 
 @contextlib.contextmanager
 def forks(log: Path, **environment: str) -> Iterator[Forks]:
-    """A process to fork. log: where its gateways write theirs."""
-    with (
-        log.open("ab") as log_file,
-        subprocess.Popen(
-            [sys.executable, "-c", _PARENT],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log_file,
-            text=True,
-            env=clean_environment(**environment),
-        ) as process,
-    ):
-        yield Forks(process)
+    """Gateways that write this log. Those that still run at the end are killed."""
+    with contextlib.closing(Forks(log, clean_environment(**environment))) as found:
+        yield found

@@ -1,28 +1,31 @@
-"""Starts the gateway as a user would, as a process of its own on a free port, and stops it again."""
+"""Starts the gateway with the command line of a user, as a process of its own on a free port, and stops it again."""
 
 import contextlib
 import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-START_TIMEOUT_S = 120
+import fork_server
+from waiting import PATIENCE_S
+
+START_TIMEOUT_S = 300
 UPSTREAM_KEY = "sk-upstream-secret-0123456789"
 """The key of the `openai` provider in the gateway that most tests share."""
-_URL = re.compile(rb"http://127\.0\.0\.1:\d+")
+_URL = re.compile(rb"(http://127\.0\.0\.1:\d+)\s")
+_CALM = {"EMBEDGATE_UPSTREAM__CIRCUIT_PATIENCE_S": "3600"}
+"""What one test has failed on purpose must not keep the next one from the only provider."""
 
 
 @dataclass(frozen=True)
 class RunningGateway:
     """A gateway that answers at `url`. `key` is the first user's, `log` where it writes its log."""
 
-    process: subprocess.Popen[bytes]
+    process: fork_server.Process
     url: str
     data_dir: Path
     log: Path
@@ -37,7 +40,7 @@ class RunningGateway:
         """The key of the administrator."""
         return (self.data_dir / "admin.key").read_text().strip()
 
-    def terminate(self, timeout_s: float = 60) -> int:
+    def terminate(self, timeout_s: float = PATIENCE_S) -> int:
         """Send SIGTERM and return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)
@@ -56,31 +59,33 @@ def gateway(data_dir: Path, config: str = "", environment: Mapping[str, str] | N
     file = data_dir / "embedgate.toml"
     file.write_text(config, encoding="utf-8")
     log = data_dir / "gateway.log"
-    command = [sys.executable, "-m", "embedgate", "serve", "--port", "0", "--data-dir", str(data_dir)]
-    with log.open("ab") as log_file:
-        process = subprocess.Popen(
-            [*command, "--config", str(file)],
-            stdout=subprocess.PIPE,
-            stderr=log_file,
-            env=clean_environment(**(environment or {})),
-        )
-    assert process.stdout is not None
+    printed = data_dir / "gateway.out"
+    arguments = ["serve", "--port", "0", "--data-dir", str(data_dir), "--config", str(file)]
+    process = fork_server.start(arguments, _CALM | clean_environment(**(environment or {})), printed, log)
     try:
-        yield RunningGateway(process, _wait_for_url(process, process.stdout, log), data_dir, log)
+        yield RunningGateway(process, wait_for_url(process, printed, log), data_dir, log)
     finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait(60)
-        process.stdout.close()
+        _stop(process)
 
 
-def _wait_for_url(process: subprocess.Popen[bytes], stdout: IO[bytes], log: Path) -> str:
+def wait_for_url(process: fork_server.Process, printed: Path, log: Path) -> str:
+    """The address that a gateway prints when it is ready. Raises AssertionError with its log if it ends before."""
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline_s:
-        line = stdout.readline()
-        found = _URL.search(line)
+        has_ended = process.poll() is not None
+        found = _URL.search(printed.read_bytes()) if printed.exists() else None
         if found:
-            return found.group().decode()
-        if not line and process.poll() is not None:
+            return found.group(1).decode()
+        if has_ended:
             break
+        time.sleep(0.005)
     raise AssertionError(f"the gateway did not start: {log.read_text()[-2000:]}")
+
+
+def _stop(process: fork_server.Process) -> None:
+    """End it in order, so that its coverage is measured: the second signal ends what still drains."""
+    for number, timeout_s in ((signal.SIGTERM, 10), (signal.SIGTERM, 30), (signal.SIGKILL, PATIENCE_S)):
+        process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout_s)
+            return
