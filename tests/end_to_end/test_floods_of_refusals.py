@@ -1,10 +1,12 @@
 """What callers can make the gateway store: bounded in size, and refusals that repeat are one event with a number."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
-from administrator import Administrator
+from administrator import Administrator, administrator
 from crowd import LOCAL_OFF, MODEL
 from embedgate.core.access import Subject
 from embedgate.govern.audit import AuditQuery, Event, list_events
@@ -17,15 +19,20 @@ N = 200
 CHAT = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}]}
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, far_side: Upstream) -> Iterator[RunningGateway]:
+def with_summaries(data_dir: Path, far_side: Upstream) -> AbstractContextManager[RunningGateway]:
+    """A gateway that sums refusals up when it ends."""
     settings = f"""{LOCAL_OFF}
         [providers.openai]
         base_url = "{far_side.base_url}"
         [access]
         refusal_summary_s = 3600
     """
-    with gateway(tmp_path_factory.mktemp("floods"), settings, {"OPENAI_API_KEY": "sk-upstream"}) as started:
+    return gateway(data_dir, settings, {"OPENAI_API_KEY": "sk-upstream"})
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, far_side: Upstream) -> Iterator[RunningGateway]:
+    with with_summaries(tmp_path_factory.mktemp("floods"), far_side) as started:
         yield started
 
 
@@ -63,25 +70,24 @@ def test_a_user_field_of_512_bytes_is_stored_as_it_is(
         assert admin.entries(account[0])[-1].end_user == user
 
 
-def test_equal_refusals_are_two_events_in_a_trail_that_is_still_whole(
-    running: RunningGateway, admin: Administrator
-) -> None:
-    key, secret = admin.new_key()
-    admin.set_limit(Subject("key", key.id), 1)
-    admin.wait_until_in_force(running)
-    statuses = [status(running, secret) for _ in range(1 + N)]
-    assert statuses == [200] + [429] * N
-    at_once = refusals_of(admin, key)
-    # A request is refused before its body is read, and then names no model, if that does not come with its head.
-    assert 1 <= len(at_once) <= 2
-    assert running.terminate() == 0
-    summed = [event for event in refusals_of(admin, key) if event.detail]
-    assert 1 <= len(summed) <= len(at_once)
-    assert sum(int(str(event.detail["count"])) for event in summed) == N - len(at_once)
-    first_ms = min(int(event.at.timestamp() * 1000) for event in at_once)
-    for event in summed:
-        assert first_ms <= int(str(event.detail["first_ms"])) <= int(str(event.detail["last_ms"]))
-    assert admin.trail_is_whole()
+def test_equal_refusals_are_two_events_in_a_trail_that_is_still_whole(tmp_path: Path, far_side: Upstream) -> None:
+    with with_summaries(tmp_path, far_side) as ending, administrator(tmp_path) as admin:
+        key, secret = admin.new_key()
+        admin.set_limit(Subject("key", key.id), 1)
+        admin.wait_until_in_force(ending)
+        statuses = [status(ending, secret) for _ in range(1 + N)]
+        assert statuses == [200] + [429] * N
+        at_once = refusals_of(admin, key)
+        # A request is refused before its body is read, and then names no model, if that does not come with its head.
+        assert 1 <= len(at_once) <= 2
+        assert ending.terminate() == 0
+        summed = [event for event in refusals_of(admin, key) if event.detail]
+        assert 1 <= len(summed) <= len(at_once)
+        assert sum(int(str(event.detail["count"])) for event in summed) == N - len(at_once)
+        first_ms = min(int(event.at.timestamp() * 1000) for event in at_once)
+        for event in summed:
+            assert first_ms <= int(str(event.detail["first_ms"])) <= int(str(event.detail["last_ms"]))
+        assert admin.trail_is_whole()
 
 
 def refusals_of(admin: Administrator, key: Key) -> list[Event]:

@@ -4,9 +4,7 @@ import contextlib
 import http.client
 import json
 import signal
-import statistics
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -35,33 +33,23 @@ def embed(running: RunningGateway, inputs: list[str], into: list[Reply], model: 
 
 def test_health_answers_at_once_while_a_large_request_runs(tmp_path: Path) -> None:
     with gateway(tmp_path) as running:
-
-        def wait_ms() -> float:
-            """How long an answer takes, of 60 the one in the middle."""
-            waits_ms: list[float] = []
-            while len(waits_ms) < 60:
-                started_s = time.monotonic()
-                assert call(running.url, "/healthz").json == {"status": "ok"}
-                waits_ms.append((time.monotonic() - started_s) * 1000)
-                time.sleep(0.01)
-            return statistics.median(waits_ms)
-
-        idle_ms = wait_ms()
-        # About as long as 2,048 texts may be within the tokens of one request: half a minute of work.
+        # About as long as 2,048 texts may be within the tokens of one request: half a minute of work, in
+        # fewer runs of the model than there are answers here: if each had to wait for one, the last would be too late.
         thread = embed(running, [f"{i} " + "word " * 135 for i in range(2048)], [])
         wait_until("it runs", lambda: metric(running, "embedgate_requests_running") == 1)
-        assert wait_ms() < max(50, 10 * idle_ms)  # on a machine that is busy, everything takes longer
+        for _ in range(150):
+            assert call(running.url, "/healthz").json == {"status": "ok"}
         assert thread.is_alive()
         running.process.kill()  # nobody waits for the answer
         thread.join(PATIENCE_S)
 
 
 def test_sigterm_answers_what_is_in_flight_and_exits_with_zero(tmp_path: Path) -> None:
-    with gateway(tmp_path, "[server]\ndrain_timeout_s = 100\nrequest_timeout_s = 100\n") as running:
+    with gateway(tmp_path, "[server]\ndrain_timeout_s = 300\nrequest_timeout_s = 300\n") as running:
         replies: list[Reply] = []
         thread = embed(running, [f"{i} " + "word " * 200 for i in range(50)], replies)
         wait_until("it runs", lambda: metric(running, "embedgate_requests_running") == 1)
-        assert running.terminate(110) == 0
+        assert running.terminate(310) == 0
         thread.join()
         assert [reply.status for reply in replies] == [200]
         assert len(replies[0].json["data"]) == 50

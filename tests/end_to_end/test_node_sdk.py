@@ -11,7 +11,7 @@ import pytest
 from rs_bpe.bpe import openai as bpe
 
 from running import RunningGateway
-from sdk_programs import NODE_FOLDER, node_with
+from sdk_programs import NODE_FOLDER, RUN_TIMEOUT_S, node_with
 
 TEXTS = ["The cat sat on the mat.", "Ein Satz, der länger ist.", "短い文"]
 
@@ -29,7 +29,7 @@ def answers(served: RunningGateway) -> dict[str, Any]:
         "local/wordllama-256",
         tokens,
     ]
-    done = subprocess.run(command, cwd=NODE_FOLDER, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(command, cwd=NODE_FOLDER, capture_output=True, text=True, timeout=RUN_TIMEOUT_S)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found

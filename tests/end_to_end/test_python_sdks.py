@@ -14,7 +14,7 @@ from running import RunningGateway
 from sdk_programs import PYTHON_FOLDER, Answer, ask_with_python, python_with_sdks, vectors_expected
 from upstream import Upstream
 
-pytestmark = pytest.mark.timeout(600)  # the first run downloads the SDKs
+pytestmark = pytest.mark.timeout(1800)  # the first run downloads the SDKs
 
 PROGRAMS = ("llama_index_embeddings", "haystack_embedders", "chroma_collection")
 CALL_SIZE = 32
@@ -97,6 +97,6 @@ for reach in (lambda: socket.create_connection(("192.0.2.1", 9)), lambda: socket
 print(strangers)
 """
     done = subprocess.run(
-        [sys.executable, "-c", attempts], cwd=PYTHON_FOLDER, capture_output=True, check=True, text=True, timeout=120
+        [sys.executable, "-c", attempts], cwd=PYTHON_FOLDER, capture_output=True, check=True, text=True, timeout=300
     )
     assert done.stdout.splitlines()[-1] == "['192.0.2.1', 'example.org']"

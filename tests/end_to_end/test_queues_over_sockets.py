@@ -16,7 +16,7 @@ from crowd import LOCAL_OFF, MODEL, Caller, ask, exchange, metric
 from embedgate.govern.keys import Key
 from running import RunningGateway, gateway
 from upstream import Answer, Upstream, error
-from waiting import until
+from waiting import PATIENCE_S, until
 from wire import Reply, call
 
 MAX_QUEUED = 3
@@ -98,8 +98,9 @@ class Holding:
     @staticmethod
     async def until(is_so: Callable[[], bool]) -> None:
         """As `waiting.until`, for conditions that ask the gateway."""
-        while not await asyncio.to_thread(is_so):
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(PATIENCE_S):
+            while not await asyncio.to_thread(is_so):
+                await asyncio.sleep(0.01)
 
 
 async def test_who_leaves_the_queue_is_not_sent_and_pays_nothing(

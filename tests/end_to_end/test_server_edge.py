@@ -22,7 +22,6 @@ from wire import call, raw_socket, read_status
 
 MAX_CONNECTIONS = 5
 HEAD_TIMEOUT_S = 1
-BUSY_S = 20  # what a busy machine may add
 CONFIG = f"""
     {FAKE_ONLY}
     [server]
@@ -84,7 +83,7 @@ def test_slow_and_silent_connections_are_closed_and_used_ones_are_kept(edge: Run
             pass
         began_s = time.monotonic()
         assert (slow.recv(1), silent.recv(1)) == (b"", b"")
-        assert time.monotonic() - began_s < HEAD_TIMEOUT_S + BUSY_S
+        assert time.monotonic() - began_s < PATIENCE_S
         used.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         assert read_status(used) == 200
     wait_for_event(edge, "connections_cut", since)
@@ -175,4 +174,4 @@ def test_https_is_served_with_a_certificate_of_ones_own(tmp_path: Path) -> None:
             assert read_status(plain) == 0
             began_s = time.monotonic()
             assert read_status(silent) == 0
-            assert time.monotonic() - began_s < HEAD_TIMEOUT_S + BUSY_S
+            assert time.monotonic() - began_s < PATIENCE_S

@@ -36,8 +36,6 @@ LEAVING_S = 2.0  # about as long as all of it takes
 MAX_PARALLEL = 4
 POOL_MAX_IDLE = 2
 LATE_FILES = 10  # connections of the pool, and those to the database that are opened only under load
-AT_ONCE_S = 20.0
-"""Much less than a drain may take."""
 OPEN_FILES = 4_096
 LISTENING = "0A"
 KNOWN = [f"known before {i}" for i in range(50)]
@@ -50,11 +48,14 @@ SETTINGS = """
     base_url = "{base_url}"
     batching = true
     max_parallel = {max_parallel}
+    [server]
+    drain_timeout_s = 600
     [transport]
     pool_max_idle = {pool_max_idle}
     [upstream]
     max_retries = 1
     retry_wait_s = 0.05
+    attempt_timeout_s = 300
     [catalog]
     file = "{catalog}"
 """
@@ -127,7 +128,7 @@ def test_a_thousand_callers_with_departures_and_failures_leave_nothing_behind(tm
 
         began_s = time.monotonic()
         assert running.terminate() == 0
-        assert time.monotonic() - began_s < AT_ONCE_S
+        assert time.monotonic() - began_s < PATIENCE_S  # much less than a drain may take
     # The last connection to end deletes SQLite's log, unless a transaction was left open.
     assert not (tmp_path / "embedgate.db-wal").exists()
     assert {line.split()[1] for line in running.log.read_text(encoding="utf-8").splitlines()} <= {"info", "warning"}

@@ -20,6 +20,7 @@ from embedgate.govern.users import NewPassword, NewUser, UserChange, WhichUser
 from embedgate.storage import schema
 from embedgate.storage.database import Database
 from governing import Governing
+from waiting import PATIENCE_S
 
 PASSWORD = "correct horse battery"
 LONGEST = "".join(chr(0x4E00 + 11 * n) for n in range(1_024))
@@ -188,7 +189,7 @@ class Held(Hasher):
 
     def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:  # noqa: A002
         self.begun.set()
-        self.may_go_on.wait(10)
+        self.may_go_on.wait(PATIENCE_S)
         return super().verify(hash, password)
 
 
@@ -197,9 +198,9 @@ def test_more_logins_at_once_than_there_is_memory_for_are_refused(anyone: Govern
     busy = hashing_with(anyone, PasswordHashes(hasher, max_parallel=1))
     thread = threading.Thread(target=is_accepted, args=(busy, "ann", PASSWORD))
     thread.start()
-    assert hasher.begun.wait(10)
+    assert hasher.begun.wait(PATIENCE_S)
     with pytest.raises(Overloaded, match="1 passwords"):
         is_accepted(busy, "ann", PASSWORD)
     hasher.may_go_on.set()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert is_accepted(busy, "ann", PASSWORD)

@@ -30,8 +30,8 @@ SETTINGS = f"""
     [providers.fake]
     enabled = true
     [server]
-    body_timeout_s = 2
-    head_timeout_s = 2
+    body_timeout_s = 60
+    head_timeout_s = 60
     [local]
     default_model = "{MODEL}"
 """

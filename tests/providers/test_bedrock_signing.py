@@ -15,6 +15,7 @@ from embedgate.settings import TransportSettings
 from embedgate.transport import Endpoint, HttpCall, HttpDriver, HttpProvider, Signer, classify
 from recorded_replies import KEY, Recorded, filled, load
 from upstream import Answer, running_upstream
+from waiting import PATIENCE_S
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 URL = "https://bedrock-runtime.eu-west-1.amazonaws.com"
@@ -73,7 +74,7 @@ async def test_a_signed_call_carries_its_signature_in_place_of_the_key() -> None
     with running_upstream() as upstream:
         upstream.script(Answer(200, b'{"embedding": [0.6, 0.8]}'))
         driver = HttpDriver(vendor, Endpoint("bedrock", case().base_url(upstream.port), KEY), TransportSettings())
-        await driver.embed(case().batch({}), case().route, time.monotonic() + 20)
+        await driver.embed(case().batch({}), case().route, time.monotonic() + PATIENCE_S)
         await driver.aclose()
         (seen,) = upstream.requests
     assert seen.headers["authorization"] == f"Signed POST {len(seen.body)}"

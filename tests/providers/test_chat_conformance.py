@@ -26,6 +26,7 @@ from embedgate.settings import TransportSettings
 from embedgate.transport import Chat, Endpoint, HttpDriver
 from recorded_replies import KEY, TABLE, filled
 from upstream import Answer, Upstream
+from waiting import PATIENCE_S
 
 FIELDS = {
     "messages": b'[{"role": "user",\t"content": "What is the capital of Assyria?"}]',
@@ -110,7 +111,7 @@ async def begin(driver: HttpDriver, case: Recorded, *, is_stream: bool, wants_us
     if wants_usage:
         fields["stream_options"] = b'{"include_usage": true}'
     request = ChatRequest(case.model, fields, 1, 100, is_stream=is_stream, wants_usage=wants_usage)
-    return await driver.chat(request, case.route, time.monotonic() + 20)
+    return await driver.chat(request, case.route, time.monotonic() + PATIENCE_S)
 
 
 async def read(reply: ChatReply) -> bytes:

@@ -21,6 +21,7 @@ from embedgate.settings import TransportSettings
 from embedgate.transport import Endpoint, HttpCall, HttpDriver
 from recorded_replies import DIM, KEY, TABLE, TEXTS, Recorded, filled, is_vector, load
 from upstream import Answer, Upstream
+from waiting import PATIENCE_S
 
 CASES = load()
 every_case = pytest.mark.parametrize("case", CASES, ids=[f"{case.provider}-{case.model}" for case in CASES])
@@ -59,7 +60,7 @@ async def driver(case: Recorded, upstream: Upstream) -> AsyncIterator[HttpDriver
 
 
 async def embed(driver: HttpDriver, case: Recorded, batch: Batch | None = None) -> ProviderReply:
-    return await driver.embed(batch or case.batch({}), case.route, time.monotonic() + 20)
+    return await driver.embed(batch or case.batch({}), case.route, time.monotonic() + PATIENCE_S)
 
 
 def answer(recorded: dict[str, Any]) -> Answer:

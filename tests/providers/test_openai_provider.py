@@ -18,6 +18,7 @@ from embedgate.providers.hosts import Host
 from embedgate.settings import TransportSettings
 from embedgate.transport import Endpoint, HttpDriver, HttpReply
 from upstream import Answer, Twist, Upstream
+from waiting import PATIENCE_S
 
 DIM = 256
 PLAIN = Route("acme", "m-1", DimRange(DIM, 8, DIM), 8192, "unknown")
@@ -32,7 +33,7 @@ async def driver(upstream: Upstream) -> AsyncIterator[HttpDriver]:
 
 
 async def embed(driver: HttpDriver, route: Route) -> ProviderReply:
-    return await driver.embed(Batch(TEXTS, expected_dim=DIM), route, time.monotonic() + 20)
+    return await driver.embed(Batch(TEXTS, expected_dim=DIM), route, time.monotonic() + PATIENCE_S)
 
 
 def body(batch: Batch, route: Route) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from embedgate.providers import hosts
 from embedgate.settings import LimitSettings, TransportSettings
 from embedgate.transport import Endpoint, HttpDriver
 from upstream import Answer, Upstream
+from waiting import PATIENCE_S
 
 KEY = "k-3f9c27d1a58e"
 TABLE = hosts.load()
@@ -134,7 +135,7 @@ async def driver(case: Case, upstream: Upstream) -> AsyncIterator[HttpDriver]:
 
 async def rerank(driver: HttpDriver, case: Case, request: RerankRequest = REQUEST) -> RerankReply:
     route = Route(case.provider, "m-1", DimRange(0, 0, 0), 512, "unknown")
-    return await driver.call(request, TABLE[case.provider].adapt(route), time.monotonic() + 20)
+    return await driver.call(request, TABLE[case.provider].adapt(route), time.monotonic() + PATIENCE_S)
 
 
 def answer(case: Case) -> Answer:

@@ -21,7 +21,7 @@ from embedgate.storage.cache import DiskTier, MemoryTier, TieredCache, open_cach
 from embedgate.storage.cache.memory import ENTRY_OVERHEAD_BYTES
 from embedgate.storage.cache.record import Entry
 from embedgate.storage.cache.writer import Items, WriteBehind
-from waiting import wait_until
+from waiting import PATIENCE_S, wait_until
 
 DISK_BYTES = 16_000_000
 TTL_S = 100.0
@@ -147,19 +147,19 @@ def test_what_is_being_written_is_found_until_it_is_forgotten() -> None:
     def write(entries: Items) -> None:
         written.extend(key for key, _ in entries)
         has_begun.set()
-        assert may_end.wait(60)
+        assert may_end.wait(PATIENCE_S)
 
     writer = WriteBehind(write, max_bytes=10_000)
     entry = Entry(derived(key_of(1), 32), 0, 1)
     assert writer.offer([(key_of(1), entry)]) == 1
-    assert has_begun.wait(60)
+    assert has_begun.wait(PATIENCE_S)
     assert writer.find(key_of(1)) is entry
     assert writer.pending_bytes > 0
     assert not writer.close(patience_s=0.01)
     writer.forget()
     assert writer.find(key_of(1)) is None
     may_end.set()
-    assert writer.close(patience_s=10)
+    assert writer.close(patience_s=PATIENCE_S)
     assert (written, writer.pending_bytes) == ([key_of(1)], 0)
 
 
@@ -273,7 +273,7 @@ cache.close()
 
 def test_a_forked_child_finds_nothing_and_harms_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", FORK, str(tmp_path)]
-    subprocess.run(command, check=True, timeout=120, env={"PYTHONPATH": str(Path(__file__).parents[1])})
+    subprocess.run(command, check=True, timeout=300, env={"PYTHONPATH": str(Path(__file__).parents[1])})
     later = opened(tmp_path)
     assert None not in later.get_many([key_of(number) for number in range(10)])
     later.close()

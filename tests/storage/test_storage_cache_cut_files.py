@@ -88,7 +88,7 @@ def run(folder: Path, *arguments: str) -> str:
         capture_output=True,
         check=False,
         text=True,
-        timeout=120,
+        timeout=300,
         env={"PYTHONPATH": ":".join(sys.path)},
     )
     assert ended.returncode == 0, (ended.returncode, ended.stderr[-2000:])

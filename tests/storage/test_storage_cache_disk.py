@@ -299,7 +299,7 @@ def test_a_full_disk_costs_entries_until_there_is_room_again(folder: Path, limit
         check=True,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env={"PYTHONPATH": str(Path(__file__).parents[1])},
     )
     old_then, new_then, dropped, old_now, new_now = map(int, done.stdout.split())

@@ -130,7 +130,7 @@ def test_a_full_disk_refuses_with_503_and_keeps_what_was_promised(tmp_path: Path
         env={"PYTHONPATH": f"{here}:{here.parent}"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     n, status, retry_after_s, n_open = ended.stdout.split()

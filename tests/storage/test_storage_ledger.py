@@ -233,7 +233,7 @@ async def test_what_cannot_be_stored_fails_alone(
     ]
     for event in (noted(0), *bad, noted(8)):
         ledger.note(event)
-    recording = (asyncio.wait_for(ledger.record(entry), timeout=60) for entry in entries)
+    recording = (asyncio.wait_for(ledger.record(entry), timeout=PATIENCE_S) for entry in entries)
     results = await asyncio.gather(*recording, return_exceptions=True)
     ledger.close()
     assert [type(result) for result in results] == [type(None), InternalError] * 2 + [type(None)]
@@ -276,7 +276,7 @@ async def test_closing_in_an_outage_ends_and_logs_what_was_spent(
         await ledger.record(ENTRY)
     started_s = time.monotonic()
     ledger.close()
-    assert time.monotonic() - started_s < 20
+    assert time.monotonic() - started_s < PATIENCE_S
     assert events(caplog) == ["ledger_stuck", "ledger_lost"]
     fields = caplog.records[1].__dict__["fields"]
     assert (fields["user_id"], fields["tokens"], fields["cost_picodollars"]) == ("user_a", "7", "140000")

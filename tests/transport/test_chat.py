@@ -1,6 +1,7 @@
 """Streamed and whole chat completions against a real far side: bytes, failures before and after the first, leaving."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 import time
@@ -70,7 +71,7 @@ async def driving(
             await driver.aclose()
 
 
-async def begin(driver: HttpDriver, asked: ChatRequest | None = None, within_s: float = 20) -> ChatReply:
+async def begin(driver: HttpDriver, asked: ChatRequest | None = None, within_s: float = PATIENCE_S) -> ChatReply:
     return await driver.chat(asked or request(), route(), time.monotonic() + within_s)
 
 
@@ -143,7 +144,9 @@ async def test_the_callers_fields_are_sent_as_they_were_written() -> None:
     asked = request(messages=messages, temperature=b"0.10", top_p=b"1e0", seed=b"null", model=b'"theirs"')
     async with driving(saying(*STREAM)) as (driver, provider):
         await read(
-            await driver.chat(asked, route(required_params=(("seed", 7), ("extra.deep", True))), time.monotonic() + 20)
+            await driver.chat(
+                asked, route(required_params=(("seed", 7), ("extra.deep", True))), time.monotonic() + PATIENCE_S
+            )
         )
     body = provider.requests[0].body
     assert (provider.requests[0].method, provider.requests[0].path) == ("POST", "/v1/chat/completions")
@@ -367,7 +370,7 @@ async def test_a_wait_that_the_provider_asks_for_travels_with_the_error() -> Non
     seen: list[RateHints] = []
     async with driving(say) as (driver, _):
         with pytest.raises(UpstreamBusy) as caught:
-            await driver.chat(request(), route(), time.monotonic() + 20, seen.append)
+            await driver.chat(request(), route(), time.monotonic() + PATIENCE_S, seen.append)
     assert caught.value.retry_after_s == 7
     assert [hints.requests.remaining for hints in seen] == [0]
 
@@ -441,7 +444,12 @@ async def test_the_deadline_is_of_the_whole_answer() -> None:
         await asyncio.Event().wait()
 
     async with driving(say) as (driver, provider):
-        reply = await begin(driver, within_s=0.3)
+        for within_s in (0.3, 3, 30):
+            with contextlib.suppress(UpstreamTimeout):  # where a busy machine takes so long for the first event
+                reply = await begin(driver, within_s=within_s)
+                break
+        else:
+            raise AssertionError("no answer began")
         with pytest.raises(UpstreamTimeout):
             await read(reply)
         await asyncio.wait_for(provider.left.wait(), PATIENCE_S)
@@ -614,7 +622,7 @@ async def test_the_name_of_the_model_may_stand_in_the_path_and_behind_an_author(
     chat = Chat(path="/d/{model}/c?v=1", model_prefix=prefix, key_header="x-key", key_prefix="Token ")
     named = Route("acme", model, DimRange(0, 0, 0), 8192, "unknown")
     async with driving(saying(*STREAM), chat=chat) as (driver, provider):
-        await read(await driver.chat(request(), named, time.monotonic() + 20))
+        await read(await driver.chat(request(), named, time.monotonic() + PATIENCE_S))
     (seen,) = provider.requests
     assert seen.path == "/v1" + path
     assert seen.json["model"] == path.split("/")[2].replace("%20", " ").replace("%2F", "/")

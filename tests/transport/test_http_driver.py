@@ -29,11 +29,13 @@ from embedgate.providers import openai
 from embedgate.settings import TransportSettings
 from embedgate.transport import CallTimeouts, Endpoint, HttpDriver, HttpProvider, HttpReply
 from upstream import Answer, Ending, Upstream, error, running_upstream
-from waiting import until
+from waiting import PATIENCE_S, until
 
 KEY = "sk-proj-Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MA"
 DIM = 256
 ROUTE = Route("acme", "m", DimRange(DIM, DIM, DIM), 8192, "unknown", accepts_base64=True)
+LONGER_AND_LONGER_S = (0.2, 2, 20)
+"""Deadlines of calls that must have been sent before: on a busy machine the first may be over too early."""
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ async def driving(
         await driver.aclose()
 
 
-def asked(driver: HttpDriver, *texts: str, within_s: float = 20) -> asyncio.Task[ProviderReply]:
+def asked(driver: HttpDriver, *texts: str, within_s: float = PATIENCE_S) -> asyncio.Task[ProviderReply]:
     batch = Batch(texts or ("a text",), expected_dim=DIM)
     return asyncio.create_task(driver.embed(batch, ROUTE, time.monotonic() + within_s))
 
@@ -78,11 +80,11 @@ async def test_vectors_come_back_in_order_and_the_key_is_in_its_header_only(upst
 async def test_a_call_that_hangs_keeps_its_place_no_longer_than_a_call_may_take(upstream: Upstream) -> None:
     gate = threading.Event()
     upstream.script(Answer(gate=gate))
-    async with driving(upstream.base_url, max_parallel=1, timeouts=CallTimeouts(attempt_s=0.3)) as driver:
+    async with driving(upstream.base_url, max_parallel=1, timeouts=CallTimeouts(attempt_s=1)) as driver:
         hanging, next_one = asked(driver, "a"), asked(driver, "b")
         with pytest.raises(UpstreamTimeout):
             await hanging
-        await until(lambda: len(upstream.requests) == 2)
+        await until(lambda: any("b" in seen.json["input"] for seen in upstream.requests))
         await asyncio.wait([next_one])
     gate.set()
 
@@ -92,9 +94,12 @@ async def test_a_call_ends_at_its_deadline_and_closes_its_connection(upstream: U
     upstream.usually(Answer(gate=gate))
     async with driving(upstream.base_url) as driver:
         started_s = time.monotonic()
-        with pytest.raises(UpstreamTimeout):
-            await asked(driver, within_s=0.2)
-        assert time.monotonic() - started_s < 15
+        for within_s in LONGER_AND_LONGER_S:
+            with pytest.raises(UpstreamTimeout):
+                await asked(driver, within_s=within_s)
+            if upstream.requests:
+                break
+        assert time.monotonic() - started_s < PATIENCE_S
         with pytest.raises(UpstreamTimeout):
             await asked(driver, within_s=-1)
         gate.set()
@@ -211,9 +216,13 @@ async def test_what_a_fault_of_the_connection_means_for_the_bill(upstream: Upstr
         assert caught.value.may_be_billed
     upstream.usually(Answer(gate=threading.Event()))
     async with driving(upstream.base_url) as driver:
-        with pytest.raises(UpstreamTimeout) as late:
-            await asked(driver, within_s=0.2)
-        assert late.value.may_be_billed
+        for within_s in LONGER_AND_LONGER_S:
+            with pytest.raises(UpstreamTimeout) as late:
+                await asked(driver, within_s=within_s)
+            if late.value.may_be_billed:
+                break
+        else:
+            raise AssertionError("no call that was sent may be billed")
         with pytest.raises(UpstreamNotAsked) as unasked:
             await asked(driver, within_s=0)
         assert not unasked.value.may_be_billed

@@ -14,6 +14,7 @@ from embedgate.transport import Endpoint, HttpCall
 from embedgate.transport.connection_pool import ConnectionPool
 from embedgate.transport.public_host import KEPT_S, PublicHost
 from upstream import Upstream, running_upstream
+from waiting import PATIENCE_S
 
 CALL = HttpCall("POST", "/embeddings", b'{"model": "m", "input": "a text"}')
 
@@ -50,7 +51,7 @@ def upstream() -> Iterator[Upstream]:
 
 
 def soon() -> float:
-    return time.monotonic() + 20
+    return time.monotonic() + PATIENCE_S
 
 
 @pytest.mark.parametrize(
