@@ -24,6 +24,7 @@ help:  ## Show this help
 serve: $(STAMP)  ## Install if needed, then start the gateway on http://127.0.0.1:3100
 	@exec $(BIN)/embedgate serve
 
+test: export TEST_RESULTS := $(if $(filter true,$(CI)),build/test/results.json)
 test: $(STAMP) $(NODE_STAMP)  ## Install if needed, then run the whole test suite, in parallel
 	@$(BIN)/python -m pytest $(PARALLEL) $(if $(filter true,$(CI)),$(COVERED)) $(ARGS)
 

@@ -18,6 +18,7 @@ import fork_server
 import forms
 from embedgate.observe import events
 from embedgate.observe.events import ThrottledEvent
+from results import Results
 from virtual_time import VirtualLoop
 
 _ENGINE = Path(__file__).parent / "engine"
@@ -45,11 +46,14 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
     return {"loop": VirtualLoop if _ENGINE in item.path.parents else asyncio.new_event_loop}
 
 
-def pytest_configure() -> None:
-    """Take signals that are ignored, as in what a shell has started with `nohup ... &`.
+def pytest_configure(config: pytest.Config) -> None:
+    """Take signals that are ignored, as in what a shell has started with `nohup ... &`; write results if asked to.
 
     Children inherit that a signal is ignored, but not that one is handled: theirs end them, as at a terminal.
     """
+    file = os.environ.pop("TEST_RESULTS", None)  # of this run, and not of what its tests start
+    if file:
+        config.pluginmanager.register(Results(Path(file)))
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGQUIT):  # by nohup, by the shell: the suite goes on ignoring them
