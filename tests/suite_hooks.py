@@ -6,6 +6,7 @@ Hooks and fixtures of pytest, which `conftest.py` takes over.
 import asyncio
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,9 @@ from results import Results
 from virtual_time import VirtualLoop
 
 _ENGINE = Path(__file__).parent / "engine"
+_MEMORY_FOLDER = "/dev/shm"
+_ROOM_BYTES = 6_000_000_000
+"""Databases wait for the disk with each commit, most of the time of a short test. The suite holds 2 GB at a time."""
 _ON_BOTH_LOOPS = ("test_handshake.py", "test_framing.py")
 
 # The same examples in every run, so that none fails by surprise; `make hostile` draws others each time. How long an
@@ -46,11 +50,22 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
     return {"loop": VirtualLoop if _ENGINE in item.path.parents else asyncio.new_event_loop}
 
 
+def _has_room(folder: str) -> bool:
+    """Whether there is a file system in memory with room for what the tests write, and memory for it."""
+    try:
+        pages = os.sysconf("SC_AVPHYS_PAGES")
+        return min(shutil.disk_usage(folder).free, pages * os.sysconf("SC_PAGE_SIZE")) >= _ROOM_BYTES
+    except (OSError, ValueError):
+        return False
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Take signals that are ignored, as in what a shell has started with `nohup ... &`; write results if asked to.
 
     Children inherit that a signal is ignored, but not that one is handled: theirs end them, as at a terminal.
     """
+    if _has_room(_MEMORY_FOLDER):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _MEMORY_FOLDER)  # where tmp_path is
     file = os.environ.pop("TEST_RESULTS", None)  # of this run, and not of what its tests start
     if file:
         config.pluginmanager.register(Results(Path(file)))

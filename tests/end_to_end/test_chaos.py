@@ -32,8 +32,8 @@ MODEL = "openai/text-embedding-3-small"
 DIM = 8
 N_REQUESTS = scaled(2_000, 10_000)
 N_CALLERS = 32
-DEADLINE_S = 40.0
-STALL_S = 120.0
+DEADLINE_S = 60.0
+STALL_S = 200.0
 MAX_CALLS = 1.2
 SETTINGS = (
     LOCAL_OFF
@@ -52,7 +52,7 @@ SETTINGS = (
     host = "openai"
     base_url = "{second}"
     [upstream]
-    attempt_timeout_s = 3.0
+    attempt_timeout_s = 10.0
     {upstream}
 """
 )
