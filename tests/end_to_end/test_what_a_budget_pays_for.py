@@ -146,6 +146,27 @@ PAID: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"messages": said({"type": "file"})}, "messages[0].content", "messages.content"),
     ({"messages": said(["a"])}, "messages[0].content", "messages.content"),
+    ({"functions": [FUNCTION, {"name": "$search"}]}, "functions[1].name", "functions.$search"),
+    ({"functions": [{"type": "web_search"}]}, "functions[0].type", "functions.type"),
+    ({"tools": [{"type": "custom", "custom": {"name": "$search"}}]}, "tools[0].custom.name", "tools.$search"),
+    ({"tools": [{"type": "custom", "custom": {"search": {}}}]}, "tools[0].custom.search", "tools.custom.search"),
+    ({"tool_choice": {"type": "web_search_preview"}}, "tool_choice.type", "tool_choice.web_search_preview"),
+    ({"function_call": {"name": "f", "search": True}}, "function_call.search", "function_call.search"),
+    ({"response_format": {"type": "text", "search": {}}}, "response_format.search", "response_format.search"),
+    ({"stream_options": {"search": True}}, "stream_options.search", "stream_options.search"),
+    ({"reasoning_effort": {"max_tokens": 9999}}, "reasoning_effort", "reasoning_effort"),
+    ({"messages": said([{"type": "text", "text": {"url": "x"}}])}, "messages[0].content[0].text", "messages.text"),
+    ({"messages": [{"role": "assistant", "refusal": [{"type": "file"}]}]}, "messages[0].refusal", "messages.refusal"),
+    (
+        {"messages": [{"role": "assistant", "tool_calls": [{"type": "web_search"}]}]},
+        "messages[0].tool_calls[0].type",
+        "messages.tool_calls",
+    ),
+    (
+        {"messages": [{"role": "assistant", "annotations": [{"type": "file", "file": {"hash": "h"}}]}]},
+        "messages[0].annotations[0].type",
+        "messages.annotations.file",
+    ),
 ]
 
 
@@ -182,6 +203,7 @@ def test_what_costs_nothing_beyond_the_tokens_passes_with_a_budget(
             *said([{"type": "text", "text": "a b"}, image]),
             {"role": "assistant", "content": None, "audio": None, "tool_calls": [{"id": "1", "type": "function"}]},
             {"role": "tool", "tool_call_id": "1", "content": "c"},
+            {"role": "assistant", "content": "c", "refusal": None, "annotations": [{"type": "url_citation"}]},
         ],
         "tools": [{"type": "function", "function": FUNCTION}, {"type": "custom", "custom": {"name": "g"}}],
         "service_tier": "default",
@@ -192,7 +214,9 @@ def test_what_costs_nothing_beyond_the_tokens_passes_with_a_budget(
         "n": 2,
         "response_format": {"type": "json_object"},
         "user": "customer 7",
-        "tool_choice": "auto",
+        "tool_choice": {"type": "function", "function": {"name": "f"}},
+        "functions": [FUNCTION],
+        "function_call": "auto",
         "reasoning_effort": "low",
         "logit_bias": {"5": 1},
     }
@@ -208,12 +232,14 @@ def test_a_name_that_is_there_twice_reaches_the_host_as_it_was_checked(
     body = (
         b'{"model":"%s","max_tokens":9999,"max_tokens":10,"prediction":{},"prediction":null,'
         b'"messages":[{"role":"user","content":[{"type":"file","type":"text","text":"a b"}],"audio":{},"audio":null}],'
-        b'"tools":[{"type":"web_search","type":"function","function":{"name":"$search","name":"f"}}]}'
+        b'"tools":[{"type":"web_search","type":"function","function":{"name":"$search","name":"f"}}],'
+        b'"stream":true,"stream_options":{"include_usage":false,"include_usage":true}}'
     )
     path = "/v1/chat/completions"
     assert call(running.url, path, body % MODEL.encode(), {"x-api-key": budgeted[1]}).status == 200
     sent = host.requests[-1].body
     assert not any(word in sent for word in (b"9999", b"prediction", b"file", b'audio":{}', b"web_search", b"$search"))
+    assert b'"stream_options":{"include_usage":true}' in sent
 
 
 def test_an_allowed_option_is_held_and_booked_at_its_bound(

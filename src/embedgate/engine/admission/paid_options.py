@@ -5,7 +5,7 @@ weighed, and fields that no host bills. Others are refused by name, unless a set
 then held and booked on top. Without a budget every field passes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,17 +16,14 @@ from embedgate.core.types import Candidate, ChatRequest, EmbedRequest, Weighed
 
 _Object = dict[str, msgspec.Raw]
 
-CHAT_FIELDS = frozenset(
-    # Weighed: what the model reads, and what bounds the output.
-    {"messages", "tools", "functions", "response_format", "max_tokens", "max_completion_tokens", "n"}
+_SCALARS = frozenset(
+    # Weighed: what bounds the output.
+    {"max_tokens", "max_completion_tokens", "n"}
 ) | {
-    # Not billed: they choose among tokens, or say how the answer is sent, named or stopped.
+    # Not billed: they choose among tokens, or say how the answer is sent or named.
     "frequency_penalty",
-    "function_call",
     "include_reasoning",
-    "logit_bias",
     "logprobs",
-    "metadata",
     "min_p",
     "parallel_tool_calls",
     "presence_penalty",
@@ -39,17 +36,29 @@ CHAT_FIELDS = frozenset(
     "safe_prompt",
     "safety_identifier",
     "seed",
-    "stop",
     "store",
     "stream",
-    "stream_options",
     "temperature",
-    "tool_choice",
     "top_k",
     "top_logprobs",
     "top_p",
     "user",
     "verbosity",
+}
+"""Fields of a chat that cost nothing as a text, a number, true or false; an object there is not known."""
+CHAT_FIELDS = _SCALARS | {
+    # Weighed: what the model reads.
+    "messages",
+    "tools",
+    "functions",
+    "response_format",
+    # Not billed.
+    "function_call",
+    "logit_bias",
+    "metadata",
+    "stop",
+    "stream_options",
+    "tool_choice",
 }
 """Fields of a chat that cost nothing beyond the tokens that are held for it."""
 CHAT_VALUES: Mapping[str, tuple[Any, ...]] = {
@@ -83,6 +92,20 @@ _PARTS: Mapping[str, frozenset[str]] = {
 _TOOLS: Mapping[str, frozenset[str]] = {"function": frozenset({"function"}), "custom": frozenset({"custom"})}
 """Tools that the caller runs. Those of a host, such as a web search, have a price of their own."""
 _FUNCTION_FIELDS = frozenset({"name", "description", "parameters", "strict"})
+_CUSTOM_FIELDS = frozenset({"name", "description", "format"})
+_CALL_FIELDS = frozenset({"id", "type", "index", "function", "custom", "extra_content"})
+"""Fields of a call of a tool in a message, which the model reads as text. Google keeps a thought in the last one."""
+_TEXTS = ("name", "reasoning", "reasoning_content", "refusal", "role", "tool_call_id")
+"""Fields of a message that are weighed as the texts that they are: not as media, which may be heavier."""
+_ANNOTATIONS: Mapping[str, frozenset[str]] = {"url_citation": frozenset({"url_citation"})}
+"""Not those of files, by which a host reads a file again that is not in the request."""
+_CHOICES: Mapping[str, frozenset[str]] = {**_TOOLS, "allowed_tools": frozenset({"allowed_tools"})}
+_OBJECTS: Mapping[str, frozenset[str]] = {
+    "function_call": frozenset({"name"}),
+    "response_format": frozenset({"type", "json_schema", "schema", "grammar", "regex"}),
+    "stream_options": frozenset({"include_usage", "include_obfuscation", "continuous_usage_stats"}),
+}
+"""Fields of a chat that are objects, or a word in their place, with the names that cost nothing."""
 _HOSTS_OWN = "$"
 """Functions whose names begin so are a host's: Moonshot's `$web_search`."""
 EMBEDDING_OPTIONS = frozenset({"late_chunking", "normalize", "normalized"})
@@ -90,6 +113,10 @@ EMBEDDING_OPTIONS = frozenset({"late_chunking", "normalize", "normalized"})
 
 _objects = msgspec.json.Decoder(list[_Object])
 _object = msgspec.json.Decoder(_Object)
+
+
+_Read = Callable[[_Object, str], object]
+"""Reads one object, at a place in the body."""
 
 
 class _Use(NamedTuple):
@@ -157,16 +184,21 @@ class _Checked:
             if name in CHAT_VALUES:
                 if _value(raw) not in CHAT_VALUES[name]:
                     self._use(name, name)
-            elif name not in CHAT_FIELDS:
+            elif name not in CHAT_FIELDS or (name in _SCALARS and raw.startswith((b"{", b"["))):
                 self._use(name, name)
-        for name, read in (("messages", self._message), ("tools", self._tool)):
+        for name, read in (("messages", self._message), ("tools", self._tool), ("functions", self._function)):
             if name in fields:
                 self.fields[name] = self._list(fields[name], name, name, read)
+        for name, known in _OBJECTS.items():
+            if (item := self._object(name)) is not None:
+                self._names(item, known, name, name)
+        if (choice := self._object("tool_choice")) is not None:
+            self._kind(choice, _CHOICES, "tool_choice", "tool_choice")
 
     def _use(self, name: str, place: str) -> None:
         self.uses.append(_Use(name, place))
 
-    def _list(self, raw: bytes, name: str, place: str, read: Any) -> bytes:
+    def _list(self, raw: bytes, name: str, place: str, read: _Read) -> bytes:
         """A list of objects, each of them read, with every name once. Any other shape is not known to cost nothing."""
         try:
             items = _objects.decode(raw)
@@ -177,31 +209,77 @@ class _Checked:
             read(item, f"{place}[{position}]")
         return msgspec.json.encode(items)
 
+    def _object(self, name: str) -> _Object | None:
+        """The object in a field, which is then sent with every name once; None for a word in its place."""
+        raw = self.fields.get(name, b'""')
+        if raw.startswith(b'"'):
+            return None
+        try:
+            item = _object.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self._use(name, name)
+            return None
+        self.fields[name] = msgspec.json.encode(item)
+        return item
+
     def _message(self, message: _Object, place: str) -> None:
         self._names(message, _MESSAGE_FIELDS, "messages", place)
+        self._texts(message, _TEXTS, place)
         content = bytes(message.get("content", b"null"))
         if content.startswith(b"["):
             message["content"] = msgspec.Raw(self._list(content, "messages.content", f"{place}.content", self._part))
         elif content != b"null" and not content.startswith(b'"'):
             self._use("messages.content", f"{place}.content")
+        for field, read in (("annotations", self._annotation), ("tool_calls", self._call)):
+            raw = bytes(message.get(field, b"null"))
+            if raw != b"null":
+                message[field] = msgspec.Raw(self._list(raw, f"messages.{field}", f"{place}.{field}", read))
+
+    def _texts(self, item: _Object, fields: Sequence[str], place: str) -> None:
+        for field in fields:
+            raw = bytes(item.get(field, b"null"))
+            if raw != b"null" and not raw.startswith(b'"'):
+                self._use(f"messages.{field}", f"{place}.{field}")
 
     def _part(self, part: _Object, place: str) -> None:
-        self._kind(part, _PARTS, "messages", place)
+        kind = self._kind(part, _PARTS, "messages", place)
+        if kind is not None and kind != "image_url":
+            self._texts(part, (kind,), place)
+
+    def _annotation(self, annotation: _Object, place: str) -> None:
+        self._kind(annotation, _ANNOTATIONS, "messages.annotations", place)
+
+    def _call(self, called: _Object, place: str) -> None:
+        self._names(called, _CALL_FIELDS, "messages.tool_calls", place)
+        if bytes(called.get("type", b"null")) != b"null" and _value(bytes(called["type"])) not in _TOOLS:
+            self._use("messages.tool_calls", f"{place}.type")
 
     def _tool(self, tool: _Object, place: str) -> None:
         kind = self._kind(tool, _TOOLS, "tools", place)
-        if kind != "function" or "function" not in tool:
+        if kind is None or kind not in tool:
             return
         try:
-            function = _object.decode(tool["function"])
+            inside = _object.decode(tool[kind])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self._use("tools.function", f"{place}.function")
+            self._use(f"tools.{kind}", f"{place}.{kind}")
             return
-        self._names(function, _FUNCTION_FIELDS, "tools.function", f"{place}.function")
-        called = _value(bytes(function.get("name", b"null")))
-        if isinstance(called, str) and called.startswith(_HOSTS_OWN):
-            self._use(f"tools.{called}", f"{place}.function.name")
-        tool["function"] = msgspec.Raw(msgspec.json.encode(function))
+        if kind == "function":
+            self._function(inside, f"{place}.function", "tools")
+        else:
+            self._names(inside, _CUSTOM_FIELDS, "tools.custom", f"{place}.custom")
+            self._name(inside, f"{place}.custom", "tools")
+        tool[kind] = msgspec.Raw(msgspec.json.encode(inside))
+
+    def _function(self, function: _Object, place: str, field: str = "functions") -> None:
+        """A function that the caller runs: of `tools`, or of the older field `functions`."""
+        name = "tools.function" if field == "tools" else field
+        self._names(function, _FUNCTION_FIELDS, name, place)
+        self._name(function, place, field)
+
+    def _name(self, called: _Object, place: str, field: str) -> None:
+        name = _value(bytes(called.get("name", b"null")))
+        if isinstance(name, str) and name.startswith(_HOSTS_OWN):
+            self._use(f"{field}.{name}", f"{place}.name")
 
     def _kind(self, item: _Object, known: Mapping[str, frozenset[str]], name: str, place: str) -> str | None:
         """The type of a part or tool, which says what other fields it may have."""
