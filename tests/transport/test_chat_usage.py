@@ -65,6 +65,19 @@ def test_counts_are_read_where_hosts_put_them(completion: object, usage: ChatUsa
 @pytest.mark.parametrize(
     "usage",
     [
+        {"prompt_tokens": "19", "completion_tokens": 10},
+        {"prompt_tokens": 18.2, "completion_tokens": 9.5},
+        {"prompt_tokens": 19.0, "completion_tokens": None, "total_tokens": "29.0", "prompt_tokens_details": []},
+        {"prompt_tokens": 19, "completion_tokens": "ten", "total_tokens": 29, "cached_tokens": {}},
+    ],
+)
+def test_a_count_is_read_however_it_is_written_and_rounded_up(usage: object) -> None:
+    assert read({"choices": [], "usage": usage}).usage == ChatUsage(19, 10)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
         None,
         {},
         [],
@@ -73,8 +86,8 @@ def test_counts_are_read_where_hosts_put_them(completion: object, usage: ChatUsa
         {"completion_tokens": 10, "total_tokens": 29},
         {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
         {"prompt_tokens": -1, "completion_tokens": 10},
-        {"prompt_tokens": "19", "completion_tokens": 10},
-        {"prompt_tokens": 19.5, "completion_tokens": 10},
+        {"prompt_tokens": "many", "completion_tokens": 10},
+        {"prompt_tokens": True, "completion_tokens": 10},
         {"prompt_tokens": 10**30, "completion_tokens": 10},
     ],
 )

@@ -18,6 +18,7 @@ from embedgate.core.models import BatchLimits, Route
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.providers.hosts import Host
 from embedgate.transport import (
+    NOTHING_TOLD,
     Endpoint,
     HttpCall,
     HttpProvider,
@@ -27,6 +28,7 @@ from embedgate.transport import (
     decode,
     encode,
     put,
+    read_count,
     read_embeddings,
     wishes,
 )
@@ -56,8 +58,8 @@ class _Body(msgspec.Struct, rename="camel"):
 
     embedding: msgspec.Raw = _NOTHING
     embeddings: msgspec.Raw = _NOTHING
-    input_text_token_count: int | None = None
-    input_token_count: int | None = None
+    input_text_token_count: msgspec.Raw = NOTHING_TOLD
+    input_token_count: msgspec.Raw = NOTHING_TOLD
 
 
 class _ByType(msgspec.Struct):
@@ -92,13 +94,13 @@ def build(batch: Batch, route: Route) -> HttpCall:
 def parse(reply: HttpReply, batch: Batch, route: Route) -> ProviderReply:
     """Vectors (n, dim) float32 in the order of `batch.inputs`, and the usage. Raises UpstreamGarbled."""
     body = decode(reply, _BODY)
-    counted = reply.headers.get(_TOKENS_HEADER, "")
     try:
         rows = _family(route).rows(body)
     except msgspec.DecodeError as error:
         raise UpstreamMismatch(f"{reply.provider} sent an answer of another shape: {error}") from error
-    in_body = body.input_text_token_count if body.input_text_token_count is not None else body.input_token_count
-    return read_embeddings(reply, batch, rows, tokens=float(counted) if counted.isdecimal() else in_body)
+    told = (reply.headers.get(_TOKENS_HEADER), body.input_text_token_count, body.input_token_count)
+    tokens = next((count for count in map(read_count, told) if count is not None), None)
+    return read_embeddings(reply, batch, rows, tokens=tokens)
 
 
 def signer(endpoint: Endpoint) -> Signer | None:

@@ -4,6 +4,8 @@ The input type is required there; inputs without one are embedded as documents. 
 at 4,096 tokens unless another number is given, a query always at 2,048 tokens.
 """
 
+from typing import Any
+
 import msgspec
 
 from embedgate.core.actions import RERANK
@@ -13,6 +15,7 @@ from embedgate.core.rerank import RerankReply, RerankRequest
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.providers.hosts import Host
 from embedgate.transport import (
+    NOTHING_TOLD,
     Chat,
     HttpCall,
     HttpProvider,
@@ -23,6 +26,7 @@ from embedgate.transport import (
     encode,
     read_count,
     read_embeddings,
+    read_object,
     wishes,
 )
 
@@ -49,20 +53,11 @@ class _ByType(msgspec.Struct):
     base64: list[msgspec.Raw] | None = None
 
 
-class _Billed(msgspec.Struct):
-    input_tokens: float | None = None
-    search_units: float | None = None
-
-
-class _Meta(msgspec.Struct):
-    billed_units: _Billed | None = None
-
-
 class _Body(msgspec.Struct):
     """The fields of a reply that we read; everything else is skipped."""
 
     embeddings: _ByType
-    meta: _Meta | None = None
+    meta: msgspec.Raw = NOTHING_TOLD
 
 
 class _Result(msgspec.Struct, gc=False):
@@ -74,7 +69,7 @@ class _Ranked(msgspec.Struct):
     """The fields of a rerank reply that we read."""
 
     results: list[_Result]
-    meta: _Meta | None = None
+    meta: msgspec.Raw = NOTHING_TOLD
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -103,7 +98,7 @@ def parse(reply: HttpReply, batch: Batch, _route: Route) -> ProviderReply:
     """
     body = decode(reply, _BODY)
     rows = body.embeddings.base64 or body.embeddings.float or []
-    return read_embeddings(reply, batch, rows, tokens=_billed(body.meta).input_tokens)
+    return read_embeddings(reply, batch, rows, tokens=read_count(_billed(body.meta).get("input_tokens")))
 
 
 def build_rerank(request: RerankRequest, route: Route) -> HttpCall:
@@ -132,10 +127,12 @@ def parse_rerank(reply: HttpReply, _request: RerankRequest, _route: Route) -> Re
     billed = _billed(body.meta)
     return RerankReply(
         tuple((result.index, result.relevance_score) for result in body.results),
-        tokens=read_count(billed.input_tokens),
-        searches=read_count(billed.search_units),
+        tokens=read_count(billed.get("input_tokens")),
+        searches=read_count(billed.get("search_units")),
     )
 
 
-def _billed(meta: _Meta | None) -> _Billed:
-    return meta.billed_units if meta and meta.billed_units else _Billed()
+def _billed(meta: msgspec.Raw) -> dict[str, Any]:
+    """What a reply says of its bill: nothing where that is of another shape."""
+    billed = read_object(meta).get("billed_units")
+    return billed if isinstance(billed, dict) else {}

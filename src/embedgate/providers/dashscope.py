@@ -9,6 +9,7 @@ from embedgate.core.models import BatchLimits, Route
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.providers.hosts import Host
 from embedgate.transport import (
+    NOTHING_TOLD,
     Chat,
     HttpCall,
     HttpProvider,
@@ -17,6 +18,7 @@ from embedgate.transport import (
     decode,
     encode,
     read_embeddings,
+    read_usage,
     wishes,
 )
 
@@ -40,15 +42,11 @@ class _Output(msgspec.Struct):
     embeddings: list[_Item]
 
 
-class _Usage(msgspec.Struct):
-    total_tokens: int | None = None
-
-
 class _Body(msgspec.Struct):
     """The fields of a reply that we read; everything else is skipped."""
 
     output: _Output
-    usage: _Usage | None = None
+    usage: msgspec.Raw = NOTHING_TOLD
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -74,5 +72,5 @@ def parse(reply: HttpReply, batch: Batch, _route: Route) -> ProviderReply:
         batch,
         [item.embedding for item in items],
         positions=[item.text_index for item in items],
-        tokens=body.usage.total_tokens if body.usage else None,
+        tokens=read_usage(body.usage, "total_tokens"),
     )

@@ -11,6 +11,7 @@ from embedgate.core.models import BatchLimits, Route
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.providers.hosts import Host
 from embedgate.transport import (
+    NOTHING_TOLD,
     Chat,
     HttpCall,
     HttpProvider,
@@ -19,6 +20,7 @@ from embedgate.transport import (
     decode,
     encode,
     read_embeddings,
+    read_usage,
     wishes,
 )
 
@@ -38,15 +40,11 @@ class _Embedding(msgspec.Struct):
     values: msgspec.Raw
 
 
-class _Usage(msgspec.Struct, rename="camel"):
-    prompt_token_count: int | None = None
-
-
 class _Body(msgspec.Struct, rename="camel"):
     """The fields of a reply that we read; everything else is skipped."""
 
     embeddings: list[_Embedding]
-    usage_metadata: _Usage | None = None
+    usage_metadata: msgspec.Raw = NOTHING_TOLD
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -72,5 +70,5 @@ def parse(reply: HttpReply, batch: Batch, _route: Route) -> ProviderReply:
     Raises UpstreamGarbled.
     """
     body = decode(reply, _BODY)
-    tokens = body.usage_metadata.prompt_token_count if body.usage_metadata else None
+    tokens = read_usage(body.usage_metadata, "promptTokenCount")
     return read_embeddings(reply, batch, [item.values for item in body.embeddings], tokens=tokens)

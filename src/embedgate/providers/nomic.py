@@ -8,7 +8,18 @@ import msgspec
 from embedgate.core.models import BatchLimits, Route
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.providers.hosts import Host
-from embedgate.transport import HttpCall, HttpProvider, HttpReply, classify, decode, encode, read_embeddings, wishes
+from embedgate.transport import (
+    NOTHING_TOLD,
+    HttpCall,
+    HttpProvider,
+    HttpReply,
+    classify,
+    decode,
+    encode,
+    read_embeddings,
+    read_usage,
+    wishes,
+)
 
 HOST = Host(
     note="Puts the text of the input's type before it. Cuts over-long inputs and cannot be told not to.",
@@ -22,17 +33,12 @@ HOST = Host(
 )
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    total_tokens: int | None = None
-
-
 class _Body(msgspec.Struct):
     """The fields of a reply that we read; everything else is skipped."""
 
     embeddings: list[msgspec.Raw]
     model: str | None = None
-    usage: _Usage | None = None
+    usage: msgspec.Raw = NOTHING_TOLD
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -52,6 +58,5 @@ def build(batch: Batch, route: Route) -> HttpCall:
 def parse(reply: HttpReply, batch: Batch, _route: Route) -> ProviderReply:
     """Vectors (n, dim) float32 in the order of `batch.inputs`, and the usage. Raises UpstreamGarbled."""
     body = decode(reply, _BODY)
-    usage = body.usage or _Usage()
-    tokens = usage.prompt_tokens if usage.prompt_tokens is not None else usage.total_tokens
+    tokens = read_usage(body.usage, "prompt_tokens", "total_tokens")
     return read_embeddings(reply, batch, body.embeddings, tokens=tokens, model=body.model)

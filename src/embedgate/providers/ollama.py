@@ -9,6 +9,7 @@ from embedgate.core.models import BatchLimits, Route
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.providers.hosts import Host
 from embedgate.transport import (
+    NOTHING_TOLD,
     Chat,
     HttpCall,
     HttpProvider,
@@ -16,6 +17,7 @@ from embedgate.transport import (
     classify,
     decode,
     encode,
+    read_count,
     read_embeddings,
     wishes,
 )
@@ -39,7 +41,7 @@ class _Body(msgspec.Struct):
 
     embeddings: list[msgspec.Raw]
     model: str | None = None
-    prompt_eval_count: int | None = None
+    prompt_eval_count: msgspec.Raw = NOTHING_TOLD
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -59,4 +61,4 @@ def build(batch: Batch, route: Route) -> HttpCall:
 def parse(reply: HttpReply, batch: Batch, _route: Route) -> ProviderReply:
     """Vectors (n, dim) float32 in the order of `batch.inputs`, and the usage. Raises UpstreamGarbled."""
     body = decode(reply, _BODY)
-    return read_embeddings(reply, batch, body.embeddings, tokens=body.prompt_eval_count, model=body.model)
+    return read_embeddings(reply, batch, body.embeddings, tokens=read_count(body.prompt_eval_count), model=body.model)

@@ -14,7 +14,18 @@ from embedgate.core.errors import GatewayError, InputTooLong, UpstreamRejected
 from embedgate.core.models import Route
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.providers.hosts import Host
-from embedgate.transport import HttpCall, HttpProvider, HttpReply, classify, decode, encode, read_embeddings, wishes
+from embedgate.transport import (
+    NOTHING_TOLD,
+    HttpCall,
+    HttpProvider,
+    HttpReply,
+    classify,
+    decode,
+    encode,
+    read_embeddings,
+    read_usage,
+    wishes,
+)
 
 _PLAIN = Host(note="As OpenAI says, and nothing that it leaves open.")
 _PLACE_OF_TOO_LONG = re.compile(
@@ -27,17 +38,12 @@ class _Item(msgspec.Struct, gc=False):
     index: int | None = None
 
 
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int | None = None
-    total_tokens: int | None = None
-
-
 class _Body(msgspec.Struct):
     """The fields of a reply that we read; everything else is skipped."""
 
     data: list[_Item]
     model: str | None = None
-    usage: _Usage | None = None
+    usage: msgspec.Raw = NOTHING_TOLD
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -71,7 +77,7 @@ def parse(reply: HttpReply, batch: Batch, _route: Route, *, sends_usage: bool = 
         batch,
         [item.embedding for item in body.data],
         positions=[item.index for item in body.data],
-        tokens=_tokens(body.usage) if sends_usage else None,
+        tokens=read_usage(body.usage, "prompt_tokens", "total_tokens") if sends_usage else None,
         model=body.model,
     )
 
@@ -84,10 +90,3 @@ def fault(reply: HttpReply) -> GatewayError:
         return error
     reason = f"is too long; {reply.provider} takes {int(place[2])} tokens per input. Shorten it or split it."
     return InputTooLong(reason, index=int(place[1]))
-
-
-def _tokens(usage: _Usage | None) -> int | None:
-    """The provider's count for the whole call; None if it gave none."""
-    if usage is None:
-        return None
-    return usage.prompt_tokens if usage.prompt_tokens is not None else usage.total_tokens

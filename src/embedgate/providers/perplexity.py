@@ -10,7 +10,18 @@ from embedgate.core.models import BatchLimits, Route
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.core.vectors import Vectors, normalise
 from embedgate.providers.hosts import Host
-from embedgate.transport import HttpCall, HttpProvider, HttpReply, classify, decode, encode, read_embeddings, wishes
+from embedgate.transport import (
+    NOTHING_TOLD,
+    HttpCall,
+    HttpProvider,
+    HttpReply,
+    classify,
+    decode,
+    encode,
+    read_embeddings,
+    read_usage,
+    wishes,
+)
 
 HOST = Host(
     note="Sends whole numbers of one byte; vectors are scaled to unit length here.",
@@ -26,16 +37,12 @@ class _Item(msgspec.Struct):
     index: int | None = None
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-
-
 class _Body(msgspec.Struct):
     """The fields of a reply that we read; everything else is skipped."""
 
     data: list[_Item]
     model: str | None = None
-    usage: _Usage | None = None
+    usage: msgspec.Raw = NOTHING_TOLD
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -60,7 +67,7 @@ def parse(reply: HttpReply, batch: Batch, _route: Route) -> ProviderReply:
         batch,
         [item.embedding for item in body.data],
         positions=[item.index for item in body.data],
-        tokens=body.usage.prompt_tokens if body.usage else None,
+        tokens=read_usage(body.usage, "prompt_tokens"),
         model=body.model,
         read=_read_bytes,
     )

@@ -13,16 +13,12 @@ from embedgate.core.errors import UpstreamMismatch
 from embedgate.core.model_names import is_name_of
 from embedgate.core.models import ParamValue, Route
 from embedgate.core.rerank import RerankReply, RerankRequest
-from embedgate.transport import HttpCall, HttpReply, HttpUnary, decode, encode, read_count
+from embedgate.transport import NOTHING_TOLD, HttpCall, HttpReply, HttpUnary, decode, encode, read_usage
 
 
 class _Result(msgspec.Struct, gc=False):
     index: int
     relevance_score: float
-
-
-class _Usage(msgspec.Struct, gc=False):
-    total_tokens: int | None = None
 
 
 class _Body(msgspec.Struct):
@@ -31,7 +27,7 @@ class _Body(msgspec.Struct):
     model: str | None = None
     results: list[_Result] | None = None
     data: list[_Result] | None = None
-    usage: _Usage | None = None
+    usage: msgspec.Raw = NOTHING_TOLD
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -63,5 +59,5 @@ def parse(reply: HttpReply, _request: RerankRequest, route: Route) -> RerankRepl
     results = body.results if body.results is not None else body.data or []
     return RerankReply(
         tuple((result.index, result.relevance_score) for result in results),
-        tokens=read_count(body.usage.total_tokens if body.usage else None),
+        tokens=read_usage(body.usage, "total_tokens"),
     )

@@ -84,9 +84,8 @@ def build_rerank(request: RerankRequest, _route: Route) -> HttpCall:
 def parse_rerank(reply: HttpReply, _request: RerankRequest, _route: Route) -> RerankReply:
     """The scores in the order of the reply, and the usage. Raises UpstreamGarbled."""
     scores = tuple((rank.index, rank.score) for rank in decode(reply, _RANKS))
-    return RerankReply(scores, tokens=read_count(_tokens(reply)))
+    return RerankReply(scores, tokens=_tokens(reply))
 
 
-def _tokens(reply: HttpReply) -> float | None:
-    told = reply.headers.get("x-compute-tokens", "")
-    return float(told) if told.isdecimal() else None
+def _tokens(reply: HttpReply) -> int | None:
+    return read_count(reply.headers.get("x-compute-tokens"))

@@ -12,6 +12,7 @@ from embedgate.core.models import BatchLimits, Route
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.providers.hosts import Host
 from embedgate.transport import (
+    NOTHING_TOLD,
     Chat,
     HttpCall,
     HttpProvider,
@@ -19,7 +20,9 @@ from embedgate.transport import (
     classify,
     decode,
     encode,
+    read_count,
     read_embeddings,
+    read_usage,
     wishes,
 )
 
@@ -39,7 +42,7 @@ _PUBLISHERS = {"multilingual-e5-": "intfloat"}
 
 
 class _Statistics(msgspec.Struct):
-    token_count: float | None = None
+    token_count: msgspec.Raw = NOTHING_TOLD
     truncated: bool = False
 
 
@@ -58,15 +61,11 @@ class _Predicted(msgspec.Struct):
     predictions: list[_Prediction]
 
 
-class _Usage(msgspec.Struct, rename="camel"):
-    prompt_token_count: int | None = None
-
-
 class _Embedded(msgspec.Struct, rename="camel"):
     """The fields of an `embedContent` reply that we read; everything else is skipped."""
 
     embedding: _Embedding
-    usage_metadata: _Usage | None = None
+    usage_metadata: msgspec.Raw = NOTHING_TOLD
     truncated: bool = False
 
 
@@ -102,12 +101,12 @@ def parse(reply: HttpReply, batch: Batch, route: Route) -> ProviderReply:
     """
     if _is_by_content(route):
         body = decode(reply, _EMBEDDED)
-        tokens = body.usage_metadata.prompt_token_count if body.usage_metadata else None
+        tokens = read_usage(body.usage_metadata, "promptTokenCount")
         return read_embeddings(
             reply, batch, [body.embedding.values], tokens=tokens, truncated=(0,) if body.truncated else ()
         )
     items = [prediction.embeddings for prediction in decode(reply, _PREDICTED).predictions]
-    counts = [item.statistics.token_count for item in items]
+    counts = [read_count(item.statistics.token_count) for item in items]
     return read_embeddings(
         reply,
         batch,

@@ -10,12 +10,14 @@ from embedgate.core.lazy import imported_on_use
 if TYPE_CHECKING:
     from embedgate.transport.bodies import decode, encode, input_type_word, put, wishes
     from embedgate.transport.concurrency_limit import ConcurrencyLimit, QueueBounds
+    from embedgate.transport.counts import NOTHING_TOLD, read_count, read_object, read_usage
     from embedgate.transport.driver import CallTimeouts, HttpDriver
     from embedgate.transport.faults import classify, retry_after_s
     from embedgate.transport.records import Chat, Endpoint, HttpCall, HttpProvider, HttpReply, HttpUnary, Signer
-    from embedgate.transport.replies import read_count, read_embeddings, read_vector
+    from embedgate.transport.replies import read_embeddings, read_vector
 
 __all__ = [
+    "NOTHING_TOLD",
     "CallTimeouts",
     "Chat",
     "ConcurrencyLimit",
@@ -34,6 +36,8 @@ __all__ = [
     "put",
     "read_count",
     "read_embeddings",
+    "read_object",
+    "read_usage",
     "read_vector",
     "retry_after_s",
     "wishes",
@@ -49,6 +53,7 @@ _HOMES = {
     "HttpProvider": "records",
     "HttpReply": "records",
     "HttpUnary": "records",
+    "NOTHING_TOLD": "counts",
     "QueueBounds": "concurrency_limit",
     "Signer": "records",
     "classify": "faults",
@@ -56,8 +61,10 @@ _HOMES = {
     "encode": "bodies",
     "input_type_word": "bodies",
     "put": "bodies",
-    "read_count": "replies",
+    "read_count": "counts",
     "read_embeddings": "replies",
+    "read_object": "counts",
+    "read_usage": "counts",
     "read_vector": "replies",
     "retry_after_s": "faults",
     "wishes": "bodies",

@@ -3,14 +3,12 @@
 One reader for all hosts: they differ only in where they put usage. What is read here is never passed on.
 """
 
-from typing import Annotated
-
 import msgspec
 
 from embedgate.core.types import ChatUsage
+from embedgate.transport.counts import read_count, read_object
 
 _NULL = msgspec.Raw(b"null")
-_Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -63,28 +61,6 @@ class _OddCompletion(msgspec.Struct):
     usage: msgspec.Raw = _NULL
 
 
-class _Details(msgspec.Struct, gc=False):
-    cached_tokens: _Count | None = None
-
-
-class _Usage(msgspec.Struct):
-    """Usage. Cached tokens are in the details, or beside the others at DeepSeek and Moonshot."""
-
-    prompt_tokens: _Count
-    completion_tokens: _Count | None = None
-    total_tokens: _Count | None = None
-    prompt_tokens_details: _Details | None = None
-    prompt_cache_hit_tokens: _Count | None = None
-    cached_tokens: _Count | None = None
-
-
-class _BareUsage(msgspec.Struct, gc=False):
-    """Usage whose other fields have another shape."""
-
-    prompt_tokens: _Count
-    completion_tokens: _Count
-
-
 class Said(msgspec.Struct, frozen=True, gc=False):
     """Content of one JSON object. `written_bytes` are of text, thoughts and arguments, in UTF-8.
 
@@ -99,8 +75,6 @@ class Said(msgspec.Struct, frozen=True, gc=False):
 
 _COMPLETION = msgspec.json.Decoder(_Completion)
 _ODD_COMPLETION = msgspec.json.Decoder(_OddCompletion)
-_USAGE = msgspec.json.Decoder(_Usage)
-_BARE_USAGE = msgspec.json.Decoder(_BareUsage)
 _TEXT = msgspec.json.Decoder(str)
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -140,33 +114,27 @@ def _is_error(completion: _Completion | _OddCompletion) -> bool:
 
 
 def _usage(raw: msgspec.Raw) -> ChatUsage | None:
-    """Usage, if complete. Some hosts send a part of it first, or zeros where they have not counted."""
+    """Usage, if complete. Some hosts send a part of it first, or zeros where they have not counted.
+
+    Cached tokens are in the details, or beside the others at DeepSeek and Moonshot.
+    """
     if not bytes(raw).startswith(b"{"):
         return None
-    usage = _counts(raw)
-    if usage is None:
-        return None
-    if usage.completion_tokens is None and usage.total_tokens is None:
+    told = read_object(raw)
+    read, written, total = (
+        read_count(told.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens")
+    )
+    if read is None or (written is None and total is None):
         return None
     # xAI and Gemini count thoughts in the total only, and bill them like the rest of the answer.
-    output_tokens = max(usage.completion_tokens or 0, (usage.total_tokens or 0) - usage.prompt_tokens)
-    if usage.prompt_tokens == 0 and output_tokens == 0:
+    output_tokens = max(written or 0, (total or 0) - read)
+    if read == 0 and output_tokens == 0:
         return None
-    details = usage.prompt_tokens_details or _Details()
-    cached_tokens = details.cached_tokens or usage.prompt_cache_hit_tokens or usage.cached_tokens or 0
-    return ChatUsage(usage.prompt_tokens, output_tokens, min(cached_tokens, usage.prompt_tokens))
-
-
-def _counts(raw: msgspec.Raw) -> _Usage | None:
-    try:
-        return _USAGE.decode(raw)
-    except _NOT_JSON:
-        pass
-    try:
-        bare = _BARE_USAGE.decode(raw)
-    except _NOT_JSON:
-        return None
-    return _Usage(bare.prompt_tokens, bare.completion_tokens)
+    details = told.get("prompt_tokens_details")
+    cached = [details.get("cached_tokens")] if isinstance(details, dict) else []
+    cached += [told.get("prompt_cache_hit_tokens"), told.get("cached_tokens")]
+    cached_tokens = next((count for count in map(read_count, cached) if count is not None), 0)
+    return ChatUsage(read, output_tokens, min(cached_tokens, read))
 
 
 def _written_bytes(choice: _Choice) -> int:

@@ -3,7 +3,6 @@
 Checks the shape of an answer for all vendors. Messages never show its content.
 """
 
-import math
 from array import array
 from collections.abc import Callable, Sequence
 
@@ -16,14 +15,6 @@ from embedgate.core.types import Batch, ProviderReply
 from embedgate.core.vectors import Vectors, from_base64
 from embedgate.transport.records import HttpReply
 
-_MOST_COUNTED = 10**9
-"""Largest count that is believed: a larger one is wrong, and its cost might not fit the ledger."""
-
-
-def read_count(told: float | None) -> int | None:
-    """Tokens or searches that a provider reports, rounded up; None if it cannot be a count."""
-    return math.ceil(told) if told is not None and 0 <= told <= _MOST_COUNTED else None
-
 
 def read_embeddings(
     reply: HttpReply,
@@ -31,7 +22,7 @@ def read_embeddings(
     rows: Sequence[msgspec.Raw],
     *,
     positions: list[int | None] | None = None,
-    tokens: float | None = None,
+    tokens: int | None = None,
     model: str | None = None,
     truncated: tuple[int, ...] = (),
     read: Callable[[msgspec.Raw, str], Vectors] | None = None,
@@ -39,11 +30,10 @@ def read_embeddings(
     """Vectors (n, dim) float32 in the order of the inputs, from one piece of JSON for each.
 
     positions: the index that each row reports; without any, rows are in the order of the inputs. tokens: the
-    provider's count, read by `read_count`. read: reads one row, given the provider's name for messages;
+    provider's count, as `counts` reads it. read: reads one row, given the provider's name for messages;
     `read_vector` if absent.
     Raises UpstreamMismatch, with the billed tokens, unless there is one vector for each input, all of one length.
     """
-    counted = read_count(tokens)
     try:
         if len(rows) != len(batch.inputs):
             raise UpstreamMismatch(f"{reply.provider} sent {len(rows)} vectors for {len(batch.inputs)} inputs")
@@ -51,9 +41,9 @@ def read_embeddings(
             rows = [rows[place] for place in _order(positions, reply.provider)]
         vectors = _vectors(rows, reply.provider, read or read_vector)
     except UpstreamGarbled as error:
-        error.billed_tokens = counted or 0
+        error.billed_tokens = tokens or 0
         raise
-    return ProviderReply(vectors, counted, model, truncated)
+    return ProviderReply(vectors, tokens, model, truncated)
 
 
 def read_vector(raw: msgspec.Raw, provider: str) -> Vectors:

@@ -35,8 +35,17 @@ async def test_a_report_that_may_be_true_is_booked_as_it_is() -> None:
     assert (entry.tokens, entry.tokens_estimated) == (MANY_TOKENS, False)
 
 
+@pytest.mark.parametrize("texts", [("one two",), ("one two", "three")])
+async def test_nothing_used_for_something_is_no_report(texts: tuple[str, ...]) -> None:
+    bench = Bench([model("a")], {"a": claiming(0)})
+    await bench.embed(EmbedRequest("acme/m", texts))
+    (entry,) = bench.memory.entries
+    assert (entry.tokens, entry.tokens_estimated) == (sum(len(text.split()) for text in texts), True)
+
+
 def test_the_larger_a_call_the_more_is_believed() -> None:
     assert believed(None, 5, "a") is None
+    assert believed(0, 5, "a") is None
     assert believed(MANY_TOKENS + 50, 5, "a") == MANY_TOKENS + 50
     assert believed(MANY_TOKENS + 51, 5, "a") is None
     assert believed(10**6, 10**6, "a") == 10**6

@@ -156,8 +156,12 @@ class Completer:
         is_whole: bool,
     ) -> ChatUsage:
         """Charge for an answer that has begun, and return what it used."""
-        if reply.usage is not None and _is_believed(call, candidate, reply.usage):
-            return _charge(call, candidate, reply.usage, is_estimated=False)
+        usage = reply.usage
+        if usage is not None and _is_believed(call, candidate, usage):
+            if usage.input_tokens:
+                return _charge(call, candidate, usage, is_estimated=False)
+            read = usage_by_rule(call.request, 0).input_tokens  # there is no answer to nothing: it was not counted
+            return _charge(call, candidate, ChatUsage(read, usage.output_tokens), is_estimated=True)
         if is_whole:
             return _charge(call, candidate, usage_by_rule(call.request, reply.output_bytes), is_estimated=True)
         return self._charge_unknown(call, candidate, out, reply.output_bytes)

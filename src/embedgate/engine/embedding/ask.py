@@ -108,7 +108,7 @@ class RouteCaller:
         if reply.tokens_each is not None:
             return reply.tokens_each, False
         told = reply.tokens
-        if told is not None and told > MANY_TOKENS:
+        if told is not None and not 0 < told <= MANY_TOKENS:
             told = believed(told, total_bound(inputs), self._candidate.route.provider)
         if told is not None and len(inputs) == 1:
             return (told,), False

@@ -65,9 +65,12 @@ def total_bound(inputs: Sequence[Input]) -> int:
 def believed(told: int | None, most: int, provider: str) -> int | None:
     """What a provider reports as used; None where that cannot be, so that it is counted here instead.
 
-    most: what the call can have used. A report of a billion tokens would use up a budget that nobody has spent.
+    most: what the call can have used. A report of a billion tokens would use up a budget that nobody has spent. Zero is
+    what hosts write who have not counted: whatever was worked on has a token, and takes a search.
     """
-    if told is None or told <= MANY_TOKENS + _BELIEVED_TIMES * most:
+    if not told:
+        return None
+    if told <= MANY_TOKENS + _BELIEVED_TIMES * most:
         return told
     metrics.usage_doubted(provider)
     events.USAGE_DOUBTED.emit(provider=provider, told=told, most=most)
