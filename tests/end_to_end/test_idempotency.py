@@ -19,7 +19,7 @@ from embedgate.govern.keys import Key
 from running import RunningGateway, gateway
 from upstream import Answer, Upstream, error
 from waiting import wait_until
-from wire import Reply, call
+from wire import Reply, call, raw_socket
 
 RERANK = "jina/jina-reranker-v2-base-multilingual"
 OF_ANSWER = ("x-request-id", "x-embedgate-cost-usd", "content-type", "x-embedgate-provider")
@@ -199,6 +199,27 @@ def test_what_is_not_kept_is_not_served_twice(
     assert len(json.loads(ask(running, account[1], "k2", "/v1/embeddings", large).body)["data"]) == 20
     wait_until("all is in the ledger", lambda: len(admin.entries(account[0])) == 3)
     assert len(chats.requests) == 3
+
+
+def test_a_stream_that_its_caller_left_is_charged_once_and_no_error_of_another(
+    running: RunningGateway, admin: Administrator, account: tuple[Key, str], chats: ChatUpstream
+) -> None:
+    gate = threading.Event()
+    chats.script_chats(Chat(gate=gate))
+    raw = json.dumps(CHATTING | {"stream": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nx-api-key: {account[1]}\r\nidempotency-key: k\r\n"
+    with raw_socket(running.url) as connection:
+        connection.sendall(f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw)
+        wait_until("the provider is asked", lambda: len(chats.requests) == 1)
+    wait_until("it is charged", lambda: len(admin.entries(account[0])) == 1)
+    gate.set()
+
+    def again() -> Reply:
+        return call(running.url, "/v1/chat/completions", raw, {"x-api-key": account[1], "idempotency-key": "k"})
+
+    wait_until("the request has ended", lambda: again().json["error"]["code"] == "idempotency_answer_not_kept")
+    assert again().status == 409
+    assert len(chats.requests) == len(admin.entries(account[0])) == 1
 
 
 @pytest.mark.parametrize("key", ["", " ", "x" * 256, "a b", "\u00fc"])

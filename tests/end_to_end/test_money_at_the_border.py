@@ -235,6 +235,56 @@ def test_chats_streams_and_rankings_have_their_intents_too(
     assert sum(entry.output_tokens for entry in found) == 10
 
 
+PARTS = """
+[[model]]
+id = "acme/parts"
+dims = { default = 256 }
+max_input_tokens = 1000
+[[model.route]]
+provider = "dear"
+upstream_model = "dear"
+max_inputs = 1
+usd_per_million_input_tokens = "1"
+[[model.route]]
+provider = "cheap"
+upstream_model = "cheap"
+max_inputs = 1
+usd_per_million_input_tokens = "0.001"
+"""
+
+
+def test_what_a_dearer_route_has_billed_stays_booked_when_a_cheaper_one_goes_on(
+    tmp_path: Path, host: BillingProvider, parent: Forks
+) -> None:
+    """The first route bills and answers one part and fails the other; the second is asked when the kill comes."""
+    (tmp_path / "catalog.toml").write_text(PARTS, encoding="utf-8")
+    providers = "".join(f'[providers.{name}]\nbase_url = "{host.base_url}"\n' for name in ("dear", "cheap"))
+    catalog = f'[catalog]\nfile = "{tmp_path / "catalog.toml"}"\n'
+    (tmp_path / "embedgate.toml").write_text(LOCAL_OFF + catalog + providers, encoding="utf-8")
+    with administrator(tmp_path) as admin:
+        _, secret = admin.new_key()
+    running = start(parent, tmp_path)
+    host.every_call(
+        lambda seen: "hang" if seen.json["model"] == "cheap" else "normal" if b"number 1" in seen.body else "error"
+    )
+    order = {"routing": {"type": "order", "providers": ["dear", "cheap"]}}
+    body = {"model": "acme/parts", "input": ["number 1", "number 2"], "provider": order}
+
+    def ask() -> None:
+        with suppress(OSError, HTTPException):
+            call(running.url, "/v1/embeddings", body, {"x-api-key": secret})
+
+    with ThreadPoolExecutor(1) as callers:
+        callers.submit(ask)
+        wait_until("the second route is asked", lambda: host.calls_by_mode()["hang"] == 1)
+        running.kill()
+    start(parent, tmp_path).kill()
+    (entry,) = entries(tmp_path)
+    prices = {"dear": 1_000_000, "cheap": 1_000}
+    assert entry.cost_picodollars >= sum(line.input_tokens * prices[line.model] for line in host.bill)
+    assert (entry.outcome, entry.estimated_picodollars) == ("interrupted", entry.cost_picodollars)
+
+
 def test_a_call_that_is_billed_and_not_answered_is_paid_for_each_time_it_is_made(
     tmp_path: Path, host: BillingProvider, parent: Forks
 ) -> None:

@@ -141,6 +141,24 @@ async def test_a_right_answer_is_read(case: Recorded, driver: HttpDriver, upstre
         assert reply.truncated == ()
 
 
+USAGES = {"usage", "usageMetadata", "meta", "prompt_eval_count", "inputTextTokenCount", "statistics"}
+"""Fields in which providers say what was used."""
+
+
+@pytest.mark.parametrize("odd", [None, [], 5.5, "5", {}, {"prompt_tokens": "many", "billed_units": []}])
+@every_case
+async def test_an_odd_usage_spoils_no_vectors(
+    case: Recorded, driver: HttpDriver, upstream: Upstream, odd: object
+) -> None:
+    for recorded in case.answers:
+        body = recorded["body"]
+        for name in USAGES.intersection(body if isinstance(body, dict) else ()):
+            upstream.script(answer({**recorded, "body": {**body, name: odd}}))
+            reply = await embed(driver, case)
+            np.testing.assert_allclose(reply.vectors, case.vectors, atol=1e-6)
+            assert reply.tokens in (None, 5, 6, recorded["tokens"])
+
+
 @every_case
 async def test_fields_of_an_answer_that_nobody_knows_are_skipped(
     case: Recorded, driver: HttpDriver, upstream: Upstream

@@ -68,3 +68,31 @@ async def test_another_process_finds_them(tmp_path: Path, store: AnswerStore, cl
     assert await kept(other, "one", "a") == "a"
     assert (tmp_path / "answers.db").stat().st_mode & 0o077 == 0
     other.close()
+
+
+@pytest.mark.parametrize("content", [b"\0" * 8192, b"no database " * 1000], ids=["zeros", "another file"])
+async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(
+    tmp_path: Path, clock: Clock, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "answers.db").write_bytes(content)
+    store = AnswerStore(tmp_path, BOUNDS, clock.ms)
+    assert await store.find("one", b"a") is None
+    await keep(store, clock, "one", "a")
+    assert await kept(store, "one", "a") == "a"
+    store.close()
+    assert (tmp_path / "answers.damaged").read_bytes() == content
+    assert [record.getMessage() for record in caplog.records] == ["answers_set_aside"]
+
+
+async def test_a_page_that_is_damaged_sets_the_file_aside(tmp_path: Path, clock: Clock) -> None:
+    store = AnswerStore(tmp_path, BOUNDS, clock.ms)
+    await keep(store, clock, "one", "a", size_bytes=9_000)
+    store.close()
+    file = tmp_path / "answers.db"
+    raw = bytearray(file.read_bytes())
+    raw[100:] = b"\xff" * (len(raw) - 100)
+    file.write_bytes(raw)
+    store = AnswerStore(tmp_path, BOUNDS, clock.ms)
+    await keep(store, clock, "one", "b")
+    assert await kept(store, "one", "ab") == "b"
+    store.close()

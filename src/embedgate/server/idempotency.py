@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from embedgate.core.access import Caller
 from embedgate.core.errors import (
     AnswerNotKept,
+    CallerLeft,
     GatewayError,
     IdempotencyKeyReused,
     InternalError,
@@ -106,7 +107,7 @@ class Idempotency:
             return replay.answer
         except GatewayError as error:
             if error.is_charged:
-                await attempt.keep(dialect.write_error(error, request.id))
+                await attempt.keep(dialect.write_error(error, request.id), is_lost=isinstance(error, CallerLeft))
             raise
         finally:
             attempt.end()
@@ -143,9 +144,13 @@ class _Attempt:
             raise _kept(kept, digest)
         metrics.idempotent("new")
 
-    async def keep(self, answer: Answer) -> Answer:
-        """Keep an answer, and return it, to be sent. One that cannot be kept is sent all the same."""
+    async def keep(self, answer: Answer, *, is_lost: bool = False) -> Answer:
+        """Keep an answer, and return it, to be sent. One that cannot be kept is sent all the same.
+
+        is_lost: it is none for who asks again, so that only the fact is kept.
+        """
         answer, body = await _whole(answer, self._max_answer_bytes)
+        body = None if is_lost else body
         headers = orjson.dumps([[name.decode("latin-1"), value.decode("latin-1")] for name, value in answer.headers])
         try:
             await self._store.keep(self._owner, self._key, KeptAnswer(self._digest, answer.status, headers, body))
@@ -166,8 +171,8 @@ def _kept(kept: KeptAnswer, digest: bytes) -> Exception:
     if kept.body is None:
         metrics.idempotent("not_kept")
         return AnswerNotKept(
-            "The request with this Idempotency-Key was answered, by a stream or by more than is kept. Its answer "
-            "cannot be sent again; use another key to ask anew."
+            "The request with this Idempotency-Key was answered, by a stream or by more than is kept, or its caller "
+            "left the stream. Its answer cannot be sent again; use another key to ask anew."
         )
     metrics.idempotent("replayed")
     headers: Headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in orjson.loads(kept.headers)]

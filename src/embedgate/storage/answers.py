@@ -14,10 +14,12 @@ from typing import NamedTuple, TypeVar
 
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import ConfigError, InternalError
+from embedgate.observe import events
 from embedgate.settings import IdempotencySettings
 from embedgate.storage.folder import create_empty
 
 _FILE = "answers.db"
+_DAMAGED = ".damaged"
 _BUSY_S = 2.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -69,9 +71,23 @@ class AnswerStore:
 
     async def _aside(self, work: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+            return await asyncio.get_running_loop().run_in_executor(self._worker, self._mended, work)
         except (sqlite3.Error, OSError, ConfigError) as error:
             raise InternalError(f"the answers to idempotency keys cannot be kept: {error}") from error
+
+    def _mended(self, work: Callable[[], T]) -> T:
+        """What `work` returns. A file that is damaged is set aside, as one may delete it, and a new one begun."""
+        try:
+            return work()
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:  # locked, full: its classes beneath are of a sound file
+                raise
+            self._close()
+            self._path.replace(self._path.with_suffix(_DAMAGED))
+            for log in ("-wal", "-shm"):
+                self._path.with_name(_FILE + log).unlink(missing_ok=True)
+            events.ANSWERS_SET_ASIDE.emit(reason=str(error))
+            return work()
 
     def _find(self, owner: str, key: bytes) -> KeptAnswer | None:
         row = (

@@ -17,11 +17,16 @@ INTERRUPTED = "interrupted"
 async def intend(call: Call[Any], grant: Grant, candidate: Candidate) -> None:
     """Return once a call to the candidate may leave. Writes nothing if what is on disk says so already.
 
-    Raises LedgerUnavailable if the intent cannot be kept.
+    An intent replaces the one before it, but what was billed at an earlier candidate stays billed: the dearest of those
+    that were called bounds the whole. Raises LedgerUnavailable if the intent cannot be kept.
     """
     if grant.intents is None:
         return
     most = grant.most_at(candidate)
+    if call.intended_for is not None:
+        earlier = grant.most_at(call.intended_for)
+        if earlier.cost_picodollars >= most.cost_picodollars:
+            candidate, most = call.intended_for, earlier
     cost = most.cost_picodollars + call.wasted_picodollars
     if not cost or (call.intended_for is candidate and cost <= call.intended_picodollars):
         return
