@@ -117,6 +117,16 @@ def test_a_change_of_any_column_is_found(folder: Path, column: str) -> None:
             9,
         ),
         (["UPDATE ledger SET tokens_estimated = 2 WHERE id = 4"], 4),
+        (
+            [
+                "CREATE TEMP TABLE copy AS SELECT * FROM ledger WHERE id = 8",
+                "UPDATE copy SET id = 0, request_id = 'forged', digest = NULL",
+                "INSERT INTO ledger SELECT * FROM copy",
+            ],
+            0,
+        ),
+        (["UPDATE ledger_chain SET begins_after = 99", "UPDATE ledger SET digest = NULL"], 9),
+        (["DELETE FROM ledger_chain", "UPDATE ledger SET tokens = 0 WHERE id = 4"], 4),
         (["UPDATE ledger_chain SET begins_after = 4"], 1),
         (["UPDATE ledger_chain SET begins_after = 4", "UPDATE ledger SET digest = NULL WHERE id <= 4"], 5),
     ],
@@ -147,6 +157,14 @@ def test_an_end_that_was_cut_off_is_found_by_who_has_kept_it(folder: Path) -> No
     assert other.id == 8
 
 
+def test_a_chain_whose_beginning_was_moved_is_found_by_who_has_kept_an_end(folder: Path) -> None:
+    end = verified(folder).end
+    run(folder, "UPDATE ledger_chain SET begins_after = 8", "UPDATE ledger SET digest = NULL, cost_picodollars = 0")
+    moved = verified(folder, VerifyQuery(ledger_id=end.id, ledger_digest=end.digest)).first_break
+    assert moved is not None
+    assert "entry 8 was in it" in moved.reason
+
+
 def test_an_entry_that_is_written_again_leaves_the_chain_whole(folder: Path) -> None:
     write(folder, 8)
     write(folder, 9, 3, 9, 10)
@@ -160,12 +178,11 @@ def test_an_entry_that_is_written_again_leaves_the_chain_whole(folder: Path) -> 
 
 
 def as_before_the_chain(folder: Path) -> None:
-    """Make the database one of the version before."""
+    """Make the entries those of the version before, as the migration leaves them."""
     run(
         folder,
-        "ALTER TABLE ledger DROP COLUMN digest",
-        "DROP TABLE ledger_chain",
-        "UPDATE alembic_version SET version_num = '0007'",
+        "UPDATE ledger SET digest = NULL",
+        "UPDATE ledger_chain SET begins_after = (SELECT max(id) FROM ledger)",
     )
 
 

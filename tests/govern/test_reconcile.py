@@ -85,6 +85,7 @@ def test_costs_are_read_digit_by_digit() -> None:
         ("0001-01-01T00:00:00+10:00,m,1,1", "has the date"),
         ("1969-12-31,m,1,1", "has the date 1969-12-31"),
         (",m,1,1", "has the date"),
+        ("2026-01-01,m,1,204,1", "write numbers without commas"),
         ("2026-01-01,,1,1", "has no model"),
         ("2026-01-01,m,,", "has neither tokens nor cost_usd"),
         ("2026-01-01,m,1,", "leaves out what row 1 states"),
@@ -123,7 +124,15 @@ def test_json_that_is_no_bill_is_refused(text: str, fault: str) -> None:
         read_bill(text, "json")
 
 
-@pytest.mark.parametrize("text", ["", "date,model\n", 'date,model,tokens\n2026-01-01,"m,1\n'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "date,model\n",
+        "date,model,tokens,tokens\n2026-01-01,m,1,2\n",
+        'date,model,tokens\n2026-01-01,"m,1\n',
+    ],
+)
 def test_csv_that_is_no_bill_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="The bill"):
         read_bill(text, "csv")

@@ -26,6 +26,7 @@ _MAX_TOKENS = 10**15
 _MAX_USD = 10**9
 _MAX_NUMBER_CHARACTERS = 40
 _FIRST_YEAR = 1970
+_COLUMNS = ("date", "model", "tokens", "cost_usd")
 MS_PER_DAY = 86_400_000
 _FORM = "Give the columns date (2026-11-21), model, and tokens or cost_usd or both."
 
@@ -160,9 +161,18 @@ def start_ms(day: date) -> int:
 
 def _csv_rows(text: str) -> list[dict[str, Any]]:
     try:
-        return list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True))
+        reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+        names = list(reader.fieldnames or ())
+        rows = list(reader)
     except csv.Error as error:
         raise InvalidInput(f"The bill is not CSV: {error}. {_FORM}", param="bill") from error
+    for name in _COLUMNS:
+        if names.count(name) > 1:
+            raise InvalidInput(f"The bill has the column {name} {names.count(name)} times. {_FORM}", param="bill")
+    for number, row in enumerate(rows, start=1):
+        if None in row:  # as of 1,204 tokens, which would be read as one
+            raise _fault(number, f"has more than the {len(names)} cells of the header; write numbers without commas")
+    return rows
 
 
 def _json_rows(text: str) -> list[Any]:

@@ -62,12 +62,20 @@ class LedgerWalk:
             self.digest = digest
 
     def end(self) -> None:
-        """Check the end against the expected one."""
+        """Check the end against the expected one, and that the chain begins within what there is."""
+        if self.reason is None and self._begins_after > self.last_id:
+            self.reason = f"The chain begins after entry {self._begins_after}, and the ledger ends with {self.last_id}."
+            self.at_id = self.last_id + 1
+        if self.reason is None and self._expected is not None and self._expected[0] <= self._begins_after:
+            self.reason = f"The chain begins after entry {self._begins_after}; entry {self._expected[0]} was in it."
+            self.at_id = self._expected[0]
         if self.reason is None and self._expected is not None and self.last_id < self._expected[0]:
             self.reason = f"The ledger ends with entry {self.last_id}; it went on to entry {self._expected[0]}."
             self.at_id = self.last_id + 1
 
     def _fault_of(self, entry_id: int, digest: object, values: Sequence[Any]) -> str | None:
+        if entry_id < 1:
+            return f"Entry {entry_id} was not written by the gateway, whose first one is entry 1."
         if entry_id <= self._begins_after:
             return None if digest is None else f"Entry {entry_id} is from before the chain and has a digest."
         first = max(self.last_id, self._begins_after) + 1
