@@ -87,3 +87,27 @@ def test_the_extra_of_a_missing_library_is_named(
     monkeypatch.setitem(sys.modules, module, None)
     ended = program("index", "list", "--store", address)
     assert (ended.code, ended.errors) == (1, f"error: {module} is not installed: install embedgate[{extra}]\n")
+
+
+def test_an_approximate_index_is_made_by_adding_and_kept_up_to_date(program: Program, folder: Path) -> None:
+    assert program("index", "create", "many", "--dimensions", "16", "--approximate").code == 0
+    (folder / "few.txt").write_text("".join(f"text {number}\n" for number in range(500)))
+    assert program("index", "add", "many", "few.txt").code == 0
+    assert list((folder / "data" / "collections").glob("*.usearch")) == []  # so few are compared one by one
+    (folder / "more.txt").write_text("".join(f"more {number}\n" for number in range(1_200)))
+    assert program("index", "add", "many", "more.txt").code == 0
+    (first,) = (folder / "data" / "collections").glob("*.usearch")
+    assert program("search", "many", "more 7", "-k", "1").text.splitlines()[1].split() == [
+        *("1", "1.000", "more.txt:8", "more", "7")
+    ]
+    shown = json.loads(program("index", "show", "many", "--json").output)
+    assert (shown["search"], shown["not_indexed"]) == ("approximate", 0)
+    assert program("index", "delete", "many", "--where", "missing = null", "--yes").text == "deleted 1,700 texts\n"
+    assert program("index", "add", "many", "few.txt").code == 0
+    assert ["not", "indexed", "500"] in [line.split() for line in program("index", "show", "many").text.splitlines()]
+    assert program("index", "optimize", "many").text == "optimized the collection many of 500 texts\n"
+    (second,) = (folder / "data" / "collections").glob("*.usearch")
+    assert second != first
+    assert program("reindex", "many", "--to", "fake/deterministic", "--yes").code == 0
+    assert program("index", "drop", "many", "--yes").code == 0
+    assert list((folder / "data" / "collections").iterdir()) == []

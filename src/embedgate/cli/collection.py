@@ -40,6 +40,8 @@ OwnModel = Annotated[
 ]
 
 _SNIPPET_CHARS = 160
+_LEAST_UNINDEXED, _UNINDEXED_SHARE = 1_000, 0.05
+"""Texts outside of an approximate index that are compared in less time than the index takes to be written anew."""
 
 
 def collections(context: typer.Context, config_file: Path | None, store: str | None) -> "Collections":
@@ -80,17 +82,27 @@ def opened_alone(
         yield collection
 
 
-def optimize(target: "Collection") -> None:
-    """Bring the index of a collection up to date, with a bar of progress if there is something to be indexed."""
-    with results.progress("indexing", len(target)) as advance:
-        done = 0
+def optimize(target: "Collection", number: int | None = None) -> None:
+    """Bring the index of a collection, or of one of its generations, up to date, with a bar of progress."""
+    chosen = target.facts.serving if number is None else number
+    n_new = target.store.unindexed(chosen)
+    with results.progress("indexing", n_new, is_long=n_new > 0) as advance:
+        done = target.store.count(chosen) - n_new
 
-        def on_progress(n_done: int, n_all: int) -> None:
+        def on_progress(n_done: int, _: int) -> None:
             nonlocal done
-            advance(n_done - done if done else n_done + len(target) - n_all)
+            advance(n_done - done)
             done = n_done
 
-        target.optimize(on_progress=on_progress)
+        target.store.optimize(chosen, on_progress)
+
+
+def keep_indexed(target: "Collection", number: int | None = None) -> None:
+    """As `optimize`, if so many texts are not in the approximate index that searches become slow."""
+    chosen = target.facts.serving if number is None else number
+    n_new = target.store.unindexed(chosen)
+    if n_new > max(_LEAST_UNINDEXED, _UNINDEXED_SHARE * target.store.count(chosen)):
+        optimize(target, chosen)
 
 
 def print_found(found: "Sequence[Found]", output: Path | None, file_format: str | None, *, as_json: bool) -> None:

@@ -176,7 +176,9 @@ def show(
     """Show what a collection has: its model and space, texts, metadata, and vectors of other models."""
     with collection.opened_alone(context, config_file, store, name) as found:
         facts = found.facts
-        shown = _facts(found)
+        shown = _facts(found) | {"search": "approximate" if facts.is_approximate else "exact"}
+        if facts.is_approximate:
+            shown["not_indexed"] = found.store.unindexed(facts.serving)
         fields: dict[str, int] = {}
         for item in found.items():
             for field in item.metadata:
@@ -188,7 +190,10 @@ def show(
         return
     print_facts(
         [
-            *((field, f"{value:,}" if isinstance(value, int) else str(value)) for field, value in shown.items()),
+            *(
+                (field.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+                for field, value in shown.items()
+            ),
             ("made", time_of(facts.created_at)),
             ("metadata", ", ".join(f"{field} ({n:,})" for field, n in sorted(fields.items()))),
             *(("also kept", f"vectors of {each} for {results.count(n, 'text')}") for each, n in others.items()),
@@ -270,7 +275,6 @@ def _facts(found: "Collection") -> dict[str, object]:
         "space": serving.space,
         "dim": serving.dim,
         "bytes": found.store.size_bytes(),
-        "search": "approximate" if found.facts.is_approximate else "exact",
     }
 
 
@@ -300,6 +304,7 @@ def _add_pieces(
     with collection.opened(context, config_file, store, name, wish) as target:
         pieces = _in_pieces(context, config_file, target.serving.model, records)
         _report(target, _add(target, pieces, on_error, replaces), pieces)
+        collection.keep_indexed(target)
 
 
 def _in_pieces(context: typer.Context, config_file: Path | None, model: str, records: "list[Record]") -> "list[Record]":

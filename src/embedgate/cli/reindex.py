@@ -74,6 +74,7 @@ def reindex(
         else:
             changes = work.changes(asked, before, source.embed(asked, "query"))
         _report(changes, is_sampled=before is None)
+        collection.keep_indexed(found, work.new.number)
         work.switch()
         typer.echo(f"{name} is searched with vectors of {work.new} now; those of {work.old.model} are kept")
 

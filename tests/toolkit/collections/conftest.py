@@ -27,9 +27,12 @@ def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Collections:
     return Collections(address_of(request.param, request, tmp_path))
 
 
-@pytest.fixture(params=[*PLACES, "sqlite-from-disk"])
+@pytest.fixture(params=[*PLACES, "sqlite-from-disk", "sqlite-approximate"])
 def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeStore]:
-    """Makes an empty store for vectors of some length. From disk: with vectors that are too many for the memory."""
+    """Makes an empty store for vectors of some length.
+
+    From disk: with vectors that are too many for the memory. Approximate: without an index yet.
+    """
     made: list[Store] = []
 
     def make(dim: int) -> Store:
@@ -37,6 +40,9 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeS
         if request.param == "sqlite-from-disk":
             SqliteStore.create(tmp_path / "c.collection", facts).close()
             made.append(SqliteStore(tmp_path / "c.collection", max_held_bytes=0))
+        elif request.param == "sqlite-approximate":
+            facts = Facts.of_new("c", "m", "s", dim, None, is_approximate=True)
+            made.append(shelf_at(tmp_path).create(facts))
         else:
             made.append(shelf_at(address_of(request.param, request, tmp_path)).create(facts))
         return made[-1]

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from embedgate.core.errors import UnsupportedOption
 from embedgate.toolkit.collections.sqlite import SqliteStore
 from embedgate.toolkit.collections.store import Facts, Shelf
+from embedgate.toolkit.libraries import library
 
 _ENDING = ".collection"
 
@@ -19,13 +19,20 @@ class Folder(Shelf):
     def create(self, facts: Facts) -> SqliteStore:
         """Make a file."""
         if facts.is_approximate:
-            raise UnsupportedOption("Files of SQLite have no approximate index.", param="approximate")
-        return SqliteStore.create(self._path(facts.name), facts)
+            library("usearch.index")  # else there would be a file that cannot be opened
+        SqliteStore.create(self._path(facts.name), facts).close()
+        return _opened(self._path(facts.name), is_approximate=facts.is_approximate)
 
     def find(self, name: str) -> SqliteStore | None:
         """Open a file."""
         path = self._path(name)
-        return SqliteStore(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        store = SqliteStore(path)
+        if not store.facts().is_approximate:
+            return store
+        store.close()
+        return _opened(path, is_approximate=True)
 
     def names(self) -> list[str]:
         """Of all files with that ending."""
@@ -33,3 +40,11 @@ class Folder(Shelf):
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}{_ENDING}"
+
+
+def _opened(path: Path, *, is_approximate: bool) -> SqliteStore:
+    if not is_approximate:
+        return SqliteStore(path)
+    from embedgate.toolkit.collections.approximate import ApproximateStore
+
+    return ApproximateStore(path)

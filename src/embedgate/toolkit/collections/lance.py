@@ -239,6 +239,10 @@ class LanceStore(Store):
         with self._writing():
             self._join_files(number)
 
+    def unindexed(self, number: int) -> int:  # noqa: ARG002 - of the port
+        """There is no index."""
+        return 0
+
     def size_bytes(self) -> int:
         """Of all files."""
         return sum(file.stat().st_size for file in self._path.rglob("*") if file.is_file())

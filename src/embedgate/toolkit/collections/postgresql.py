@@ -271,6 +271,10 @@ class PostgresStore(Store):
         with self._server.reading() as db:
             db.execute(f"analyze {self._table(number)}")
 
+    def unindexed(self, number: int) -> int:  # noqa: ARG002 - of the port
+        """None: PostgreSQL keeps its index up to date."""
+        return 0
+
     def size_bytes(self) -> int:
         """Of all tables, with their indexes."""
         with self._server.reading() as db:

@@ -238,6 +238,10 @@ class QdrantStore(Store):
     def optimize(self, number: int, on_progress: Progress | None = None) -> None:
         """Nothing to do: Qdrant does it by itself."""
 
+    def unindexed(self, number: int) -> int:  # noqa: ARG002 - of the port
+        """None: Qdrant keeps its index up to date."""
+        return 0
+
     def size_bytes(self) -> int:
         """The files of a folder. A server does not tell; of one, the bytes of the vectors."""
         folder = self._connection.folder

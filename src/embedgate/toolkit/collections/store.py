@@ -205,6 +205,10 @@ class Store(Protocol):
         """
         ...
 
+    def unindexed(self, number: int) -> int:
+        """How many items of a generation an approximate index does not have yet; they are compared one by one."""
+        ...
+
     def size_bytes(self) -> int:
         """What the collection takes on disk."""
         ...
