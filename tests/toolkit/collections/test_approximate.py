@@ -1,6 +1,7 @@
 """Approximate search: recall against exact search, changes after the index, indexes that are lost or spoiled."""
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -184,3 +185,12 @@ def test_what_cannot_be_approximate_is_refused(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(DependencyMissing, match=r"embedgate\[usearch\]"):
         Collections(tmp_path).create("c", FakeEmbedder(), approximate=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_embedded_model_can_be_loaded_after_the_index(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from embedgate.toolkit import Collections, FakeEmbedder\n"
+        "Collections(Path(sys.argv[1])).create('c', FakeEmbedder(), approximate=True).close()\n"
+        "import onnxruntime"
+    )
+    subprocess.run([sys.executable, "-c", program, tmp_path], check=True)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from embedgate.toolkit.collections.index_files import usearch
 from embedgate.toolkit.collections.sqlite import SqliteStore
 from embedgate.toolkit.collections.store import Facts, Shelf
-from embedgate.toolkit.libraries import library
 
 _ENDING = ".collection"
 
@@ -19,7 +19,7 @@ class Folder(Shelf):
     def create(self, facts: Facts) -> SqliteStore:
         """Make a file."""
         if facts.is_approximate:
-            library("usearch.index")  # else there would be a file that cannot be opened
+            usearch()  # else there would be a file that cannot be opened
         SqliteStore.create(self._path(facts.name), facts).close()
         return _opened(self._path(facts.name), is_approximate=facts.is_approximate)
 

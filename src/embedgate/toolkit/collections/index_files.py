@@ -6,11 +6,13 @@ was cut short would end the process that maps it into memory.
 """
 
 import errno
+import importlib
 import os
 import re
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from embedgate.toolkit.libraries import library
@@ -21,6 +23,16 @@ _EXPANSION_ADD = 64
 EXPANSION_SEARCH = 256
 """Four times what usearch takes: of 10,000 vectors of 64 true dimensions it finds 98 % of the ten nearest, not 80 %."""
 _NAME = re.compile(r"\.([0-9a-f]+)-(\d+)-(\d+)-(\d+)\.usearch")
+
+
+def usearch() -> ModuleType:
+    """The module of usearch. Raises DependencyMissing, which names the extra.
+
+    Its wheel for Linux has a C++ library of its own, with which onnxruntime ends the process if it is imported later.
+    """
+    with suppress(ImportError):
+        importlib.import_module("onnxruntime")
+    return library("usearch.index")
 
 
 class Indexed(NamedTuple):
@@ -35,7 +47,7 @@ class IndexFiles:
 
     def __init__(self, path: Path, created_at: datetime) -> None:
         """path: of the collection. Raises DependencyMissing."""
-        self._library = library("usearch.index")
+        self._library = usearch()
         self._path = path
         self._mark = f"{int(created_at.timestamp() * 1e6):x}"
         self._opened: dict[int, tuple[Path, Indexed]] = {}
