@@ -102,7 +102,7 @@ class Administrator:
 
         def is_seen() -> bool:
             reply = call(running.url, "/v1/embeddings", body, {"x-api-key": secret})
-            return reply.headers["x-ratelimit-limit-requests"] == str(mark)
+            return reply.headers.get("x-ratelimit-limit-requests") == str(mark)
 
         wait_until("the rules are in force", is_seen)
 

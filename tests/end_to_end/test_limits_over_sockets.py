@@ -205,4 +205,4 @@ def test_a_limit_that_is_taken_away_or_raised_is_followed(running: RunningGatewa
     admin.wait_until_in_force(running)
     replies = ask(running, in_both_dialects(new_texts(10), secret))
     assert Counter(reply.status for reply in replies) == {200: 10}
-    assert replies[0].headers["x-ratelimit-limit-requests"] == "Infinity"
+    assert "x-ratelimit-limit-requests" not in replies[0].headers

@@ -206,6 +206,13 @@ class BodyTooSlow(RequestError):
     status = 408
 
 
+class UnsupportedEncoding(RequestError):
+    """The request body is compressed in a way that is not decoded here."""
+
+    code = "unsupported_encoding"
+    status = 415
+
+
 class UnknownEntity(RequestError):
     """No user, key, project, role or rule of that name or id."""
 

@@ -3,7 +3,8 @@
 Plain ASGI: a table from path and method to a handler. Paths outside `PUBLIC` authenticate first.
 """
 
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, Protocol
 from urllib.parse import quote
@@ -20,22 +21,26 @@ from embedgate.server.address import CallerAddress
 from embedgate.server.administration import AdminApi
 from embedgate.server.answer import PIECE_BYTES, Answer
 from embedgate.server.body import Body, BodyBounds, Receive
+from embedgate.server.cors import Cors
 from embedgate.server.describe import Description
 from embedgate.server.dialects import openai, ziri
+from embedgate.server.exchange import Send
 from embedgate.server.generation import Generations
 from embedgate.server.idempotency import HEADER, Idempotency
 from embedgate.server.memory import SMALL_BYTES, MemoryBudget, memory_budget
 from embedgate.server.models import Models
 from embedgate.server.operations import Operations
 from embedgate.server.readiness import Readiness
-from embedgate.server.respond import Request, Responder, Send, Serve
+from embedgate.server.respond import Request, Responder, Serve
 from embedgate.server.shedding import LoadShedder
 from embedgate.wiring import Gateway
 
-PUBLIC = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/api/login", "/api/refresh"})
+HEALTH = ("/healthz", "/health", "/api/health")
+"""Where other gateways and probes look for it, too."""
+PUBLIC = frozenset({"/", *HEALTH, "/readyz", "/metrics", "/openapi.json", "/docs", "/api/login", "/api/refresh"})
 """Paths that need no key. A test checks that every other path refuses a request without one."""
 
-OF_OPERATORS = frozenset({"/healthz", "/readyz", "/metrics"})
+OF_OPERATORS = frozenset({*HEALTH, "/readyz", "/metrics"})
 """Paths that are answered also while requests are refused for lack of time."""
 
 SplitName = Callable[[str], tuple[str, str | None]]
@@ -100,8 +105,9 @@ class Application:
         server = gateway.settings.server
         self._gateway = gateway
         memory = memory or memory_budget(server)
+        self._cors = Cors(server.cors_origins) if server.cors_origins else None
         self._respond = Responder(
-            BodyBounds(server.max_body_bytes, server.max_body_values, server.body_timeout_s, memory)
+            BodyBounds(server.max_body_bytes, server.max_body_values, server.body_timeout_s, memory), self._cors
         )
         self._address = CallerAddress(server.trusted_proxies)
         self._models = Models(gateway, self._address)
@@ -142,7 +148,7 @@ class Application:
             "/docs": (openai, {"GET": description.page}),
             "/openapi.json": (openai, {"GET": description.openapi}),
             "/metrics": (openai, {"GET": operations.metrics}),
-            "/healthz": (openai, {"GET": operations.health}),
+            **{path: (openai, {"GET": operations.health}) for path in HEALTH},
             "/readyz": (openai, {"GET": operations.readiness}),
             "/api/embeddings": (ziri, {"POST": partial(self._embed, ziri)}),
             "/api/chat/completions": (ziri, {"POST": partial(self._chat, ziri)}),
@@ -161,11 +167,15 @@ class Application:
 
         raw_path: the same, not decoded, if the server gives it.
         """
+        if method == "OPTIONS" and self._cors is not None:
+            return openai, partial(_preflight, self._cors)
         found = self.routes.get(path) or self._model_route(path)
         if found is None:
             dialect: Dialect = ziri if path.startswith("/api/") and not path.startswith("/api/v1/") else openai
             undecoded = quote(path) if raw_path is None else raw_path.decode("latin-1")
-            not_found = NotFound(f"There is no route {path[:200]}. /docs lists those there are.")
+            near = near_route(path, self.routes)
+            advice = f"Did you mean {near}?" if near else "/docs lists those there are."
+            not_found = NotFound(f"There is no route {path[:200]}. {advice}")
             return dialect, self._admin.find(method, undecoded) or partial(_refuse, not_found)
         dialect, methods = found
         serve = methods.get("GET" if method == "HEAD" else method)
@@ -226,6 +236,24 @@ class Application:
         return Origin(
             request.id, dialect.NAME, dialect.secret(request.headers), self._address.of(request), request.demand
         )
+
+
+def near_route(path: str, routes: Iterable[str]) -> str | None:
+    """The route that a path is likely meant for: the same with fewer or doubled parts, or of a similar spelling."""
+    known = set(routes)
+    parts = [part for part in path[:200].lower().split("/") if part][-6:]
+    for start in range(len(parts)):
+        end = "/".join(parts[start:])
+        for candidate in (f"/{end}", f"/v1/{end}", f"/api/{end}"):
+            if candidate in known:
+                return candidate
+    return next(iter(difflib.get_close_matches(path[:200], known, n=1, cutoff=0.8)), None)
+
+
+async def _preflight(cors: Cors, request: Request) -> Answer:
+    if (answer := cors.preflight(request.headers)) is None:
+        raise MethodNotAllowed(f"{request.path} is not asked by OPTIONS.", allowed=("GET", "POST"))
+    return answer
 
 
 async def _refuse(error: GatewayError, _request: Request) -> Answer:

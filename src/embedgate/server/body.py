@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from embedgate.core.errors import BodyTooLarge, BodyTooSlow
+from embedgate.server.compressed import decoded, decoded_size
 from embedgate.server.exchange import Exchange
 from embedgate.server.memory import SMALL_BYTES, Held, MemoryBudget
 from embedgate.server.weight import UNREAD_FACTOR, weight_of
@@ -52,6 +53,7 @@ class Body:
         self._receive = receive
         self._exchange = exchange
         self._declared = headers.get(b"content-length", b"")
+        self._encoding = headers.get(b"content-encoding", b"")
         self._bounds = bounds
         self._max_bytes = bounds.max_bytes
         self._advice = "Send fewer inputs per request, or raise server.max_body_bytes."
@@ -74,6 +76,8 @@ class Body:
         if declared is not None and declared > self._max_bytes:
             raise self._too_large(declared)
         if self._exchange is not None and (whole := self._exchange.take_body()) is not None:
+            if self._encoding:
+                whole = await self._decoded(self._bounded(whole))
             return whole if len(whole) <= SMALL_BYTES else await self._weighed(self._bounded(whole))
         if enter is not None:
             await enter()
@@ -85,6 +89,8 @@ class Body:
             whole = await self._read_to_end(is_declared=declared is not None)
         finally:
             self._bounds.memory.slow.pop(self, None)
+        if self._encoding:
+            whole = await self._decoded(whole)
         return whole if len(whole) <= SMALL_BYTES else await self._weighed(whole)
 
     async def _read_to_end(self, *, is_declared: bool) -> bytes:
@@ -103,6 +109,19 @@ class Body:
             if not is_declared and self._read_bytes > SMALL_BYTES:
                 self._holding().grow(self._affordable(self._read_bytes * UNREAD_FACTOR))
         return b"".join(parts)
+
+    async def _decoded(self, body: bytes) -> bytes:
+        """The body without its content encoding, once there is room for it."""
+        encoding = self._encoding.decode("latin-1").strip().lower()
+        if encoding == "identity":
+            return body
+        size_bytes = await decoded_size(encoding, body, self._max_bytes)
+        if size_bytes > self._max_bytes:
+            raise self._too_large(size_bytes)
+        if (needed := self._affordable(size_bytes * UNREAD_FACTOR)) > self.held_bytes and size_bytes > SMALL_BYTES:
+            held = self._holding()
+            await held.wait_for(needed) if held.size_bytes == 0 else held.grow(needed)
+        return await decoded(encoding, body, size_bytes)
 
     async def _weighed(self, body: bytes) -> bytes:
         """The body, once there is room for what it becomes."""

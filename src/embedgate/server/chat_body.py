@@ -78,7 +78,7 @@ def chat_request(
 
 
 def _number(fields: Fields, name: str, most: int) -> int | None:
-    value = fields.peek(name, int, "a whole number")
+    value = fields.whole(name, stays=True)
     if value is not None and not 1 <= value <= most:
         raise MalformedRequest(f"{name} is {str(value)[:50]}; it can be 1 to {most}.", param=name)
     return value

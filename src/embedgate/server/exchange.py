@@ -4,7 +4,7 @@ Most requests and answers are one piece each. ASGI then costs two coroutines, tw
 this costs one write. The connection puts it into the scope; without it everything goes the usual way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from embedgate.core.demand import Demand
 from embedgate.server.memory import Held
 
+Send = Callable[[dict[str, Any]], Awaitable[None]]
 EXCHANGE = "embedgate.exchange"
 """Its name among the extensions of a scope."""
 
@@ -55,6 +56,10 @@ class Exchange:
         cycle.body = bytearray()
         return body
 
+    def framed(self, send: Send) -> Send:
+        """The way to send an answer in pieces. send: uvicorn's, which cuts it into chunks."""
+        return UntilClosed(self._cycle) if self._cycle.scope["http_version"] == "1.0" else send
+
     def write(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
         """Write a whole answer with one write. headers: without its length.
 
@@ -86,6 +91,35 @@ class Exchange:
                 cycle.transport.close()
         cycle.on_response()
         return True
+
+
+class UntilClosed:
+    """ASGI's `send` for HTTP/1.0, which knows no chunks: an answer without a length ends with its connection."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        """cycle: of uvicorn, before its answer has begun."""
+        self._cycle = cycle
+
+    async def __call__(self, message: Mapping[str, Any]) -> None:
+        """Write one message, under backpressure."""
+        cycle = self._cycle
+        if cycle.flow.write_paused and not cycle.disconnected:
+            await cycle.flow.drain()
+        if cycle.disconnected:
+            return
+        if message["type"] == "http.response.start":
+            cycle.response_started = True
+            lines = [b"%s: %s" % header for header in (*cycle.default_headers, *message["headers"])]
+            head = b"\r\n".join([*lines, b"connection: close"])
+            cycle.transport.write(b"%s%s\r\n\r\n" % (STATUS_LINE[message["status"]], head))
+            return
+        if cycle.scope["method"] != "HEAD":
+            cycle.transport.write(message["body"])
+        if not message.get("more_body", False):
+            cycle.response_complete = True
+            cycle.message_event.set()
+            cycle.transport.close()
+            cycle.on_response()
 
 
 def exchange_of(scope: dict[str, Any]) -> Exchange | None:

@@ -3,6 +3,8 @@
 A null optional field counts as absent. Duplicate names keep the last value, as the common JSON parsers do.
 """
 
+import codecs
+import json
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeVar
 
@@ -18,6 +20,7 @@ W = TypeVar("W", bound=str)
 
 _TokenId = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_fraction = msgspec.json.Decoder(float)
 _text = msgspec.json.Decoder(str)
 _texts = msgspec.json.Decoder(tuple[str, ...])
 _token_ids = msgspec.json.Decoder(tuple[_TokenId, ...])
@@ -29,8 +32,13 @@ CACHE_USES: tuple[CacheUse, ...] = ("store", "no-store")
 INPUT_TYPES: tuple[InputType, ...] = ("query", "document")
 TRUNCATES: tuple[Truncate, ...] = ("none", "start", "end")
 
+_LARGEST_EXACT = 2**53
+_MAX_SEARCHED_BYTES = 1_000_000
+"""Of a body that cannot be parsed and is searched for the reason."""
 MAX_USER_BYTES = 512
 """Of the field `user`, which is stored with every request, and named to some providers. OpenAI takes as much."""
+
+_raw_items = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
 
 _INPUT_FORMS = "input must be a text, a list of texts, a list of token ids, or a list of such lists"
 
@@ -125,9 +133,16 @@ class Fields:
         """A text, or None."""
         return self.take(name, str, "a text")
 
-    def whole(self, name: str) -> int | None:
-        """A whole number, or None."""
-        return self.take(name, int, "a whole number")
+    def whole(self, name: str, *, stays: bool = False) -> int | None:
+        """A whole number, or None; 50.0 is one too, as some clients write it. stays: it is left in place."""
+        try:
+            value = self.peek(name, int, "a whole number")
+        except MalformedRequest:
+            if (value := _integral(self._left[name])) is None:
+                raise
+        if not stays:
+            self._left.pop(name, None)
+        return value
 
     def flag(self, name: str) -> bool | None:
         """true or false, or None."""
@@ -176,6 +191,15 @@ class Fields:
         return {name: bytes(raw) for name, raw in self._left.items() if bytes(raw) != b"null"}
 
 
+def _integral(raw: msgspec.Raw) -> int | None:
+    """The whole number that is written as a fraction, such as 50.0 or 5e1; None for any other value."""
+    try:
+        value = _fraction.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return int(value) if value.is_integer() and abs(value) <= _LARGEST_EXACT else None
+
+
 def _inputs(raw: bytes) -> tuple[Input, ...]:
     start = raw[:1]
     if start == b'"':
@@ -184,9 +208,9 @@ def _inputs(raw: bytes) -> tuple[Input, ...]:
     if inner == b"]":
         return ()
     if inner == b'"':
-        return _decode_input(_texts, raw)
+        return _decode_items(_texts, _text, raw)
     if inner == b"[":
-        lists: tuple[TokenIds, ...] = _decode_input(_token_lists, raw)
+        lists: tuple[TokenIds, ...] = _decode_items(_token_lists, _token_ids, raw)
         return lists
     if inner.isdigit() or inner == b"-":
         return (_decode_input(_token_ids, raw),)
@@ -200,11 +224,57 @@ def _decode_input(decoder: "msgspec.json.Decoder[T]", raw: bytes) -> T:
         raise InvalidInput(f"{_INPUT_FORMS}; {_reason(error)}.") from error
 
 
-def _decode(decoder: "msgspec.json.Decoder[T]", raw: bytes, what: str) -> T:
+def _decode_items(
+    decoder: "msgspec.json.Decoder[tuple[T, ...]]", item: "msgspec.json.Decoder[T]", raw: bytes
+) -> tuple[T, ...]:
+    """The items of a list. Raises InvalidInput naming the first that is wrong."""
     try:
         return decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        for index, each in enumerate(_raw_items.decode(raw)):
+            try:
+                item.decode(each)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
+                raise InvalidInput(f"is wrong: {_reason(cause)}. {_INPUT_FORMS}.", index=index) from cause
+        raise InvalidInput(f"{_INPUT_FORMS}; {_reason(error)}.") from error
+
+
+def _decode(decoder: "msgspec.json.Decoder[T]", raw: bytes, what: str) -> T:
+    try:
+        return decoder.decode(raw.removeprefix(codecs.BOM_UTF8))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if b"\\u" in raw and len(raw) <= _MAX_SEARCHED_BYTES:
+            _find_half_character(raw)
         raise MalformedRequest(f"{what} is not a JSON object: {_reason(error)}.") from error
+
+
+def _find_half_character(raw: bytes) -> None:
+    """Raise for the first text with one half of a surrogate pair, such as half an emoji, which our parser refuses.
+
+    Clients that cut texts by UTF-16 units send such halves.
+    """
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        return
+    for name, value in found.items() if isinstance(found, dict) else ():
+        items = value if isinstance(value, list) else [value]
+        for index, item in enumerate(items):
+            if not _is_whole(item):
+                is_listed = isinstance(value, list)
+                reason = "holds half of a character, one \\ud800 to \\udfff alone. Cut texts between characters"
+                if name == "input":
+                    raise InvalidInput(f"{reason}.", index=index) if is_listed else InvalidInput(f"{name} {reason}.")
+                raise MalformedRequest(f"{name} {reason}.", param=name)
+
+
+def _is_whole(value: object) -> bool:
+    """Whether every text in a JSON value can be written as UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _reason(error: Exception) -> str:

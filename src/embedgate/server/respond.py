@@ -14,10 +14,10 @@ from embedgate.core.errors import CallerLeft, GatewayError, InternalError
 from embedgate.observe import events
 from embedgate.server.answer import EVENT_STREAM, Answer
 from embedgate.server.body import Body, BodyBounds, CallerGone, Receive
-from embedgate.server.exchange import Exchange, exchange_of
+from embedgate.server.cors import Cors
+from embedgate.server.exchange import Exchange, Send, exchange_of
 
 Scope = dict[str, Any]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 Serve = Callable[["Request"], Awaitable[Answer]]
 """Handler of one request: returns an answer or raises a GatewayError."""
 
@@ -70,9 +70,10 @@ def new_request_id() -> str:
 class Responder:
     """Responder: turns a handler's answer, or any exception, into an HTTP answer."""
 
-    def __init__(self, bounds: BodyBounds) -> None:
-        """bounds: of request bodies."""
+    def __init__(self, bounds: BodyBounds, cors: Cors | None = None) -> None:
+        """bounds: of request bodies. cors: who else may read answers; nobody if absent."""
         self._bounds = bounds
+        self._cors = cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, dialect: WritesErrors, serve: Serve) -> None:
         """Serve one request and send its answer, errors in the format of `dialect`."""
@@ -99,6 +100,8 @@ class Responder:
             except Exception as error:  # noqa: BLE001 - the edge of the process: every request gets an answer
                 answer = refuse(error)
                 _forget_frames(error)
+            if self._cors is not None:
+                answer = self._cors.marked(answer, headers)
             await send_answer(send, answer, refuse, exchange)
         finally:
             await request.body.close()
@@ -132,7 +135,7 @@ async def send_answer(
     refuse: makes the answer to an error; in an event stream it is the last event. exchange: takes whole answers.
     """
     if answer.stream is not None:
-        await _send_stream(send, answer, answer.stream, refuse)
+        await _send_stream(exchange.framed(send) if exchange else send, answer, answer.stream, refuse)
         return
     following = next(answer.pieces, None) if answer.pieces else None
     headers = answer.headers
@@ -140,6 +143,8 @@ async def send_answer(
         if exchange is not None and exchange.write(answer.status, headers, answer.body):
             return
         headers = [*headers, (b"content-length", b"%d" % len(answer.body))]
+    elif exchange is not None:
+        send = exchange.framed(send)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     if following is None:
         await send({"type": "http.response.body", "body": answer.body})

@@ -14,6 +14,8 @@ def _check_network(text: str) -> str:
 
 
 Network = Annotated[str, AfterValidator(_check_network)]
+Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+$")]
+"""Of a web page, as browsers write it."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

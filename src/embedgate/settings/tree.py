@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from embedgate.settings.base import Listed, Network, Port, Positive, Seconds, Section, Usd
+from embedgate.settings.base import Listed, Network, Origin, Port, Positive, Seconds, Section, Usd
 from embedgate.settings.storage import CacheSettings, IdempotencySettings, StorageSettings
 
 MIN_VERIFY_PAUSE_S = 60
@@ -54,6 +54,11 @@ class ServerSettings(Section):
         (),
         description="Addresses or networks of proxies in front, whose X-Forwarded-For or Forwarded gives the client "
         "address. Policies see that address.",
+    )
+    cors_origins: tuple[Origin | Literal["*"], ...] = Field(
+        (),
+        description="Sites whose pages may call this gateway from a browser, such as https://app.example.com; * for "
+        "every site. If absent, browsers let no other site read an answer.",
     )
     drain_timeout_s: Seconds = Field(
         60.0, description="Seconds that requests in flight may still take after SIGTERM before they are aborted."
@@ -248,9 +253,6 @@ class UpstreamSettings(Section):
         "background. Each costs some 600 tokens per route, billed in the ledger to `operator`. 0 turns them off, else "
         "at least 60; 86,400 is once a day.",
     )
-
-
-Origin = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+$")]
 
 
 class AccessSettings(Section):

@@ -96,7 +96,7 @@ def document(settings: Settings, model: Model) -> Json:
             "description": "Send texts, get vectors: one for each text, in your order, from the model you named.",
             "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": "/", "description": "This gateway."}],
+        "servers": [{"url": ".", "description": "This gateway, also behind a proxy that adds to its paths."}],
         "tags": _tags(openai_errors, ziri_errors),
         "paths": {
             **main,
@@ -256,16 +256,19 @@ def _operation_paths(errors: DialectErrors) -> dict[str, dict[str, Json]]:
         "This description as an HTML page.",
         {"200": _html_page(), **failed},
     )
+    health: dict[str, Json] = {
+        "get": _operation(
+            "checkHealth",
+            "Operation",
+            "Is it alive",
+            "Answers as long as the process is alive.",
+            {"200": _answer("It is.", "Health", {"status": "ok"}), **failed},
+        )
+    }
     return {
-        "/healthz": {
-            "get": _operation(
-                "checkHealth",
-                "Operation",
-                "Is it alive",
-                "Answers as long as the process is alive.",
-                {"200": _answer("It is.", "Health", {"status": "ok"}), **failed},
-            )
-        },
+        "/healthz": health,
+        "/health": _aliases("/healthz", health, "ByName"),
+        "/api/health": _aliases("/healthz", health, "OfApi"),
         "/readyz": {
             "get": _operation(
                 "checkReadiness",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import orjson
 
 from embedgate.core import errors
-from embedgate.core.access import PolicyMistake
+from embedgate.core.access import PolicyMistake, Rate
 from embedgate.core.errors import GatewayError
 from embedgate.core.models import Model
 from embedgate.server.answer import Answer
@@ -21,17 +21,23 @@ Json = dict[str, object]
 
 REQUEST_ID = "req_4f1d2c3b5a6978807f6e5d4c3b2a1908"
 """The request id of every example."""
+EXAMPLE_RATE = Rate(60, 58, 2.0, 100_000, 98_500, 0.9)
+"""Of a caller with limits, who gets every header that tells of them."""
 _RESET_AT_S = 1_767_225_630
 """`resetAt` of every example: a dialect reads the clock for it, and the document shall not change with the time."""
 
 
 def error_samples(settings: Settings, model: Model) -> tuple[GatewayError, ...]:
     """A realistic instance of each error that a caller can get. model: the one in the messages."""
-    return (*_of_access(settings.keys.prefix), *_of_requests(settings, model), *_of_upstream())
+    samples = (*_of_access(settings.keys.prefix), *_of_requests(settings, model), *_of_upstream())
+    for sample in samples:
+        sample.rate = EXAMPLE_RATE
+    return samples
 
 
 def _of_access(prefix: str) -> tuple[GatewayError, ...]:
     return (
+        errors.UnsupportedEncoding("content-encoding is br; gzip and deflate are decoded here."),
         errors.MissingKey("No API key came with the request. Send it as `Authorization: Bearer <key>`."),
         errors.MalformedKey(
             f"The API key has not the form of a key. Keys of this gateway are `{prefix}_` and 32 hexadecimal digits."

@@ -10,7 +10,7 @@ from embedgate.core.money import cost_picodollars
 from embedgate.core.rerank import RerankResult
 from embedgate.core.types import EmbedResult, LedgerEntry, Timing, Usage
 from embedgate.engine.routing.route_health import HealthReport
-from embedgate.server.describe.errors import REQUEST_ID
+from embedgate.server.describe.errors import EXAMPLE_RATE, REQUEST_ID
 from embedgate.server.describe.schemas import EXAMPLE_DOCUMENTS
 from embedgate.server.generation import generation_of
 from embedgate.server.models import listed_model
@@ -36,7 +36,7 @@ def sample_result(model: Model) -> EmbedResult:
 
 def with_every_header(result: EmbedResult) -> EmbedResult:
     """The result for which a dialect sends every header."""
-    return replace(result, usage=replace(result.usage, is_estimated=True), truncated=(0,))
+    return replace(result, usage=replace(result.usage, is_estimated=True), truncated=(0,), rate=EXAMPLE_RATE)
 
 
 def ranking_example() -> RerankResult:
@@ -50,6 +50,7 @@ def ranking_example() -> RerankResult:
         cost_picodollars=2_000_000_000,
         timing=Timing(total_ms=131.8, authenticate_ms=0.031, upstream_ms=131.2),
         documents=tuple(EXAMPLE_DOCUMENTS),
+        rate=EXAMPLE_RATE,
     )
 
 

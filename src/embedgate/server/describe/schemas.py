@@ -378,15 +378,15 @@ def _ziri_error(errors: DialectErrors) -> Json:
 
 
 def _headers() -> Json:
-    count, seconds = r"^(Infinity|\d+)$", r"^\d+(\.\d+)?s$"
+    count, number, seconds = r"^(Infinity|\d+)$", r"^\d+$", r"^\d+(\.\d+)?s$"
     return {
         "x-request-id": _header("Id of this request, in the log and the ledger too.", r"^req_[0-9a-f]{32}$"),
-        "x-ratelimit-limit-requests": _header("Requests allowed per minute; `Infinity` without a limit.", count),
-        "x-ratelimit-remaining-requests": _header("Requests left in this minute.", count),
-        "x-ratelimit-reset-requests": _header("Time until the number of requests is full again.", seconds),
-        "x-ratelimit-limit-tokens": _header("Tokens allowed per minute; `Infinity` without a limit.", count),
-        "x-ratelimit-remaining-tokens": _header("Tokens left in this minute.", count),
-        "x-ratelimit-reset-tokens": _header("Time until the number of tokens is full again.", seconds),
+        "x-ratelimit-limit-requests": _header("Requests allowed per minute, where there is a limit.", number, False),
+        "x-ratelimit-remaining-requests": _header("Requests left in this minute.", number, False),
+        "x-ratelimit-reset-requests": _header("Time until the number of requests is full again.", seconds, False),
+        "x-ratelimit-limit-tokens": _header("Tokens allowed per minute, where there is a limit.", number, False),
+        "x-ratelimit-remaining-tokens": _header("Tokens left in this minute.", number, False),
+        "x-ratelimit-reset-tokens": _header("Time until the number of tokens is full again.", seconds, False),
         "x-ratelimit-limit": _header("Requests allowed per minute; `Infinity` without a limit.", count),
         "x-ratelimit-remaining": _header("Requests left in this minute.", count),
         "x-ratelimit-reset": _header("When the number is full again, in unix seconds.", r"^\d+$"),

@@ -23,13 +23,6 @@ from embedgate.server.rerank_body import rerank_answer, rerank_request
 NAME: Literal["openai"] = "openai"
 SplitName = Callable[[str], tuple[str, str | None]]
 
-UNLIMITED: Headers = [
-    (b"x-ratelimit-%s-%s" % (what, kind), b"0s" if what == b"reset" else b"Infinity")
-    for kind in (b"requests", b"tokens")
-    for what in (b"limit", b"remaining", b"reset")
-]
-"""Rate-limit header value of a caller without limits, as in the ZIRI API; number parsers accept it."""
-
 _TYPES: Mapping[int, str] = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -44,9 +37,10 @@ _TYPES: Mapping[int, str] = {
 
 
 def secret(headers: Mapping[bytes, bytes]) -> str | None:
-    """The credential: `Authorization: Bearer`, else `x-api-key`, else None."""
+    """The credential: `Authorization: Bearer`, else `x-api-key`, else Azure's `api-key`, else None."""
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    raw = token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+    raw = token.strip() if scheme.lower() == b"bearer" else b""
+    raw = raw or headers.get(b"x-api-key") or headers.get(b"api-key", b"")
     return raw.decode("latin-1") or None
 
 
@@ -164,18 +158,21 @@ def write_rerank(result: RerankResult, request_id: str) -> Answer:
 
 def headers(request_id: str, rate: Rate | None = None) -> Headers:
     """Common headers of every answer, errors included. rate: of the caller; None without limits."""
-    limits = UNLIMITED if rate is None else _rate_headers(rate)
-    return [JSON, (b"x-request-id", request_id.encode()), *limits]
+    common: Headers = [JSON, (b"x-request-id", request_id.encode())]
+    return common if rate is None else [*common, *_rate_headers(rate)]
 
 
 def _rate_headers(rate: Rate) -> Headers:
+    """Limits of the caller. What has no limit has no header: clients that parse them expect numbers."""
     requests = (rate.limit_requests, rate.remaining_requests, rate.reset_requests_s)
     tokens = (rate.limit_tokens, rate.remaining_tokens, rate.reset_tokens_s)
     found: Headers = []
     for kind, (limit, remaining, reset_s) in ((b"requests", requests), (b"tokens", tokens)):
+        if limit is None:
+            continue
         found += [
-            (b"x-ratelimit-limit-" + kind, b"Infinity" if limit is None else b"%d" % limit),
-            (b"x-ratelimit-remaining-" + kind, b"Infinity" if remaining is None else b"%d" % remaining),
+            (b"x-ratelimit-limit-" + kind, b"%d" % limit),
+            (b"x-ratelimit-remaining-" + kind, b"%d" % (remaining or 0)),
             (b"x-ratelimit-reset-" + kind, b"%gs" % round(reset_s, 3)),
         ]
     return found

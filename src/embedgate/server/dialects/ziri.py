@@ -42,6 +42,7 @@ from embedgate.core.errors import (
     UnknownKey,
     UnknownModel,
     UnknownProvider,
+    UnsupportedEncoding,
     UpstreamError,
     WrongAction,
 )
@@ -84,6 +85,7 @@ TABLE: tuple[tuple[type[GatewayError], int, str], ...] = (
     (MethodNotAllowed, 405, "METHOD_NOT_ALLOWED"),
     (BodyTooSlow, 408, "INVALID_REQUEST"),
     (BodyTooLarge, 413, "INVALID_REQUEST"),
+    (UnsupportedEncoding, 415, "INVALID_REQUEST"),
     (InvalidPolicy, 400, "INVALID_POLICY"),
     (RequestError, 400, "INVALID_REQUEST"),
     (UpstreamError, 502, "LLM_PROVIDER_ERROR"),
