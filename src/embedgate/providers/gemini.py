@@ -52,7 +52,7 @@ _BODY = msgspec.json.Decoder(_Body)
 
 def provider(_host: Host) -> HttpProvider:
     """The vendor module."""
-    return HttpProvider(build, parse, classify)
+    return HttpProvider(build, parse, classify, vector_field="values")
 
 
 def build(batch: Batch, route: Route) -> HttpCall:

@@ -51,7 +51,9 @@ _BODY = msgspec.json.Decoder(_Body)
 
 def provider(host: Host = _PLAIN) -> HttpProvider:
     """The vendor module of one host."""
-    return HttpProvider(partial(build, host=host), partial(parse, sends_usage=host.sends_usage), fault)
+    return HttpProvider(
+        partial(build, host=host), partial(parse, sends_usage=host.sends_usage), fault, vector_field="embedding"
+    )
 
 
 def build(batch: Batch, route: Route, *, host: Host = _PLAIN) -> HttpCall:

@@ -15,6 +15,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Protocol
 
 from msgspec import Struct
 from pyreqwest import exceptions
@@ -36,8 +37,13 @@ from embedgate.core.errors import (
 from embedgate.core.version import VERSION
 from embedgate.settings import TransportSettings
 from embedgate.transport.public_host import PublicHost
-from embedgate.transport.records import Endpoint, HttpCall
+from embedgate.transport.records import Endpoint, HttpCall, ScannedReply
 
+LARGE_REPLY_BYTES = 500_000
+"""From here on an answer is read as it arrives, or on a worker: so many bytes of floats take 2 ms at once, long for the
+event loop."""
+_POURED_BYTES = 131_072
+"""About a third of a millisecond of reading vectors; then the event loop has its turn."""
 MAX_FAULT_BYTES = 65_536
 """Of a failed call this much is read, enough for any message; the rest and the connection are let go."""
 _NOT_CONNECTED = "client error (Connect)"
@@ -45,13 +51,29 @@ _NOT_WRITTEN = "error writing a body to connection"
 _CLOSED = "The answer was closed before its end"
 
 
+class Sink(Protocol):
+    """What takes a large body as it arrives."""
+
+    def write(self, piece: memoryview) -> None:
+        """Take the next bytes, which are lent for the time of the call."""
+        ...
+
+    def end(self) -> ScannedReply:
+        """What was made of them."""
+        ...
+
+
 class Answer(Struct, frozen=True):
-    """An answer as it came off the wire: header names in lower case, the decompressed body in pieces."""
+    """An answer as it came off the wire: header names in lower case, the decompressed body in pieces.
+
+    `sink`: what has taken the pieces of a large body in their place.
+    """
 
     status: int
     headers: dict[str, str]
     chunks: list[Bytes]
     size_bytes: int
+    sink: Sink | None = None
 
 
 class Incoming:
@@ -126,8 +148,10 @@ class ConnectionPool:
         self._unkept: Client | None = None
         self._lost_calls = 0
 
-    async def send(self, call: HttpCall, deadline_s: float) -> Answer:
+    async def send(self, call: HttpCall, deadline_s: float, sink: Callable[[], Sink] | None = None) -> Answer:
         """Send one call and read its answer, whatever the status. deadline_s: on the monotonic clock.
+
+        sink: makes what takes a body from LARGE_REPLY_BYTES on, as it arrives; such bodies are kept if absent.
 
         A call that was written is never repeated here: the provider may have read it, and bill it.
         Raises UpstreamFailed if the provider cannot have read the whole call, UpstreamLost or UpstreamTimeout if it may
@@ -138,7 +162,7 @@ class ConnectionPool:
             await self._pin(self._host, deadline_s)
         try:
             async with self._request(call, deadline_s).build_streamed() as response:
-                return await self._read(response)
+                return await self._read(response, sink)
         except exceptions.RequestError as error:
             raise self._fault(error) from error
 
@@ -220,12 +244,13 @@ class ConnectionPool:
             request = request.header(call.key_header or endpoint.key_header, prefix + endpoint.key, is_sensitive=True)
         return request
 
-    async def _read(self, response: Response) -> Answer:
+    async def _read(self, response: Response, make_sink: Callable[[], Sink] | None) -> Answer:
         status, headers = response.status, _texts(response.headers)
         is_success = 200 <= status < 300
         limit_bytes = self._settings.max_reply_bytes if is_success else MAX_FAULT_BYTES
         chunks: list[Bytes] = []
         size_bytes = 0
+        sink: Sink | None = None
         reader = response.body_reader
         while (chunk := await reader.read_chunk()) is not None:
             chunks.append(chunk)
@@ -236,7 +261,10 @@ class ConnectionPool:
                 raise UpstreamMismatch(
                     f"{self._endpoint.provider} sent more than {limit_bytes} bytes (transport.max_reply_bytes)"
                 )
-        return Answer(status, headers, chunks, size_bytes)
+            if size_bytes >= LARGE_REPLY_BYTES and make_sink is not None:
+                sink = sink or make_sink()
+                await _pour(chunks, sink)
+        return Answer(status, headers, chunks, size_bytes, sink)
 
     def _fault(self, error: exceptions.RequestError) -> UpstreamError:
         """What an error of the library means, above all whether the provider may have read the call, and so bill it."""
@@ -261,6 +289,16 @@ class ConnectionPool:
 async def _next_chunk(reader: ResponseBodyReader) -> bytes | None:
     chunk = await reader.read_chunk()
     return None if chunk is None else bytes(chunk)
+
+
+async def _pour(chunks: list[Bytes], sink: Sink) -> None:
+    """Empty a list of chunks into a sink, in pieces between which others have their turn."""
+    for chunk in chunks:
+        view = memoryview(chunk)
+        for start in range(0, len(view), _POURED_BYTES):
+            sink.write(view[start : start + _POURED_BYTES])
+            await asyncio.sleep(0)
+    chunks.clear()
 
 
 def _texts(headers: HeaderMap) -> dict[str, str]:

@@ -23,14 +23,12 @@ from embedgate.settings import TransportSettings
 from embedgate.transport.chat import AskedChat, IncomingChat, begin_chat
 from embedgate.transport.chat_call import asks_usage, build_chat, texts_of
 from embedgate.transport.concurrency_limit import ConcurrencyLimit
-from embedgate.transport.connection_pool import Answer, ConnectionPool
+from embedgate.transport.connection_pool import LARGE_REPLY_BYTES, Answer, ConnectionPool, Sink
 from embedgate.transport.rate_headers import read_hints
-from embedgate.transport.records import Endpoint, HttpCall, HttpProvider, HttpReply
+from embedgate.transport.records import Endpoint, HttpCall, HttpProvider, HttpReply, ScannedReply
+from embedgate.transport.vector_scan import VectorScan
 
 T = TypeVar("T")
-
-LARGE_REPLY_BYTES = 500_000
-"""From here on a reply is parsed on the worker: so many bytes of floats take 2 ms, long for the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,15 @@ class HttpDriver:
             raise self._closed()
         call = self._provider.build(batch, route)
         parse = self._provider.parse
-        return await self._ask(call, batch.inputs, deadline_s, observe, lambda reply: parse(reply, batch, route))
+        field = self._provider.vector_field
+        return await self._ask(
+            call,
+            batch.inputs,
+            deadline_s,
+            observe,
+            lambda reply: parse(reply, batch, route),
+            None if field is None else lambda: VectorScan(field, len(batch.inputs), batch.expected_dim),
+        )
 
     async def call(
         self, request: UnaryRequest[Reply], route: Route, deadline_s: float, observe: Observe = ignore
@@ -175,23 +181,28 @@ class HttpDriver:
         deadline_s: float,
         observe: Observe,
         parse: Callable[[HttpReply], T],
+        scan: Callable[[], Sink] | None = None,
     ) -> T:
         """What a good answer says. It counts as in flight until it is parsed: until then `aclose` waits.
 
-        sent: the inputs in the call. observe: told what the answer says of rate limits.
+        sent: the inputs in the call. observe: told what the answer says of rate limits. scan: makes the scan of a large
+        answer, if its vectors can be read as they arrive.
         """
         await self._concurrency.enter(self._endpoint.provider, deadline_s, len(call.body))
         try:
             until_s = min(deadline_s, time.monotonic() + self._timeouts.attempt_s)
-            answer = await self._pool.send(call if self._sign is None else self._signed(call), until_s)
+            answer = await self._pool.send(call if self._sign is None else self._signed(call), until_s, scan)
             observe(read_hints(answer.headers))
             if not 200 <= answer.status < 300:
                 raise self._provider.fault(self._reply(answer, self._secrets(sent)))
             if answer.size_bytes < LARGE_REPLY_BYTES:
                 provider, body = self._endpoint.provider, b"".join(answer.chunks)
                 return parse(HttpReply(provider, answer.status, answer.headers, body))
+            reply = None if answer.sink is None else self._scanned(answer, answer.sink.end())
+            if reply is not None and len(reply.body) < LARGE_REPLY_BYTES:
+                return parse(reply)
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._worker, lambda: parse(self._reply(answer)))
+            return await loop.run_in_executor(self._worker, lambda: parse(reply or self._reply(answer)))
         finally:
             self._concurrency.leave()
 
@@ -200,6 +211,9 @@ class HttpDriver:
 
     def _reply(self, answer: Answer, secrets: tuple[str, ...] = ()) -> HttpReply:
         return HttpReply(self._endpoint.provider, answer.status, answer.headers, b"".join(answer.chunks), secrets)
+
+    def _scanned(self, answer: Answer, scanned: ScannedReply) -> HttpReply:
+        return HttpReply(self._endpoint.provider, answer.status, answer.headers, scanned.body, scanned=scanned)
 
     def _secrets(self, sent: Sequence[Input]) -> tuple[str, ...]:
         texts = tuple(item for item in sent if isinstance(item, str))

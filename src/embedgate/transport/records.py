@@ -3,17 +3,18 @@
 import ipaddress
 import re
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from embedgate.core.actions import ActionName
 from embedgate.core.errors import ConfigError, GatewayError
 from embedgate.core.models import Route
 from embedgate.core.types import Batch, ProviderReply
+from embedgate.core.vectors import Vectors
 from embedgate.transport.redact import quote
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -35,10 +36,39 @@ class HttpCall(Struct, frozen=True):
     key_prefix: str | None = None
 
 
+class ScannedReply(Struct, frozen=True):
+    """What is left of a large answer when its vectors have been read: `body` has a mark in place of each.
+
+    vectors: (n, d) float32, in the order in which they stood in the answer.
+    """
+
+    body: bytes
+    vectors: Vectors
+    mark: bytes
+
+    def place(self, raw: Raw) -> int | None:
+        """The row of `vectors` that a value of `body` stands for; None if it is a value of the provider's own."""
+        text = memoryview(raw)
+        length = len(self.mark)
+        return int(bytes(text[length:-1])) if text[:length] == self.mark else None
+
+    def rows(self, raws: Sequence[Raw]) -> Vectors | None:
+        """The rows of `vectors` that values of `body` stand for; None if one of them is a value of the provider's own.
+
+        Returns (n, d), without a copy if they are all there are, in their order.
+        """
+        places = [place for raw in raws if (place := self.place(raw)) is not None]
+        if len(places) < len(raws):
+            return None
+        is_in_order = places == list(range(len(self.vectors)))
+        return self.vectors if is_in_order else self.vectors[places]
+
+
 class HttpReply(Struct, frozen=True):
     """An answer: header names in lower case, the body decompressed; of a failed call its beginning only.
 
     `secrets` are what no message may show: the key and the inputs of the call. They are there when it failed.
+    `scanned` has vectors that were read as the answer arrived; `body` is then what it left.
     """
 
     provider: str
@@ -46,6 +76,7 @@ class HttpReply(Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes
     secrets: tuple[str, ...] = ()
+    scanned: ScannedReply | None = None
 
     def __repr__(self) -> str:
         """Without headers, body and secrets, which no log may show."""
@@ -136,7 +167,8 @@ class HttpProvider:
     raises UpstreamGarbled. `fault` names what any other reply means; retries follow from the class of the error.
     `signer` is for vendors that want calls signed: from an endpoint it makes what signs them, or None if the key goes
     into its header there; raises DependencyMissing. `chat` is there for vendors that complete chats, `unary` has the
-    other actions that a vendor knows.
+    other actions that a vendor knows. `vector_field`: the key before each vector in an answer, if `parse` reads it by
+    `read_embeddings`; vectors of a large answer are then read as they arrive.
     """
 
     build: Callable[[Batch, Route], HttpCall]
@@ -145,6 +177,7 @@ class HttpProvider:
     signer: Callable[[Endpoint], Signer | None] | None = None
     chat: Chat | None = None
     unary: Mapping[ActionName, HttpUnary[Any, Any]] = field(default_factory=dict)
+    vector_field: str | None = None
 
 
 def _url_mistakes(base_url: str) -> list[str]:

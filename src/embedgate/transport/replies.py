@@ -3,8 +3,10 @@
 Checks the shape of an answer for all vendors. Messages never show its content.
 """
 
+import struct
 from array import array
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -13,7 +15,7 @@ import orjson
 from embedgate.core.errors import UpstreamGarbled, UpstreamMismatch
 from embedgate.core.types import Batch, ProviderReply
 from embedgate.core.vectors import Vectors, from_base64
-from embedgate.transport.records import HttpReply
+from embedgate.transport.records import HttpReply, ScannedReply
 
 
 def read_embeddings(
@@ -39,7 +41,7 @@ def read_embeddings(
             raise UpstreamMismatch(f"{reply.provider} sent {len(rows)} vectors for {len(batch.inputs)} inputs")
         if positions is not None and positions != [0]:
             rows = [rows[place] for place in _order(positions, reply.provider)]
-        vectors = _vectors(rows, reply.provider, read or read_vector)
+        vectors = _vectors(rows, reply, read or read_vector)
     except UpstreamGarbled as error:
         error.billed_tokens = tokens or 0
         raise
@@ -55,16 +57,35 @@ def read_vector(raw: msgspec.Raw, provider: str) -> Vectors:
     if text.startswith(b'"'):
         # Some JSON writers escape the slash, which base64 uses.
         return from_base64(orjson.loads(text) if b"\\" in text else memoryview(text)[1:-1])
-    # array() takes true and false for numbers; of all JSON, only they and null have a "u" or an "l".
+    # Packing takes true and false for numbers; of all JSON, only they and null have a "u" or an "l".
     if text.startswith(b"[") and b"u" not in text and b"l" not in text:
         try:
-            # The C cast of array() is the rounding that numpy does, and refuses texts and lists, which numpy does not.
-            numbers = array("f", orjson.loads(text))
-        except (orjson.JSONDecodeError, TypeError, OverflowError) as error:
+            packed = _packed(orjson.loads(text))
+        except (orjson.JSONDecodeError, struct.error, TypeError, OverflowError) as error:
             raise UpstreamMismatch(f"{provider} sent an embedding that is not a flat list of numbers") from error
-        if numbers:
-            return np.frombuffer(numbers, dtype=np.float32)
+        if packed:
+            return np.frombuffer(packed, dtype=np.float32)
     raise UpstreamMismatch(f"{provider} sent an embedding that is neither a list of numbers nor base64")
+
+
+def _packed(numbers: list[float]) -> bytes:
+    """Numbers as float32, rounded as numpy rounds. Raises what `struct` raises for a text or a list among them.
+
+    Half the time of an array, which gives infinity for what float32 cannot hold, and a quarter of that of numpy, which
+    takes texts.
+    """
+    try:
+        return struct.pack(f"{len(numbers)}f", *numbers)
+    except OverflowError:
+        return array("f", numbers).tobytes()
+
+
+def _read_scanned(
+    scanned: ScannedReply, read: Callable[[msgspec.Raw, str], Vectors], raw: msgspec.Raw, provider: str
+) -> Vectors:
+    """One vector, read already or not."""
+    place = scanned.place(raw)
+    return scanned.vectors[place] if place is not None else read(raw, provider)
 
 
 def _order(positions: list[int | None], provider: str) -> list[int]:
@@ -78,7 +99,13 @@ def _order(positions: list[int | None], provider: str) -> list[int]:
     return [places[position] for position in order]
 
 
-def _vectors(rows: Sequence[msgspec.Raw], provider: str, read: Callable[[msgspec.Raw, str], Vectors]) -> Vectors:
+def _vectors(rows: Sequence[msgspec.Raw], reply: HttpReply, read: Callable[[msgspec.Raw, str], Vectors]) -> Vectors:
+    if reply.scanned is not None:
+        found = reply.scanned.rows(rows)
+        if found is not None:
+            return found
+        read = partial(_read_scanned, reply.scanned, read)
+    provider = reply.provider
     first = read(rows[0], provider)
     if len(rows) == 1:
         return first[np.newaxis]
