@@ -50,10 +50,13 @@ class Target:
 
 
 @contextlib.contextmanager
-def running_upstream(cores: Cores, folder: Path, latency_ms: float = 0.0) -> Iterator[Program]:
-    """The upstream of one scenario. latency_ms: how long each of its answers takes."""
+def running_upstream(
+    cores: Cores, folder: Path, latency_ms: float = 0.0, *, only_floats: bool = False
+) -> Iterator[Program]:
+    """The upstream of one scenario. latency_ms: how long each of its answers takes. only_floats: it knows no base64."""
     port = free_port()
     command = [sys.executable, "-m", "bench.upstream", "--port", str(port), "--latency-ms", str(latency_ms)]
+    command += ["--only-floats"] if only_floats else []
     with program(command, port, folder / "upstream.log", cores=cores.upstream, timeout_s=START_TIMEOUT_S) as running:
         yield running
 

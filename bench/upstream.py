@@ -76,10 +76,11 @@ class Counts:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, answers: Answers, counts: Counts, latency_s: float) -> None:
+    def __init__(self, answers: Answers, counts: Counts, latency_s: float, only_floats: bool) -> None:
         self._answers = answers
         self._counts = counts
         self._latency_s = latency_s
+        self._only_floats = only_floats
         self._received = bytearray()
         self._needed = 0
 
@@ -106,7 +107,7 @@ class _Connection(asyncio.Protocol):
         n = request.count(MARK.encode()) or 1
         counts.calls += 1
         counts.inputs += n
-        answer = self._answers.of(n, "base64" if b'"base64"' in request else "float")
+        answer = self._answers.of(n, "base64" if b'"base64"' in request and not self._only_floats else "float")
         if self._latency_s:
             asyncio.get_running_loop().call_later(self._latency_s, self._write, answer)
         else:
@@ -125,11 +126,16 @@ def _request_bytes(received: bytearray) -> int:
     return end + len(_END_OF_HEAD) + (int(rest.partition(b"\r\n")[0]) if found else 0)
 
 
-async def serve(listener: socket.socket, latency_s: float) -> None:
-    """Answer on `listener` for ever. latency_s: how long every call waits for its answer."""
+async def serve(listener: socket.socket, latency_s: float, *, only_floats: bool = False) -> None:
+    """Answer on `listener` for ever. latency_s: how long every call waits for its answer.
+
+    only_floats: it knows no base64, as many servers of one's own.
+    """
     answers, counts = Answers(), Counts()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(answers, counts, latency_s), sock=listener, backlog=1024)
+    server = await loop.create_server(
+        lambda: _Connection(answers, counts, latency_s, only_floats), sock=listener, backlog=1024
+    )
     await server.serve_forever()
 
 
@@ -138,10 +144,11 @@ def main() -> None:
     arguments = argparse.ArgumentParser(prog="python -m bench.upstream", description="The upstream of the benchmark.")
     arguments.add_argument("--port", type=int, default=0)
     arguments.add_argument("--latency-ms", type=float, default=0.0)
+    arguments.add_argument("--only-floats", action="store_true", help="know no base64")
     options = arguments.parse_args()
     listener = socket.create_server(("127.0.0.1", options.port))
     print(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", flush=True)
-    uvloop.run(serve(listener, options.latency_ms / 1000))
+    uvloop.run(serve(listener, options.latency_ms / 1000, only_floats=options.only_floats))
 
 
 if __name__ == "__main__":
