@@ -58,7 +58,7 @@ class GroupWriter:
         self._patience_s = patience_s
         self._door = threading.Lock()
         self._closing = threading.Event()
-        self._arrivals: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[Sequence[Pending]] = queue.SimpleQueue()
         self._backlog: list[Pending] = []
         self._kept: dict[type[Item], int] = {LedgerEntry: 0, AuditEvent: 0}
         self._thread = threading.Thread(target=self._run, name="embedgate-ledger", daemon=True)
@@ -74,29 +74,35 @@ class GroupWriter:
         """Ledger entries that are kept in memory."""
         return self._kept[LedgerEntry]
 
-    def offer(self, pending: Pending) -> None:
-        """Queue an item. Called on the loop's thread.
+    def offer(self, *group: Pending) -> None:
+        """Queue items, which the thread takes together. Called on the loop's thread.
 
-        Its future is resolved once it is committed. It gets InternalError if that takes over `patience_s`; the item
-        is then kept and retried. It gets InternalError at once, and the item is logged, if too many are kept
+        The future of an item is resolved once it is committed. It gets InternalError if that takes over `patience_s`;
+        the item is then kept and retried. It gets InternalError at once, and the item is logged, if too many are kept
         already or the writer is closed.
         """
-        kind = type(pending.item)
+        taken, refused = [], []
         with self._door:
             is_closed = self._closing.is_set()
-            if not is_closed and self._kept[kind] < self._max_pending:
+            for pending in group:
+                kind = type(pending.item)
+                if is_closed or self._kept[kind] >= self._max_pending:
+                    refused.append(pending)
+                    continue
                 self._kept[kind] += 1
-                self._arrivals.put(pending)
-                return
-        _log_lost(pending.item, "the ledger is closed" if is_closed else f"{self._max_pending} wait already")
-        if pending.waiter is not None:
-            pending.waiter.set_exception(InternalError("the ledger cannot be written"))
+                taken.append(pending)
+            if taken:  # nothing at all ends the thread
+                self._arrivals.put(taken)
+        for pending in refused:
+            _log_lost(pending.item, "the ledger is closed" if is_closed else f"{self._max_pending} wait already")
+            if pending.waiter is not None:
+                pending.waiter.set_exception(InternalError("the ledger cannot be written"))
 
     def close(self) -> None:
         """Flush and end the thread. Blocks, at most for `patience_s` if the database fails."""
         with self._door:
             self._closing.set()
-            self._arrivals.put(None)
+            self._arrivals.put(())  # so that the thread looks
         self._thread.join()
 
     def _run(self) -> None:
@@ -127,14 +133,10 @@ class GroupWriter:
     def _gather(self) -> bool:
         """Move arrivals to the backlog; wait only if there is nothing to write. False once closed and empty."""
         if not self._backlog and not self._closing.is_set():
-            self._take(self._arrivals.get())
+            self._backlog += self._arrivals.get()
         for _ in range(self._arrivals.qsize()):
-            self._take(self._arrivals.get_nowait())
+            self._backlog += self._arrivals.get_nowait()
         return bool(self._backlog)
-
-    def _take(self, arrival: Pending | None) -> None:
-        if arrival is not None:  # None only wakes the thread to close
-            self._backlog.append(arrival)
 
     def _complete_group(self, group: Sequence[Pending], failure: str | None) -> None:
         """Drop the group at the head of the backlog, and resolve its futures."""

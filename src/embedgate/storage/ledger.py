@@ -84,8 +84,7 @@ class SqlLedger:
         """Flush and close. Blocks, at most for `patience_s` and one more attempt if the database fails."""
         self._is_closed = True
         arrived, self._arrived = self._arrived, []
-        for pending in arrived:
-            self._writer.offer(pending)
+        self._writer.offer(*arrived)
         self._writer.close()
         if self.watch is not None:
             self.watch.close()
@@ -135,8 +134,7 @@ class SqlLedger:
             return
         if is_quick and self.watch is not None:
             self.watch.suspect()
-        for pending in group:
-            self._writer.offer(pending)
+        self._writer.offer(*group)
 
 
 class DatabaseReplaced(SQLAlchemyError):
