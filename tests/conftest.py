@@ -4,6 +4,7 @@ from postgres_server import postgres, postgres_server
 from suite_hooks import (
     forks_end,
     pytest_asyncio_loop_factories,
+    pytest_collection_modifyitems,
     pytest_configure,
     pytest_make_collect_report,
     pytest_runtest_makereport,
@@ -16,6 +17,7 @@ __all__ = [
     "postgres",
     "postgres_server",
     "pytest_asyncio_loop_factories",
+    "pytest_collection_modifyitems",
     "pytest_configure",
     "pytest_make_collect_report",
     "pytest_runtest_makereport",

@@ -23,6 +23,16 @@ from results import Results
 from virtual_time import VirtualLoop
 
 _ENGINE = Path(__file__).parent / "engine"
+_LONGEST = (
+    "test_schemathesis.py",
+    "test_python_sdks.py",
+    "test_killed_server.py",
+    "test_cli_toolkit_guides.py",
+    "test_lifecycle.py",
+    "test_chat_streams.py",
+    "test_examples.py",
+    "test_ledger_and_bill.py",
+)
 _MEMORY_FOLDER = "/dev/shm"
 _ROOM_BYTES = 6_000_000_000
 """Databases wait for the disk with each commit, most of the time of a short test. The suite holds 2 GB at a time."""
@@ -74,6 +84,11 @@ def pytest_configure(config: pytest.Config) -> None:
     for number in (signal.SIGHUP, signal.SIGQUIT):  # by nohup, by the shell: the suite goes on ignoring them
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: none of them is what the other processes wait for in the end."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -128,7 +128,9 @@ def test_a_scenario_measures_the_gateway_beside_its_upstream_and_another_version
     for row in rows[1:]:
         assert row.median is not None
         assert row.median.upstream_calls_per_request == 1
-        assert (row.median.cpu_us_per_request or 0) > 0
+        # Counted in ticks of 10 ms: 0 where a busy machine leaves time for a request or two.
+        assert row.median.cpu_us_per_request is not None
+        assert row.median.cpu_us_per_request >= 0
         assert (row.idle_bytes or 0) > 1_000_000
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from crowd import LOCAL_OFF
 from running import RunningGateway, gateway
 from upstream import Answer, Upstream, error
 from waiting import wait_until
@@ -132,7 +133,12 @@ def test_upstream_trouble(
 
 def test_an_upstream_that_does_not_answer_in_time(tmp_path: Path, openai_host: Upstream) -> None:
     openai_host.usually(Answer(delay_s=5))
-    config = f'[providers.openai]\nbase_url = "{openai_host.base_url}"\n[server]\nrequest_timeout_s = 0.5\n'
+    config = f"""{LOCAL_OFF}
+        [providers.openai]
+        base_url = "{openai_host.base_url}"
+        [server]
+        request_timeout_s = 0.5
+    """
     with gateway(tmp_path, config, {"OPENAI_API_KEY": "sk-x"}) as slow:
         reply = ask_openai(slow, {"model": REMOTE, "input": "hello"})
         assert (reply.status, reply.json["error"]["code"]) == (504, "upstream_timeout")

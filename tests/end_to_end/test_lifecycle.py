@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from crowd import metric
+from crowd import LOCAL_OFF, metric
+from program import FAKE_ONLY
 from running import RunningGateway, gateway
 from upstream import Answer, Upstream
 from waiting import PATIENCE_S, wait_until
@@ -62,7 +63,12 @@ def test_a_stuck_provider_does_not_hold_up_the_end(tmp_path: Path, openai_host: 
     openai_host.reset()
     openai_host.usually(Answer(gate=threading.Event()))
     drain_timeout_s = 1 if signals == 1 else 300
-    config = f'[providers.openai]\nbase_url = "{openai_host.base_url}"\n[server]\ndrain_timeout_s = {drain_timeout_s}\n'
+    config = f"""{LOCAL_OFF}
+        [providers.openai]
+        base_url = "{openai_host.base_url}"
+        [server]
+        drain_timeout_s = {drain_timeout_s}
+    """
     with gateway(tmp_path, config, {"OPENAI_API_KEY": "sk-x"}) as running:
         replies: list[Reply] = []
         thread = embed(running, ["hello"], replies, model="openai/text-embedding-3-small")
@@ -78,10 +84,10 @@ def test_a_stuck_provider_does_not_hold_up_the_end(tmp_path: Path, openai_host: 
 
 
 def test_a_second_start_keeps_the_keys(tmp_path: Path) -> None:
-    with gateway(tmp_path) as first:
+    with gateway(tmp_path, FAKE_ONLY) as first:
         key = first.key
         assert first.terminate() == 0
-    with gateway(tmp_path) as second:
+    with gateway(tmp_path, FAKE_ONLY) as second:
         assert second.key == key
         assert call(second.url, "/v1/models", None, {"authorization": f"Bearer {key}"}).status == 200
 

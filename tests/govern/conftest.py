@@ -1,6 +1,5 @@
 """Operations on a real database, with a clock that is set and passwords that are cheap to hash."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import pytest
 from embedgate.core.types import LedgerEntry
 from embedgate.govern.change import Actor
 from embedgate.storage.appender import Appender
-from embedgate.storage.database import DATABASE_FILE, Database, open_database
+from embedgate.storage.database import Database, open_database
+from empty_database import write_empty_database
 from governing import Clock, Governing, resources_for
 
 ENTRY = LedgerEntry(
@@ -43,17 +43,9 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(scope="session")
-def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database without content, to copy: making one takes most of the time of a short test."""
-    folder = tmp_path_factory.mktemp("empty")
-    open_database(folder).close()
-    return folder / DATABASE_FILE
-
-
 @pytest.fixture
-def database(tmp_path: Path, empty_file: Path) -> Iterator[Database]:
-    shutil.copy(empty_file, tmp_path)
+def database(tmp_path: Path) -> Iterator[Database]:
+    write_empty_database(tmp_path)
     database = open_database(tmp_path, busy_timeout_s=30)
     yield database
     database.close()

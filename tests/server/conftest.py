@@ -11,11 +11,13 @@ from embedgate.providers import fake
 from embedgate.server.app import Application
 from embedgate.settings import LocalSettings, ProviderSettings, Settings, StorageSettings
 from embedgate.wiring import Gateway, open_gateway
+from empty_database import write_empty_database
 
 
 @pytest_asyncio.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Gateway]:
     """The gateway."""
+    write_empty_database(tmp_path)
     settings = Settings(
         storage=StorageSettings(data_dir=tmp_path),
         local=LocalSettings(default_model=fake.models()[0].id),

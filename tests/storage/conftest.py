@@ -8,6 +8,7 @@ import pytest
 
 import together
 from embedgate.storage.database import Database, open_database
+from empty_database import write_empty_database
 
 RunTogether = Callable[[str, int], list[str]]
 
@@ -15,6 +16,7 @@ RunTogether = Callable[[str, int], list[str]]
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     """An empty database in `tmp_path`."""
+    write_empty_database(tmp_path)
     database = open_database(tmp_path)
     yield database
     database.close()
