@@ -3,8 +3,10 @@
     python -m bench.large_answers --against FOLDER
 
 FOLDER is another checkout with its own `.venv`. Each version runs as a process of its own; requests go to one and the
-other in turns, so that a busy machine troubles both alike. Beside each request a small one (GET /livez) is sent every
-two milliseconds; the longest wait for its answer is the stall. Reads /proc, so it needs Linux. Prints a Markdown table.
+other in turns, so that a busy machine troubles both alike. In every other turn a small request (GET /livez) is sent
+every two milliseconds beside the large one: the longest wait for its answer is the stall. CPU is counted in the turns
+between. Memory is the peak of the first large request of a process, above what it held before. Medians; reads /proc, so
+it needs Linux. Prints a Markdown table.
 """
 
 import argparse
@@ -27,7 +29,6 @@ from bench.targets import Target
 from bench.texts import Encoding, Texts, bodies
 
 INPUTS = 2048
-_WARMUP = 2
 _BETWEEN_S = 0.002
 _SETTLE_S = 0.4
 
@@ -74,9 +75,12 @@ def _case(checkouts: dict[str, Path], encoding: Encoding, sends: str, cache: boo
         probers = {name: stack.enter_context(_prober(target)) for name, target in started.items()}
         figures = {name: Figures() for name in checkouts}
         requests = bodies(Texts(inputs=INPUTS), upstream.MODEL, encoding)
-        for turn in range(n + _WARMUP):
+        for name, target in started.items():
+            targets.ask(target, next(bodies(Texts(first_number=10**6), upstream.MODEL, encoding)))
+            _measure_memory(target, next(requests), figures[name])
+        for turn in range(2 * n):
             for name, target in started.items():
-                _measure(target, next(requests), probers[name], figures[name] if turn >= _WARMUP else Figures())
+                _measure(target, next(requests), probers[name] if turn % 2 else None, figures[name])
         case = f"{encoding}, host sends {sends}, cache {'on' if cache else 'off'}"
         for name, found in figures.items():
             columns = (found.took_ms, found.cpu_ms, found.grown_mb, found.stall_ms)
@@ -86,18 +90,32 @@ def _case(checkouts: dict[str, Path], encoding: Encoding, sends: str, cache: boo
             )
 
 
-def _measure(target: Target, body: bytes, prober: "Prober", figures: Figures) -> None:
+def _pids(target: Target) -> list[int]:
     assert target.program is not None
-    pids = processes.family(target.program.pid)
+    return processes.family(target.program.pid)
+
+
+def _measure_memory(target: Target, body: bytes, figures: Figures) -> None:
+    pids = _pids(target)
     time.sleep(_SETTLE_S)
     processes.forget_peak(pids)
-    held, cpu_s = processes.memory_bytes(pids), _cpu_s(pids)
-    prober.begin()
-    begun_s = time.perf_counter()
+    held = processes.memory_bytes(pids)
+    targets.ask(target, body)
+    figures.grown_mb.append((processes.peak_memory_bytes(pids) - held) / 1e6)
+
+
+def _measure(target: Target, body: bytes, prober: "Prober | None", figures: Figures) -> None:
+    """One request: its stall if there is a prober, else its time and CPU."""
+    time.sleep(_SETTLE_S)
+    if prober is not None:
+        prober.begin()
+        targets.ask(target, body)
+        figures.stall_ms.append(prober.end() * 1e3)
+        return
+    pids = _pids(target)
+    cpu_s, begun_s = _cpu_s(pids), time.perf_counter()
     targets.ask(target, body)
     figures.took_ms.append((time.perf_counter() - begun_s) * 1e3)
-    figures.stall_ms.append(prober.end() * 1e3)
-    figures.grown_mb.append((processes.peak_memory_bytes(pids) - held) / 1e6)
     time.sleep(_SETTLE_S)  # what is written behind belongs to it
     figures.cpu_ms.append((_cpu_s(pids) - cpu_s) * 1e3)
 

@@ -49,8 +49,11 @@ class Billing(FakeEmbedder):
         return super().embed(texts, input_type)
 
 
-def main(folder: Path, work: str, n_texts: int, calls_left: int) -> None:
-    """Do the work; the process kills itself, without any warning, in the middle of a call of the embedder."""
+def main(folder: Path, place: str, work: str, n_texts: int, calls_left: int) -> None:
+    """Do the work at a place, with the bill in a folder.
+
+    The process kills itself, without any warning, in the middle of a call of the embedder.
+    """
     lock = threading.Lock()
 
     class Dying(Billing):
@@ -66,7 +69,7 @@ def main(folder: Path, work: str, n_texts: int, calls_left: int) -> None:
     def report(done: int, _: int) -> None:
         os.write(1, f"{done}\n".encode())
 
-    shelf = Collections(folder)
+    shelf = Collections(place)
     if work == "add":
         with shelf.open("c", Dying(folder / "bill")) as collection:
             collection.add(items(n_texts), on_progress=report)
@@ -83,12 +86,12 @@ def serve() -> None:
     A fork has the libraries already, which take longer to import than the work takes.
     """
     for line in sys.stdin:
-        folder, work, n_texts, calls_left = line.rstrip("\n").split("\t")
+        folder, place, work, n_texts, calls_left = line.rstrip("\n").split("\t")
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             os.dup2(writer, 1)
-            main(Path(folder), work, int(n_texts), int(calls_left))
+            main(Path(folder), place, work, int(n_texts), int(calls_left))
             os._exit(0)
         os.close(writer)
         with os.fdopen(reader) as reports:

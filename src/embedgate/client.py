@@ -37,9 +37,9 @@ from embedgate.core.errors import (
 from embedgate.core.models import Truncate
 from embedgate.core.ports import Embedder
 from embedgate.core.types import Input, InputType
-from embedgate.core.vectors import Vectors, from_base64, stack
+from embedgate.core.vectors import Vectors
 from embedgate.core.version import VERSION
-from embedgate.transport import Endpoint, faults
+from embedgate.transport import Endpoint, faults, read_vectors
 
 DEFAULT_URL = "http://127.0.0.1:3100"
 DEFAULT_MODEL = "local/all-minilm-l6-v2"
@@ -410,7 +410,7 @@ _facts = msgspec.json.Decoder(ModelFacts)
 
 class _Item(msgspec.Struct):
     index: int
-    embedding: str | list[float]
+    embedding: msgspec.Raw
 
 
 class _Answer(msgspec.Struct):
@@ -451,8 +451,7 @@ def _read_vectors(raw: memoryview, n: int) -> Vectors:
     by_index = {item.index: item.embedding for item in items}
     if by_index.keys() != set(range(n)):
         raise UpstreamGarbled(f"the gateway's vectors are not numbered from 0 to {n - 1}, each once")
-    rows = [by_index[index] for index in range(n)]
-    vectors = stack([from_base64(row) if isinstance(row, str) else np.asarray(row, np.float32) for row in rows])
+    vectors = read_vectors([by_index[index] for index in range(n)], "the gateway")
     if vectors.shape[1] == 0 or not np.isfinite(vectors).all():
         raise UpstreamGarbled("the gateway sent an empty vector, or one with something that is not a number")
     return vectors

@@ -84,5 +84,5 @@ def test_advice_names_only_what_is_yet_to_be_done(
     assert advice("ollama") == "None"
     assert "ollama has no model yet" not in program("models", "list", "--all").text
     ended = program("providers", "enable", "tei")
-    assert (ended.code, "tei has no model yet: embedgate models add ID --provider tei" in ended.text) == (0, True)
+    assert (ended.code, "embedgate models discover tei" in ended.text) == (0, True)
     assert folder.exists()

@@ -13,6 +13,7 @@ from embedgate.govern.operation import Declaration
 from embedgate.govern.operations import OPERATIONS
 from embedgate.providers import fake
 from embedgate.server.administration import Routes
+from upstream import Answer, running_upstream
 
 MODEL = fake.models()[0].id
 POLICY = '@id("p")\npermit (principal, action, resource);'
@@ -125,6 +126,12 @@ async def administer(do: Callable[..., Awaitable[Any]]) -> None:
     await do("POST", "/api/prices", price)
     await do("PUT", "/api/providers/vllm", {"base_url": "https://192.0.2.1/v1", "key": "k", "allow_private": True})
     await do("POST", "/api/providers/fake/test", {})
+    with running_upstream() as far_side:
+        far_side.usually(lambda seen: Answer(body=b'{"data": [{"id": "m"}]}' if seen.method == "GET" else None))
+        await do("PUT", "/api/providers/acme", {"base_url": far_side.base_url, "allow_private": True})
+        await do("GET", "/api/providers/acme/models")
+        await do("POST", "/api/providers/acme/probe", {"name": "m"})
+        await do("DELETE", "/api/providers/acme")
     await do("POST", "/api/models", {"model": "acme/encoder", "provider": "vllm", "dim": 768})
     await do("DELETE", "/api/models/acme%2Fencoder?provider=vllm")
     await do("POST", "/api/providers/vllm/disable")

@@ -340,7 +340,7 @@ def _add(
             return target.add(records, on_error=on_error, on_progress=on_progress, replaces=replaces)
         except InvalidInput:
             raise
-        except GatewayError:
+        except (GatewayError, OSError):
             if done:
                 results.say(f"failed after {done:,} of {total:,} texts, which are kept; the same command goes on")
             raise

@@ -1,6 +1,6 @@
 """`embedgate models`: the catalogue, seen through the settings and what is stored of providers.
 
-Models are added to providers here, too. Only `verify` calls a provider.
+Models are added to providers here, too. Only `verify` and `discover` call a provider.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedgate.cli import asking, options
+from embedgate.cli import asking, discover, options
 from embedgate.cli.commands import Commands, Form, Session
 from embedgate.cli.output import print_json, print_table
 from embedgate.core.actions import ActionName
@@ -86,6 +86,23 @@ commands.add(
     ),
     doc="Add a model to a provider; it can be asked for at once. Prices are in dollars per million tokens.",
 )
+
+
+@commands.written("discover")
+def discover_models(
+    session: Session,
+    provider: Annotated[str, typer.Argument(metavar="PROVIDER", help="Name of the provider.")],
+    names: Annotated[
+        list[str] | None, typer.Option("--name", metavar="NAME", help="Only what the server calls so; repeatable.")
+    ] = None,
+    most: Annotated[int, typer.Option(metavar="N", min=1, help="How many models are tried.")] = 20,
+    adds: Annotated[bool, typer.Option("--add", help="Add what is found.")] = False,
+) -> None:
+    """Ask a provider's server which models it has, try those that are not served yet, and propose or add them.
+
+    Trying a model takes a few calls, of some ten thousand tokens together.
+    """
+    discover.discover(session, provider, names=names or (), most=most, adds=adds)
 
 
 @commands.written("remove")

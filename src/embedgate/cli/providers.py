@@ -161,6 +161,8 @@ def _result(result: TrialResult) -> Facts:
             ("answer", "right" if result.ok else "none"),
             ("model", result.model or ""),
             ("size", count(result.dim)),
+            ("tokens", count(result.tokens)),
+            ("cost", f"{result.cost_usd} dollars" if result.cost_usd else ""),
             ("ms", f"{result.ms:.0f}"),
             ("error", result.error or ""),
             ("code", result.code or ""),

@@ -196,7 +196,8 @@ def _own_facts(new: NewModel, catalog: Catalog, before: AddedModel | None, upstr
     dim = new.dim or (before.dim if before else None)
     if action == "embedding" and dim is None:
         raise InvalidInput(
-            f"The catalogue does not know {new.model}: give the length of its vectors (--dim).",
+            f"The catalogue does not know {new.model}: give the length of its vectors (--dim), or have it "
+            f"found out: embedgate models discover {new.provider} --add.",
             param="dim",
         )
     if action != "embedding" and dim is not None:

@@ -21,6 +21,7 @@ from embedgate.core.errors import (
     UnknownEntity,
     UnknownProvider,
 )
+from embedgate.core.money import usd_text
 from embedgate.govern.added_models import models_of, models_text
 from embedgate.govern.addresses import check_base_url
 from embedgate.govern.change import Change, Invocation, Plain, Reading, plain
@@ -29,7 +30,7 @@ from embedgate.govern.lists import Listed, ListQuery, pick, sorts
 from embedgate.govern.operation import Facts, changes, reads, runs
 from embedgate.govern.selection import Selection
 from embedgate.govern.soundness import check_sound, faults_of
-from embedgate.govern.values import Moment, moment
+from embedgate.govern.values import Moment, Usd, moment
 from embedgate.storage import schema
 from embedgate.storage.sealing import Sealer
 
@@ -148,6 +149,8 @@ class TrialResult(Struct, frozen=True):
     ms: Annotated[float, Meta(description="How long it took.")]
     model: Annotated[str | None, Meta(description="The model that answered.")] = None
     dim: Annotated[int | None, Meta(description="Length of its vector.")] = None
+    tokens: Annotated[int | None, Meta(description="What was used.")] = None
+    cost_usd: Annotated[Usd | None, Meta(description="What it cost; 0.0 where no price is known.")] = None
     error: Annotated[str | None, Meta(description="What went wrong.")] = None
     code: Annotated[str | None, Meta(description="The code of the error.")] = None
 
@@ -249,8 +252,7 @@ def try_provider(invocation: Invocation, trial: TrialOf) -> TrialResult:
 
     Embeds one word with it. What goes wrong there is an answer too, with `ok` false.
     """
-    with invocation.read() as reading:
-        name = _Known.in_force(reading).find(trial.provider)
+    name = find_provider(invocation, trial.provider)
     started_s = time.monotonic()
     try:
         result = invocation.resources.gateway.try_provider(name, trial.model)
@@ -258,7 +260,21 @@ def try_provider(invocation: Invocation, trial: TrialOf) -> TrialResult:
         raise
     except GatewayError as error:
         return TrialResult(False, name, _since_ms(started_s), error=error.message, code=error.code)
-    return TrialResult(True, name, _since_ms(started_s), model=result.model, dim=result.vectors.shape[1])
+    return TrialResult(
+        True,
+        name,
+        _since_ms(started_s),
+        model=result.model,
+        dim=result.vectors.shape[1],
+        tokens=result.usage.tokens,
+        cost_usd=usd_text(result.cost_picodollars),
+    )
+
+
+def find_provider(invocation: Invocation, name: str) -> str:
+    """The name, if it is that of a provider. Raises UnknownProvider."""
+    with invocation.read() as reading:
+        return _Known.in_force(reading).find(name)
 
 
 def read_keys(connection: sa.Connection, sealer: Sealer) -> dict[str, str]:

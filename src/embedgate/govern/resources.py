@@ -15,9 +15,14 @@ from embedgate.core.clock import utc_ms
 from embedgate.core.errors import InternalError
 from embedgate.core.types import CacheStats, EmbedResult
 from embedgate.govern.failed_logins import FailedLogins
+from embedgate.govern.found_models import ModelsThere, Probed
 from embedgate.govern.passwords import PasswordHashes
 from embedgate.govern.selection import Selection
 from embedgate.storage.sealing import Sealer
+
+
+def _no_gateway(*_: object) -> Never:
+    raise InternalError("There is no gateway yet.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,7 @@ class GatewayAccess:
     decide: what a gateway would have on with what a transaction sees stored. Raises ConfigError with every mistake.
     try_provider: embeds a word with a provider, and with a model if one is named. Raises a GatewayError. It may take
     as long as any request. budget_states: where the budgets in use stand; none in a command, which serves nobody.
+    list_models: those of a provider's server. probe_model: what a model of it is like. Both raise a GatewayError.
     """
 
     selection: Callable[[], Selection]
@@ -45,10 +51,8 @@ class GatewayAccess:
     try_provider: Callable[[str, str | None], EmbedResult]
     cache: CacheAccess
     budget_states: Callable[[], Sequence[BudgetState]] = tuple
-
-
-def _no_gateway(*_: object) -> Never:
-    raise InternalError("There is no gateway yet.")
+    list_models: Callable[[str], ModelsThere] = _no_gateway
+    probe_model: Callable[[str, str], Probed] = _no_gateway
 
 
 NO_GATEWAY = GatewayAccess(_no_gateway, _no_gateway, _no_gateway, CacheAccess(_no_gateway, _no_gateway, 0, 0))

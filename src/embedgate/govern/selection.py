@@ -227,7 +227,10 @@ def _missing(name: str, host: Host) -> str | None:
 def _explain_idle(provider: str, has_model: bool) -> str:
     """What to do about a provider that is switched on and does not serve what was asked."""
     if not has_model:
-        return f"{provider} has no model yet: embedgate models add ID --provider {provider} adds one"
+        return (
+            f"{provider} has no model yet: embedgate models discover {provider} asks it which it has, and embedgate "
+            f"models add ID --provider {provider} adds one"
+        )
     return f"{provider} is on, with other models: embedgate models list --all --provider {provider}"
 
 

@@ -56,7 +56,9 @@ def parse(reply: HttpReply, _request: RerankRequest, route: Route) -> RerankRepl
             f"{route.upstream_model}. If that is its name here, add it to `aliases` of the route in the catalogue "
             f"file, or set providers.{reply.provider}.names_freely"
         )
-    results = body.results if body.results is not None else body.data or []
+    results = body.results if body.results is not None else body.data
+    if results is None:
+        raise UpstreamMismatch(f"{reply.provider} sent an answer without results")
     return RerankReply(
         tuple((result.index, result.relevance_score) for result in results),
         tokens=read_usage(body.usage, "total_tokens"),

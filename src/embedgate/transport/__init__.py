@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from embedgate.transport.driver import CallTimeouts, HttpDriver
     from embedgate.transport.faults import classify, retry_after_s
     from embedgate.transport.records import Chat, Endpoint, HttpCall, HttpProvider, HttpReply, HttpUnary, Signer
-    from embedgate.transport.replies import read_embeddings, read_vector
+    from embedgate.transport.replies import read_embeddings, read_vector, read_vectors
 
 __all__ = [
     "NOTHING_TOLD",
@@ -39,6 +39,7 @@ __all__ = [
     "read_object",
     "read_usage",
     "read_vector",
+    "read_vectors",
     "retry_after_s",
     "wishes",
 ]
@@ -66,6 +67,7 @@ _HOMES = {
     "read_object": "counts",
     "read_usage": "counts",
     "read_vector": "replies",
+    "read_vectors": "replies",
     "retry_after_s": "faults",
     "wishes": "bodies",
 }

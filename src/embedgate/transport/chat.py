@@ -14,9 +14,9 @@ from embedgate.core.errors import UpstreamGarbled, UpstreamMismatch
 from embedgate.core.hints import Observe
 from embedgate.core.types import ChatUsage
 from embedgate.transport.chat_events import MAX_EVENT_BYTES, EventReader
-from embedgate.transport.chat_usage import read_completion
+from embedgate.transport.chat_usage import Said, read_completion
 from embedgate.transport.connection_pool import MAX_FAULT_BYTES, Incoming
-from embedgate.transport.faults import classify, classify_late
+from embedgate.transport.faults import classify, classify_late, said_instead
 from embedgate.transport.rate_headers import read_hints
 from embedgate.transport.records import HttpReply
 
@@ -120,17 +120,25 @@ class IncomingChat:
             if chunk is None and events.first is None:
                 raise UpstreamGarbled(f"{asked.provider} ended its answer before the first event")
         said = read_completion(events.first or b"")
-        if said is not None and said.is_error:
-            raise classify_late(self._reply(asked, events.first or b""))
+        if said is not None:
+            self._check(said, asked, events.first or b"")
         self._count(events)
+
+    def _check(self, said: Said, asked: AskedChat, body: bytes) -> None:
+        """Raise the error that stands in place of a completion, if one does."""
+        if said.is_error:
+            raise classify_late(self._reply(asked, body))
+        if not said.has_choices and (fault := said_instead(self._reply(asked, body))) is not None:
+            raise fault
 
     async def _read_whole(self, asked: AskedChat) -> None:
         body = b"".join([chunk async for chunk in self._chunks(asked.provider, asked.max_bytes)])
         said = read_completion(body)
         if said is None:
             raise UpstreamGarbled(f"{asked.provider} sent an answer that is not a JSON object")
-        if said.is_error:
-            raise classify_late(self._reply(asked, body))
+        self._check(said, asked, body)
+        if not said.has_choices:
+            raise UpstreamMismatch(f"{asked.provider} sent an answer without choices")
         self.usage, self.output_bytes = said.usage, said.written_bytes
         self._head.append(body)
 

@@ -64,13 +64,15 @@ class _OddCompletion(msgspec.Struct):
 class Said(msgspec.Struct, frozen=True, gc=False):
     """Content of one JSON object. `written_bytes` are of text, thoughts and arguments, in UTF-8.
 
-    `is_usage_only`: it reports usage and holds no output. `is_error`: it reports a failure.
+    `is_usage_only`: it reports usage and holds no output. `is_error`: it reports a failure. `has_choices`: it is of a
+    completion, and not something in its place.
     """
 
     usage: ChatUsage | None = None
     written_bytes: int = 0
     is_usage_only: bool = False
     is_error: bool = False
+    has_choices: bool = True
 
 
 _COMPLETION = msgspec.json.Decoder(_Completion)
@@ -97,6 +99,7 @@ def read_completion(data: bytes) -> Said | None:
         written_bytes=sum(map(_written_bytes, choices)),
         is_usage_only=not choices and bytes(completion.usage).startswith(b"{"),
         is_error=_is_error(completion),
+        has_choices=completion.choices is not None,
     )
 
 

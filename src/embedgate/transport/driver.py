@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from msgspec import structs
 
-from embedgate.core.errors import InternalError, UpstreamRejected, UpstreamTimeout
+from embedgate.core.errors import InternalError, UpstreamMismatch, UpstreamRejected, UpstreamTimeout
 from embedgate.core.hints import Observe, ignore
 from embedgate.core.models import Route
 from embedgate.core.ports import Reply, UnaryRequest
@@ -24,6 +24,7 @@ from embedgate.transport.chat import AskedChat, IncomingChat, begin_chat
 from embedgate.transport.chat_call import asks_usage, build_chat, texts_of
 from embedgate.transport.concurrency_limit import ConcurrencyLimit
 from embedgate.transport.connection_pool import LARGE_REPLY_BYTES, Answer, ConnectionPool, Sink
+from embedgate.transport.faults import said_instead
 from embedgate.transport.rate_headers import read_hints
 from embedgate.transport.records import Endpoint, HttpCall, HttpProvider, HttpReply, ScannedReply
 from embedgate.transport.vector_scan import VectorScan
@@ -197,7 +198,13 @@ class HttpDriver:
                 raise self._provider.fault(self._reply(answer, self._secrets(sent)))
             if answer.size_bytes < LARGE_REPLY_BYTES:
                 provider, body = self._endpoint.provider, b"".join(answer.chunks)
-                return parse(HttpReply(provider, answer.status, answer.headers, body))
+                try:
+                    return parse(HttpReply(provider, answer.status, answer.headers, body))
+                except UpstreamMismatch as mismatch:  # no answer, but maybe an error whose status was sent before
+                    fault = said_instead(self._reply(answer, self._secrets(sent)))
+                    if fault is None or mismatch.billed_tokens:
+                        raise
+                    raise fault from mismatch
             reply = None if answer.sink is None else self._scanned(answer, answer.sink.end())
             if reply is not None and len(reply.body) < LARGE_REPLY_BYTES:
                 return parse(reply)

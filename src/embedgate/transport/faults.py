@@ -68,6 +68,8 @@ _WAIT = re.compile(rb'"(?:retryDelay|estimated_time)"\s*:\s*"?(\d{1,6}(?:\.\d{1,
 _MAX_NUMBER = 1e9
 """Largest wait that is believed: in seconds, thirty years."""
 _NESTED_IN = ("error", "errors", "fault", "detail")
+_ANSWERS = ("choices", "data", "embedding", "embeddings", "output", "predictions", "result", "results")
+"""Fields of an answer: where one of them is filled, the rest is no error in its place."""
 _MAX_NESTING = 4
 _MAX_LISTED = 3
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
@@ -92,7 +94,22 @@ def classify_late(reply: HttpReply) -> UpstreamError:
 
     Some hosts put the status that they would have sent in place of the code.
     """
-    said = read(reply.body)
+    return _late(reply, read(reply.body))
+
+
+def said_instead(reply: HttpReply) -> UpstreamError | None:
+    """The error that a 2xx reply has in place of an answer; None if it has an answer, or says nothing."""
+    try:
+        tree = orjson.loads(reply.body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(tree, dict) or any(tree.get(name) for name in _ANSWERS):
+        return None
+    said = _said(tree, _MAX_NESTING)
+    return _late(reply, said) if said.message else None
+
+
+def _late(reply: HttpReply, said: Said) -> UpstreamError:
     if _FAILED_STATUS.fullmatch(said.code):
         return _error(reply, said, int(said.code))
     return _error(reply, said, 400 if _CALLERS_FAULT.search(f"{said.code} {said.type}") else 500)

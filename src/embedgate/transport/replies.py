@@ -48,6 +48,27 @@ def read_embeddings(
     return ProviderReply(vectors, tokens, model, truncated)
 
 
+def read_vectors(
+    rows: Sequence[msgspec.Raw], provider: str, read: Callable[[msgspec.Raw, str], Vectors] | None = None
+) -> Vectors:
+    """Vectors of one length, (n, d) float32, from one piece of JSON for each; at least one. read: as above.
+
+    Raises UpstreamMismatch.
+    """
+    read = read or read_vector
+    first = read(rows[0], provider)
+    if len(rows) == 1:
+        return first[np.newaxis]
+    # Row by row: a list of rows would take the same memory again, and the system gives memory anew for each answer.
+    vectors = np.empty((len(rows), first.size), np.float32)
+    for position, raw in enumerate(rows):
+        row = read(raw, provider)
+        if row.size != first.size:
+            raise UpstreamMismatch(f"{provider} sent vectors of {first.size} and of {row.size} in one answer")
+        vectors[position] = row
+    return vectors
+
+
 def read_vector(raw: msgspec.Raw, provider: str) -> Vectors:
     """One vector, (d,) float32, from JSON: a list of numbers or base64. Either is accepted, whichever was asked for.
 
@@ -105,16 +126,4 @@ def _vectors(rows: Sequence[msgspec.Raw], reply: HttpReply, read: Callable[[msgs
         if found is not None:
             return found
         read = partial(_read_scanned, reply.scanned, read)
-    provider = reply.provider
-    first = read(rows[0], provider)
-    if len(rows) == 1:
-        return first[np.newaxis]
-    vectors = np.empty(
-        (len(rows), first.size), np.float32
-    )  # row by row: a list of rows would take the same memory again
-    for position, raw in enumerate(rows):
-        row = read(raw, provider)
-        if row.size != first.size:
-            raise UpstreamMismatch(f"{provider} sent vectors of {first.size} and of {row.size} in one answer")
-        vectors[position] = row
-    return vectors
+    return read_vectors(rows, reply.provider, read)

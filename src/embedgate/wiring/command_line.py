@@ -14,6 +14,7 @@ from embedgate.govern.resources import CacheAccess, GatewayAccess
 from embedgate.govern.selection import Selection
 from embedgate.observe import events
 from embedgate.storage.cache import open_cache
+from embedgate.wiring import discovery
 from embedgate.wiring.administration import decide_within, open_resources, opened_database
 from embedgate.wiring.gateway import open_gateway
 
@@ -32,7 +33,14 @@ def open_operations(loaded: Loaded) -> Iterator[Callable[[], Invocation]]:
                 return decide_within(loaded, connection)
 
         decide = functools.partial(decide_within, loaded)
-        gateway = GatewayAccess(selection, decide, functools.partial(_try_provider, loaded), _cache_on_disk(loaded))
+        gateway = GatewayAccess(
+            selection,
+            decide,
+            functools.partial(_try_provider, loaded),
+            _cache_on_disk(loaded),
+            list_models=lambda name: discovery.list_models(loaded.settings, selection(), name),
+            probe_model=lambda name, model: discovery.probe(loaded.settings, selection(), name, model),
+        )
         resources = open_resources(loaded, gateway)
         yield lambda: Invocation(database, resources, COMMAND_LINE)
 

@@ -54,6 +54,7 @@ from embedgate.providers import fake
 from embedgate.providers.local import LocalProvider
 from embedgate.storage.answers import AnswerStore
 from embedgate.storage.database import Database
+from embedgate.wiring import discovery
 from embedgate.wiring.administration import decide_within, open_resources
 from embedgate.wiring.credentials import open_credentials
 from embedgate.wiring.following import Following
@@ -208,6 +209,8 @@ class Gateway:
             self._try_provider_aside,
             CacheAccess(self.cache_stats, clear, settings.memory_bytes, settings.disk_bytes),
             self._budget_states,
+            lambda name: discovery.list_models(self.settings, self._decided, name),
+            lambda name, model: discovery.probe(self.settings, self._decided, name, model),
         )
 
     async def verify_model(self, model: Model) -> list[Verdict]:

@@ -144,6 +144,7 @@ def test_changes_of_results_are_those_of_brute_force(notes: Collection) -> None:
 
 N_KILLS = scaled(5, 50)
 N_TEXTS = scaled(400, 4_000)
+KILLED = scaled(["sqlite"], ["sqlite", "postgresql"])
 
 
 @pytest.fixture(scope="module")
@@ -156,11 +157,11 @@ def program() -> Iterator["subprocess.Popen[str]"]:
         process.stdin.close()
 
 
-def run(process: "subprocess.Popen[str]", folder: Path, work: str, calls_left: int) -> tuple[bool, int]:
+def run(process: "subprocess.Popen[str]", folder: Path, place: str, work: str, calls_left: int) -> tuple[bool, int]:
     """Whether a child died before it was done, and the last progress that it reported."""
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(f"{folder}\t{work}\t{N_TEXTS}\t{calls_left}\n")
+    process.stdin.write(f"{folder}\t{place}\t{work}\t{N_TEXTS}\t{calls_left}\n")
     process.stdin.flush()
     status, reported = map(int, process.stdout.readline().split())
     assert status in (0, -9)
@@ -168,11 +169,13 @@ def run(process: "subprocess.Popen[str]", folder: Path, work: str, calls_left: i
 
 
 @pytest.mark.hostile
+@pytest.mark.parametrize("kind", KILLED)
 @pytest.mark.parametrize("work", ["add", "reindex"])
 def test_kills_lose_nothing_that_was_reported_and_pay_nothing_twice(
-    program: "subprocess.Popen[str]", tmp_path: Path, work: str
+    program: "subprocess.Popen[str]", request: pytest.FixtureRequest, tmp_path: Path, work: str, kind: str
 ) -> None:
-    shelf, rolls = Collections(tmp_path), dice(work)
+    place = f"sqlite:{tmp_path}" if kind == "sqlite" else str(request.getfixturevalue("postgres"))
+    shelf, rolls = Collections(place), dice(work)
     old = worker.Billing(tmp_path / "old bill")
     with shelf.open("c", old) if "c" in shelf.names() else shelf.create("c", old) as collection:
         if work == "reindex":
@@ -182,7 +185,7 @@ def test_kills_lose_nothing_that_was_reported_and_pay_nothing_twice(
     most = N_TEXTS // worker.IN_A_CALL * 9 // 10 // N_KILLS  # calls of all runs that die: some are left for the last
     while True:
         bill = (tmp_path / "bill").read_text().splitlines() if (tmp_path / "bill").exists() else []
-        has_died, reported = run(program, tmp_path, work, rolls.randint(1, most) if n_kills < N_KILLS else 0)
+        has_died, reported = run(program, tmp_path, place, work, rolls.randint(1, most) if n_kills < N_KILLS else 0)
         with shelf.open("c", old) as collection:
             number = 1 if work == "add" or len(collection.facts.generations) == 1 else 2
             there = {item.text for item in collection.store.get(number, [item.id for item in worker.items(N_TEXTS)])}

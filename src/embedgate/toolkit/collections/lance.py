@@ -8,6 +8,7 @@ death of the process, but perhaps not that of the machine.
 import errno
 import fcntl
 import os
+import re
 import shutil
 import threading
 import time
@@ -34,6 +35,8 @@ _FACTS, _LOCK = "facts.json", "lock"
 _ENDING = ".lancedb"
 _LOCKED_S = 60.0
 _POLL_S = 0.02
+_PLACE_IN_SOURCE = re.compile(r", \S+\.rs:\d+:\d+$")
+"""With which errors of LanceDB end."""
 _BLOCK_ROWS = 8_192
 _PARAMETERS = 1_000
 _MAX_COMMITS = 50
@@ -311,6 +314,7 @@ def _faults(path: Path) -> Iterator[None]:
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "was not found" in said:
             raise Conflict(f"{path}: the collection, or its vectors of that model, were deleted meanwhile.") from error
+        said = _PLACE_IN_SOURCE.sub("", said)
         is_full = "No space left" in str(error) or "File too large" in str(error)
         raise OSError(errno.ENOSPC if is_full else errno.EIO, said, str(path)) from error
 

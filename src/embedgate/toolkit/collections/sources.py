@@ -1,7 +1,8 @@
 """Records as a collection keeps them: documents in pieces, lines of a pipe known by their texts."""
 
 from collections.abc import Iterable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from embedgate.toolkit.collections.store import Item
 from embedgate.toolkit.records import Origin, Record
