@@ -61,3 +61,7 @@ def test_help_and_mistakes_do_not_wait_for_heavy_modules(folder: Path) -> None:
 def test_the_package_runs_as_a_module(folder: Path) -> None:
     ended = subprocess.run([sys.executable, "-m", "embedgate", "version"], capture_output=True, text=True, check=True)
     assert ended.stdout == f"embedgate {embedgate.__version__}\n"
+
+
+def test_the_help_cuts_no_line_of_a_command(program: Program) -> None:
+    assert "..." not in program("--help").text.partition("Commands:")[2]
