@@ -146,6 +146,7 @@ def run_python(code: str, *arguments: str) -> str:
 
 def test_importing_the_package_loads_no_engine_no_database_and_no_server() -> None:
     heavy = {"onnxruntime", "onnx", "sqlalchemy", "alembic", "uvicorn", "starlette", "pydantic", "pyreqwest", "typer"}
+    heavy |= {"numpy", "scipy", "sklearn", "pyarrow", "matplotlib", "openTSNE", "ftfy", "rich", "usearch"}
     loaded = run_python("import embedgate, sys; print(*sys.modules)").split()
     assert heavy.isdisjoint(loaded)
 
