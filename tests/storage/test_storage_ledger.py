@@ -151,6 +151,17 @@ async def test_what_arrives_during_a_write_is_one_group() -> None:
     writer.close()
 
 
+async def test_what_is_offered_together_is_one_group() -> None:
+    groups: list[list[str]] = []
+    writer = GroupWriter(lambda items: groups.append([item.request_id for item in items]), 1_000, patience_s=1.0)
+    for first in range(0, 200, 2):
+        waiter = asyncio.get_running_loop().create_future()
+        writer.offer(Pending(noted(first)), Pending(noted(first + 1)), Pending(numbered(first), waiter))
+        await waiter
+    writer.close()
+    assert groups == [[f"r{first}", f"r{first + 1}", f"r{first}"] for first in range(0, 200, 2)]
+
+
 def test_every_entry_acknowledged_before_a_kill_is_there(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", RECORD_FOREVER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None

@@ -14,7 +14,7 @@ from embedgate.core.access import AuditEvent
 from embedgate.core.errors import InternalError
 from embedgate.core.types import LedgerEntry
 from embedgate.storage import ledger_chain
-from embedgate.storage.chain import ORIGIN, AuditRow, Link, chained
+from embedgate.storage.chain import ORIGIN, AuditRow, chained
 from embedgate.storage.schema import audit, ledger
 
 Item = LedgerEntry | AuditEvent
@@ -61,11 +61,16 @@ class Appender:
         driver, and nothing needs to be looked up.
         Raises the driver's errors, and ValueError or OverflowError for a value that cannot be stored.
         """
-        events = [item for item in items if isinstance(item, AuditEvent)]
+        events: list[AuditEvent] = []
+        entries: list[LedgerEntry] = []
+        for item in items:
+            if isinstance(item, AuditEvent):
+                events.append(item)
+            else:
+                entries.append(item)
         if events:
             end = run(self._end_of_trail, ()).fetchone()
-            self._insert_rows(run, chained(events, Link(*end) if end else ORIGIN))
-        entries = [item for item in items if isinstance(item, LedgerEntry)]
+            self._insert_rows(run, chained(events, end or ORIGIN))
         if entries and may_repeat:
             unique = {entry.request_id: entry for entry in reversed(entries)}  # of two alike the first counts
             entries = [entry for entry in reversed(unique.values()) if not self._exists(run, entry)]

@@ -4,6 +4,7 @@ Knows no database. The chain is not keyed: who can rewrite the whole trail can m
 that was kept elsewhere (`verify` takes one) shows that.
 """
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -46,8 +47,11 @@ class AuditRow(NamedTuple):
         return Link(self.seq, self.digest)
 
 
-def chained(events: Sequence[AuditEvent], after: Link) -> list[AuditRow]:
-    """Chain the events after the link `after`. Raises ValueError for a value that cannot be stored."""
+def chained(events: Sequence[AuditEvent], after: tuple[int, bytes]) -> list[AuditRow]:
+    """Chain the events after the link `after`, a number and a digest.
+
+    Raises ValueError for a value that cannot be stored.
+    """
     rows = []
     seq, previous = after
     for event in events:
@@ -61,8 +65,8 @@ def chained(events: Sequence[AuditEvent], after: Link) -> list[AuditRow]:
             event.target,
             event.outcome,
             event.request_id,
-            _json(event.policies).decode(),
-            _json(dict(event.detail)).decode(),
+            _json_of_policies(event.policies),
+            _json(dict(event.detail)).decode() if event.detail else "{}",
         )
         digest = _digest(previous, _json(content))
         rows.append(AuditRow(*content, previous, digest))
@@ -97,6 +101,12 @@ def event_of(row: AuditRow) -> AuditEvent:
 def _digest(previous: bytes, content: bytes) -> bytes:
     """SHA-256 over 32 bytes and a JSON array: two rows that differ anywhere give different bytes."""
     return hashlib.sha256(previous + content).digest()
+
+
+@functools.lru_cache(maxsize=256)
+def _json_of_policies(policies: tuple[str, ...]) -> str:
+    """The same few lists decide most requests."""
+    return _json(policies).decode()
 
 
 def _json(value: object) -> bytes:

@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
+from msgspec import Struct
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from embedgate.core.access import AuditEvent
@@ -28,7 +28,7 @@ _MAX_DELAY_S = 1.0
 _REFUSALS = (IntegrityError, DataError, ProgrammingError, OverflowError, ValueError)
 
 
-class Pending(NamedTuple):
+class Pending(Struct, frozen=True):
     """A queued item, and the future that is resolved when it is committed; None for an audit event."""
 
     item: Item

@@ -96,9 +96,15 @@ class IntentJournal:
         entry: what is booked if this process ends before the request. Raises LedgerUnavailable if the disk refuses.
         """
         try:
-            file = self._current()
+            file = self._file
+            if file is None or file.size_bytes >= _FILE_BYTES:
+                file = self._next_file()
             file.append(_INTENT + _ENCODER.encode(entry) + b"\n")
-            self._enter(entry.request_id, file)
+            if (before := self._files.get(entry.request_id)) is not file:
+                self._files[entry.request_id] = file
+                file.open += 1
+                if before is not None:
+                    self._left(before)
             if self._syncs:
                 await asyncio.to_thread(os.fdatasync, file.descriptor)
         except OSError as error:
@@ -137,24 +143,14 @@ class IntentJournal:
         self._files.clear()
         self._file = None
 
-    def _current(self) -> _File:
+    def _next_file(self) -> _File:
+        """A new file to write to. The one before is deleted once nothing in it is open."""
         file = self._file
-        if file is not None and file.size_bytes < _FILE_BYTES:
-            return file
         self._folder.mkdir(mode=0o700, exist_ok=True)
         self._file = _File(self._folder)
         if file is not None and not file.open:
             file.delete()
         return self._file
-
-    def _enter(self, request_id: str, file: _File) -> None:
-        before = self._files.get(request_id)
-        if before is file:
-            return
-        self._files[request_id] = file
-        file.open += 1
-        if before is not None:
-            self._left(before)
 
     def _left(self, file: _File) -> None:
         """One request fewer is open in a file."""

@@ -61,9 +61,12 @@ class SqlLedger:
                 )
             self._writer.offer(Pending(entry))
             return
-        pending = Pending(entry, waiter := asyncio.get_running_loop().create_future())
-        self._arrived.append(pending)
-        self._commit_soon()
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._arrived.append(Pending(entry, waiter))
+        if not self._is_due:
+            self._is_due = True
+            loop.call_soon(self._commit_arrived)  # with all arrivals of this iteration
         await waiter
 
     def note(self, event: AuditEvent) -> None:
@@ -76,7 +79,9 @@ class SqlLedger:
         if self._is_closed:
             self._commit_arrived()
         elif len(self._arrived) >= _MAX_QUICK_GROUP // 2:
-            self._commit_soon()
+            if not self._is_due:
+                self._is_due = True
+                asyncio.get_running_loop().call_soon(self._commit_arrived)
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_EVENT_WAIT_S, self._commit_events)
 
@@ -108,11 +113,6 @@ class SqlLedger:
 
     def _commits(self) -> int:
         return self._connection.commits + (self._quick.commits if self._quick is not None else 0)
-
-    def _commit_soon(self) -> None:
-        if not self._is_due:
-            self._is_due = True
-            asyncio.get_running_loop().call_soon(self._commit_arrived)  # with all arrivals of this iteration
 
     def _commit_events(self) -> None:
         self._timer = None

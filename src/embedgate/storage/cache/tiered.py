@@ -67,7 +67,7 @@ class TieredCache:
 
     def get_many(self, keys: Sequence[bytes]) -> list[CachedVector | None]:
         """Look keys up in both tiers: the vector of each key, in order, None for a miss."""
-        if not self._is_usable():
+        if self._is_closed or os.getpid() != self._process:
             return [None] * len(keys)
         state = self._follow()
         if len(keys) == 1 and self._ttl_ms is None:
@@ -108,9 +108,11 @@ class TieredCache:
 
     def put_many(self, items: Sequence[tuple[bytes, CachedVector]]) -> None:
         """Store vectors: found from now on, on disk soon. Copies rows of a larger array."""
-        if not self._is_usable():
+        if self._is_closed or os.getpid() != self._process:
             return
-        state = self._follow()
+        # As of the last look-up, and nearly every put follows one. What another process has cleared since then, it
+        # has cleared after this put: the next look-up follows.
+        state = self._state
         created_ms = self._clock()
         generation = _generation_to_come(state) if state is not None else 0
         entries = [(key, Entry(_owned(cached), created_ms, generation)) for key, cached in items]
