@@ -325,14 +325,17 @@ class Bench:
         )
         self._requests = 0
 
-    async def embed(self, request: EmbedRequest, secret: str | None = SECRET) -> EmbedResult:
-        """Serve one request."""
+    async def embed(
+        self, request: EmbedRequest, secret: str | None = SECRET, *, outlives_caller: bool = False
+    ) -> EmbedResult:
+        """Serve one request. outlives_caller: as in `Origin`."""
         self._requests += 1
 
         async def read() -> EmbedRequest:
             return request
 
-        return await self.pipeline.embed(Origin(f"req_{self._requests}", "openai", secret), read)
+        origin = Origin(f"req_{self._requests}", "openai", secret, outlives_caller=outlives_caller)
+        return await self.pipeline.embed(origin, read)
 
     async def rerank(self, request: RerankRequest, secret: str | None = SECRET) -> RerankResult:
         """Order documents."""

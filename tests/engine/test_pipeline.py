@@ -20,6 +20,7 @@ from embedgate.core.errors import (
     MissingKey,
     ModelNotAtProvider,
     NotAnEmbeddingModel,
+    Overloaded,
     ProviderKeyMissing,
     RevokedKey,
     TooManyTokens,
@@ -200,6 +201,23 @@ async def test_a_caller_who_leaves_does_not_stop_what_has_begun() -> None:
     gate.set()
     assert await bench.pipeline.running.drain(5) == 0
     assert len(bench.memory.entries) == 1
+
+
+async def test_a_task_that_outlives_its_caller_has_no_task_beside_it_and_is_cut_by_the_drain_with_an_error() -> None:
+    bench = one(gate=asyncio.Event())
+    before = len(asyncio.all_tasks())
+    task = asyncio.create_task(bench.embed(request(), outlives_caller=True))
+    while not bench.providers["a"].batches:
+        await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == before + 1
+    assert len(bench.pipeline.running) == 1
+    assert await bench.pipeline.running.drain(1) == 1
+    with pytest.raises(Overloaded, match="shutting down"):
+        await task
+    assert task.cancelling() == 0  # what sends the error is not cancelled
+    (entry,) = bench.memory.entries
+    assert (entry.outcome, entry.tokens_estimated) == ("overloaded", True)
+    assert len(bench.pipeline.running) == 0
 
 
 async def test_a_fallback_of_another_space_is_refused_by_name_and_served_when_allowed() -> None:

@@ -51,5 +51,6 @@ def to_usd(amount_picodollars: int) -> Decimal:
 
 def usd_text(amount_picodollars: int) -> str:
     """The exact amount in dollars as plain decimal digits, never in exponent form: `0.00000002`."""
-    text = f"{to_usd(amount_picodollars):.12f}".rstrip("0")
-    return text + "0" if text.endswith(".") else text
+    whole, fraction = divmod(abs(amount_picodollars), PICODOLLARS_PER_DOLLAR)
+    sign = "-" if amount_picodollars < 0 else ""
+    return f"{sign}{whole}.{f'{fraction:012d}'.rstrip('0') or '0'}"

@@ -40,7 +40,8 @@ class Routing:
 class Origin(Struct, frozen=True):
     """Origin of a request: its id, dialect, credential and client address.
 
-    `demand` ends when the caller closes the connection.
+    `demand` ends when the caller closes the connection. `outlives_caller` says that the task that brings the request
+    is not cancelled then.
     """
 
     request_id: str
@@ -48,6 +49,7 @@ class Origin(Struct, frozen=True):
     secret: str | None
     ip_address: str = ""
     demand: Demand = field(default_factory=Demand)
+    outlives_caller: bool = False
 
 
 class AnyRequest(Protocol):
@@ -157,10 +159,14 @@ class Batch(Struct, frozen=True, gc=False):
 
 
 class Part(Struct, frozen=True, gc=False):
-    """One provider call of a request: its batch, and the rows of the answer that the batch fills."""
+    """One provider call of a request: its batch, and the rows of the answer that the batch fills.
+
+    `keys` are those of its inputs in the cache; None if they have none.
+    """
 
     rows: tuple[int, ...]
     batch: Batch
+    keys: tuple[bytes, ...] | None = None
 
 
 class ProviderReply(Struct, frozen=True, gc=False):

@@ -15,6 +15,7 @@ from embedgate.core.errors import InvalidDimension, UpstreamMismatch
 Vectors = npt.NDArray[np.float32]
 
 _LITTLE_ENDIAN_FLOAT32 = np.dtype("<f4")
+_IS_NATIVE = _LITTLE_ENDIAN_FLOAT32.isnative
 UNIT_NORM_TOLERANCE = 1e-3
 """Tolerance of a norm around 1 for a vector to count as unit length: loose enough for bfloat16 engines."""
 
@@ -62,7 +63,7 @@ def shorten(vectors: Vectors, dim: int) -> Vectors:
 
 def to_base64(vector: Vectors) -> bytes:
     """One vector as base64 of its little-endian float32 bytes. vector: (d,) or (1, d), C-contiguous."""
-    return pybase64.b64encode(vector.astype(_LITTLE_ENDIAN_FLOAT32, copy=False).data)
+    return pybase64.b64encode((vector if _IS_NATIVE else vector.astype(_LITTLE_ENDIAN_FLOAT32)).data)
 
 
 def from_base64(text: str | bytes | memoryview) -> Vectors:
@@ -76,7 +77,8 @@ def from_base64(text: str | bytes | memoryview) -> Vectors:
         raise UpstreamMismatch("a vector is not valid base64") from error
     if not raw or len(raw) % 4:
         raise UpstreamMismatch(f"a base64 vector has {len(raw)} bytes, not a positive multiple of 4")
-    return np.frombuffer(raw, dtype=_LITTLE_ENDIAN_FLOAT32).astype(np.float32, copy=False)
+    vector = np.frombuffer(raw, dtype=_LITTLE_ENDIAN_FLOAT32)
+    return vector if _IS_NATIVE else vector.astype(np.float32)
 
 
 def to_json(vector: Vectors | npt.NDArray[np.int8] | npt.NDArray[np.uint8]) -> bytes:

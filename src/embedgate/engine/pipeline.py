@@ -1,7 +1,7 @@
 """Request pipeline: authenticate, read, validate, resolve, weigh, admit, execute, account. The order is here only.
 
-Work that has begun runs in a task of its own, even when the caller leaves, and is accounted for. What was sent to a
-provider by then runs to its end; what still waits in a queue is dropped (`core.demand`).
+Work that has begun runs on when the caller leaves, in a task that nobody cancels for that, and is accounted for. What
+was sent to a provider by then runs to its end; what still waits in a queue is dropped (`core.demand`).
 """
 
 import asyncio
@@ -41,6 +41,7 @@ from embedgate.engine.embedding.execute import Executor
 from embedgate.engine.embedding.validate import EmbeddingValidator
 from embedgate.engine.embedding.weigh import EmbeddingWeigher
 from embedgate.engine.ledger.account import Accountant
+from embedgate.engine.ledger.tokens import total_bound
 from embedgate.engine.rerank.rank import Ranked, Ranker, RerankValidator
 from embedgate.engine.rerank.weigh import RerankWeigher
 from embedgate.engine.routing.resolve import Resolver
@@ -108,7 +109,7 @@ class Pipeline:
     async def embed(self, origin: Origin, read: Read[EmbedRequest], entrance: Entrance | None = None) -> EmbedResult:
         """Serve one embeddings request. entrance: what `read` passes before it waits. Raises a GatewayError."""
         call = await self._begin(origin, read, self._request_timeout_s, entrance)
-        return _embed_result(await self.running.to_the_end(self._accounted(call, self._embed)))
+        return _embed_result(await self.running.to_the_end(self._accounted(call, self._embed), origin))
 
     async def chat(
         self, origin: Origin, read: Read[ChatRequest], out: StreamBuffer, entrance: Entrance | None = None
@@ -119,7 +120,8 @@ class Pipeline:
         """
         call = await self._begin(origin, read, self._chat_timeout_s, entrance)
         if not call.request.is_stream:
-            return _chat_result(await self.running.to_the_end(self._accounted(call, partial(self._complete, out=None))))
+            work = self._accounted(call, partial(self._complete, out=None))
+            return _chat_result(await self.running.to_the_end(work, origin))
         serving = self.running.start(self._accounted(call, partial(self._complete, out=out)))
         serving.add_done_callback(lambda _: out.end())
         begun = await out.beginning()
@@ -140,13 +142,13 @@ class Pipeline:
         Raises a GatewayError.
         """
         call = await self._begin(origin, read, self._request_timeout_s, entrance)
-        return _rerank_result(await self.running.to_the_end(self._accounted(call, self._rank)))
+        return _rerank_result(await self.running.to_the_end(self._accounted(call, self._rank), origin))
 
     async def embed_as(self, request_id: str, caller: Caller, request: EmbedRequest) -> EmbedResult:
         """Serve a request of this process's own operator, who needs no key. Raises a GatewayError."""
         origin = Origin(request_id, "openai", None)
         call = _call(origin, caller, request, time.monotonic(), 0.0, self._request_timeout_s)
-        return _embed_result(await self.running.to_the_end(self._accounted(call, self._embed)))
+        return _embed_result(await self.running.to_the_end(self._accounted(call, self._embed), origin))
 
     async def identify(self, secret: str | None) -> Caller:
         """The caller of an API key, for routes that serve no model. Raises an AccessError."""
@@ -177,10 +179,11 @@ class Pipeline:
     async def _embed(self, call: Call[EmbedRequest]) -> Served:
         """Validate, resolve, weigh, admit, execute: embeddings. `execute` plans each route: cache, batches."""
         stages, request = self._stages, call.request
-        model = await stages.embedding_validator.validate(request)
+        at_most = total_bound(request.inputs)
+        model = await stages.embedding_validator.validate(request, at_most)
         candidates = stages.resolver.resolve(request, model)
         matters = self._admission.depends_on_weight(call.caller)
-        weighed = await stages.embedding_weigher.weigh(request, candidates, matters=matters)
+        weighed = await stages.embedding_weigher.weigh(request, candidates, at_most, matters=matters)
         if request.options:
             is_budgeted = self._admission.is_budgeted(call.caller)
             surcharge = stages.paid_options.of_embeddings(request, candidates, is_budgeted=is_budgeted)
@@ -355,9 +358,22 @@ class Running:
             raise _shutting_down()
         return task.result()
 
-    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
-        """Start `work`; return or raise what it does."""
-        return await self.outcome(self.start(work))
+    async def to_the_end(self, work: Coroutine[Any, Any, T], origin: Origin) -> T:
+        """Run `work`, whether or not the caller leaves; return or raise what it does.
+
+        In the task of the caller, if that outlives it: a task of its own would only wait for another one.
+        """
+        task = asyncio.current_task() if origin.outlives_caller else None
+        if task is None:
+            return await self.outcome(self.start(work))
+        self._tasks.add(task)
+        try:
+            return await work
+        except asyncio.CancelledError:  # by `drain`; the answer, which is an error, is still to be sent
+            task.uncancel()
+            raise _shutting_down() from None
+        finally:
+            self._tasks.discard(task)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

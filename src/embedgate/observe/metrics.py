@@ -5,7 +5,7 @@ library's own counters take a lock each time. The library writes the text for ea
 Prometheus conventions: base units, `_total` for counters.
 """
 
-import bisect
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -44,16 +44,15 @@ class _Histogram:
     def __init__(self, name: str, text: str, label: str, buckets: Sequence[float]) -> None:
         self._name, self._text, self._label = f"embedgate_{name}", text, label
         self._buckets = buckets
-        self._counts: dict[str, list[int]] = {}
+        self._counts: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(buckets) + 1))
         self._sums: defaultdict[str, float] = defaultdict(float)
         _kept.append(self)
 
-    def observe(self, label: str, value: float) -> None:
-        counts = self._counts.get(label)
-        if counts is None:
-            counts = self._counts[label] = [0] * (len(self._buckets) + 1)
-        counts[bisect.bisect_left(self._buckets, value)] += 1
-        self._sums[label] += value
+    def observe(self, *values: tuple[str, float]) -> None:
+        """values: each with its label."""
+        for label, value in values:
+            self._counts[label][bisect_left(self._buckets, value)] += 1
+            self._sums[label] += value
 
     def family(self) -> Metric:
         family = HistogramMetricFamily(self._name, self._text, labels=[self._label])
@@ -116,7 +115,7 @@ def request_ended(dialect: str, outcome: str, total_s: float) -> None:
     """Count the end of a request. outcome: `ok` or an error code."""
     _running["now"] -= 1
     _requests.values[dialect, outcome] += 1
-    _request_s.observe(dialect, total_s)
+    _request_s.observe((dialect, total_s))
 
 
 def answered(entry: LedgerEntry, authenticate_s: float, admit_s: float, upstream_s: float) -> None:
@@ -126,9 +125,7 @@ def answered(entry: LedgerEntry, authenticate_s: float, admit_s: float, upstream
     _tokens.values["reused",] += entry.reused_tokens
     if entry.output_tokens:
         _tokens.values["output",] += entry.output_tokens
-    _stage_s.observe("authenticate", authenticate_s)
-    _stage_s.observe("admit", admit_s)
-    _stage_s.observe("upstream", upstream_s)
+    _stage_s.observe(("authenticate", authenticate_s), ("admit", admit_s), ("upstream", upstream_s))
 
 
 def looked_up(hits: int, misses: int) -> None:
@@ -145,8 +142,8 @@ def joined() -> None:
 def provider_call(provider: str, outcome: str, n_inputs: int, spent_s: float) -> None:
     """Count a provider call that ended. outcome: `ok`, `bad_answer` or an error code."""
     _calls.values[provider, outcome] += 1
-    _call_s.observe(provider, spent_s)
-    _call_inputs.observe(provider, n_inputs)
+    _call_s.observe((provider, spent_s))
+    _call_inputs.observe((provider, n_inputs))
     if outcome == "bad_answer":
         _bad_answers.values[provider,] += 1
 

@@ -15,7 +15,7 @@ from embedgate.core.clock import ms_of, utc_now
 from embedgate.core.errors import GatewayError, LedgerUnavailable, NotPermitted, PriceUnknown
 from embedgate.core.models import Price
 from embedgate.core.ports import AuditTrail, BudgetKeeper, LedgerHealth, PolicyDecider, RateLimiter
-from embedgate.core.types import Call, Candidate, CountedRequest, Grant, Hold, InputType, Intents, Weighed
+from embedgate.core.types import Call, Candidate, CountedRequest, Grant, InputType, Intents, Weighed
 from embedgate.observe import events, metrics
 
 _SPENDS = frozenset({"principal.current_daily_spend", "principal.current_monthly_spend"})
@@ -86,8 +86,12 @@ class Admission:
         Raises NotPermitted, PriceUnknown, LedgerUnavailable, RateLimited, Overloaded, BudgetExhausted, or InternalError
         if the ledger cannot be read.
         """
-        permitted, decision = await self._permitted(call, weighed)
-        is_budgeted = self.is_budgeted(call.caller)
+        constant = self._decider.constant
+        if constant is not None and constant.is_permitted:
+            permitted, decision = weighed, constant
+        else:
+            permitted, decision = await self._permitted(call, weighed)
+        is_budgeted = self._budgets.applies(call.caller.subjects)
         if is_budgeted:
             permitted = self._priced(call, permitted, decision)
         if self._ledger is not None and self._ledger.outage is not None:
@@ -102,7 +106,11 @@ class Admission:
             else:
                 counted = call.counted
                 counted.weigh(tokens)
-            hold = await self._hold(call, amount, counted)
+            try:
+                hold = await self._budgets.hold(call.request_id, call.caller.subjects, amount)
+            except BaseException:
+                counted.withdraw()
+                raise
         except GatewayError as error:
             self._note(call, weighed[0], error.code, decision)
             raise
@@ -170,8 +178,6 @@ class Admission:
         """
         constant = self._decider.constant
         if constant is not None:
-            if constant.is_permitted:
-                return weighed, constant
             decisions = [constant]
         else:
             spends = await self._spends(call.caller)
@@ -228,14 +234,6 @@ class Admission:
                 retry_after_s=_OUTAGE_RETRY_S,
             )
         return free
-
-    async def _hold(self, call: Call[Any], amount_picodollars: int, counted: CountedRequest) -> Hold:
-        """Hold the price of the dearest route, or take the request out of the rate limits."""
-        try:
-            return await self._budgets.hold(call.request_id, call.caller.subjects, amount_picodollars)
-        except BaseException:
-            counted.withdraw()
-            raise
 
     def _question(
         self,

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from msgspec import Struct
+
 from embedgate.core.access import EVERY, BudgetRule, BudgetState, Period, Spends, Subject, SubjectKind
 from embedgate.core.clock import ms_of, utc_now
 from embedgate.core.errors import BudgetExhausted, InternalError, Overloaded
@@ -44,20 +46,19 @@ class Spending(Protocol):
         ...
 
 
-class Hold:
-    """The most that one request can cost, kept for it until it is settled or released, whichever is first."""
+class Hold(Struct, eq=False):
+    """The most that one request can cost, kept for it until it is settled or released, whichever is first.
 
-    __slots__ = ("_budgets", "amount_picodollars", "at_ms", "cost_picodollars", "is_open", "keys", "request_id")
+    Made by `Budgets.hold`.
+    """
 
-    def __init__(self, budgets: "Budgets", request_id: str, keys: Sequence[Subject], amount_picodollars: int) -> None:
-        """Use `Budgets.hold`."""
-        self._budgets = budgets
-        self.request_id = request_id
-        self.keys = keys
-        self.amount_picodollars = amount_picodollars
-        self.is_open = True
-        self.cost_picodollars = 0
-        self.at_ms = 0
+    _budgets: "Budgets"
+    request_id: str
+    keys: Sequence[Subject]
+    amount_picodollars: int
+    is_open: bool = True
+    cost_picodollars: int = 0
+    at_ms: int = 0
 
     async def cover(self, total_picodollars: int) -> None:
         """Raise the hold to `total_picodollars`; a hold of that much already stays as it is.

@@ -2,22 +2,20 @@
 
 from collections.abc import Awaitable, Callable
 
+from msgspec import Struct
+
 from embedgate.core.types import CountedRequest
 
 
-class Entrance:
+class Entrance(Struct, eq=False):
     """A place in the rate limits, for a request whose body is still to come; one that is here already needs none.
 
     The reader of the body calls `enter` before it waits for more; what a place is, the pipeline has said in `opens`.
     The request counts at once and is in flight; its tokens are weighed by `admit`, once they are known.
     """
 
-    __slots__ = ("_take_place", "counted")
-
-    def __init__(self) -> None:
-        """Nothing is taken yet."""
-        self._take_place: Callable[[], Awaitable[CountedRequest]] | None = None
-        self.counted: CountedRequest | None = None
+    _take_place: Callable[[], Awaitable[CountedRequest]] | None = None
+    counted: CountedRequest | None = None
 
     def opens(self, take_place: Callable[[], Awaitable[CountedRequest]]) -> None:
         """Say how a place is taken, now that the caller is known. It may raise RateLimited or Overloaded."""

@@ -20,12 +20,12 @@ from embedgate.engine.embedding.batching import Batcher
 from embedgate.engine.embedding.check import SpaceOf
 from embedgate.engine.embedding.hedge import Hedger
 from embedgate.engine.embedding.outcome import Outcome, charge_outcome, for_another, lost
-from embedgate.engine.embedding.plan import Planner
+from embedgate.engine.embedding.plan import Planner, RoutePlan
 from embedgate.engine.embedding.progress import Progress
 from embedgate.engine.embedding.single_flight import Flight, JoinedInput, SingleFlight
 from embedgate.engine.ledger.charge import cover, may_be_billed
 from embedgate.engine.ledger.tokens import estimate
-from embedgate.engine.routing.failover import Failover, Probe, RouteAttempts
+from embedgate.engine.routing.failover import Failover, Probe, RouteAttempts, in_order_of_health
 from embedgate.engine.routing.route_health import RouteHealths
 from embedgate.observe import metrics
 from embedgate.settings import UpstreamSettings
@@ -79,35 +79,38 @@ class Executor:
         not pay for another one.
         """
         progress = Progress(len(call.request.inputs), call.request.dim)
-        failover = Failover(call, candidates, self._healths, self._settings, self._probe)
-        first = failover.first  # what the cache knows of it is looked up also if it may not be called now
-        await self._planner.look_up(call, first, progress)
-        await cover(call)  # also for what is found instead of asked for: that may cost as much
-        if not progress.missing():
-            return progress.served(first)
-        return await failover.run(partial(self._serve, call, failover, progress))
+        ordered = in_order_of_health(candidates, self._healths, self._probe)
+        # What the cache knows of the first is looked up also if it may not be called now.
+        plan = self._planner.of_route(call, ordered[0])
+        await self._planner.look_up(call, plan, progress)
+        if not progress.n_missing:
+            return progress.served(ordered[0])
+        failover = Failover(call, ordered, self._healths, self._settings)
+        return await failover.run(partial(self._serve, call, failover, progress, plan))
 
     async def _serve(
-        self, call: Call[EmbedRequest], failover: Failover, progress: Progress, here: RouteAttempts
+        self, call: Call[EmbedRequest], failover: Failover, progress: Progress, plan: RoutePlan, here: RouteAttempts
     ) -> Served:
-        """Answer every missing row on one route."""
+        """Answer every missing row on one route. plan: of the candidate whose vectors were looked up first."""
         candidate = here.candidate
+        if plan.candidate is not candidate:
+            plan = self._planner.of_route(call, candidate)
         if progress.candidate is not candidate:
-            await self._planner.look_up(call, candidate, progress)
-            await cover(call)
+            await self._planner.look_up(call, plan, progress)
+            await cover(call)  # also for what is found instead of asked for: that may cost as much
         route = self._route(candidate)
         may_join = True
-        while missing := progress.missing():
+        while progress.n_missing:
+            missing = progress.missing()
             keys = progress.keys if may_join else None
             own = missing if keys is None else route.single_flight.first_of_each(missing, keys)
-            parts = self._planner.cut(call, own, candidate) if own else []
-            flights = [
-                route.single_flight.depart([keys[row] for row in part.rows], call.demand) if keys else None
-                for part in parts
-            ]
+            parts = self._planner.cut(call.request, own, plan, progress.keys) if own else []
+            depart, demand = route.single_flight.depart, call.demand
             if len(parts) == 1 and len(own) == len(missing):
-                await self._fetch(call, here, parts[0], flights[0], progress)
+                (part,) = parts
+                await self._fetch(call, here, part, depart(part.keys, demand) if keys and part.keys else None, progress)
             else:
+                flights = [depart(part.keys, demand) if keys and part.keys else None for part in parts]
                 fetches = [
                     self._fetch(call, here, part, flight, progress) for part, flight in zip(parts, flights, strict=True)
                 ]
@@ -117,7 +120,7 @@ class Executor:
                 fetches += [_join(row, input_, call, here, progress) for row, input_ in joined if input_]
                 _raise_first(await asyncio.gather(*fetches, return_exceptions=True))
             may_join = False  # a row whose joined flight failed for another's mistake is now asked for on its own
-        if not call.request.options:  # which hosts need not all know
+        if failover.tried and not call.request.options:  # which hosts need not all know
             failover.arrived(here.answered_by)
         return progress.served(here.answered_by)
 
@@ -129,8 +132,8 @@ class Executor:
         before = demand_of_task.set(flight.demand) if flight is not None else None
         try:
             outcome = await self._attempts(call, here, part)
-            if progress.keys is not None and outcome.vectors is not None:
-                await self._planner.remember(call, here.candidate, [progress.keys[row] for row in part.rows], outcome)
+            if part.keys is not None and outcome.vectors is not None:
+                await self._planner.remember(call, here.candidate, part.keys, outcome)
         finally:  # what has landed is no longer joined, so it must be in the cache by then
             if flight is not None:
                 flight.land(outcome)
@@ -145,7 +148,7 @@ class Executor:
 
     async def _attempts(self, call: Call[EmbedRequest], here: RouteAttempts, part: Part) -> Outcome:
         """The outcome of a part after as many attempts as make sense at this route; charged to the call."""
-        route, has_options = self._route(here.candidate), bool(call.request.options)
+        route = self._route(here.candidate)
         attempt = 0
         while True:
             try:
@@ -156,7 +159,7 @@ class Executor:
                 return Outcome(error=refusal)
             answered_by, deadline_s = here.candidate, here.until_s()
             try:
-                if route.batcher is not None and not has_options:
+                if route.batcher is not None and not call.request.options:
                     signature = self._planner.signature(call, here.candidate, part.batch)
                     outcome = await route.batcher.ask(part.batch, signature, deadline_s)
                 elif self._settings.hedge and here.others() and (after_s := here.health.p95_s) is not None:

@@ -86,10 +86,11 @@ class Hedger:
         """Who can be asked beside, for what, and how much more that may cost, which is held; None if nobody can."""
         wanted = self._planner.of_route(call, here.candidate).identity
         for candidate, health in here.others():
-            if self._planner.of_route(call, candidate).identity != wanted:
+            plan = self._planner.of_route(call, candidate)
+            if plan.identity != wanted:
                 continue
             try:
-                parts = self._planner.cut(call, part.rows, candidate)
+                parts = self._planner.cut(call.request, part.rows, plan)
             except InvalidInput:
                 continue
             if len(parts) > 1 or not health.may_retry():

@@ -9,7 +9,6 @@ from typing import Literal
 
 from msgspec import Struct
 
-from embedgate.core.access import Caller
 from embedgate.core.errors import InvalidInput
 from embedgate.core.fingerprint import fingerprint
 from embedgate.core.models import Route
@@ -34,10 +33,12 @@ class RoutePlan(Struct, frozen=True):
     """How requests of one kind are served on one route: all that does not depend on their inputs.
 
     Where `identity` is equal, vectors are interchangeable: kept under the same keys, and asked for in each other's
-    place. `owner` is whose texts they are. `upstream_dim` is the size to ask the route for, None for its native one,
-    which is shortened afterwards if need be; `width` is the size that it answers with.
+    place. `owner` is whose texts they are, `candidate` the model and the route. `upstream_dim` is the size to ask the
+    route for, None for its native one, which is shortened afterwards if need be; `width` is the size that it answers
+    with.
     """
 
+    candidate: Candidate
     identity: tuple[str, ...]
     owner: str
     width: int
@@ -58,12 +59,14 @@ class Planner:
         self._tokenizers = tokenizers
         self._cache = cache
         self._scope = scope
-        self._plans: dict[tuple[object, ...], tuple[Candidate, RoutePlan]] = {}
+        self._plans: dict[tuple[object, ...], RoutePlan] = {}
 
     def of_route(self, call: Call[EmbedRequest], candidate: Candidate) -> RoutePlan:
         """The plan of a request on a candidate's route: worked out once for all requests that differ in inputs only."""
         request, caller = call.request, call.caller
-        owner = "" if self._scope == "shared" else self._owner(caller)
+        # Whose texts the caller's are: those of equal owners may be joined and found by each other.
+        scope = self._scope
+        owner = "" if scope == "shared" else caller.billed_to if scope == "project" else caller.user_id
         key = (
             id(candidate),
             owner,
@@ -74,12 +77,12 @@ class Planner:
             not request.options,
         )
         known = self._plans.get(key)
-        if known is not None and known[0] is candidate:
-            return known[1]
+        if known is not None and known.candidate is candidate:
+            return known
         if len(self._plans) >= _MAX_KEPT:
             self._plans.clear()
         plan = self._work_out(request, candidate, owner)
-        self._plans[key] = (candidate, plan)
+        self._plans[key] = plan
         return plan
 
     def _work_out(self, request: EmbedRequest, candidate: Candidate, owner: str) -> RoutePlan:
@@ -88,6 +91,7 @@ class Planner:
         width = upstream_dim or route.dims.default
         is_typed = bool(route.input_types or route.query_prefix or route.document_prefix)
         return RoutePlan(
+            candidate=candidate,
             identity=(
                 owner,
                 model.id,
@@ -106,13 +110,12 @@ class Planner:
             is_cached=self._cache is not None and upstream_dim is None and request.cache == "store",
         )
 
-    async def look_up(self, call: Call[EmbedRequest], candidate: Candidate, progress: Progress) -> None:
-        """Go on with a candidate: look up what the cache knows of its vectors, unless that has been done.
+    async def look_up(self, call: Call[EmbedRequest], plan: RoutePlan, progress: Progress) -> None:
+        """Go on with a candidate's plan: look up what the cache knows of its vectors, unless that has been done.
 
         A large request leaves the event loop to others in between.
         """
-        plan = self.of_route(call, candidate)
-        if progress.move(candidate, plan.width):
+        if progress.move(plan.candidate, plan.width) and call.spends:
             write_off(call)  # those are vectors of another space
         inputs, identity = call.request.inputs, plan.identity
         if call.request.options or identity == progress.identity:
@@ -120,15 +123,19 @@ class Planner:
         cache = self._cache if plan.is_cached else None
         keys: list[bytes] = []
         hits = misses = 0
-        missing = set(progress.missing())
+        missing = None if progress.n_missing == len(inputs) else set(progress.missing())
         for start in range(0, len(inputs), INPUTS_PER_TURN):
             if start:
                 await asyncio.sleep(0)
             keys += [fingerprint(identity, item) for item in inputs[start : start + INPUTS_PER_TURN]]
             if cache is None:
                 continue
-            rows = [row for row in range(start, len(keys)) if row in missing]
-            for row, kept in zip(rows, cache.get_many([keys[row] for row in rows]), strict=True):
+            rows: Sequence[int] = range(start, len(keys))
+            wanted = keys[start:]
+            if missing is not None:
+                rows = [row for row in rows if row in missing]
+                wanted = [keys[row] for row in rows]
+            for row, kept in zip(rows, cache.get_many(wanted), strict=True):
                 if kept is None:
                     misses += 1
                 else:
@@ -162,13 +169,14 @@ class Planner:
         owner = self.of_route(call, candidate).owner
         return (owner, batch.dim, batch.input_type, batch.truncate, batch.user, tuple(sorted(batch.options.items())))
 
-    def cut(self, call: Call[EmbedRequest], rows: Sequence[int], candidate: Candidate) -> list[Part]:
-        """Parts that cover `rows`, in order, each within the limits of the candidate's route.
+    def cut(
+        self, request: EmbedRequest, rows: Sequence[int], plan: RoutePlan, keys: tuple[bytes, ...] | None = None
+    ) -> list[Part]:
+        """Parts that cover `rows`, in order, each within the limits of the plan's route. keys: of all inputs, if any.
 
         Raises InvalidInput if token ids have to be decoded for this route and cannot be.
         """
-        request, route = call.request, candidate.route
-        plan = self.of_route(call, candidate)
+        route = plan.candidate.route
         inputs = self._prepared(request, rows, plan.prefix, route)
         is_whole = len(inputs) == 1 or CONTEXTUAL_OPTIONS & request.options.keys()
         ends = (len(inputs),) if is_whole else self._ends(inputs, route)
@@ -184,7 +192,9 @@ class Planner:
                 user=request.user if route.accepts_user else None,
                 options=request.options,
             )
-            parts.append(Part(tuple(rows[start:end]), batch))
+            filled = tuple(rows[start:end])
+            own = keys if keys is None or len(filled) == len(keys) else tuple([keys[row] for row in filled])
+            parts.append(Part(filled, batch, own))
             start = end
         return parts
 
@@ -198,10 +208,6 @@ class Planner:
         if is_kept and model.is_matryoshka and model.cuts_exactly:
             return None
         return dim if route.accepts_dim and dim in route.dims else None
-
-    def _owner(self, caller: Caller) -> str:
-        """Whose texts the caller's are: those of equal owners may be joined and found by each other."""
-        return caller.billed_to if self._scope == "project" else caller.user_id
 
     def _prepared(self, request: EmbedRequest, rows: Sequence[int], prefix: str, route: Route) -> list[Input]:
         inputs = []

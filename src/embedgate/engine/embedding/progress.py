@@ -12,6 +12,7 @@ class Progress:
     """The rows of one request, all of one vector space at any time: a move to another space discards them.
 
     `candidate` is the one of the moment, `keys` are the cache keys of the inputs there, made with its `identity`.
+    `n_missing` inputs have no vector yet.
     """
 
     def __init__(self, n: int, dim: int | None) -> None:
@@ -23,6 +24,7 @@ class Progress:
         self._clear()
 
     def _clear(self) -> None:
+        self.n_missing = self._n
         self._rows: list[Vectors | None] = [None] * self._n
         self._block: Vectors | None = None
         self._tokens = [0] * self._n
@@ -49,8 +51,8 @@ class Progress:
 
     def missing(self) -> list[int]:
         """Positions without a vector yet, in order."""
-        if self._block is not None:
-            return []
+        if self.n_missing == self._n:
+            return list(range(self._n))
         return [position for position, row in enumerate(self._rows) if row is None]
 
     def fill(
@@ -60,6 +62,7 @@ class Progress:
         if truncated:
             self._truncated.update(rows[position] for position in truncated)
         self._is_estimated |= is_estimated
+        self.n_missing -= len(rows)
         if len(rows) == self._n:
             self._block = vectors
             self._tokens = list(tokens)
@@ -71,6 +74,7 @@ class Progress:
 
     def reuse(self, row: int, vector: Vectors, tokens: int, is_truncated: bool) -> None:
         """Put a vector in place that cost this request nothing: from the cache, or from another request's call."""
+        self.n_missing -= 1
         self._rows[row] = vector
         self._tokens[row] = tokens
         self._reused_tokens += tokens

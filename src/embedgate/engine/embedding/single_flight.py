@@ -37,20 +37,17 @@ class JoinedInput(Struct, frozen=True):
         return outcome, None if outcome.vectors is None else outcome.vectors[self.position]
 
 
-class Flight:
-    """Inputs of one provider call, known by their keys until it has ended. `demand` is that of all who wait for it."""
+class Flight(Struct, eq=False):
+    """Inputs of one provider call, known by their keys until it has ended. `demand` is that of all who wait for it.
 
-    __slots__ = ("_in_flight", "_keys", "_waiting", "demand", "outcome")
+    Made by `SingleFlight.depart`.
+    """
 
-    def __init__(self, in_flight: dict[bytes, JoinedInput], keys: Sequence[bytes], demand: Demand) -> None:
-        """Use `SingleFlight.depart`."""
-        self.demand = SharedDemand([demand])
-        self.outcome: Outcome | None = None
-        self._waiting: asyncio.Future[None] | None = None
-        self._in_flight = in_flight
-        self._keys = keys
-        for position, key in enumerate(keys):
-            in_flight[key] = JoinedInput(self, position)
+    demand: SharedDemand
+    _in_flight: dict[bytes, JoinedInput]
+    _keys: Sequence[bytes]
+    _waiting: asyncio.Future[None] | None = None
+    outcome: Outcome | None = None
 
     def waiting(self) -> asyncio.Future[None]:
         """Done once the flight has ended."""
@@ -82,7 +79,10 @@ class SingleFlight:
 
         demand: of the request that begins it.
         """
-        return Flight(self._in_flight, keys, demand)
+        flight = Flight(SharedDemand([demand]), self._in_flight, keys)
+        for position, key in enumerate(keys):
+            self._in_flight[key] = JoinedInput(flight, position)
+        return flight
 
     def first_of_each(self, rows: Sequence[int], keys: Sequence[bytes]) -> list[int]:
         """The rows that need a call of their own: the first of each text that is not in flight."""

@@ -5,7 +5,7 @@ from embedgate.core.errors import InputTooLong, InvalidDimension, InvalidInput, 
 from embedgate.core.models import Model, Route
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import EmbedRequest
-from embedgate.engine.ledger.tokens import bound, count_aside, total_bound
+from embedgate.engine.ledger.tokens import bound, count_aside
 from embedgate.engine.routing.find_model import ModelFinder
 from embedgate.settings import LimitSettings
 
@@ -19,8 +19,8 @@ class EmbeddingValidator:
         self._limits = limits
         self._tokenizers = tokenizers
 
-    async def validate(self, request: EmbedRequest) -> Model:
-        """The model that is asked for.
+    async def validate(self, request: EmbedRequest, at_most: int) -> Model:
+        """The model that is asked for. at_most: a bound of the tokens of the inputs.
 
         Raises a RequestError that names the field, the value seen and the value allowed.
         """
@@ -36,13 +36,13 @@ class EmbeddingValidator:
                 f"input has {len(request.inputs)} items; at most {self._limits.max_inputs} are allowed in one request. "
                 "Send them in several requests."
             )
-        await self._check_tokens(request, model)
+        # No input has more tokens than all of them together: most requests need no closer look.
+        if at_most > self._limits.max_tokens or (model.max_input_tokens and at_most > model.max_input_tokens):
+            await self._check_tokens(request, model, at_most)
         return model
 
-    async def _check_tokens(self, request: EmbedRequest, model: Model) -> None:
+    async def _check_tokens(self, request: EmbedRequest, model: Model, at_most: int) -> None:
         """Refuse what is surely too long. Where no exact tokenizer is here, the provider decides."""
-        at_most = total_bound(request.inputs)
-        # No input has more tokens than all of them together: most requests need no closer look.
         is_long = bool(
             model.max_input_tokens
             and at_most > model.max_input_tokens

@@ -8,7 +8,7 @@ from embedgate.core.ports import Tokenizers
 from embedgate.core.types import Candidate, EmbedRequest, Input, Weighed
 from embedgate.engine.embedding.prepare import prefix_of, prepared
 from embedgate.engine.ledger.charge import cost_at
-from embedgate.engine.ledger.tokens import count_aside, total_bound
+from embedgate.engine.ledger.tokens import count_aside
 
 
 class EmbeddingWeigher:
@@ -18,9 +18,13 @@ class EmbeddingWeigher:
         """tokenizers: of the models behind the routes."""
         self._tokenizers = tokenizers
 
-    async def weigh(self, request: EmbedRequest, candidates: Sequence[Candidate], *, matters: bool) -> list[Weighed]:
-        """Each candidate with the tokens that it will bill, if its tokenizer is here and they matter; else a bound."""
-        at_most = 0 if matters else total_bound(request.inputs)
+    async def weigh(
+        self, request: EmbedRequest, candidates: Sequence[Candidate], at_most: int, *, matters: bool
+    ) -> list[Weighed]:
+        """Each candidate with the tokens that it will bill, if its tokenizer is here and they matter; else a bound.
+
+        at_most: that bound.
+        """
         found: dict[tuple[str | bool, ...], int] = {}
         weighed = []
         for candidate in candidates:

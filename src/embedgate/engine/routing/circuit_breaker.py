@@ -20,8 +20,9 @@ from embedgate.core.errors import (
 )
 from embedgate.settings import UpstreamSettings
 
-_WINDOW = (1 << 20) - 1
-"""The last 20 calls, one bit each."""
+_WINDOW_CALLS = 20
+_WINDOW = (1 << _WINDOW_CALLS) - 1
+"""The last calls, one bit each."""
 _FORGOTTEN_S = 60.0
 """After so long without a call, what was before counts no more."""
 _MIN_FAILURES = 3
@@ -168,7 +169,8 @@ class CircuitBreaker:
             self._outcomes = self._n = 0
         self._counted_at_s = now_s
         self._outcomes = (self._outcomes << 1 | failures) & _WINDOW
-        self._n = min(self._n + 1, _WINDOW.bit_length())
+        if self._n < _WINDOW_CALLS:
+            self._n += 1
 
     def _count_in_a_row(self, began_s: float, now_s: float) -> None:
         if self._in_a_row == 0:

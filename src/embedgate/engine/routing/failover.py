@@ -11,6 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from msgspec import Struct
+
 from embedgate.core.demand import check_wanted
 from embedgate.core.errors import (
     GatewayError,
@@ -51,26 +53,23 @@ async def with_failover(
     async def serve(here: RouteAttempts) -> tuple[Candidate, T]:
         return here.candidate, await here.retry(ask)
 
-    return await Failover(call, candidates, healths, settings).run(serve)
+    return await Failover(call, in_order_of_health(candidates, healths, None), healths, settings).run(serve)
 
 
-class RouteAttempts:
-    """The attempts of one request at one route.
+class RouteAttempts(Struct, eq=False):
+    """The attempts of one request at one route. Made by `Failover.run`.
 
     `is_spent` says that no retry is left there; `answered_by` is the candidate that answered: another one, if a hedged
-    call to it was quicker.
+    call to it was quicker. So many attempts were `_made` here before.
     """
 
-    __slots__ = ("_failover", "_made", "answered_by", "attempts", "candidate", "health", "is_spent")
-
-    def __init__(self, failover: "Failover", candidate: Candidate, health: RouteHealth, made: int) -> None:
-        """made: attempts at this route before. Use `Failover.run`."""
-        self._failover = failover
-        self._made = made
-        self.attempts = made
-        self.candidate = self.answered_by = candidate
-        self.health = health
-        self.is_spent = made > 0
+    _failover: "Failover"
+    candidate: Candidate
+    answered_by: Candidate
+    health: RouteHealth
+    _made: int = 0
+    attempts: int = 0
+    is_spent: bool = False
 
     async def retry(self, ask: Callable[[Candidate, float], Awaitable[T]]) -> T:
         """The answer of `ask` after as many attempts as make sense here. Raises what the last one failed with."""
@@ -96,7 +95,7 @@ class RouteAttempts:
         """When one attempt has had its time: earlier than the request, where that can still go elsewhere."""
         failover = self._failover
         deadline_s = failover.call.deadline_s
-        if failover.goes_on() or not self.health.is_well:
+        if (failover.left and failover.goes_on()) or not self.health.is_well:
             return min(deadline_s, time.monotonic() + failover.settings.attempt_timeout_s)
         return deadline_s
 
@@ -140,20 +139,20 @@ class RouteAttempts:
 
 
 class Failover:
-    """The failover of one request: the routes that it may still take, and what happened on those that it took."""
+    """The failover of one request: the routes that are `left` to it, and what went wrong at those it has `tried`."""
 
     __slots__ = (
         "_asked",
         "_healths",
         "_later",
-        "_left",
         "_refused",
         "_trial",
-        "_tried",
         "_waited_s",
         "_waits_until_s",
         "call",
+        "left",
         "settings",
+        "tried",
     )
 
     def __init__(
@@ -162,24 +161,18 @@ class Failover:
         candidates: Sequence[Candidate],
         healths: RouteHealths,
         settings: UpstreamSettings,
-        probe: Probe | None = None,
     ) -> None:
-        """candidates: at least one, best first. probe: None where requests themselves have to find out what works."""
+        """candidates: at least one, in the order of `in_order_of_health`."""
         self.call = call
         self.settings = settings
         self._asked = candidates[0].model
         self._healths = healths
-        self._left = in_order_of_health(candidates, healths, probe)
+        self.left = list(candidates)
         self._later: list[RouteAttempts] = []
         self._refused: list[tuple[Candidate, UpstreamError]] = []
-        self._tried: list[tuple[RouteAttempts, UpstreamError]] = []
+        self.tried: list[tuple[RouteAttempts, UpstreamError]] = []
         self._trial: tuple[RouteHealth, float] | None = None
         self._waited_s = self._waits_until_s = 0.0
-
-    @property
-    def first(self) -> Candidate:
-        """The route to begin with, called or not."""
-        return self._left[0]
 
     async def run(self, serve: Callable[[RouteAttempts], Awaitable[T]]) -> T:
         """What `serve` returns for the first route on which it raises no UpstreamError.
@@ -194,22 +187,24 @@ class Failover:
                     self._leave(here, error)
             raise self._failure()
         finally:
-            self._end_trial()
+            if self._trial is not None:
+                self._end_trial()
 
     async def _next(self) -> RouteAttempts | None:
         """The route to go on with, after the wait for it if nothing else is left. None: nothing is."""
-        self._end_trial()
+        if self._trial is not None:
+            self._end_trial()
         while True:
-            while self._left:
-                candidate = self._left.pop(0)
+            while self.left:
+                candidate = self.left.pop(0)
                 health = self._healths.of(candidate)
                 if health.is_well:
-                    return RouteAttempts(self, candidate, health, 0)
+                    return RouteAttempts(self, candidate, candidate, health)
                 refusal = health.refusal()
                 if refusal is None:
                     if health.is_due:
                         self._trial = (health, health.lease())
-                    return RouteAttempts(self, candidate, health, 0)
+                    return RouteAttempts(self, candidate, candidate, health)
                 self._refused.append((candidate, refusal))
             while self._later:
                 if (here := await self._come_back()) is not None:
@@ -219,8 +214,8 @@ class Failover:
 
     def _leave(self, here: RouteAttempts, error: UpstreamError) -> None:
         """Remember a route that gave no answer, to come back to it if its fault may pass."""
-        self._tried = [(other, fault) for other, fault in self._tried if other.candidate is not here.candidate]
-        self._tried.append((here, error))
+        self.tried = [(other, fault) for other, fault in self.tried if other.candidate is not here.candidate]
+        self.tried.append((here, error))
         if not here.is_spent and self.may_pass(error):
             self._later.append(here)
 
@@ -229,7 +224,7 @@ class Failover:
 
         Not so those that only take less than it: fewer inputs in a call, or shorter ones; nor those of another model.
         """
-        for tried, error in self._tried:
+        for tried, error in self.tried:
             model, route = tried.candidate.model, tried.candidate.route
             takes_as_much = route.max_input_tokens >= answered.route.max_input_tokens
             if type(error) is UpstreamRejected and model is answered.model and takes_as_much:
@@ -237,18 +232,18 @@ class Failover:
 
     def _failure(self) -> UpstreamError | Overloaded:
         """What to raise when nothing is left: a fault that may pass, else the last one; with all that was tried."""
-        told = [(self._name(tried.candidate) + _tried_text(tried, error), error) for tried, error in self._tried]
+        told = [(self._name(tried.candidate) + _tried_text(tried, error), error) for tried, error in self.tried]
         told += [(f"{self._name(candidate)}not asked, {error.message}", error) for candidate, error in self._refused]
         faults = [error for _, error in told]
-        last = self._tried[-1][1] if self._tried else faults[0]
+        last = self.tried[-1][1] if self.tried else faults[0]
         fault = last if last.may_retry else next((error for error in faults if error.may_retry), last)
         waits_s = [error.retry_after_s for error in faults if error.retry_after_s is not None]
         if len(told) > 1:
             message = (
                 f"No route could serve {self.call.request.model[:200]}. Tried {'; '.join(text for text, _ in told)}"
             )
-        elif self._tried:
-            message = _tried_text(*self._tried[0])
+        elif self.tried:
+            message = _tried_text(*self.tried[0])
         else:
             return fault
         kind = Overloaded if isinstance(fault, UpstreamQueueFull) else type(fault)
@@ -256,11 +251,11 @@ class Failover:
 
     def goes_on(self) -> bool:
         """Whether there is another route that works and was not tried."""
-        return bool(self._left) and bool(self.others())
+        return bool(self.left) and bool(self.others())
 
     def others(self) -> list[tuple[Candidate, RouteHealth]]:
         """Those routes, best first."""
-        left = [(candidate, self._healths.of(candidate)) for candidate in self._left]
+        left = [(candidate, self._healths.of(candidate)) for candidate in self.left]
         return [(candidate, health) for candidate, health in left if health.is_well]
 
     def may_pass(self, error: UpstreamError) -> bool:
@@ -301,14 +296,14 @@ class Failover:
         before = self._later.pop(0)
         health = before.health
         made = max(1, before.attempts)
-        error = next(error for tried, error in self._tried if tried is before)
+        error = next(error for tried, error in self.tried if tried is before)
         wait_s = _wait_s(error, made, self.settings)
         if made > self.settings.max_retries or not self.can_wait(wait_s) or not health.may_retry(error):
             return None
         await asyncio.sleep(wait_s)
         if not await self.admitted(health):
             return None
-        return RouteAttempts(self, before.candidate, health, made)
+        return RouteAttempts(self, before.candidate, before.candidate, health, made, made, is_spent=True)
 
     async def _outlast_refusal(self) -> bool:
         """Wait for the first of the providers that asked us to. Whether one can be asked now."""
@@ -319,7 +314,7 @@ class Failover:
         if not await self.admitted(self._healths.of(soonest[0])):
             return False
         self._refused.remove(soonest)
-        self._left.append(soonest[0])
+        self.left.append(soonest[0])
         return True
 
     def _end_trial(self) -> None:
@@ -339,6 +334,8 @@ def in_order_of_health(candidates: Sequence[Candidate], healths: RouteHealths, p
 
     Where others work, one that may work again is probed aside; without a probe it keeps its place: the request is one.
     """
+    if len(candidates) == 1:
+        return list(candidates)
     well = [healths.of(candidate).is_well for candidate in candidates]
     if all(well):
         return list(candidates)
