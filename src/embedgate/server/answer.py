@@ -32,6 +32,9 @@ MAX_POSITIONS_BYTES = 512
 MAX_CONTENT_TYPE_BYTES = 256
 """Of the content type that a provider gives; a longer one is cut."""
 
+_HEAD = b'{"object":"list","data":['
+_FIRST = b'{"object":"embedding","index":0,"embedding":'
+
 
 class Answer(Struct, frozen=True):
     """One HTTP answer. `pieces` follow `body`, produced one at a time, so that a large body is never in memory whole.
@@ -65,11 +68,25 @@ class Billed(Protocol):
         ...
 
 
-def vector_pieces(result: EmbedResult, encoding_format: str, head: bytes, tail: bytes) -> Iterator[bytes]:
-    """Pieces of an embeddings answer in the OpenAI format: `head`, the data items, `tail`, joined to PIECE_BYTES."""
+def vector_answer(result: EmbedResult, encoding_format: str, headers: Headers, tail: bytes) -> Answer:
+    """An embeddings answer in the OpenAI format. headers: those of the dialect. tail: what follows the data items.
+
+    The body is one piece if it is one vector, as most are, else made as it is sent.
+    """
+    found = headers + result_headers(result)
+    if len(result.vectors) > 1:
+        pieces = _vector_pieces(result, encoding_format, tail)
+        return Answer(200, found, next(pieces), pieces)
+    quote = b'"' if encoding_format == "base64" else b""
+    encoded = _encoder(encoding_format)(result.vectors[0])
+    return Answer(200, found, b"%s%s%s%s%s}%s" % (_HEAD, _FIRST, quote, encoded, quote, tail))
+
+
+def _vector_pieces(result: EmbedResult, encoding_format: str, tail: bytes) -> Iterator[bytes]:
+    """Pieces of the body: head, the data items, `tail`, joined to PIECE_BYTES."""
     encode = _encoder(encoding_format)
     quote = b'"' if encoding_format == "base64" else b""
-    parts = [head]
+    parts = [_HEAD]
     size = 0
     for index, vector in enumerate(result.vectors):
         encoded = encode(vector)

@@ -234,7 +234,12 @@ class Application:
 
     def _origin(self, dialect: Dialect, request: Request) -> Origin:
         return Origin(
-            request.id, dialect.NAME, dialect.secret(request.headers), self._address.of(request), request.demand
+            request.id,
+            dialect.NAME,
+            dialect.secret(request.headers),
+            self._address.of(request),
+            request.demand,
+            request.outlives_caller,
         )
 
 

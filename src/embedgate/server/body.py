@@ -59,6 +59,8 @@ class Body:
         self._advice = "Send fewer inputs per request, or raise server.max_body_bytes."
         self._watch: asyncio.Task[None] | None = None
         self._held: Held | None = None
+        self.is_busy = False
+        """Whether there is something to `close`."""
         self._patience: asyncio.Timeout | None = None
         self._began_s = 0.0
         self._read_bytes = 0
@@ -144,6 +146,7 @@ class Body:
 
     def watch(self, gone: Callable[[], None]) -> None:
         """Call `gone` when the caller disconnects. Only once the body is read; until `close`."""
+        self.is_busy = True
         self._watch = asyncio.get_running_loop().create_task(self._until_gone(gone))
 
     async def close(self) -> None:
@@ -171,6 +174,7 @@ class Body:
 
     def _holding(self) -> Held:
         if self._held is None:
+            self.is_busy = True
             self._held = Held(self._bounds.memory)
             if self._exchange is not None:
                 self._exchange.held = self._held

@@ -72,8 +72,7 @@ class Exchange:
             cycle.keep_alive = False
         if cycle.flow.write_paused or cycle.disconnected or cycle.response_started or cycle.scope["method"] == "HEAD":
             return False
-        lines = [b"%s: %s" % header for header in cycle.default_headers]
-        lines += [b"%s: %s" % header for header in headers]
+        lines = [b"%s: %s" % header for header in (*cycle.default_headers, *headers)]
         lines.append(b"content-length: %d" % len(body))
         if not cycle.keep_alive:
             lines.append(b"connection: close")

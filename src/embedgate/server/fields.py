@@ -95,7 +95,8 @@ def plain(body: bytes) -> Plain | None:
         found = _plain.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return found if found.input and "" not in found.inputs() else None
+    asked = found.input
+    return found if asked and (isinstance(asked, str) or "" not in asked) else None
 
 
 class Fields:

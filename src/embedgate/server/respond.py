@@ -37,7 +37,7 @@ class Request(Struct, frozen=True):
     """One HTTP request: its id, its head, and its body, which is read on demand.
 
     `path` is decoded, `query` is not. `peer` is the address at the other end of the connection, "" if there is none.
-    `demand` ends when the caller closes the connection.
+    `demand` ends when the caller closes the connection. `outlives_caller`: its task is not cancelled then.
     """
 
     id: str
@@ -48,6 +48,7 @@ class Request(Struct, frozen=True):
     body: Body
     peer: str = ""
     demand: Demand = field(default_factory=Demand)
+    outlives_caller: bool = False
 
 
 def headers_of_request(lines: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -80,15 +81,17 @@ class Responder:
         request_id = new_request_id()
         headers = headers_of_request(scope["headers"])
         client, exchange = scope.get("client"), exchange_of(scope)
+        body = Body(receive, headers, self._bounds, exchange)
         request = Request(
             id=request_id,
             method=scope["method"],
             path=scope["path"],
             query=scope.get("query_string", b""),
             headers=headers,
-            body=Body(receive, headers, self._bounds, exchange),
+            body=body,
             peer=client[0] if client else "",
             demand=exchange.demand if exchange is not None else Demand(),
+            outlives_caller=exchange is not None,
         )
         refuse = partial(_refusal, dialect, request_id)
         try:
@@ -104,7 +107,8 @@ class Responder:
                 answer = self._cors.marked(answer, headers)
             await send_answer(send, answer, refuse, exchange)
         finally:
-            await request.body.close()
+            if body.is_busy:
+                await body.close()
 
 
 def _refusal(dialect: WritesErrors, request_id: str, error: Exception) -> Answer:

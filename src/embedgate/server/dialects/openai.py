@@ -15,7 +15,7 @@ from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import GatewayError, InternalError, MissingFields
 from embedgate.core.rerank import RerankRequest, RerankResult
 from embedgate.core.types import ChatRequest, EmbedRequest, EmbedResult, Routing
-from embedgate.server.answer import JSON, Answer, Headers, chat_answer, error_headers, result_headers, vector_pieces
+from embedgate.server.answer import JSON, Answer, Headers, chat_answer, error_headers, vector_answer
 from embedgate.server.chat_body import chat_request, open_chat
 from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields, plain, quantisation_of
 from embedgate.server.rerank_body import rerank_answer, rerank_request
@@ -136,14 +136,12 @@ def _routing(steering: _ProviderField | None) -> Routing | None:
 
 def write(result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
     """The answer to a served request."""
-    head = b'{"object":"list","data":['
     tail = b'],"model":%s,"usage":{"prompt_tokens":%d,"total_tokens":%d}}' % (
         orjson.dumps(result.model),
         result.usage.tokens,
         result.usage.tokens,
     )
-    pieces = vector_pieces(result, encoding_format, head, tail)
-    return Answer(200, [*headers(request_id, result.rate), *result_headers(result)], next(pieces), pieces)
+    return vector_answer(result, encoding_format, headers(request_id, result.rate), tail)
 
 
 def write_chat(completion: ChatResult | ChatStream, request_id: str) -> Answer:

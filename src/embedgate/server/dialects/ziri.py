@@ -48,7 +48,7 @@ from embedgate.core.errors import (
 )
 from embedgate.core.money import usd_text
 from embedgate.core.types import ChatRequest, EmbedRequest, EmbedResult
-from embedgate.server.answer import JSON, Answer, Headers, chat_answer, error_headers, result_headers, vector_pieces
+from embedgate.server.answer import JSON, Answer, Headers, chat_answer, error_headers, vector_answer
 from embedgate.server.chat_body import chat_request, open_chat
 from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields, plain, quantisation_of
 
@@ -143,8 +143,7 @@ def write(result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
         tokens,
         meta,
     )
-    pieces = vector_pieces(result, encoding_format, b'{"object":"list","data":[', tail)
-    return Answer(200, [*headers(request_id, result.rate), *result_headers(result)], next(pieces), pieces)
+    return vector_answer(result, encoding_format, headers(request_id, result.rate), tail)
 
 
 def read_chat(body: bytes, _split_name: SplitName) -> ChatRequest:
