@@ -45,6 +45,8 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _OURS = f"{Path(embedgate.__file__).parent}{os.sep}"
 _WARMUP_REQUESTS = 50
 _MOST_OF_STORED = 1.05
+_CALLS_PROVIDER = "build_streamed"
+"""What the connection pool calls of the HTTP library."""
 _TIMEOUT_S = 60
 
 
@@ -57,6 +59,8 @@ class Calls:
         self.by_function: Counter[str] = Counter()
         self.n_python = 0
         self.n_c = 0
+        self.nested: list[str] = []
+        """The functions of ours that wait for the provider, each called by the one before it."""
         self.each: list[int] = []
         """Of each request."""
 
@@ -84,7 +88,20 @@ class Calls:
             self.by_function[f"{code.co_filename}:{code.co_qualname}"] += 1
         elif event == "c_call":
             self.n_c += 1
+            if not self.nested and function.__name__ == _CALLS_PROVIDER:
+                self.nested = _functions_of_ours(frame)
             self.by_function[f"{frame.f_code.co_filename}:{frame.f_code.co_name} -> {function.__qualname__}"] += 1
+
+
+def _functions_of_ours(frame: FrameType | None) -> list[str]:
+    """Our functions on the stack, the outermost first, each with its file."""
+    found: list[str] = []
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith(_OURS):
+            found.insert(0, f"{code.co_filename.removeprefix(_OURS)}:{code.co_qualname}")
+        frame = frame.f_back
+    return found
 
 
 def count(requests: int, kinds: tuple[Kind, ...] = KINDS) -> dict[Kind, Calls]:
@@ -205,6 +222,7 @@ def main() -> int:
     parser.add_argument("--kinds", default=",".join(KINDS), help="those to count: miss, miss_floats, hit")
     parser.add_argument("--files", action="store_true", help="list the files, with the calls in each")
     parser.add_argument("--functions", action="store_true", help="list the functions, with the calls of each")
+    parser.add_argument("--nested", action="store_true", help="list the functions that wait for the provider")
     parser.add_argument("--check", action="store_true", help="fail if a request makes over 5 %% more than is stored")
     parser.add_argument("--store", action="store_true", help="store the figures that the test compares with")
     options = parser.parse_args()
@@ -229,6 +247,8 @@ def _report(kind: Kind, calls: Calls, options: argparse.Namespace) -> None:
     print(f"  Python calls    {calls.n_python / requests:.0f}, of ours {sum(ours.values()) / requests:.0f}")
     print(f"  C calls         {calls.n_c / requests:.0f}")
     print(f"  calls           {calls.typical}")
+    if options.nested:
+        print("\n".join(f"nested {function}" for function in calls.nested))
     if options.files:
         for name, n in sorted(ours.items(), key=lambda pair: -pair[1]):
             print(f"{n / requests:8.1f}  {name.removeprefix(_OURS)}")

@@ -1,5 +1,6 @@
 """What a plain request costs, in calls: a guard against growth that nobody meant."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,14 @@ if sys.platform != "linux":
 from bench.request_path import KINDS, PYTHON, Calls, faults, stored
 
 ROOT = Path(__file__).parents[2]
+_ROW = re.compile(r"^\| \d+ \| `([a-z_/]+\.py)` \| `([A-Za-z_.]+)` \|", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def run() -> subprocess.CompletedProcess[str]:
+    """Made in a process of its own: the gateway takes the signals of its process, and the counter its profiler."""
+    command = [sys.executable, "-m", "bench.request_path", "--requests", "40", "--check", "--nested"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
 
 
 def counted(each: int) -> Calls:
@@ -20,11 +29,15 @@ def counted(each: int) -> Calls:
     return calls
 
 
-def test_a_plain_request_makes_no_more_calls_than_are_stored() -> None:
-    """In a process of its own: the gateway takes the signals of its process, and the counter its profiler."""
-    command = [sys.executable, "-m", "bench.request_path", "--requests", "40", "--check"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+def test_a_plain_request_makes_no_more_calls_than_are_stored(run: subprocess.CompletedProcess[str]) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_page_lists_the_functions_that_a_plain_request_runs_through(run: subprocess.CompletedProcess[str]) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = [f"{file}:{function}" for file, function in _ROW.findall(page)]
+    of_a_miss = run.stdout.partition("miss_floats")[0]
+    assert listed == re.findall(r"^nested (.+)$", of_a_miss, re.MULTILINE)
 
 
 @pytest.mark.skipif(stored() is None, reason=f"no figures are stored for Python {PYTHON}")

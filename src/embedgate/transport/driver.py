@@ -7,10 +7,10 @@ rate limits is passed on.
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from msgspec import structs
 
@@ -69,8 +69,10 @@ class HttpDriver:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"parse-{endpoint.provider}")
         self._is_closed = False
 
-    async def embed(self, batch: Batch, route: Route, deadline_s: float, observe: Observe = ignore) -> ProviderReply:
-        """Embed one batch. deadline_s: on the monotonic clock; waiting for its turn counts.
+    def embed(
+        self, batch: Batch, route: Route, deadline_s: float, observe: Observe = ignore
+    ) -> Coroutine[Any, Any, ProviderReply]:
+        """Embed one batch, once awaited. deadline_s: on the monotonic clock; waiting for its turn counts.
 
         observe: told what the answer, good or bad, says of limits of rate.
         A caller that is cancelled ends the call and its connection. Requests are not, when their callers leave: what
@@ -82,7 +84,7 @@ class HttpDriver:
         call = self._provider.build(batch, route)
         parse = self._provider.parse
         field = self._provider.vector_field
-        return await self._ask(
+        return self._ask(
             call,
             batch.inputs,
             deadline_s,
