@@ -13,11 +13,11 @@ def is_name_of(named: str, names: Iterable[str]) -> bool:
 
     Close names are other models: `m-v2` and `m-large` are not `m`.
     """
-    known = {_bare(name) for name in names}
-    bare = _bare(named)
+    known = {bare_name(name) for name in names}
+    bare = bare_name(named)
     return bare in known or _VERSION.sub("", bare) in known
 
 
-def _bare(name: str) -> str:
+def bare_name(name: str) -> str:
     """A name without its case, the path that it is in, and the tag that means the usual build."""
     return name[:_LONGEST_NAME].casefold().rpartition("/")[2].removesuffix(":latest")

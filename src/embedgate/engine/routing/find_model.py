@@ -5,6 +5,7 @@ from collections.abc import Collection
 from embedgate.catalog import Catalog
 from embedgate.core.actions import EMBEDDING, Action
 from embedgate.core.errors import (
+    InvalidInput,
     ModelNotAtProvider,
     NotAnEmbeddingModel,
     ProviderKeyMissing,
@@ -12,6 +13,7 @@ from embedgate.core.errors import (
     UnknownProvider,
     WrongAction,
 )
+from embedgate.core.model_names import bare_name
 from embedgate.core.models import Model
 
 
@@ -23,13 +25,17 @@ class ModelFinder:
         self._catalog = catalog
         self._switched_on = switched_on
         self._default_model = default_model
+        self._called: dict[tuple[str, str], list[Model]] | None = None
 
     def find(self, name: str, provider: str | None, action: Action) -> Model:
         """The model of that name, made for `action`. provider: the only one that may serve it; then `name` may be its.
 
-        Raises UnknownProvider, ModelNotAtProvider, UnknownModel, ProviderKeyMissing, NotAnEmbeddingModel or
-        WrongAction.
+        A name that the catalogue does not have as it is, means the one model that is on and is called so: in other
+        capitals, behind another author, with the tag of a build. Raises InvalidInput, UnknownProvider,
+        ModelNotAtProvider, UnknownModel, ProviderKeyMissing, NotAnEmbeddingModel or WrongAction.
         """
+        if not name.strip():
+            raise InvalidInput("The model is empty. Name one; see GET /v1/models.", param="model")
         if provider and provider not in self._catalog.providers():
             if provider in self._switched_on:
                 raise ModelNotAtProvider(
@@ -41,6 +47,8 @@ class ModelFinder:
         model = self._catalog.at_provider(provider, name) if provider else self._catalog.find(name)
         if model is None and provider and self._catalog.find(name):
             raise ModelNotAtProvider(f"Model {name[:200]} is not served by {provider}.", param="model")
+        if model is None and provider is None:
+            model = self._called_so(name, action)
         if model is None:
             raise UnknownModel(self._explain_unknown(name, action), param="model")
         if not model.routes:
@@ -55,6 +63,26 @@ class ModelFinder:
             advice = f"Use {suggestion} instead." if suggestion else "See GET /v1/models for models that do."
             raise error(f"Model {name} does not support {action.policy_name} action. {advice}", param="model")
         return model
+
+    def _called_so(self, name: str, action: Action) -> Model | None:
+        """The model that is on and is called so by its id or by a provider; None if there is none, or are several.
+
+        Models of one space count as one. The table is made at the first such name.
+        """
+        if self._called is None:
+            self._called = self._by_bare_name()
+        found = self._called.get((action.name, bare_name(name)), ())
+        return found[0] if found and len({model.space or model.id for model in found}) == 1 else None
+
+    def _by_bare_name(self) -> dict[tuple[str, str], list[Model]]:
+        """Models that are on, by what they are for and each of their names without author and tag."""
+        found: dict[tuple[str, str], list[Model]] = {}
+        for model in self._catalog.models():
+            routes = [route for route in model.routes if route.provider in self._switched_on]
+            names = {bare_name(model.id), *(bare_name(route.upstream_model) for route in routes)} if routes else ()
+            for each in names:
+                found.setdefault((model.action, each), []).append(model)
+        return found
 
     def _suggest(self, model: Model, provider: str | None, action: Action) -> str | None:
         """The cheapest model near the one asked for: of the provider that was named, else one that is on."""
