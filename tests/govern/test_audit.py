@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -130,7 +130,7 @@ def rewrite(intruder: sqlite3.Connection, seq: int, **values: object) -> None:
     intruder.execute(f"REPLACE INTO audit VALUES ({', '.join('?' * len(row))})", row)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(EVENTS, max_size=4), max_size=5))
 def test_every_trail_is_kept_as_it_came_and_is_whole(
     database: Database, call: Governing, history: list[list[AuditEvent]]

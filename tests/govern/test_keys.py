@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import msgspec
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedgate.core.access import KeyRecord, Subject, caller_of
@@ -177,7 +177,7 @@ async def test_an_old_secret_can_be_ended_before_its_time(call: Governing, store
 Step = Literal["rotate", "rotate at once", "revoke", "disable", "enable", "expire", "wait"]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None)
 @given(steps=st.lists(st.sampled_from(get_args(Step)), max_size=8))
 def test_every_secret_of_a_key_is_valid_as_long_as_the_rules_say(
     call: Governing, clock: Clock, steps: list[Step]

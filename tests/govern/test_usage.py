@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 from msgspec.structs import replace
@@ -178,7 +178,7 @@ def as_csv(answer: object) -> list[list[str]]:
 
 
 @pytest.mark.hostile
-@settings(max_examples=scaled(40, 300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(40, 300), deadline=None)
 @given(st.lists(ENTRIES, max_size=12), st.lists(st.sampled_from(DIMENSIONS), max_size=3), FILTERS)
 def test_sums_equal_those_made_by_hand(
     call: Governing, database: Database, made: list[LedgerEntry], by: list[Dimension], filter_by: LedgerFilter
