@@ -40,7 +40,7 @@ def test_a_private_address_is_private_in_every_form(v4: str) -> None:
 @pytest.mark.parametrize(
     "address",
     ["fec0::1", "fe80::1%eth0", "fc00::1", "::", "::1", "ff02::1", "100::1", "2001:db8::1", "3fff::1", "5f00::1",
-     "192.88.99.1", "198.18.0.1", "240.0.0.1", "2a00::1%eth0"],
+     "192.88.99.1", "192.0.0.8", "192.0.0.192", "168.63.129.16", "198.18.0.1", "240.0.0.1", "2a00::1%eth0"],
 )  # fmt: skip
 def test_what_is_of_no_use_on_the_internet_is_not_public(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))

@@ -96,6 +96,22 @@ async def test_trailers_are_not_taken_for_headers() -> None:
         assert (await caller.ask(GET)).body["fields"] == ["host"]
 
 
+async def test_trailers_are_kept_nowhere_however_many_chunks_came_before() -> None:
+    """Small chunks are more framing than body, and must not be a credit for trailers, which would be kept."""
+    now = Now()
+    server = Server(Gate(BOUNDS, openai, now), now)
+    connection = server.connection()
+    connection.connection_made(Recorder())
+    connection.data_received(HEAD + b"transfer-encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 10_000 + b"0\r\n")
+    for _ in range(20):
+        connection.data_received(b"x: y\r\n" * 1_000)
+    assert len(connection.headers) == 2
+    connection.data_received(b"\r\n")
+    await until(lambda: server.requests)
+    assert server.requests == [("POST", "/", b"a" * 10_000)]
+    connection.connection_lost(None)
+
+
 async def test_a_slow_head_is_cut_while_a_request_beside_it_is_answered() -> None:
     async with running() as it:
         slow, quick = await it.connect(), await it.connect()

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from embedgate.server.gate import neighbourhood
+from embedgate.server.dialects import openai
+from embedgate.server.gate import Gate, State, neighbourhood
 from embedgate.settings import ServerSettings
 from raw_server import Caller, Running, running, settled
 
@@ -43,6 +44,18 @@ async def test_half_a_head_is_idle_and_a_request_that_is_served_is_not() -> None
         assert (await (await connect_from(it, "127.0.0.3")).ask(GET)).status == 503
         it.server.release.set()
         assert [(await caller.reply()).status for caller in stranger[:-1]] == [200] * (PLACES - 1)
+
+
+async def test_a_body_that_does_not_come_keeps_nobody_out() -> None:
+    """Without a key, too, a body may be waited for: that of a login."""
+    async with running(FEW) as it:
+        stranger = [await connect_from(it, "127.0.0.9") for _ in range(PLACES)]
+        for caller in stranger:
+            await caller.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        for number in (2, 3):
+            assert (await (await connect_from(it, f"127.0.0.{number}")).ask(GET)).status == 200
+        assert [await caller.rest() for caller in stranger[:2]] == [b"", b""]
+        assert [await caller.stays() for caller in stranger[2:]] == [True] * (PLACES - 2)
 
 
 async def test_an_address_takes_no_place_from_one_that_has_hardly_more() -> None:
@@ -85,3 +98,22 @@ async def test_a_trusted_proxy_has_no_share_and_makes_no_room() -> None:
 )
 def test_an_ipv6_network_counts_as_one_address(peer: str, counts_as: str) -> None:
     assert neighbourhood(peer) == counts_as
+
+
+class _Idle:
+    """A connection that does nothing."""
+
+    address = ""
+    state: State = "idle"
+
+    def close_if_late(self, now_s: float) -> None: ...
+
+    def give_way(self) -> None: ...
+
+
+@pytest.mark.parametrize("peer", ["192.0.2.7", "::ffff:192.0.2.7", "2001:db8::7"])
+def test_a_trusted_proxy_is_known_whatever_socket_it_comes_through(peer: str) -> None:
+    """A socket for both families reports IPv4 addresses in the form of IPv6."""
+    proxies = ("192.0.2.0/24", "2001:db8::/32")
+    gate = Gate(ServerSettings(max_connections_per_address=2, trusted_proxies=proxies), openai)
+    assert [gate.enter(_Idle(), peer) for _ in range(5)] == [None] * 5

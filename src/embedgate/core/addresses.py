@@ -14,9 +14,10 @@ _SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _ISATAP = (0x00005EFE, 0x02005EFE)
 """The first half of an interface identifier whose second half is an IPv4 address."""
-# Beside what `ipaddress` knows: the relays of 6to4, Teredo with its embedded server and client, and the newest range
-# for documentation.
-_NOT_PUBLIC_V4 = (ipaddress.ip_network("192.88.99.0/24"),)
+# Beside what `ipaddress` knows: the relays of 6to4, the block of protocol assignments, in which one cloud has its
+# metadata, and the address at which another answers every machine of its own; Teredo with its embedded server and
+# client, and the newest range for documentation.
+_NOT_PUBLIC_V4 = tuple(map(ipaddress.ip_network, ("192.88.99.0/24", "192.0.0.0/24", "168.63.129.16/32")))
 _NOT_PUBLIC_V6 = (ipaddress.ip_network("2001::/23"), ipaddress.ip_network("3fff::/20"))
 
 

@@ -36,7 +36,8 @@ _PROGRESS_BYTES = 65_536
 _PACE_AGE_S = 1.0
 """From when on it is told how fast a caller reads."""
 _CHUNK_FRAME_BYTES = 24
-"""Largest framing of one chunk of a body; anything more is chunk extensions, which count like headers."""
+"""Framing of one chunk of a body that counts as little as the body: anything more is chunk extensions, which count
+like headers."""
 _END_OF_HEAD = b"\n\r\n"
 """In every end of a head: the parser takes no other line ends."""
 _HEADS_AT_ONCE = 4
@@ -69,6 +70,7 @@ class Connection(HttpToolsProtocol):
         self._served: RequestResponseCycle | None = None
         """The current request, or the last one."""
         self._offers_upgrade = False
+        self._is_head_complete = False
         self._exchange: Exchange | None = None
         self._chunk_bytes = 0
         self._overhead_bytes = 0
@@ -203,8 +205,18 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Handle the start of a head."""
         super().on_message_begin()
+        self._is_head_complete = False
         self._overhead_bytes = 0
         self._deadline_s = self._gate.clock_s() + self._gate.bounds.head_timeout_s
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header. The parser reports trailers of a chunked body, too: unchecked and unbounded, they are dropped."""
+        if self._is_head_complete:
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Handle a complete head: serve its request, unless it is too large."""
@@ -220,8 +232,7 @@ class Connection(HttpToolsProtocol):
             return
         super().on_headers_complete()
         self._deadline_s = math.inf
-        # The parser reports trailers of a chunked body as headers, too; unchecked, they are dropped.
-        self.headers = []
+        self._is_head_complete = True
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._served = cycle
@@ -342,7 +353,9 @@ class Connection(HttpToolsProtocol):
             return "closing"
         if self.flow.write_paused:
             return "unread"
-        return "serving" if self._is_serving() else "idle"
+        if not self._is_serving():
+            return "idle"
+        return "receiving" if self._served is not None and self._served.more_body else "serving"
 
     def close_if_late(self, now_s: float) -> None:
         """Close the connection if its deadline has passed."""

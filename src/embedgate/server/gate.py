@@ -21,10 +21,12 @@ MAX_REFUSING = 100
 """Connections without a place: those beyond the limit that get a 503, and refused ones until their callers have read
 why. Further ones are closed without an answer, or as soon as it is sent."""
 
-State = Literal["handshake", "idle", "serving", "unread", "closing"]
-STATES: tuple[State, ...] = ("handshake", "idle", "serving", "unread", "closing")
-_GIVES_WAY: tuple[State, ...] = ("closing", "handshake", "idle", "unread")
-"""What is closed to make room, in this order; never what is being served."""
+State = Literal["handshake", "idle", "receiving", "serving", "unread", "closing"]
+STATES: tuple[State, ...] = ("handshake", "idle", "receiving", "serving", "unread", "closing")
+_GIVES_WAY: tuple[State, ...] = ("closing", "handshake", "idle", "unread", "receiving")
+"""What is closed to make room, in this order; never what has come whole and is being served. A body that never comes
+would hold a place as long as one that is on its way, so both give way."""
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Reason = Literal["refused", "slow", "large", "malformed", "unread", "replaced", "handshake"]
 
 
@@ -167,7 +169,7 @@ class Gate:
         """Whether the peer is a trusted proxy, whose connections are of many callers."""
         if not self._proxies or not peer or "/" in peer:
             return False
-        address = ipaddress.ip_address(peer.partition("%")[0])
+        address = _unmapped(ipaddress.ip_address(peer.partition("%")[0]))
         return any(address in network for network in self._proxies)
 
 
@@ -175,14 +177,18 @@ class Gate:
 def neighbourhood(peer: str) -> str:
     """What counts as one address: an IPv4 address, or the /64 network of an IPv6 address, which one caller owns."""
     try:
-        address = ipaddress.ip_address(peer.partition("%")[0])
+        address = _unmapped(ipaddress.ip_address(peer.partition("%")[0]))
     except ValueError:
         return peer
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
     return str(ipaddress.ip_network((address, 64), strict=False))
+
+
+def _unmapped(address: _Address) -> _Address:
+    """The IPv4 address that a socket for both families reports in the form of IPv6; any other as it is."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 def _no_room(max_connections: int) -> Overloaded:

@@ -79,8 +79,8 @@ class ServerSettings(Section):
     max_connections_per_address: Positive | None = Field(
         None,
         description="Open connections of one address (of one /64 network, for IPv6); trusted proxies have no such "
-        "limit. If absent, one address may have all. With all taken, idle connections of the address that has the most "
-        "are closed for callers from another.",
+        "limit. If absent, one address may have all. With all taken, those of the address that has the most are closed "
+        "for callers from another, unless a whole request is being served.",
     )
     max_pipelined: Positive = Field(
         16,
