@@ -41,8 +41,8 @@ class Api:
         assert reply.status in expected, reply.body
         return reply.json if reply.body else None
 
-    async def reply(self, method: str, target: str, body: object = None) -> Reply:
-        """The whole answer. body: bytes as they are, anything else as JSON."""
+    async def reply(self, method: str, target: str, body: object = None, address: str = "192.0.2.7") -> Reply:
+        """The whole answer. body: bytes as they are, anything else as JSON. address: where the request comes from."""
         path, _, query = target.partition("?")
         raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         sent: list[dict[str, Any]] = []
@@ -60,7 +60,7 @@ class Api:
             "raw_path": quote(path, safe="/%").encode(),
             "query_string": query.encode(),
             "headers": [(b"x-api-key", self.key.encode())] if self.key else [],
-            "client": ("192.0.2.7", 4711),
+            "client": (address, 4711),
         }
         await self.application(scope, receive, send)
         start, *rest = sent

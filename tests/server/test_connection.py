@@ -107,7 +107,7 @@ async def test_trailers_are_kept_nowhere_however_many_chunks_came_before() -> No
         connection.data_received(b"x: y\r\n" * 1_000)
     assert len(connection.headers) == 2
     connection.data_received(b"\r\n")
-    await until(lambda: server.requests)
+    await until(lambda: bool(server.requests))
     assert server.requests == [("POST", "/", b"a" * 10_000)]
     connection.connection_lost(None)
 

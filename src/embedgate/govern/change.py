@@ -80,6 +80,24 @@ class Reading:
         self.actor = actor
         self.now_ms = resources.now_ms()
 
+    def login_event(self, action: str, actor_id: str | None, target: str, outcome: str, **detail: Plain) -> AuditEvent:
+        """What became of a login, for the audit trail. actor_id: None for whoever sent the request."""
+        return self._event("login", actor_id or self.actor.id, action, target, outcome, detail)
+
+    def _event(
+        self, kind: AuditKind, actor_id: str, action: str, target: str, outcome: str, detail: Mapping[str, Plain]
+    ) -> AuditEvent:
+        return AuditEvent(
+            kind=kind,
+            at_ms=self.now_ms,
+            actor=actor_id,
+            action=action,
+            target=target,
+            outcome=outcome,
+            request_id=self.actor.request_id,
+            detail=detail,
+        )
+
 
 class Change(Reading):
     """A transaction that changes something. It locks other writers out from its first statement on, not before.
@@ -95,18 +113,22 @@ class Change(Reading):
 
     def note(self, action: str, target: str, **detail: Plain) -> None:
         """Write into the audit trail what was changed. target: an id. detail: plain facts, never a secret."""
-        self._event("change", self.actor.id, action, target, "ok", detail)
+        self.add(self._event("change", self.actor.id, action, target, "ok", detail))
 
     def note_login(self, action: str, actor_id: str | None, target: str, outcome: str, **detail: Plain) -> None:
         """Write into the audit trail what became of a login. actor_id: None for whoever sent the request."""
-        self._event("login", actor_id or self.actor.id, action, target, outcome, detail)
+        self.add(self.login_event(action, actor_id, target, outcome, **detail))
+
+    def add(self, event: AuditEvent) -> None:
+        """Write an event into the audit trail."""
+        self._events.append(event)
 
     def note_retention(self, action: str, target: str, **detail: Plain) -> None:
         """Write into the audit trail, at once, which of its events are deleted next.
 
         At once, because the trail must still have an end that this event continues.
         """
-        self._event("retention", self.actor.id, action, target, "ok", detail)
+        self.add(self._event("retention", self.actor.id, action, target, "ok", detail))
         self._append()
 
     def rules_changed(self) -> None:
@@ -125,22 +147,6 @@ class Change(Reading):
         if self._events:
             _appender(self.connection.dialect)(self.connection.exec_driver_sql, self._events)
             self._events, self.is_noted = [], True
-
-    def _event(
-        self, kind: AuditKind, actor_id: str, action: str, target: str, outcome: str, detail: Mapping[str, Plain]
-    ) -> None:
-        self._events.append(
-            AuditEvent(
-                kind=kind,
-                at_ms=self.now_ms,
-                actor=actor_id,
-                action=action,
-                target=target,
-                outcome=outcome,
-                request_id=self.actor.request_id,
-                detail=detail,
-            )
-        )
 
 
 class Invocation:

@@ -155,8 +155,13 @@ def check_password(
             _renew_hash(invocation, row.id, row.password_hash, password)
             return str(row.id)
         fail()
-        with invocation.change() as change:
-            change.note_login(action, None, _id_of(change, name), InvalidCredentials.code, ip_address=ip_address)
+        with invocation.read() as reading:
+            event = reading.login_event(
+                action, None, _id_of(reading, name), InvalidCredentials.code, ip_address=ip_address
+            )
+        if not invocation.resources.gateway.is_summed(event):
+            with invocation.change() as change:
+                change.add(event)
     raise InvalidCredentials("The name or the password is wrong, or this user may not log in.")
 
 

@@ -10,7 +10,7 @@ from typing import Never
 import sqlalchemy as sa
 
 from embedgate.catalog import Catalog
-from embedgate.core.access import BudgetState
+from embedgate.core.access import AuditEvent, BudgetState
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import InternalError
 from embedgate.core.types import CacheStats, EmbedResult
@@ -44,6 +44,7 @@ class GatewayAccess:
     try_provider: embeds a word with a provider, and with a model if one is named. Raises a GatewayError. It may take
     as long as any request. budget_states: where the budgets in use stand; none in a command, which serves nobody.
     list_models: those of a provider's server. probe_model: what a model of it is like. Both raise a GatewayError.
+    is_summed: whether a failed login is counted in an event of others like it; else it needs one of its own.
     """
 
     selection: Callable[[], Selection]
@@ -53,6 +54,7 @@ class GatewayAccess:
     budget_states: Callable[[], Sequence[BudgetState]] = tuple
     list_models: Callable[[str], ModelsThere] = _no_gateway
     probe_model: Callable[[str, str], Probed] = _no_gateway
+    is_summed: Callable[[AuditEvent], bool] = lambda _: False
 
 
 NO_GATEWAY = GatewayAccess(_no_gateway, _no_gateway, _no_gateway, CacheAccess(_no_gateway, _no_gateway, 0, 0))

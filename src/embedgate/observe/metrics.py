@@ -103,6 +103,7 @@ _policy_failures = _Counter("policy_failures", "Policies that could not be evalu
 _memory = {"used": 0, "limit": 0}
 _memory_cut = _Counter("memory_cuts", "Slow callers who were cut because memory was short.")
 _memory_refused = _Counter("memory_refusals", "Requests refused because others held the memory budget.")
+_admin_refused = _Counter("administration_refusals", "Requests to the administration API refused as too many waited.")
 _turned_away = _Counter("connections_turned_away", "Connections that were refused or cut, by the reason.", "reason")
 
 
@@ -225,6 +226,11 @@ def memory_cut() -> None:
 def memory_refused() -> None:
     """Count a request that was refused because others held the memory budget."""
     _memory_refused.values[()] += 1
+
+
+def administration_refused() -> None:
+    """Count a request to the administration API that was refused because too many wait."""
+    _admin_refused.values[()] += 1
 
 
 def connections_turned_away(reason: str, n: int) -> None:

@@ -3,7 +3,6 @@
 Errors have the flat shape of the ZIRI API. What an operation takes and gives is its own declaration's matter.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from urllib.parse import unquote
@@ -16,23 +15,42 @@ from embedgate.govern.logins import ACCESS_PREFIX, user_of_login
 from embedgate.govern.operation import Declaration, File, Given
 from embedgate.server.answer import JSON, PIECE_BYTES, Answer, Headers
 from embedgate.server.dialects import openai, ziri
+from embedgate.server.gate import neighbourhood
 from embedgate.server.respond import Request, Serve
 from embedgate.server.same_site import check_same_site
+from embedgate.server.work_queue import WorkQueue
 from embedgate.wiring import Gateway
 
+_LOGIN_THREADS = 4
+"""As many as passwords are checked at once."""
 _CSV = (b"content-type", b"text/csv; charset=utf-8")
 
 
 class AdminApi:
-    """The administration API of one gateway. Operations run on worker threads."""
+    """The administration API of one gateway. Operations run on worker threads, within the bounds of two queues.
+
+    What anyone may ask for, a login, has a queue of its own, so that strangers keep no administrator waiting.
+    """
 
     def __init__(
-        self, gateway: Gateway, operations: Iterable[Declaration], address_of: Callable[[Request], str]
+        self,
+        gateway: Gateway,
+        operations: Iterable[Declaration],
+        address_of: Callable[[Request], str],
+        queue: WorkQueue,
     ) -> None:
-        """operations: with different methods or paths. address_of: where a request comes from."""
+        """operations: with different methods or paths. address_of: where a request comes from. queue: for callers who
+        are known.
+        """
         self._gateway = gateway
         self._routes = Routes(operations)
         self._address_of = address_of
+        self._queue = queue
+        self._logins = WorkQueue("logins", _LOGIN_THREADS, gateway.settings.server.max_admin_requests)
+
+    def close(self) -> None:
+        """End the threads of logins."""
+        self._logins.close()
 
     def find(self, method: str, raw_path: str) -> Serve | None:
         """The handler of a path; one that refuses if the method is wrong; None if there is no such path.
@@ -50,26 +68,32 @@ class AdminApi:
 
     async def _serve(self, operation: Declaration, parameters: Mapping[str, str], request: Request) -> Answer:
         secret = openai.secret(request.headers) or ""
+        address = self._address_of(request)
         if operation.facts.who == "anyone":
             check_same_site(request, self._gateway.settings.access.login_origins)
-        user_id = STRANGER if operation.facts.who == "anyone" else await self._identify(operation, request, secret)
+            user_id, queue, asker = STRANGER, self._logins, neighbourhood(address)
+        else:
+            user_id, queue = await self._identify(operation, request, secret), self._queue
+            asker = user_id
         body = await request.body.read(operation.facts.max_body_bytes) if operation.body is not None else b""
-        invocation = self._gateway.invocation(Actor(user_id, request.id, self._address_of(request)), secret)
+        invocation = self._gateway.invocation(Actor(user_id, request.id, address), secret)
         given = Given(parameters, request.query, body)
         try:
-            result = await asyncio.to_thread(operation.answer, invocation, given)
+            with queue.place(asker):
+                result = await queue.run(partial(operation.answer, invocation, given), request.demand)
         except ConfigError as error:  # of the gateway's own set-up, such as a master key that is gone
             raise Conflict(f"{error}.") from error
         finally:
             # Also after a failure: a refused refresh of a login has ended that login.
             await self._gateway.follow(invocation.touched)
-        return _answer(operation, result, request.id)
+        return self._answer(operation, result, request.id)
 
     async def _identify(self, operation: Declaration, request: Request, secret: str) -> str:
         """The id of the user whose key or login this is. Raises an AccessError, also if the operation is not for it."""
         if secret.startswith(ACCESS_PREFIX):
             invocation = self._gateway.invocation(Actor(STRANGER, request.id))
-            user = await asyncio.to_thread(user_of_login, invocation, secret)
+            with self._queue.place(neighbourhood(self._address_of(request))):
+                user = await self._queue.run(partial(user_of_login, invocation, secret), request.demand)
             user_id, is_admin = user.id, user.is_admin
         else:
             caller = await self._gateway.pipeline.identify(secret or None)
@@ -77,6 +101,20 @@ class AdminApi:
         if operation.facts.who == "admin" and not is_admin:
             raise NotPermitted("This is for administrators. Use an administrator's key or login.")
         return user_id
+
+    def _answer(self, operation: Declaration, result: object, request_id: str) -> Answer:
+        headers = headers_of(request_id)
+        others = [header for header in headers if header != JSON]
+        if isinstance(result, File):
+            return Answer(200, [_CSV, *others], b"", stream=self._pieces(result.pieces))
+        if operation.gives is None:
+            return Answer(204, others, b"")
+        return Answer(operation.facts.status, headers, msgspec.json.encode(result))
+
+    async def _pieces(self, lines: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """The lines joined to pieces, each made on a worker thread: it may come from the database."""
+        while piece := await self._queue.run(partial(_piece, lines)):
+            yield piece
 
 
 class Routes:
@@ -116,22 +154,6 @@ def _match(pattern: list[str], segments: list[str]) -> dict[str, str] | None:
 def headers_of(request_id: str) -> Headers:
     """What every good answer carries. It may hold a secret, so nothing on its way may keep it."""
     return [*ziri.headers(request_id), (b"cache-control", b"no-store")]
-
-
-def _answer(operation: Declaration, result: object, request_id: str) -> Answer:
-    headers = headers_of(request_id)
-    others = [header for header in headers if header != JSON]
-    if isinstance(result, File):
-        return Answer(200, [_CSV, *others], b"", stream=_pieces(result.pieces))
-    if operation.gives is None:
-        return Answer(204, others, b"")
-    return Answer(operation.facts.status, headers, msgspec.json.encode(result))
-
-
-async def _pieces(lines: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The lines joined to pieces, each made on a worker thread: it may come from the database."""
-    while piece := await asyncio.to_thread(_piece, lines):
-        yield piece
 
 
 def _piece(lines: Iterator[bytes]) -> bytes:

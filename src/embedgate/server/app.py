@@ -33,6 +33,7 @@ from embedgate.server.operations import Operations
 from embedgate.server.readiness import Readiness
 from embedgate.server.respond import Request, Responder, Serve
 from embedgate.server.shedding import LoadShedder
+from embedgate.server.work_queue import WorkQueue
 from embedgate.wiring import Gateway
 
 HEALTH = ("/healthz", "/health", "/api/health")
@@ -42,6 +43,9 @@ PUBLIC = frozenset({"/", *HEALTH, "/readyz", "/metrics", "/openapi.json", "/docs
 
 OF_OPERATORS = frozenset({*HEALTH, "/readyz", "/metrics"})
 """Paths that are answered also while requests are refused for lack of time."""
+
+_ADMIN_THREADS = 4
+"""Each reads the database on a connection of its own; and all take the interpreter from the event loop."""
 
 SplitName = Callable[[str], tuple[str, str | None]]
 
@@ -111,12 +115,14 @@ class Application:
         )
         self._address = CallerAddress(server.trusted_proxies)
         self._models = Models(gateway, self._address)
-        self._admin = AdminApi(gateway, OPERATIONS, self._address.of)
+        self._queue = WorkQueue("administration", _ADMIN_THREADS, server.max_admin_requests)
+        self._admin = AdminApi(gateway, OPERATIONS, self._address.of, self._queue)
         bounds = gateway.settings.idempotency
         self._idempotency = Idempotency(gateway.answers, gateway.pipeline.identify, bounds.max_answer_bytes)
         self.shedder = LoadShedder(server)
         self.readiness = Readiness()
         self.readiness.add_bound("memory", lambda: memory.is_short)
+        self.readiness.add_bound("administration", lambda: self._queue.is_full)
         self.readiness.add("latency", lambda: self.shedder.is_shedding)
         self.readiness.add("draining", lambda: self._is_draining)
         self._is_draining = False
@@ -140,9 +146,14 @@ class Application:
         if cut:
             events.REQUESTS_CUT.emit(requests=cut)
 
+    def close(self) -> None:
+        """End the threads of administration. Call after draining."""
+        self._queue.close()
+        self._admin.close()
+
     def _table(self) -> dict[str, tuple[Dialect, dict[str, Serve]]]:
         operations, description = Operations(self._gateway, self.readiness), Description(self._gateway)
-        generations = Generations(self._gateway)
+        generations = Generations(self._gateway, self._queue)
         table: dict[str, tuple[Dialect, dict[str, Serve]]] = {
             "/": (openai, {"GET": description.page}),
             "/docs": (openai, {"GET": description.page}),

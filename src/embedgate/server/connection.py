@@ -210,7 +210,7 @@ class Connection(HttpToolsProtocol):
         self._deadline_s = self._gate.clock_s() + self._gate.bounds.head_timeout_s
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header. The parser reports trailers of a chunked body, too: unchecked and unbounded, they are dropped."""
+        """Take a header. The parser reports trailers of a chunked body, too: these are unchecked, and dropped."""
         if self._is_head_complete:
             return
         name = name.lower()

@@ -3,7 +3,6 @@
 Reads the ledger, whose entry is on disk before the answer to the request is sent.
 """
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from embedgate.govern.query import read_query
 from embedgate.server.answer import Answer
 from embedgate.server.dialects import openai
 from embedgate.server.respond import Request
+from embedgate.server.work_queue import WorkQueue
 from embedgate.wiring import Gateway
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -74,9 +74,10 @@ class Generation(Struct, frozen=True, rename="camel"):
 class Generations:
     """The handler."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        """gateway: whose ledger is read."""
+    def __init__(self, gateway: Gateway, queue: WorkQueue) -> None:
+        """gateway: whose ledger is read. queue: where it is."""
         self._gateway = gateway
+        self._queue = queue
 
     async def show(self, request: Request) -> Answer:
         """Show one request of the caller's user; an administrator sees any.
@@ -94,7 +95,8 @@ class Generations:
             with invocation.read() as reading:
                 return find_entry(reading, request_id, owner_id)
 
-        entry = await asyncio.to_thread(find)
+        with self._queue.place(caller.user_id):
+            entry = await self._queue.run(find, request.demand)
         return Answer(200, openai.headers(request.id), msgspec.json.encode(generation_of(entry)))
 
 

@@ -161,6 +161,7 @@ async def serve(
             await reloads.aclose()
             await application.shedder.aclose()
             await application.drain(0)  # aborted by a second signal
+            application.close()
             await gateway.aclose()
             events.STOPPED.emit()
 

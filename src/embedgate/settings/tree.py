@@ -87,6 +87,11 @@ class ServerSettings(Section):
         description="Requests that may wait on one connection behind the one that is served. Further ones are not read "
         "from the network until there is room.",
     )
+    max_admin_requests: Positive = Field(
+        200,
+        description="Requests to the administration API that run or wait, and as many logins; one user, or one address "
+        "without a login, has a quarter. More get 503.",
+    )
     max_head_bytes: Positive = Field(32_768, description="Largest request line and headers, in bytes. More gets 400.")
     head_timeout_s: Seconds = Field(
         10.0,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
-from embedgate.core.access import BudgetState, Caller, Rules
+from embedgate.core.access import AuditEvent, BudgetState, Caller, Rules
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import ConfigError, DependencyMissing, ProviderKeyMissing
 from embedgate.core.models import LOCAL, Model
@@ -45,6 +45,7 @@ from embedgate.engine.routing.route_health import RouteHealths
 from embedgate.engine.routing.verify import same_vectors, verify
 from embedgate.engine.upstream.credentials import Credentials
 from embedgate.govern import change as operations
+from embedgate.govern.failed_logins import MAX_FAILURES_OF_NAME
 from embedgate.govern.resources import CacheAccess, GatewayAccess
 from embedgate.govern.selection import FAKE, Selection, Stored, decide
 from embedgate.inference.counters import KnownTokenizers
@@ -78,6 +79,7 @@ class Gateway:
         self._tokenizers = KnownTokenizers(decided.local_models, settings.local.cl100k_file)
         self._providers = self._open_providers(decided, {})
         self._retired: set[asyncio.Task[None]] = set()
+        self._looking: asyncio.Task[list[str]] | None = None
         self.limits = RateLimits(rules.limits)
         self.budgets = Budgets(rules.budgets, storage.spending)
         self._refusals = Refusals(storage.ledger, settings.access.refusal_summary_s)
@@ -211,6 +213,7 @@ class Gateway:
             self._budget_states,
             lambda name: discovery.list_models(self.settings, self._decided, name),
             lambda name, model: discovery.probe(self.settings, self._decided, name, model),
+            self._is_summed,
         )
 
     async def verify_model(self, model: Model) -> list[Verdict]:
@@ -224,7 +227,12 @@ class Gateway:
         return await self.pipeline.embed_as(f"req_{uuid.uuid4().hex}", OPERATOR, request)
 
     async def not_ready(self) -> list[str]:
-        """What keeps requests from being served; empty when all is well."""
+        """What keeps requests from being served; empty when all is well. Who asks meanwhile shares the look."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look())
+        return await asyncio.shield(self._looking)
+
+    async def _look(self) -> list[str]:
         missing = []
         try:
             if await asyncio.to_thread(self._storage.ledger.check) is not None:
@@ -250,6 +258,14 @@ class Gateway:
     def _budget_states(self) -> list[BudgetState]:
         """Where the budgets in use stand. For worker threads: the event loop is asked, and must go on meanwhile."""
         return asyncio.run_coroutine_threadsafe(self.budgets.state(), self._loop).result()
+
+    def _is_summed(self, event: AuditEvent) -> bool:
+        """Whether a failed login was counted with those before it. For worker threads, as `_budget_states`."""
+
+        async def counts() -> bool:
+            return self._refusals.counts(event, MAX_FAILURES_OF_NAME)
+
+        return asyncio.run_coroutine_threadsafe(counts(), self._loop).result()
 
     async def _apply(self, rules: Rules) -> None:
         """Put in force what is different in the rules, and nothing else.

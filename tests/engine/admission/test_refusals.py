@@ -127,3 +127,16 @@ async def test_without_an_interval_each_is_written() -> None:
     for _ in range(3):
         refusals.note(refusal())
     assert len(trail.events) == 3
+
+
+@virtually
+async def test_of_a_kind_so_many_as_are_asked_for_have_an_event_of_their_own() -> None:
+    trail = Trail()
+    refusals = Refusals(trail, INTERVAL_S)
+    assert [refusals.counts(refusal(), 3) for _ in range(5)] == [False] * 3 + [True] * 2
+    await asyncio.sleep(INTERVAL_S)
+    assert [event.detail["count"] for event in trail.events] == [2]
+    assert refusals.counts(refusal(), 3)  # a flood that goes on
+    await asyncio.sleep(2 * INTERVAL_S)
+    assert not refusals.counts(refusal(), 3)
+    refusals.close()

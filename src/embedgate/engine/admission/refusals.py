@@ -26,9 +26,10 @@ _Kind = tuple[str, str, str, tuple[str, ...]]
 
 
 class _Counted(Struct, eq=False):
-    """Refusals of one kind that have no event yet. `last`: the newest of them."""
+    """Refusals of one kind that have no event yet. `last`: the newest of them. `n_own`: how many had their own."""
 
     last: AuditEvent
+    n_own: int = 0
     n: int = 0
     first_ms: int = 0
 
@@ -52,9 +53,16 @@ class Refusals:
 
     def note(self, event: AuditEvent) -> None:
         """Write a refusal, or count it if it equals one that was written in this interval."""
-        if not self._interval_s:
+        if not self.counts(event):
             self._trail.note(event)
-            return
+
+    def counts(self, event: AuditEvent, n_own: int = 1) -> bool:
+        """Whether a refusal was counted; else whoever noticed it has to write it into the trail.
+
+        n_own: of this kind, so many in an interval have an event of their own.
+        """
+        if not self._interval_s:
+            return False
         kinds = self._by_key.get(event.actor)
         kind = (event.action, event.target, event.outcome, event.policies)
         counted = None if kinds is None else kinds.get(kind)
@@ -62,12 +70,13 @@ class Refusals:
             event = replace(event, target=ANY, policies=())
             kind = (event.action, ANY, event.outcome, ())
             counted = kinds.get(kind) or self._remember(event, kind)
-        if counted is None:
-            self._remember(event, kind)
-            self._trail.note(event)
-            return
+        elif counted is None or counted.n_own < n_own:
+            counted = counted or self._remember(event, kind)
+            counted.n_own += 1
+            return False
         counted.count(event)
         metrics.refusal_summed()
+        return True
 
     def write(self) -> None:
         """Write what was counted. Call at the end, while the trail is still open."""
