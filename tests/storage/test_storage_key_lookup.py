@@ -145,6 +145,18 @@ async def test_caches_and_look_ups_are_bounded(call: Governing, store: SqlKeySto
     assert [type(result) for result in results] == [type(None)] * 3 + [Overloaded] * 2
 
 
+async def test_guesses_keep_no_known_key_out(call: Governing, store: SqlKeyStore, clock: Clock) -> None:
+    record, secret = made(call)
+    assert await store.find(digest(secret)) == record
+    clock.now_s += 10
+    guesses = [asyncio.ensure_future(store.find(digest(f"guess {i}"))) for i in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await store.find(digest("guess 4"))
+    assert await store.find(digest(secret)) == record
+    assert await asyncio.gather(*guesses) == [None] * 3
+
+
 async def test_a_failing_database_is_an_internal_error_and_is_not_cached(
     call: Governing, store: SqlKeyStore, database: Database
 ) -> None:

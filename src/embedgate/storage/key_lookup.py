@@ -43,7 +43,7 @@ class SqlKeyStore:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """max_cached: bound of the cached keys, and again of the cached unknown digests. max_lookups: different
-        digests that may wait for the worker. clock: monotonic seconds.
+        digests that may wait for the worker, beside those of cached keys. clock: monotonic seconds.
         """
         self._database = database
         self._max_cached = max_cached
@@ -66,7 +66,8 @@ class SqlKeyStore:
             return cached.record
         lookup = self._lookups.get(digest)
         if lookup is None:
-            if len(self._lookups) >= self._max_lookups:
+            # Who was known a moment ago is looked up in any case: strangers who guess must not keep callers out.
+            if len(self._lookups) >= self._max_lookups and digest not in self._known:
                 raise Overloaded(f"{self._max_lookups} keys are being looked up. Try again.", retry_after_s=1.0)
             lookup = asyncio.get_running_loop().run_in_executor(self._worker, self._load, digest)
             self._lookups[digest] = lookup
