@@ -84,10 +84,14 @@ class Besieged:
         raw = socket.socket()
         if receive_buffer_bytes:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-        raw.bind((address, 0))
-        raw.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", self.port))
-        reader, writer = await asyncio.open_connection(sock=raw, limit=receive_buffer_bytes or 65_536)
+        try:
+            raw.bind((address, 0))
+            raw.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", self.port))
+            reader, writer = await asyncio.open_connection(sock=raw, limit=receive_buffer_bytes or 65_536)
+        except BaseException:  # an attack that is cancelled here, too, leaves no socket behind
+            raw.close()
+            raise
         self.writers.append(writer)
         return Caller(reader, writer)
 
