@@ -93,7 +93,7 @@ def test_a_second_start_keeps_the_keys(tmp_path: Path) -> None:
 
 
 def test_public_routes_need_no_key_and_all_others_do(served: RunningGateway) -> None:
-    public = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/"}
+    public = {"/healthz", "/health", "/api/health", "/readyz", "/metrics", "/openapi.json", "/docs", "/"}
     for path in public:
         assert call(served.url, path).status == 200
     paths = json.loads(call(served.url, "/openapi.json").body)["paths"]
