@@ -6,7 +6,7 @@
         MalformedRequest  MissingFields  UnknownModel  UnknownProvider  ModelNotAtProvider
         ProviderKeyMissing  NotAnEmbeddingModel  WrongAction  BodyTooLarge  BodyTooSlow
         PriceUnknown  IdempotencyKeyReused  AnswerNotKept  UnknownEntity
-        Conflict  InvalidPolicy  NotFound  MethodNotAllowed
+        Conflict  InvalidPolicy  NotFound  MethodNotAllowed  UnsupportedEncoding
       AccessError                    rights and limits
         MissingKey  MalformedKey  UnknownKey  RevokedKey  InvalidCredentials  NotPermitted
         RateLimited  BudgetExhausted  Overloaded  LedgerUnavailable  RequestInProgress  CallerLeft
