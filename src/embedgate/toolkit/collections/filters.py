@@ -8,11 +8,12 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from embedgate.core.errors import InvalidInput
 from embedgate.toolkit.records import Scalar
 
+_Value = TypeVar("_Value")
 Comparison = Literal["=", "<", "<=", ">", ">="]
 
 
@@ -89,6 +90,21 @@ def matches(found: Filter, metadata: Mapping[str, Scalar]) -> bool:
     if found.comparison == "=":
         return value == found.value
     return _ORDERS[found.comparison](value, found.value)  # type: ignore[arg-type]  # kinds are the same, and have an order
+
+
+def sql_of(found: Filter, compared: Callable[[Compare], tuple[str, list[_Value]]]) -> tuple[str, list[_Value]]:
+    """A filter as an expression of SQL, and the values of its placeholders.
+
+    compared: the same for one comparison, which must be true or false and never null.
+    """
+    if isinstance(found, Compare):
+        return compared(found)
+    if isinstance(found, Not):
+        sql, values = sql_of(found.part, compared)
+        return f"(not {sql})", values
+    parts = [sql_of(part, compared) for part in found.parts]
+    joint = " and " if isinstance(found, AllOf) else " or "
+    return f"({joint.join(sql for sql, _ in parts)})", [value for _, values in parts for value in values]
 
 
 def kind_of(value: Scalar) -> type:

@@ -1,6 +1,6 @@
 """Filters as conditions of PostgreSQL over a column `metadata` of JSON: true or false, never null."""
 
-from embedgate.toolkit.collections.filters import AllOf, Compare, Filter, Not, kind_of
+from embedgate.toolkit.collections.filters import Compare, Filter, kind_of, sql_of
 
 Condition = tuple[str, list[str]]
 """SQL with placeholders, and their values."""
@@ -8,16 +8,7 @@ Condition = tuple[str, list[str]]
 
 def condition_of(where: Filter | None) -> Condition:
     """The condition of a filter; of none, true."""
-    if where is None:
-        return "true", []
-    if isinstance(where, Compare):
-        return _comparison(where)
-    if isinstance(where, Not):
-        sql, values = condition_of(where.part)
-        return f"(not {sql})", values
-    parts = [condition_of(part) for part in where.parts]
-    joint = " and " if isinstance(where, AllOf) else " or "
-    return f"({joint.join(sql for sql, _ in parts)})", [value for _, values in parts for value in values]
+    return ("true", []) if where is None else sql_of(where, _comparison)
 
 
 def _comparison(where: Compare) -> Condition:

@@ -17,7 +17,7 @@ import orjson
 from embedgate.core.errors import Conflict, InvalidInput
 from embedgate.core.vectors import Vectors
 from embedgate.toolkit.collections.exact import MAX_HELD_BYTES, Block, Held, Rows, nearest_rows
-from embedgate.toolkit.collections.filters import AllOf, Compare, Filter, Not, kind_of
+from embedgate.toolkit.collections.filters import Compare, Filter, kind_of, sql_of
 from embedgate.toolkit.collections.store import Entry, Facts, Generation, Hit, Item, Store, metadata_json
 from embedgate.toolkit.embedding import Progress
 
@@ -213,7 +213,7 @@ class SqliteStore(Store):
         if not words:
             return []
         question = " OR ".join('"' + word.replace('"', '""') + '"' for word in words)
-        condition, values = ("true", []) if where is None else _sql(where)
+        condition, values = ("true", []) if where is None else sql_of(where, _comparison)
         table = f"words_{number:d}"
         sql = (
             f"select {table}.rowid, -bm25({table}) from {table} join contents_{number:d} on row = {table}.rowid "
@@ -272,7 +272,7 @@ class SqliteStore(Store):
         return len(rows)
 
     def _allowed(self, number: int, where: Filter) -> Rows:
-        sql, values = _sql(where)
+        sql, values = sql_of(where, _comparison)
         found = self._db.execute(f"select row from contents_{number:d} where {sql} order by row", values)
         return np.fromiter((row for (row,) in found), dtype=np.int64)
 
@@ -398,19 +398,8 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-def _sql(where: Filter) -> tuple[str, list[str | float]]:
-    """A filter as an expression that is 0 or 1, never null, and its values."""
-    if isinstance(where, Compare):
-        return _comparison(where)
-    if isinstance(where, Not):
-        sql, values = _sql(where.part)
-        return f"(not {sql})", values
-    parts = [_sql(part) for part in where.parts]
-    joint = " and " if isinstance(where, AllOf) else " or "
-    return f"({joint.join(sql for sql, _ in parts)})", [value for _, values in parts for value in values]
-
-
 def _comparison(where: Compare) -> tuple[str, list[str | float]]:
+    """A comparison as an expression that is 0 or 1, never null, and its values."""
     path, value = f'$."{where.field}"', where.value
     kind = "coalesce(json_type(metadata, ?), 'null')"
     if value is None:
