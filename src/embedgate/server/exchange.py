@@ -72,16 +72,13 @@ class Exchange:
             cycle.keep_alive = False
         if cycle.flow.write_paused or cycle.disconnected or cycle.response_started or cycle.scope["method"] == "HEAD":
             return False
-        lines = [b"%s: %s" % header for header in (*cycle.default_headers, *headers)]
-        lines.append(b"content-length: %d" % len(body))
+        ending = [(b"content-length", b"%d" % len(body))]
         if not cycle.keep_alive:
-            lines.append(b"connection: close")
-        head = b"\r\n".join(lines)
-        if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
-            raise RuntimeError("A header of an answer holds a line end.")
+            ending.append((b"connection", b"close"))
+        head = _head(status, (*cycle.default_headers, *headers, *ending))
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
-        cycle.transport.write(b"%s%s\r\n\r\n%s" % (STATUS_LINE[status], head, body))
+        cycle.transport.write(head + body)
         cycle.message_event.set()
         if not cycle.keep_alive:
             if cycle.more_body:
@@ -107,10 +104,9 @@ class UntilClosed:
         if cycle.disconnected:
             return
         if message["type"] == "http.response.start":
+            head = _head(message["status"], (*cycle.default_headers, *message["headers"], (b"connection", b"close")))
             cycle.response_started = True
-            lines = [b"%s: %s" % header for header in (*cycle.default_headers, *message["headers"])]
-            head = b"\r\n".join([*lines, b"connection: close"])
-            cycle.transport.write(b"%s%s\r\n\r\n" % (STATUS_LINE[message["status"]], head))
+            cycle.transport.write(head)
             return
         if cycle.scope["method"] != "HEAD":
             cycle.transport.write(message["body"])
@@ -119,6 +115,14 @@ class UntilClosed:
             cycle.message_event.set()
             cycle.transport.close()
             cycle.on_response()
+
+
+def _head(status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The head of an answer. Raises RuntimeError if a header holds a line end."""
+    lines = b"\r\n".join([b"%s: %s" % header for header in headers])
+    if lines.count(b"\n") != len(headers) - 1 or lines.count(b"\r") != len(headers) - 1:
+        raise RuntimeError("A header of an answer holds a line end.")
+    return b"%s%s\r\n\r\n" % (STATUS_LINE[status], lines)
 
 
 def exchange_of(scope: dict[str, Any]) -> Exchange | None:
