@@ -184,16 +184,18 @@ class Application:
         if found is None:
             dialect: Dialect = ziri if path.startswith("/api/") and not path.startswith("/api/v1/") else openai
             undecoded = quote(path) if raw_path is None else raw_path.decode("latin-1")
-            near = near_route(path, self.routes)
-            advice = f"Did you mean {near}?" if near else "/docs lists those there are."
-            not_found = NotFound(f"There is no route {path[:200]}. {advice}")
-            return dialect, self._admin.find(method, undecoded) or partial(_refuse, not_found)
+            return dialect, self._admin.find(method, undecoded) or partial(_refuse, self._not_found(path))
         dialect, methods = found
         serve = methods.get("GET" if method == "HEAD" else method)
         if serve is None:
             refusal = MethodNotAllowed(f"{path} takes {', '.join(methods)}, not {method}.", allowed=tuple(methods))
             return dialect, partial(_refuse, refusal)
         return dialect, serve
+
+    def _not_found(self, path: str) -> NotFound:
+        near = near_route(path, self.routes)
+        advice = f"Did you mean {near}?" if near else "/docs lists those there are."
+        return NotFound(f"There is no route {path[:200]}. {advice}")
 
     def _model_route(self, path: str) -> tuple[Dialect, dict[str, Serve]] | None:
         """`/v1/models/{id}`: the id has slashes of its own."""
