@@ -62,11 +62,12 @@ def _tried(session: Session, provider: str, there: ModelThere, *, adds: bool) ->
 
 def _proposed(provider: str, there: ModelThere, probed: Probed | None) -> NewModel | None:
     """The model as it would be added; None for what makes no vectors and is not known to do anything else."""
+    known = NewModel(there.id, provider, there.name)
     if there.action == "embedding" or there.action is None:
         if probed is None or probed.dim is None:
             return None
         if there.is_known:
-            return NewModel(there.id, provider, there.name)
+            return known
         return NewModel(
             there.id,
             provider,
@@ -77,7 +78,7 @@ def _proposed(provider: str, there: ModelThere, probed: Probed | None) -> NewMod
             is_normalised=probed.is_normalised,
         )
     if there.is_known:
-        return NewModel(there.id, provider, there.name)
+        return known
     return NewModel(there.id, provider, there.name, there.action, max_tokens=there.max_tokens)
 
 

@@ -13,6 +13,7 @@ import typer
 from embedgate.cli import model_price, on_texts, results
 from embedgate.cli.output import print_table
 from embedgate.core.errors import InvalidInput
+from embedgate.core.money import PICODOLLARS_PER_DOLLAR
 
 if TYPE_CHECKING:
     from embedgate.core.ports import Embedder
@@ -183,7 +184,7 @@ def _source(call: on_texts.Call, model: str | None, texts: "Sequence[Record]", a
             origins = [f"question {text!r}" for text in asked]
             questions = on_texts.embedded_texts(embedder, asked, "questions", origins, "query")
         prices = model_price.known_prices(call.context, call.config_file, embedder.model)
-        dollars = prices[0] * _A_MILLION / model_price.PICODOLLARS if prices else None
+        dollars = prices[0] * _A_MILLION / PICODOLLARS_PER_DOLLAR if prices else None
         return Source(embedder.model, vectors, questions, _ms_per_text(embedder, asked or texts), dollars)
 
 

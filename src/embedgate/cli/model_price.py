@@ -6,8 +6,6 @@ import typer
 
 from embedgate.cli import options
 
-PICODOLLARS = 10**12
-
 
 def known_prices(context: typer.Context, config_file: Path | None, name: str) -> list[int]:
     """Picodollars per token at each provider, the lowest first; 0 for a model that costs nothing, none if not known.

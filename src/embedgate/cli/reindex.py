@@ -12,6 +12,7 @@ import typer
 from embedgate.cli import asking, collection, embedder, model_price, options, results, texts
 from embedgate.cli.output import print_table
 from embedgate.core.errors import ConfigError, GatewayError
+from embedgate.core.money import PICODOLLARS_PER_DOLLAR
 
 if TYPE_CHECKING:
     from embedgate.core.vectors import Vectors
@@ -110,7 +111,7 @@ def _announce(price: int | None, work: "Reindexing", *, is_agreed: bool) -> None
     if price is None:
         cost = "at a price that is not known here"
     else:
-        dollars = price * estimate.n_tokens / model_price.PICODOLLARS
+        dollars = price * estimate.n_tokens / PICODOLLARS_PER_DOLLAR
         cost = f"for about ${dollars:,.2f}" if dollars >= _LEAST_DOLLARS or price == 0 else "for less than one cent"
         cost = "for nothing" if price == 0 else cost
     takes = "" if estimate.seconds is None else f", in about {_time(estimate.seconds)}"

@@ -61,9 +61,7 @@ def read_shown(name: str, reply: HttpReply) -> ListedModel:
     content = _content(reply)
     facts = content.get("model_info") if isinstance(content, dict) else None
     facts = facts if isinstance(facts, dict) else {}
-    can = content.get("capabilities") if isinstance(content, dict) else None
-    words = can if isinstance(can, list) else []
-    action = next((_ACTIONS[word] for word in words if isinstance(word, str) and word in _ACTIONS), None)
+    action = _capability(content) if isinstance(content, dict) else None
     return ListedModel(name, action, _ending(facts, ".embedding_length"), _ending(facts, ".context_length"))
 
 
@@ -90,7 +88,12 @@ def _action(row: Mapping[str, Any]) -> ActionName | None:
     told = row.get("type")
     if isinstance(told, str):
         return _ACTIONS.get(told.lower())
-    can = row.get("capabilities")
+    return _capability(row)
+
+
+def _capability(told: Mapping[str, Any]) -> ActionName | None:
+    """The first of the capabilities of a model that is an action here."""
+    can = told.get("capabilities")
     words = can if isinstance(can, list) else []
     return next((_ACTIONS[word] for word in words if isinstance(word, str) and word in _ACTIONS), None)
 
