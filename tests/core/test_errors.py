@@ -27,7 +27,8 @@ def test_statuses_fit_their_family() -> None:
     for kind in _tree(errors.RequestError):
         assert 400 <= kind.status < 500
     for kind in _tree(errors.UpstreamError):
-        assert kind.status in (502, 504)
+        assert kind.status in ((400,) if kind.code == "upstream_rejected" else (502, 504))
+    assert {kind.code for kind in _tree(errors.UpstreamError) if kind.may_retry} == {"upstream_error"}
 
 
 def test_an_item_fault_can_be_moved_to_the_callers_position() -> None:

@@ -220,7 +220,7 @@ def test_strangers_are_refused_before_anything_is_read(running: RunningGateway, 
     assert host.requests == []
 
 
-@pytest.mark.parametrize(("status", "seen", "code"), [(400, 502, "upstream_error"), (401, 502, "upstream_error")])
+@pytest.mark.parametrize(("status", "seen", "code"), [(400, 400, "upstream_rejected"), (401, 502, "upstream_error")])
 def test_the_providers_refusals_are_told_without_its_key_or_our_texts(
     running: RunningGateway, account: tuple[Key, str], host: ChatUpstream, status: int, seen: int, code: str
 ) -> None:

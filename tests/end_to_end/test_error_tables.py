@@ -112,7 +112,11 @@ def test_openai_routes_that_are_not_there(served: RunningGateway) -> None:
 
 UPSTREAM_ROWS = [
     (error(500, "boom"), 3, 502, "upstream_error"),
-    (error(400, "this text is wrong"), 1, 502, "upstream_error"),
+    (error(400, "this text is wrong"), 1, 400, "upstream_rejected"),
+    (error(422, "this text is wrong"), 1, 400, "upstream_rejected"),
+    (error(413, "this text is too large"), 1, 400, "upstream_rejected"),
+    (error(400, "The model `m` does not exist"), 1, 502, "upstream_error"),
+    (error(404, "no such page"), 1, 502, "upstream_error"),
     (error(401, "bad key"), 1, 502, "upstream_error"),
     (Answer(twist="one_missing"), 1, 502, "upstream_error"),
     (Answer(twist="zeros"), 3, 502, "upstream_error"),
@@ -194,8 +198,11 @@ def test_ziri_upstream_trouble_and_paths_that_are_not_there(served: RunningGatew
     openai_host.usually(error(400, "the model is on holiday"))
     body = ziri_body(provider="openai", model="text-embedding-3-small")
     reply = ask_ziri(served, body)
-    assert (reply.status, reply.json["code"]) == (502, "LLM_PROVIDER_ERROR")
+    assert (reply.status, reply.json["code"]) == (400, "INVALID_REQUEST")
     assert "on holiday" in reply.json["error"]
+    openai_host.usually(error(500, "the model is on holiday"))
+    reply = ask_ziri(served, body)
+    assert (reply.status, reply.json["code"]) == (502, "LLM_PROVIDER_ERROR")
     missing = call(served.url, "/api/nothing", None, {"x-api-key": served.key})
     assert (missing.status, missing.json["code"]) == (404, "NOT_FOUND")
 

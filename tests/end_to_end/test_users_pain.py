@@ -253,6 +253,6 @@ def test_connections_are_used_again(running: RunningGateway, host: Upstream) -> 
     opened = host.connections
     for _ in range(20):
         host.script(error(400, "no"))
-        assert ask(running, new_texts(1)).status == 502
+        assert ask(running, new_texts(1)).status == 400
         assert ask(running, new_texts(1)).status == 200
     assert host.connections == opened

@@ -121,7 +121,7 @@ async def test_what_was_spent_before_a_failure_is_in_the_ledger() -> None:
     with pytest.raises(UpstreamRejected):
         await bench.embed(request("one two", "three"))
     (entry,) = bench.memory.entries
-    assert (entry.tokens, entry.outcome) == (2, "upstream_error")
+    assert (entry.tokens, entry.outcome) == (2, "upstream_rejected")
 
 
 async def test_nothing_is_in_the_ledger_when_nothing_was_spent() -> None:

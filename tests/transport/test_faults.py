@@ -12,6 +12,7 @@ from embedgate.core.errors import (
     UpstreamDenied,
     UpstreamError,
     UpstreamFailed,
+    UpstreamMisconfigured,
     UpstreamRejected,
     UpstreamTooLarge,
 )
@@ -70,7 +71,8 @@ def test_deep_nesting_is_not_followed() -> None:
         *((status, UpstreamDenied) for status in (401, 402, 403)),
         *((status, UpstreamBusy) for status in (424, 429, 498, 503, 529)),
         *((status, UpstreamFailed) for status in (408, 409, 500, 502, 504, 520, 524)),
-        *((status, UpstreamRejected) for status in (301, 308, 400, 404, 405, 422)),
+        *((status, UpstreamRejected) for status in (400, 415, 422)),
+        *((status, UpstreamMisconfigured) for status in (301, 308, 404, 405, 431)),
         (413, UpstreamTooLarge),
     ],
 )

@@ -260,6 +260,10 @@ class PolicyMistake:
     line: int | None = None
     column: int | None = None
 
+    def __str__(self) -> str:
+        """The message, after its place where that is known."""
+        return self.message if self.line is None else f"line {self.line}, column {self.column}: {self.message}"
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:

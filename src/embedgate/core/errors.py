@@ -2,18 +2,17 @@
 
     GatewayError                     code, status, may_retry, may_reroute
       RequestError                   the caller can correct it
-        InvalidInput  InputTooLong  TooManyTokens  InvalidDimension  UnsupportedOption
-        MalformedRequest  MissingFields  UnknownModel  UnknownProvider  ModelNotAtProvider
-        ProviderKeyMissing  NotAnEmbeddingModel  WrongAction  BodyTooLarge  BodyTooSlow
-        PriceUnknown  IdempotencyKeyReused  AnswerNotKept  UnknownEntity
-        Conflict  InvalidPolicy  NotFound  MethodNotAllowed  UnsupportedEncoding
+        InvalidInput  InputTooLong  TooManyTokens  InvalidDimension  UnsupportedOption  MalformedRequest
+        MissingFields  UnknownModel  UnknownProvider  ModelNotAtProvider  ProviderKeyMissing
+        NotAnEmbeddingModel  WrongAction  BodyTooLarge  BodyTooSlow  PriceUnknown  IdempotencyKeyReused
+        AnswerNotKept  UnknownEntity  Conflict  InvalidPolicy  NotFound  MethodNotAllowed  UnsupportedEncoding
       AccessError                    rights and limits
         MissingKey  MalformedKey  UnknownKey  RevokedKey  InvalidCredentials  NotPermitted
         RateLimited  BudgetExhausted  Overloaded  LedgerUnavailable  RequestInProgress  CallerLeft
       UpstreamError                  the far side of a provider call
-        UpstreamRejected  UpstreamBusy  UpstreamFailed  UpstreamTimeout  UpstreamGarbled
-        UpstreamDenied  UpstreamTooLarge  UpstreamLimited  UpstreamQueueFull
-        UpstreamLost  UpstreamNotAsked  UpstreamMismatch
+        UpstreamRejected  UpstreamBusy  UpstreamFailed  UpstreamTimeout  UpstreamGarbled  UpstreamDenied
+        UpstreamTooLarge  UpstreamMisconfigured  UpstreamLimited  UpstreamQueueFull  UpstreamLost
+        UpstreamNotAsked  UpstreamMismatch
       InternalError                  our own fault; only an id leaves the process
         DependencyMissing
       GatewayRefused                 another gateway's answer, raised by the client
@@ -32,7 +31,6 @@ from embedgate.core.access import PolicyMistake, Rate
 
 NOT_SENT = "not sent"
 """Message of a CancelledError raised before the provider was called, so that nothing is billed."""
-
 
 MAX_MESSAGE_CHARACTERS = 4_000
 """Of a message: more is cut. It may quote a provider, and goes into answers and logs."""
@@ -234,13 +232,7 @@ class InvalidPolicy(RequestError):
 
     def __init__(self, mistakes: Sequence[PolicyMistake]) -> None:
         """mistakes: at least one; the message gives the place of each."""
-        told = "; ".join(
-            mistake.message
-            if mistake.line is None
-            else f"line {mistake.line}, column {mistake.column}: {mistake.message}"
-            for mistake in mistakes
-        )
-        super().__init__(f"The policy cannot be saved: {told}.", param="text")
+        super().__init__(f"The policy cannot be saved: {'; '.join(map(str, mistakes))}.", param="text")
         self.mistakes = tuple(mistakes)
 
 
@@ -364,11 +356,21 @@ class UpstreamError(GatewayError):
 
 
 class UpstreamRejected(UpstreamError):
-    """The provider rejected the call as invalid; the same call cannot succeed there."""
+    """The provider rejected what the caller sent, who has to correct it; the same call cannot succeed there."""
+
+    code = "upstream_rejected"
+    status = 400
 
 
 class UpstreamTooLarge(UpstreamRejected):
     """The call exceeds the provider's limit of inputs or tokens; each half of it may succeed."""
+
+
+class UpstreamMisconfigured(UpstreamRejected):
+    """The provider does not know the address, the model or the kind of call that it is configured for."""
+
+    code = UpstreamError.code
+    status = UpstreamError.status
 
 
 class UpstreamDenied(UpstreamError):

@@ -111,8 +111,7 @@ def _number(error: str) -> int | None:
 def _deny_if_unreadable(policies: Sequence[PolicyRecord]) -> Decision | None:
     mistakes = [(policy.id, find_syntax_mistake(policy.text)) for policy in policies]
     errors = tuple(
-        f'policy "{name}" cannot be read, so every request is denied; repair it or switch it off: '
-        f"line {mistake.line}, column {mistake.column}: {mistake.message}"
+        f'policy "{name}" cannot be read, so every request is denied; repair it or switch it off: {mistake}'
         for name, mistake in mistakes
         if mistake is not None
     )

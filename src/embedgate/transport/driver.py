@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from msgspec import structs
 
-from embedgate.core.errors import InternalError, UpstreamMismatch, UpstreamRejected, UpstreamTimeout
+from embedgate.core.errors import InternalError, UpstreamMisconfigured, UpstreamMismatch, UpstreamTimeout
 from embedgate.core.hints import Observe, ignore
 from embedgate.core.models import Route
 from embedgate.core.ports import Reply, UnaryRequest
@@ -104,7 +104,7 @@ class HttpDriver:
             raise self._closed()
         vendor = self._provider.unary.get(request.action.name)
         if vendor is None:
-            raise UpstreamRejected(f"{self._endpoint.provider} is not known to do {request.action.purpose}")
+            raise UpstreamMisconfigured(f"{self._endpoint.provider} is not known to do {request.action.purpose}")
         call = vendor.build(request, route)
         reply = await self._ask(call, request.texts, deadline_s, observe, lambda raw: vendor.parse(raw, request, route))
         if not isinstance(reply, request.reply_type):
@@ -123,7 +123,7 @@ class HttpDriver:
             raise self._closed()
         form = self._provider.chat
         if form is None:
-            raise UpstreamRejected(f"{self._endpoint.provider} is not known to complete chats")
+            raise UpstreamMisconfigured(f"{self._endpoint.provider} is not known to complete chats")
         asked = AskedChat(
             self._endpoint.provider,
             asks_usage(request, form),

@@ -19,6 +19,7 @@ from embedgate.core.errors import (
     UpstreamDenied,
     UpstreamError,
     UpstreamFailed,
+    UpstreamMisconfigured,
     UpstreamRejected,
     UpstreamTooLarge,
 )
@@ -41,6 +42,14 @@ _BAD_KEY_WORDS = re.compile(r"api key (?:not valid|expired)|incorrect api key", 
 _THROTTLED = ("throttling", "rate_limit", "ratelimit")
 _FAILED_STATUS = re.compile(r"[45]\d\d", re.ASCII)
 _CALLERS_FAULT = re.compile(r"invalid|bad_request|not_found|unsupported|content_filter", re.IGNORECASE)
+_NO_MODEL = re.compile(
+    r"(?:model|deployment|resource)_?not_?found|no such model|(?:invalid|unknown|unsupported) model\b(?! parameter)"
+    r"|\bmodel\b.{0,120}\b(?:does not exist|is not available|not found)",
+    re.IGNORECASE,
+)
+"""Of the name that our configuration gives a model there: the caller's own was known here."""
+_OF_THE_CALL = frozenset({400, 413, 415, 422})
+"""What is said of the body of a call. Every other status is of where it went, which is not the caller's choice."""
 _DENIED = frozenset({401, 402, 403})
 _BUSY = frozenset({424, 429, 498, 503, 529})
 """424 is TEI's failing backend and 498 Cohere's overload; both pass by themselves."""
@@ -143,8 +152,9 @@ def _judge(status: int, said: Said) -> tuple[type[UpstreamError], str]:
     if status >= 500 or status in _TRANSIENT:
         return UpstreamFailed, "failed"
     if 300 <= status < 400:
-        return UpstreamRejected, "points to another address, which is not followed; check base_url"
-    return UpstreamRejected, "refused the call"
+        return UpstreamMisconfigured, "points to another address, which is not followed; check base_url"
+    is_callers = status in _OF_THE_CALL and not _NO_MODEL.search(words)
+    return UpstreamRejected if is_callers else UpstreamMisconfigured, "refused the call"
 
 
 def read(body: bytes) -> Said:

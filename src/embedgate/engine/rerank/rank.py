@@ -13,7 +13,7 @@ from itertools import accumulate
 from msgspec import Struct
 
 from embedgate.core.actions import RERANK
-from embedgate.core.errors import GatewayError, InvalidInput, UpstreamMismatch, UpstreamRejected
+from embedgate.core.errors import GatewayError, InvalidInput, UpstreamMisconfigured, UpstreamMismatch
 from embedgate.core.models import Model
 from embedgate.core.ports import Tokenizers, UnaryProvider
 from embedgate.core.rerank import RerankReply, RerankRequest
@@ -150,7 +150,7 @@ class Ranker:
     def _reranker(self, candidate: Candidate) -> UnaryProvider:
         found = self._rerankers.get(candidate.route.provider)
         if found is None:
-            raise UpstreamRejected(f"{candidate.route.provider} is not known to order documents")
+            raise UpstreamMisconfigured(f"{candidate.route.provider} is not known to order documents")
         return found
 
 

@@ -21,9 +21,11 @@ from embedgate.core.errors import (
     UpstreamError,
     UpstreamGarbled,
     UpstreamLimited,
+    UpstreamMisconfigured,
     UpstreamQueueFull,
     UpstreamRejected,
     UpstreamTimeout,
+    UpstreamTooLarge,
 )
 from embedgate.core.types import Call, Candidate
 from embedgate.engine.routing.route_health import RouteHealth, RouteHealths
@@ -227,16 +229,21 @@ class Failover:
         for tried, error in self.tried:
             model, route = tried.candidate.model, tried.candidate.route
             takes_as_much = route.max_input_tokens >= answered.route.max_input_tokens
-            if type(error) is UpstreamRejected and model is answered.model and takes_as_much:
+            if _is_disproved(error) and model is answered.model and takes_as_much:
                 tried.health.disproved(error)
 
     def _failure(self) -> UpstreamError | Overloaded:
-        """What to raise when nothing is left: a fault that may pass, else the last one; with all that was tried."""
+        """What to raise when nothing is left, with all that was tried.
+
+        A fault that may pass goes first, since that route may take what another one has rejected; then what the caller
+        has to correct, so that no fault of ours hides it; else the last one.
+        """
         told = [(self._name(tried.candidate) + _tried_text(tried, error), error) for tried, error in self.tried]
         told += [(f"{self._name(candidate)}not asked, {error.message}", error) for candidate, error in self._refused]
         faults = [error for _, error in told]
         last = self.tried[-1][1] if self.tried else faults[0]
-        fault = last if last.may_retry else next((error for error in faults if error.may_retry), last)
+        rejected = next((error for error in faults if _is_callers(error)), last)
+        fault = next((error for error in (last, *faults) if error.may_retry), rejected)
         waits_s = [error.retry_after_s for error in faults if error.retry_after_s is not None]
         if len(told) > 1:
             message = (
@@ -349,6 +356,16 @@ def in_order_of_health(candidates: Sequence[Candidate], healths: RouteHealths, p
             is_first = probe is None or not probe(candidate)
         ranked.append((rank if is_first else rank + 1, candidate))
     return [candidate for _, candidate in sorted(ranked, key=lambda each: each[0])]
+
+
+def _is_callers(error: UpstreamError) -> bool:
+    """Whether a provider rejected what the caller sent."""
+    return isinstance(error, UpstreamRejected) and not isinstance(error, UpstreamMisconfigured)
+
+
+def _is_disproved(error: UpstreamError) -> bool:
+    """Whether a call that another route has answered should not have failed so."""
+    return isinstance(error, UpstreamRejected) and not isinstance(error, UpstreamTooLarge)
 
 
 def _wait_s(error: UpstreamError, attempt: int, settings: UpstreamSettings) -> float:

@@ -119,6 +119,7 @@ def _of_upstream() -> tuple[GatewayError, ...]:
     return (
         errors.UpstreamRejected("openai refused the call: this model does not take dimensions."),
         errors.UpstreamTooLarge("openai takes fewer tokens in one call than this input has."),
+        errors.UpstreamMisconfigured("openai refused the call (status 404): The model does not exist."),
         errors.UpstreamDenied("openai refused the credential of this gateway."),
         errors.UpstreamBusy("openai limits the rate of calls.", retry_after_s=5),
         errors.UpstreamLimited(

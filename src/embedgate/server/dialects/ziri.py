@@ -44,6 +44,8 @@ from embedgate.core.errors import (
     UnknownProvider,
     UnsupportedEncoding,
     UpstreamError,
+    UpstreamMisconfigured,
+    UpstreamRejected,
     WrongAction,
 )
 from embedgate.core.money import usd_text
@@ -88,6 +90,8 @@ TABLE: tuple[tuple[type[GatewayError], int, str], ...] = (
     (UnsupportedEncoding, 415, "INVALID_REQUEST"),
     (InvalidPolicy, 400, "INVALID_POLICY"),
     (RequestError, 400, "INVALID_REQUEST"),
+    (UpstreamMisconfigured, 502, "LLM_PROVIDER_ERROR"),
+    (UpstreamRejected, 400, "INVALID_REQUEST"),
     (UpstreamError, 502, "LLM_PROVIDER_ERROR"),
     (GatewayError, 500, "INTERNAL_ERROR"),
 )
