@@ -41,7 +41,7 @@ def test_a_key_is_made_listed_and_revoked(program: Program) -> None:
     (key,) = json.loads(program("keys", "list", "--user", "alice", "--json").text)["items"]
     assert (key["user_name"], key["name"], key["revoked_at"]) == ("alice", "la[p]top", None)
     assert key["state"] == "active"
-    assert program("keys", "revoke", key["id"]).code == 0
+    assert program("keys", "revoke", key["id"], "--yes").code == 0
     listed = program("keys", "list").text
     assert "la[p]top" in listed
     assert "revoked 20" in listed
@@ -53,7 +53,7 @@ def test_a_new_key_is_shown_once(program: Program) -> None:
     assert is_well_formed(key["secret"], "eg")
     told = program("keys", "create", "--user", "alice", "--name", "laptop").text
     assert is_well_formed(told.splitlines()[-1], "eg")
-    assert json.loads(program("keys", "revoke", key["secret"], "--json").text)["id"] == key["id"]
+    assert json.loads(program("keys", "revoke", key["secret"], "--json", "--yes").text)["id"] == key["id"]
     assert key["secret"] not in program("keys", "show", key["id"]).text
 
 
@@ -162,7 +162,8 @@ def test_keys_of_a_gateway_elsewhere_are_managed_the_same(program: Program, remo
     assert remote("keys", "enable", key_id).text == f"{named} is enabled\n"
     imported = remote("keys", "import", "--user", "alice", "--name", "old", stdin=OLD_KEY.encode())
     assert imported.text.endswith("a key of alice for old, is taken over\n")
-    assert remote("keys", "revoke", key_id).text == f"{named} is revoked\n"
+    assert remote("keys", "revoke", key_id).code == 2
+    assert remote("keys", "revoke", key_id, "--yes").text == f"{named} is revoked\n"
     assert remote("keys", "delete", key_id).code == 2
     assert remote("keys", "delete", key_id, "--yes").text == f"{named} is deleted\n"
     assert remote("keys", "show", key_id).errors.startswith("error: There is no such key.")

@@ -135,7 +135,7 @@ def test_a_dry_run_knows_time_place_and_emergency(program: Program, monkeypatch:
     monkeypatch.setenv("EMBEDGATE_ACCESS__IS_EMERGENCY", "true")
     assert "permitted" in program(*ask).text
     assert "refused" in program(*ask, "--no-emergency").text
-    program("keys", "revoke", key)
+    program("keys", "revoke", key, "--yes")
     assert "The key is revoked" in program(*ask).text
 
 

@@ -214,7 +214,7 @@ def test_a_revoked_key_stops_working(tmp_path: Path) -> None:
     with gateway(tmp_path) as running:
         secret = running.key
         assert ask_ziri(running, ziri_body(), key=secret).status == 200
-        command = [sys.executable, "-m", "embedgate", "keys", "revoke", secret]
+        command = [sys.executable, "-m", "embedgate", "keys", "revoke", secret, "--yes"]
         config = ["--config", str(tmp_path / "embedgate.toml")]
         environment = {"EMBEDGATE_DATA_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
         subprocess.run([*command[:3], *config, *command[3:]], check=True, env=environment, capture_output=True)

@@ -153,6 +153,7 @@ class Memory:
     def __init__(self) -> None:
         self.entries: list[LedgerEntry] = []
         self.events: list[AuditEvent] = []
+        self.uses: list[tuple[bytes, int]] = []
         self.key = KeyRecord("key_1", "user_1", "u", "k", "0000", False, 0)
 
     async def record(self, entry: LedgerEntry) -> None:
@@ -176,6 +177,10 @@ class Memory:
     async def find(self, secret_digest: bytes) -> KeyRecord | None:
         """The one key there is."""
         return self.key if secret_digest == digest(SECRET) else None
+
+    def note_use(self, secret_digest: bytes, at_ms: int) -> None:
+        """Keep when it was used."""
+        self.uses.append((secret_digest, at_ms))
 
 
 class DictCache:

@@ -1,7 +1,7 @@
 """Keys made, taken over, rotated, stopped and deleted; what rotation must never do."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from embedgate.core.access import KeyRecord, Subject, caller_of
 from embedgate.core.errors import Conflict, InvalidInput, MalformedRequest, UnknownEntity
 from embedgate.core.keys import digest, is_well_formed
-from embedgate.govern import projects, users
+from embedgate.govern import audit, entries, limits, projects, usage, users
 from embedgate.govern.change import Actor, Plain
 from embedgate.govern.keys import (
     MAX_OVERLAP_S,
@@ -31,7 +31,7 @@ from embedgate.govern.keys import (
     change_key,
     create_key,
     delete_key,
-    find_named_key,
+    find_key,
     import_key,
     list_keys,
     revoke_key,
@@ -39,11 +39,12 @@ from embedgate.govern.keys import (
     show_key,
     state_at,
 )
-from embedgate.govern.operation import Given
+from embedgate.govern.operation import Given, no_file
 from embedgate.govern.values import moment
 from embedgate.storage import schema
 from embedgate.storage.database import Database, open_database
 from embedgate.storage.key_lookup import SqlKeyStore
+from embedgate.storage.key_uses import store_uses
 from governing import Clock, Governing, rules_in
 
 OLD_KEY = "eg_0123456789ab4def8123456789abcdef"
@@ -368,13 +369,87 @@ def test_a_key_is_found_by_a_name_that_it_alone_has(call: Governing) -> None:
     rotated(call, key.id, overlap_s=60)
     twins = [made(call, "twin")[0].id for _ in range(2)]
     with call.invocation().read() as reading:
-        assert find_named_key(reading, "ci").id == find_named_key(reading, key.id).id == key.id
-        assert find_named_key(reading, secret).replaced_by == key.id
+        assert find_key(reading, "ci").id == find_key(reading, key.id).id == key.id
+        assert find_key(reading, secret).replaced_by == key.id
         with pytest.raises(Conflict, match=", ".join(sorted(twins))):
-            find_named_key(reading, "twin")
+            find_key(reading, "twin")
         for unknown in ("c", "CI", "", "x" * 65, "a\nb", "\udcff"):
             with pytest.raises(UnknownEntity, match="no such key"):
-                find_named_key(reading, unknown)
+                find_key(reading, unknown)
+
+
+def test_of_several_keys_of_a_name_the_one_that_is_not_revoked_is_meant(call: Governing) -> None:
+    old, _ = made(call, "ci")
+    call(revoke_key, WhichKey("ci"))
+    assert shown(call, "ci").id == old.id
+    new, _ = made(call, "ci")
+    assert shown(call, "ci").id == new.id
+    call(revoke_key, WhichKey("ci"))
+    with pytest.raises(Conflict, match="2 keys have the name 'ci'"):
+        shown(call, "ci")
+
+
+def test_a_renamed_key_is_found_by_its_new_name_and_its_old_secret_has_it_too(call: Governing) -> None:
+    key, secret = made(call, "ci")
+    rotated(call, "ci", overlap_s=60)
+    renamed = call(change_key, KeyChange("ci", "nightly"))
+    assert (renamed.id, renamed.name) == (key.id, "nightly")
+    assert (shown(call, "nightly").id, shown(call, secret).name) == (key.id, "nightly")
+    with pytest.raises(UnknownEntity):
+        shown(call, "ci")
+    with pytest.raises(Conflict, match="Rename that one"):
+        call(change_key, KeyChange(secret, "other"))
+    with pytest.raises(InvalidInput):
+        call(change_key, KeyChange("nightly", " "))
+    assert ("keys.rename", key.id) in [(event.action, event.target) for event in events_of(call, "nightly")]
+
+
+def events_of(call: Governing, key: str) -> list[audit.Event]:
+    return list(call(audit.list_events, audit.AuditQuery(target=key)).items)
+
+
+def test_everything_that_is_kept_of_keys_is_found_by_name(
+    call: Governing, database: Database, spend: Callable[..., None]
+) -> None:
+    key, _ = made(call, "ci")
+    spend(request_id="of ci", key_id=key.id, user_id=key.user_id)
+    spend(request_id="of another", key_id="key_other", user_id=key.user_id)
+    entries_of = call(entries.list_entries, entries.EntryQuery(key="ci"))
+    assert [entry.request_id for entry in no_file(entries_of).items] == ["of ci"]
+    assert no_file(call(usage.show_usage, usage.UsageQuery(key="ci"))).items[0].requests == 1
+    call(limits.set_limit, limits.NewLimit("key", "ci", requests_per_minute=5))
+    assert [limit.subject for limit in call(limits.list_limits, limits.LimitQuery()).items] == [key.id]
+    assert [event.action for event in events_of(call, "ci")] == ["limits.set", "keys.create"]
+    own = Governing(database, call.resources, Actor(key.user_id))
+    mine = own(entries.list_own_entries, entries.OwnEntryQuery(key="ci"))
+    assert [entry.request_id for entry in mine.items] == ["of ci"]
+    call(users.create_user, users.NewUser("bob"))
+    other = Governing(database, call.resources, Actor(call(users.show_user, users.WhichUser("bob")).id))
+    with pytest.raises(UnknownEntity):
+        other(entries.list_own_entries, entries.OwnEntryQuery(key="ci"))
+
+
+async def test_each_secret_of_a_rotated_key_has_a_last_use_of_its_own(
+    call: Governing, store: SqlKeyStore, database: Database, clock: Clock
+) -> None:
+    key, old = made(call, "ci")
+    add_ledger_entry(database, key.id, clock.ms() + 5)
+    before = shown(call, old).last_used_at
+    assert before == moment(clock.ms() + 5)
+    clock.now_s += 10
+    _, new = rotated(call, "ci", overlap_s=60)
+    assert (shown(call, new).last_used_at, shown(call, old).last_used_at) == (None, before)
+    clock.now_s += 10
+    store.note_use(digest(old), clock.ms())
+    store.note_use(digest(old), clock.ms() + 1)
+    store.close()  # what was noted is stored
+    add_ledger_entry(database, key.id, clock.ms() + 2)  # the ledger has the key, not the secret
+    assert (shown(call, new).last_used_at, shown(call, old).last_used_at) == (None, moment(clock.ms() + 1))
+    store_uses(database, {digest(old): clock.ms() - 5, digest(new): clock.ms() + 3, bytes(32): 1})
+    assert shown(call, old).last_used_at == moment(clock.ms() + 1)  # an earlier use changes nothing
+    assert shown(call, new).last_used_at == moment(clock.ms() + 3)
+    call(delete_key, WhichKey(old))
+    assert shown(call, new).last_used_at == moment(clock.ms() + 3)
 
 
 def test_no_file_holds_a_secret(call: Governing, database: Database, tmp_path: Path) -> None:

@@ -251,6 +251,7 @@ def test_filters_take_names_ids_and_what_was_deleted(call: Governing, used: dict
         ({"user": used["gone"]}, 1),
         ({"project": "search"}, 2),
         ({"key": used["ci"]}, 2),
+        ({"key": "ci"}, 2),
         ({"model": "text-embedding-3-small"}, 2),
         ({"model": "no/more"}, 1),
         ({"provider": "openai", "since": moment(1)}, 1),
@@ -260,7 +261,7 @@ def test_filters_take_names_ids_and_what_was_deleted(call: Governing, used: dict
         (total,) = sums(call, **asked)
         assert total.requests == n, asked
         assert listed(call, EntryQuery(**asked))[1] == n, asked
-    for unknown in ({"user": "gone"}, {"project": "x"}, {"key": "ci"}):
+    for unknown in ({"user": "gone"}, {"project": "x"}, {"key": "cd"}):
         with pytest.raises(UnknownEntity):
             sums(call, **unknown)
 

@@ -14,7 +14,9 @@ from alembic.script import ScriptDirectory
 
 from embedgate.core.errors import ConfigError, InternalError
 from embedgate.govern.entries import find_entry
+from embedgate.govern.keys import find_key
 from embedgate.govern.usage import sum_up
+from embedgate.govern.values import moment
 from embedgate.storage import migrations, schema
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
 from embedgate.storage.schema import REVISION
@@ -95,6 +97,8 @@ def test_entries_of_an_older_version_are_kept_and_are_of_embeddings(tmp_path: Pa
         "models", "weight", "precision", "requests_per_minute", "tokens_per_minute", "free", "names_freely",
     ):  # fmt: skip
         old.execute(f"ALTER TABLE providers DROP COLUMN {name}")
+    for name in ("rotated_at_ms", "last_used_at_ms"):  # what 0010 added
+        old.execute(f"ALTER TABLE keys DROP COLUMN {name}")
     columns = [name for _, name, *_ in old.execute("PRAGMA table_info(ledger)") if name != "id"]
     values = dict.fromkeys(columns, 0) | {"request_id": "req_old", "user_id": "u", "tokens": 7, "outcome": "ok"}
     places = ", ".join(f":{name}" for name in columns)
@@ -108,6 +112,35 @@ def test_entries_of_an_older_version_are_kept_and_are_of_embeddings(tmp_path: Pa
         (row,) = sum_up(reading, by=["action"])
     assert (entry.action, entry.tokens, entry.output_tokens) == ("embedding", 7, 0)
     assert (row.group, row.requests, row.tokens, row.output_tokens) == (("embedding",), 1, 7, 0)
+    again.close()
+
+
+def test_what_was_used_before_the_last_rotation_is_of_the_secret_before_it(tmp_path: Path) -> None:
+    open_database(tmp_path).close()
+    old = sqlite3.connect(tmp_path / DATABASE_FILE)
+    for name in ("rotated_at_ms", "last_used_at_ms"):
+        old.execute(f"ALTER TABLE keys DROP COLUMN {name}")
+    old.execute("INSERT INTO users (id, name, is_admin, is_disabled, created_at_ms) VALUES ('u', 'ann', 0, 0, 1)")
+    for key_id, made_at_ms, replaced_by in (("key", 50, None), ("before", 10, "key"), ("first", 5, None)):
+        row = (key_id, key_id.encode(), made_at_ms, replaced_by)
+        old.execute(
+            "INSERT INTO keys (id, user_id, name, hint, digest, created_at_ms, replaced_by) "
+            "VALUES (?, 'u', 'k', '', ?, ?, ?)",
+            row,
+        )
+    columns = [name for _, name, *_ in old.execute("PRAGMA table_info(ledger)") if name not in ("id", "digest")]
+    for key_id, at_ms in (("key", 20), ("key", 49), ("key", 60), ("first", 30)):
+        values = dict.fromkeys(columns, 0) | {"request_id": f"{key_id} {at_ms}", "key_id": key_id, "at_ms": at_ms}
+        old.execute(
+            f"INSERT INTO ledger ({', '.join(columns)}) VALUES ({', '.join(f':{name}' for name in columns)})", values
+        )
+    old.execute("UPDATE alembic_version SET version_num = '0009'")
+    old.commit()
+    old.close()
+    again = open_database(tmp_path)
+    with Governing(again, resources_for(tmp_path)).invocation().read() as reading:
+        used = {key_id: find_key(reading, key_id).last_used_at for key_id in ("key", "before", "first")}
+    assert used == {"key": None, "before": moment(49), "first": moment(30)}
     again.close()
 
 

@@ -18,6 +18,7 @@ from embedgate.storage.database import Database, open_database
 from embedgate.storage.key_lookup import SqlKeyStore
 from embedgate.storage.key_rows import KEYS, key_records
 from governing import Governing, resources_for
+from waiting import until
 
 
 class Clock:
@@ -213,3 +214,34 @@ async def test_a_found_key_brings_all_that_is_known_of_its_caller(call: Governin
         roles=("an,odd name", "writers"),
         subjects=(Subject("key", key.id), Subject("user", user.id), Subject("project", project.id)),
     )
+
+
+async def test_uses_are_stored_while_the_gateway_runs_and_again_when_that_fails(
+    call: Governing, database: Database
+) -> None:
+    store = SqlKeyStore(database, store_uses_after_s=0.0)
+    secrets = [made(call, name)[1] for name in ("one", "two")]
+
+    def last_uses() -> list[object]:
+        return [call(keys.show_key, keys.WhichKey(secret)).last_used_at for secret in secrets]
+
+    with database.write() as connection:
+        connection.exec_driver_sql("CREATE TRIGGER no BEFORE UPDATE ON keys BEGIN SELECT RAISE(ABORT, 'no'); END")
+    store.note_use(digest(secrets[0]), 5)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert last_uses() == [None, None]
+    with database.write() as connection:
+        connection.exec_driver_sql("DROP TRIGGER no")
+    store.note_use(digest(secrets[1]), 7)
+    await until(lambda: last_uses() == [moment(5), moment(7)])
+    store.close()
+
+
+async def test_uses_that_wait_to_be_stored_are_bounded(call: Governing, store: SqlKeyStore) -> None:
+    secrets = [made(call, name)[1] for name in ("one", "two", "three")]
+    for secret in secrets:
+        store.note_use(digest(secret), 5)
+    store.close()
+    found = [call(keys.show_key, keys.WhichKey(secret)).last_used_at for secret in secrets]
+    assert found == [moment(5), moment(5), None]

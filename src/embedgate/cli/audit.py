@@ -37,11 +37,13 @@ def list_events(
     kind: Annotated[
         Literal["decision", "change", "login", "retention"] | None, typer.Option(help="Only events of this kind.")
     ] = None,
-    actor: Annotated[str | None, typer.Option(metavar="ID", help="Only by this user or key.")] = None,
+    actor: Annotated[str | None, typer.Option(metavar="NAME", help="Only by this user or key, by name or id.")] = None,
     action: Annotated[
         str | None, typer.Option(metavar="WORD", help="Only of this action, such as keys.create.")
     ] = None,
-    target: Annotated[str | None, typer.Option(metavar="ID", help="Only what was done to this.")] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only what was done to this, by name or id.")
+    ] = None,
     outcome: Annotated[str | None, typer.Option(metavar="WORD", help="Only with this outcome, such as forbid.")] = None,
     request_id: Annotated[str | None, typer.Option(metavar="ID", help="Only of this request.")] = None,
     since_ms: Annotated[

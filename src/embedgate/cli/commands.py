@@ -122,20 +122,24 @@ class Commands:
     def add_delete(
         self,
         name: str,
-        operation: Operation[P, None],
+        operation: Operation[P, Any],
         find: Operation[P, R],
         question: Callable[[R], str],
         told: Callable[[R], str],
         doc: str = "",
     ) -> None:
-        """A command that asks before it deletes what `find` finds. With `--json` it prints what was deleted."""
+        """A command that asks before it deletes or stops for good what `find` finds.
+
+        operation: answers nothing, or what `find` finds as it is then; that is printed, else what was deleted.
+        """
 
         def command(session: Session, *, is_agreed: bool, **given: Any) -> None:
             parameters = _parameters(operation, _PLAIN, given)
             found = session.call(find, parameters)
             asking.confirm(question(found), is_agreed=is_agreed)
-            session.call(operation, parameters)
-            session.show(found, lambda: told(found))
+            left: R | None = session.call(operation, parameters)
+            done = found if left is None else left
+            session.show(done, lambda: told(done))
 
         agreed = inspect.Parameter("is_agreed", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=asking.Yes)
         self._register(name, command, [*_signature(operation, _PLAIN), agreed], doc or _doc(operation))

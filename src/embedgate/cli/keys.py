@@ -16,7 +16,7 @@ from embedgate.govern.keys import Key, KeyWithSecret
 commands = Commands("Make, rotate, stop and delete keys.")
 app = commands.app
 
-KeyId = Annotated[str, typer.Argument(metavar="ID", help="Id of the key (key_...), or the key itself.")]
+KeyRef = Annotated[str, typer.Argument(metavar="KEY", help="Name or id of the key, or the key itself.")]
 Owner = Annotated[str, typer.Option("--user", metavar="NAME", help="Name or id of the user.")]
 Name = Annotated[str, typer.Option("--name", metavar="NAME", help="What the key is for, to tell it from others.")]
 Project = Annotated[
@@ -107,7 +107,7 @@ commands.add(
 @commands.written("rotate")
 def rotate_key(
     session: Session,
-    key: KeyId,
+    key: KeyRef,
     overlap_s: Annotated[
         int | None,
         typer.Option(
@@ -124,12 +124,27 @@ def rotate_key(
     _show_secret(session, rotated, f"the key of {rotated.key.user_name}, has a new secret", is_quiet=is_quiet)
 
 
-commands.add(
+commands.add_delete(
     "revoke",
     keys.revoke_key,
+    keys.show_key,
+    lambda key: f"Stop {key.id}, the key of {key.user_name} for {key.name}, for good?",
     lambda key: f"{_named(key)} is revoked",
-    doc="Stop a key for good, without asking. A gateway that is running refuses it within a second.",
+    "Stop a key for good. A gateway that is running refuses it within a second.",
 )
+
+
+@commands.written("rename")
+def rename_key(
+    session: Session,
+    key: KeyRef,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its new name.")],
+) -> None:
+    """Give a key another name. Nothing else of it changes."""
+    renamed = session.call(keys.change_key, keys.KeyChange(key, name))
+    session.show(renamed, lambda: f"{renamed.id}, the key of {renamed.user_name}, is now {renamed.name}")
+
+
 for verb, is_disabled, help_text in (
     ("enable", False, "Let a disabled key be used again."),
     ("disable", True, "Refuse a key, until it is enabled again."),
@@ -138,7 +153,7 @@ for verb, is_disabled, help_text in (
         verb,
         keys.change_key,
         lambda key: f"{_named(key)} is {'disabled' if key.is_disabled else 'enabled'}",
-        Form(hidden=("expires_at",), fixed={"is_disabled": is_disabled}),
+        Form(hidden=("name", "expires_at"), fixed={"is_disabled": is_disabled}),
         help_text,
     )
 
@@ -146,7 +161,7 @@ for verb, is_disabled, help_text in (
 @commands.written("expire")
 def expire_key(
     session: Session,
-    key: KeyId,
+    key: KeyRef,
     when: Annotated[str, typer.Argument(metavar="WHEN", help="90d from now, a date or time, now, or never.")],
 ) -> None:
     """Say when a key ends."""

@@ -13,7 +13,7 @@ from embedgate.govern.values import moment
 
 def try_policies(
     session: Session,
-    key: Annotated[str, typer.Option(metavar="KEY", help="Id of the key, or its name if no other has it.")],
+    key: Annotated[str, typer.Option(metavar="KEY", help="Name or id of the key.")],
     model: Annotated[str, typer.Option(metavar="ID", help="The model, as a caller would name it.")],
     n_inputs: Annotated[int, typer.Option("--inputs", metavar="N", help="How many texts.")] = 1,
     tokens: Annotated[int, typer.Option(metavar="N", help="How many tokens, all texts together.")] = 0,

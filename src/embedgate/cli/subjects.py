@@ -17,7 +17,7 @@ User = Annotated[str | None, typer.Option("--user", metavar="NAME", help=f"For t
 Project = Annotated[
     str | None, typer.Option("--project", metavar="NAME", help=f"For this project, by name or id; {_EACH}")
 ]
-Key = Annotated[str | None, typer.Option("--key", metavar="ID", help=f"For this key (key_...); {_EACH}")]
+Key = Annotated[str | None, typer.Option("--key", metavar="NAME", help=f"For this key, by name or id; {_EACH}")]
 
 
 class Named(NamedTuple):

@@ -33,7 +33,7 @@ Until = Annotated[
 ]
 User = Annotated[str | None, typer.Option(metavar="NAME", help="Only of this user, by name or id.")]
 Project = Annotated[str | None, typer.Option(metavar="NAME", help="Only of this project, by name or id.")]
-Key = Annotated[str | None, typer.Option(metavar="ID", help="Only of this key (key_...).")]
+Key = Annotated[str | None, typer.Option(metavar="NAME", help="Only of this key, by name or id.")]
 Model = Annotated[str | None, typer.Option(metavar="ID", help="Only of this model.")]
 Provider = Annotated[str | None, typer.Option(metavar="NAME", help="Only at this provider.")]
 

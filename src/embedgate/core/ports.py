@@ -277,6 +277,10 @@ class KeyStore(Protocol):
         """The key of a digest, revoked ones included; None if there is none. At most a second stale."""
         ...
 
+    def note_use(self, digest: bytes, at_ms: int) -> None:
+        """Note that a key was accepted, about once a second while it is used. at_ms: UTC milliseconds."""
+        ...
+
 
 class CallLimits(NamedTuple):
     """What one call of an embedder takes, and how many of its calls may run at the same time."""

@@ -20,7 +20,7 @@ from embedgate.govern.values import Moment, milliseconds, moment
 from embedgate.storage.chain import ORIGIN, AuditRow, Link, event_of, is_unchanged
 from embedgate.storage.ledger_chain import COLUMNS as CHAINED_COLUMNS
 from embedgate.storage.ledger_chain import LedgerWalk
-from embedgate.storage.schema import audit, ledger
+from embedgate.storage.schema import audit, keys, ledger, projects, users
 from embedgate.storage.schema import ledger_chain as ledger_chain_table
 
 _MS_PER_DAY = 86_400_000
@@ -52,9 +52,9 @@ class AuditQuery(ListQuery):
     """Which events: those that agree in every field that is given."""
 
     kind: AuditKind | None = None
-    actor: str | None = None
+    actor: Annotated[str | None, Meta(description="Id, or name of a user or of keys.")] = None
     action: str | None = None
-    target: str | None = None
+    target: Annotated[str | None, Meta(description="Id, or name of a user, a project or of keys.")] = None
     outcome: str | None = None
     request_id: str | None = None
     since: Annotated[Moment | None, Meta(description="The first moment that counts.")] = None
@@ -157,7 +157,8 @@ def list_events(reading: Reading, query: AuditQuery) -> Listed[Event]:
     for name in ("kind", "actor", "action", "target", "outcome", "request_id"):
         value: str | None = getattr(query, name)
         if value is not None:
-            rows = rows.where(audit.c[name] == findable(value))
+            is_it = audit.c[name] == findable(value)
+            rows = rows.where(is_it | audit.c[name].in_(_ids_of(value)) if name in ("actor", "target") else is_it)
     for name, given, is_meant in (
         ("since", query.since, audit.c.at_ms.__ge__),
         ("until", query.until, audit.c.at_ms.__lt__),
@@ -357,6 +358,12 @@ def _pruned_until(row: AuditRow) -> Link:
 
 def _hex(digest: object) -> str:
     return digest.hex() if isinstance(digest, bytes) else ""  # a tampered row may hold anything
+
+
+def _ids_of(given: str) -> sa.CompoundSelect[tuple[str]]:
+    """The ids of users, projects and keys of a name: events have ids."""
+    tables = (users, projects, keys)
+    return sa.union_all(*(sa.select(table.c.id).where(table.c.name == findable(given)) for table in tables))
 
 
 OPERATIONS = (list_events, verify_trail, prune_trail)

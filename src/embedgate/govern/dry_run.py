@@ -21,7 +21,7 @@ from embedgate.core.money import usd_text
 from embedgate.engine.rerank.weigh import DOCUMENTS_PER_SEARCH, rerank_cost_picodollars
 from embedgate.govern.change import Reading
 from embedgate.govern.fields import check_number
-from embedgate.govern.keys import Key, find_named_key, state_at
+from embedgate.govern.keys import Key, find_key, state_at
 from embedgate.govern.limits import read_limits
 from embedgate.govern.models import find_model
 from embedgate.govern.operation import Facts, reads
@@ -38,7 +38,7 @@ _MAX_TOKENS = 10**12
 class DryRunOf(Struct, forbid_unknown_fields=True):
     """A request to be judged, but not made."""
 
-    key: Annotated[str, Meta(description="Id of a key, or its name if no other has it.")]
+    key: Annotated[str, Meta(description="Name or id of a key.")]
     model: Annotated[str, Meta(description="As a caller would name it.")]
     n_inputs: int = 1
     tokens: Annotated[int, Meta(description="Of all inputs together.")] = 0
@@ -112,7 +112,7 @@ def find_request(reading: Reading, wanted: DryRunOf) -> Request:
     """The request with what it names. Raises UnknownEntity or Conflict for the key, UnknownModel, InvalidInput."""
     model, routes = find_model(reading.resources.catalog(), wanted.model)
     _check(wanted, model)
-    key = find_named_key(reading, wanted.key)
+    key = find_key(reading, wanted.key)
     at = wanted.at or moment(reading.now_ms)
     (record,) = key_records(reading.connection, reading.connection.execute(KEYS.where(schema.keys.c.id == key.id)))
     key = msgspec.structs.replace(key, state=state_at(key, at))

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from msgspec import Meta, Struct
 
 from embedgate.core.actions import POLICY_NAMES
-from embedgate.core.errors import UnknownEntity
+from embedgate.core.errors import Conflict, UnknownEntity
 from embedgate.core.money import to_usd, usd_text
 from embedgate.core.types import LedgerEntry
 from embedgate.govern.change import Invocation, Reading
@@ -49,7 +49,7 @@ _OLDEST_FIRST = dataclasses.replace(_LISTING, unique=_LEDGER.c.id)
 
 
 class Narrowed(ListQuery):
-    """Which entries of the ledger. project, key: name or id; of what is one's own, the id."""
+    """Which entries of the ledger. project, key: name or id; of one's own, the id of the project."""
 
     since: Annotated[Moment | None, Meta(description="The first moment that counts.")] = None
     until: Annotated[Moment | None, Meta(description="The first moment that no longer counts.")] = None
@@ -145,7 +145,7 @@ EVERY_ENTRY = LedgerFilter()
     "usage.entries",
     "GET",
     "/api/usage/entries",
-    Facts("listEntries", raises=(UnknownEntity,)),
+    Facts("listEntries", raises=(UnknownEntity, Conflict)),
 )
 def list_entries(invocation: Invocation, query: EntryQuery) -> Listed[Entry] | File:
     """List the entries of the ledger.
@@ -159,16 +159,19 @@ def list_entries(invocation: Invocation, query: EntryQuery) -> Listed[Entry] | F
     return File(csv_lines(_FILE_COLUMNS, map(_cells, every_entry(invocation, filter_by))))
 
 
-@reads("me.entries", "GET", "/api/me/usage/entries", Facts("listMyEntries", who="user"))
+@reads(
+    "me.entries", "GET", "/api/me/usage/entries", Facts("listMyEntries", who="user", raises=(UnknownEntity, Conflict))
+)
 def list_own_entries(reading: Reading, query: OwnEntryQuery) -> Listed[Entry]:
     """List your entries in the ledger."""
-    return _page(reading, query, own(query, reading.actor.id))
+    return _page(reading, query, own(reading, query))
 
 
 def named(reading: Reading, query: Narrowed, user: str | None) -> LedgerFilter:
-    """The filter of a query by an administrator. user, project: name or id; key: its id or the whole key.
+    """The filter of a query by an administrator. user, project, key: name or id.
 
-    The id of what was deleted is understood, since the ledger keeps it. Raises UnknownEntity.
+    The id of what was deleted is understood, since the ledger keeps it. Raises UnknownEntity, or Conflict if several
+    keys have the name.
     """
     model = None if query.model is None else reading.resources.catalog().find(query.model)
     return LedgerFilter(
@@ -182,14 +185,18 @@ def named(reading: Reading, query: Narrowed, user: str | None) -> LedgerFilter:
     )
 
 
-def own(query: Narrowed, user_id: str) -> LedgerFilter:
-    """The filter of a query by a user: what it names by id, of this user alone."""
+def own(reading: Reading, query: Narrowed) -> LedgerFilter:
+    """The filter of a query by a user, of this user alone: a key of theirs by name or id, a project by id.
+
+    Raises UnknownEntity for the name of a key, or Conflict if several of theirs have it.
+    """
+    user_id = reading.actor.id
     return LedgerFilter(
         since_ms=milliseconds_or_none(query.since),
         until_ms=milliseconds_or_none(query.until),
         user_id=user_id,
         project_id=query.project,
-        key_id=query.key,
+        key_id=_id_of(query.key, lambda key: find_key(reading, key, user_id=user_id).id),
         model=query.model,
         provider=query.provider,
     )

@@ -1,7 +1,7 @@
 """Keys: credentials of callers, made, taken over, rotated, stopped and deleted. Only digests of them are stored.
 
 A rotated key keeps its id, and with it its limits, its budgets and what it has spent. `storage.key_rows` says how its
-old secrets are kept. A key is named by its id or by the whole key; no message repeats what was given.
+old secrets are kept. A key is meant by its name, its id or the whole key; no message repeats what was given.
 """
 
 import re
@@ -25,27 +25,23 @@ from embedgate.govern.users import find_user
 from embedgate.govern.values import Moment, milliseconds_or_none, moment, moment_or_none
 from embedgate.storage import schema
 from embedgate.storage.key_rows import KEYS
+from embedgate.storage.key_uses import LAST_USED_AT_MS
 
 MAX_OVERLAP_S = 30 * 24 * 3600
 
 KeyState = Literal["active", "disabled", "expired", "revoked"]
 KeyRef = Annotated[
-    str, Meta(description="Id of the key (key_...), or the key itself.", examples=["key_0123456789abcdef"])
+    str, Meta(description="Name or id of the key, or the key itself.", examples=["key_0123456789abcdef"])
 ]
 Expiry = Annotated[Moment | None, Meta(description="When it ends; null or absent: never.")]
 
 _HINT_CHARACTERS = 4
+_MAX_IDS_TOLD = 5
 _DIGEST_HEX = re.compile(r"[0-9a-fA-F]{64}")
 _TABLE = schema.keys
 _KEY = KEYS.selected_columns
-_LAST_USED_AT_MS = (
-    sa.select(sa.func.max(schema.ledger.c.at_ms))
-    .where(schema.ledger.c.key_id == _TABLE.c.id)
-    .correlate(_TABLE)
-    .scalar_subquery()
-)
-_USED_KEYS = KEYS.add_columns(_LAST_USED_AT_MS.label("last_used_at_ms"))
-"""Every secret, and when it was last used: a look into an index of the ledger for each row."""
+_USED_KEYS = KEYS.add_columns(LAST_USED_AT_MS.label("last_used_at_ms"))
+"""Every secret, and when it was last used: a look into an index of the ledger for each key of one secret."""
 _LISTING = Listing(
     fields={
         "created_at": _KEY.created_at_ms,
@@ -53,7 +49,7 @@ _LISTING = Listing(
         "user_name": sa.func.lower(_KEY.user_name),
         "project_name": sa.func.lower(_KEY.project_name),
         "expires_at": _KEY.expires_at_ms,
-        "last_used_at": _LAST_USED_AT_MS,
+        "last_used_at": LAST_USED_AT_MS,
     },
     unique=_KEY.id,
     searched=(_KEY.name, _KEY.id, _KEY.hint, _KEY.user_name),
@@ -77,7 +73,7 @@ class Key(Struct, frozen=True):
     created_at: Annotated[Moment, Meta(description="When the secret was made.")]
     expires_at: Moment | None
     revoked_at: Moment | None
-    last_used_at: Moment | None
+    last_used_at: Annotated[Moment | None, Meta(description="When this secret was last accepted, to a few seconds.")]
     replaced_by: Annotated[str | None, Meta(description="Of the old secret of a rotated key: the id of that key.")]
 
 
@@ -115,6 +111,7 @@ class KeyChange(Struct, forbid_unknown_fields=True):
     """What is to be different; what is absent stays."""
 
     key: KeyRef
+    name: Annotated[str | None, Meta(description="Another name, to tell it from others.")] = None
     is_disabled: bool | None = None
     expires_at: Annotated[Moment | UnsetType | None, Meta(description="When it ends; null: never.")] = UNSET
 
@@ -216,7 +213,7 @@ def import_key(change: Change, new: KeyToImport) -> Key:
     return key
 
 
-@reads("keys.show", "GET", "/api/keys/{key}", Facts("showKey"))
+@reads("keys.show", "GET", "/api/keys/{key}", Facts("showKey", raises=(Conflict,)))
 def show_key(reading: Reading, which: WhichKey) -> Key:
     """Show a key."""
     return find_key(reading, which.key)
@@ -227,6 +224,8 @@ def change_key(change: Change, wanted: KeyChange) -> Key:
     """Change a key."""
     found = find_key(change, wanted.key)
     change.is_noted = True  # a change of nothing leaves no event
+    if wanted.name is not None and wanted.name != found.name:
+        rename(change, found, wanted.name)
     if wanted.expires_at is not UNSET:
         _check_not_revoked(found)
         expires_at_ms = milliseconds_or_none(wanted.expires_at)
@@ -290,31 +289,26 @@ def page_of_keys(
     return read_page(reading, rows, _LISTING, query, lambda found: [_key(row, reading.now_ms) for row in found])
 
 
-def find_key(reading: Reading, key: str) -> Key:
-    """The key of an id or a whole key. Raises UnknownEntity."""
-    # A secret may be given where an id is expected, so what was given is hashed too, and no message repeats it.
-    found = _keys(reading, sa.or_(_TABLE.c.digest == digest(key), _TABLE.c.id == findable(key)))
-    if not found:
-        raise UnknownEntity("There is no such key. Give the id of a key (key_...) or the whole key.", param="key")
-    return found[0]
+def find_key(reading: Reading, named: str, *, user_id: str | None = None) -> Key:
+    """The key of an id, a whole key, or a name. user_id: whose it must be; None for anybody's.
 
-
-def find_named_key(reading: Reading, named: str) -> Key:
-    """The key of an id, a whole key, or a name that only one key has.
-
-    Raises UnknownEntity, or Conflict, with the ids, if several keys have that name.
+    Of several keys with that name, the one that is not revoked is meant. Raises UnknownEntity, or Conflict, with the
+    ids, if that is not one.
     """
-    try:
-        return find_key(reading, named)
-    except UnknownEntity:
-        if not 1 <= len(named) <= MAX_NAME_CHARACTERS or not named.isprintable():
-            raise
-        found = _keys(reading, (_TABLE.c.name == named) & _TABLE.c.replaced_by.is_(None))
-        if not found:
-            raise
+    whose = sa.true() if user_id is None else _TABLE.c.user_id == user_id
+    # A secret may be given where an id is expected, so what was given is hashed too, and no message repeats it.
+    is_exact = sa.or_(_TABLE.c.digest == digest(named), _TABLE.c.id == findable(named))
+    if found := _keys(reading, whose & is_exact):
+        return found[0]
+    if 1 <= len(named) <= MAX_NAME_CHARACTERS and named.isprintable():
+        found = _keys(reading, whose & (_TABLE.c.name == findable(named)) & _TABLE.c.replaced_by.is_(None))
+        found = [key for key in found if key.revoked_at is None] or found
+    if not found:
+        raise UnknownEntity("There is no such key. Give the name or the id of a key, or the whole key.", param="key")
     if len(found) > 1:
-        ids = ", ".join(sorted(key.id for key in found)[:5])
-        raise Conflict(f"{len(found)} keys have the name {named!r}: {ids}. Give the id of one.", param="key")
+        ids = sorted(key.id for key in found)
+        told = ", ".join(ids[:_MAX_IDS_TOLD]) + (", ..." if len(ids) > _MAX_IDS_TOLD else "")
+        raise Conflict(f"{len(found)} keys have the name {named!r}: {told}. Give the id of one.", param="key")
     return found[0]
 
 
@@ -340,6 +334,17 @@ def stop(change: Change, key: Key) -> None:
         _store(change, key, revoked_at_ms=change.now_ms)
 
 
+def rename(change: Change, key: Key, name: str) -> None:
+    """Give a key another name, which its old secrets have too. Raises InvalidInput, or Conflict for an old secret."""
+    if key.replaced_by is not None:
+        raise Conflict(
+            f"The key {key.id} is the old secret of {key.replaced_by}, and has its name. Rename that one.", param="key"
+        )
+    check_name(name, "key name")
+    _store(change, key, name=name)
+    change.note("keys.rename", key.id, name=name)
+
+
 def rotate(change: Change, key: Key, overlap_s: int) -> KeyWithSecret:
     """Exchange the secret of a key; the old one works for `overlap_s` more, and with 0 it is revoked.
 
@@ -354,7 +359,15 @@ def rotate(change: Change, key: Key, overlap_s: int) -> KeyWithSecret:
     if state_at(key, moment(now_ms)) == "expired":
         raise Conflict(f"The key {key.id} has expired. Give it a new end before rotating it.", param="key")
     old = change.connection.execute(_TABLE.select().where(_TABLE.c.id == key.id)).one()
-    _store(change, key, digest=digest(secret), hint=secret[-_HINT_CHARACTERS:], created_at_ms=now_ms)
+    _store(
+        change,
+        key,
+        digest=digest(secret),
+        hint=secret[-_HINT_CHARACTERS:],
+        created_at_ms=now_ms,
+        rotated_at_ms=now_ms,
+        last_used_at_ms=None,
+    )
     change.connection.execute(
         _TABLE.insert().values(
             id=new_id("key"),
@@ -366,6 +379,7 @@ def rotate(change: Change, key: Key, overlap_s: int) -> KeyWithSecret:
             revoked_at_ms=None if overlap_s else now_ms,
             expires_at_ms=now_ms + overlap_s * 1000,
             replaced_by=key.id,
+            last_used_at_ms=milliseconds_or_none(key.last_used_at),
         )
     )
     change.note("keys.rotate", key.id, overlap_s=overlap_s)

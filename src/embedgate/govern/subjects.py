@@ -14,7 +14,7 @@ KindOfSubject = Annotated[SubjectKind, Meta(description="What the rule is for.",
 SubjectRef = Annotated[
     str,
     Meta(
-        description="Name or id of the user or project, id of the key, or `*` for each one of the kind.",
+        description="Name or id of the key, user or project; or `*` for each one of the kind.",
         examples=["alice"],
     ),
 ]
@@ -22,9 +22,9 @@ SubjectId = Annotated[str, Meta(description="Id of the key, user or project; `*`
 
 
 def find_subject(reading: Reading, kind: SubjectKind, named: str) -> Subject:
-    """The subject of a kind: a user or project by name or id, a key by id or the whole key, `*` for each of them.
+    """The subject of a kind: a key, user or project by name or id, `*` for each of them.
 
-    Raises UnknownEntity if there is none.
+    Raises UnknownEntity if there is none, Conflict if several keys have the name.
     """
     if named == EVERY:
         return Subject(kind, EVERY)

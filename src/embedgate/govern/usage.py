@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 import sqlalchemy as sa
 from msgspec import Meta, Struct
 
-from embedgate.core.errors import InvalidInput, UnknownEntity
+from embedgate.core.errors import Conflict, InvalidInput, UnknownEntity
 from embedgate.core.money import to_usd, usd_text
 from embedgate.govern.change import Reading
 from embedgate.govern.csv_file import csv_lines
@@ -101,7 +101,7 @@ class GroupSum:
     estimated_picodollars: int = 0
 
 
-@reads("usage.show", "GET", "/api/usage", Facts("showUsage", raises=(UnknownEntity,)))
+@reads("usage.show", "GET", "/api/usage", Facts("showUsage", raises=(UnknownEntity, Conflict)))
 def show_usage(reading: Reading, query: UsageQuery) -> Listed[UsageSum] | File:
     """Sum up what was used."""
     by = _dimensions(query.by)
@@ -126,11 +126,11 @@ def show_usage(reading: Reading, query: UsageQuery) -> Listed[UsageSum] | File:
     return pick(_with_names(reading, by, sums), query)
 
 
-@reads("me.usage", "GET", "/api/me/usage", Facts("showMyUsage", who="user"))
+@reads("me.usage", "GET", "/api/me/usage", Facts("showMyUsage", who="user", raises=(UnknownEntity, Conflict)))
 def show_own_usage(reading: Reading, query: OwnUsageQuery) -> Listed[UsageSum]:
     """Sum up what you have used."""
     by = _dimensions(query.by)
-    sums = sum_up(reading, by, own(query, reading.actor.id))
+    sums = sum_up(reading, by, own(reading, query))
     return pick(_with_names(reading, by, sums), query)
 
 

@@ -1,9 +1,10 @@
-"""Key look-up for requests: asynchronous, by digest, with answers cached for a second.
+"""Key look-up for requests: asynchronous, by digest, with answers cached for a second; and notes of their use.
 
 Only digests of keys are stored and cached. Whether a key may do something is decided in the engine.
 """
 
 import asyncio
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -13,10 +14,11 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from embedgate.core.access import KeyRecord
-from embedgate.core.errors import Overloaded
+from embedgate.core.errors import InternalError, Overloaded
 from embedgate.storage import schema
 from embedgate.storage.database import Database
 from embedgate.storage.key_rows import KEYS, key_records
+from embedgate.storage.key_uses import store_uses
 
 _CACHE_TTL_S = 1.0
 _KEY_BY_DIGEST = KEYS.where(schema.keys.c.digest == sa.bindparam("digest"))
@@ -28,7 +30,7 @@ class _Cached(NamedTuple):
 
 
 class SqlKeyStore:
-    """core.ports.KeyStore. Belongs to one event loop: call `find`, `forget` and `forget_all` there.
+    """core.ports.KeyStore. Belongs to one event loop: call `find`, `note_use`, `forget` and `forget_all` there.
 
     Look-ups run on one named worker. Answers are kept for a second, "unknown" too, so that a revocation by another
     process is seen within that time; concurrent look-ups of one digest are one.
@@ -40,20 +42,28 @@ class SqlKeyStore:
         *,
         max_cached: int = 10_000,
         max_lookups: int = 1_000,
+        store_uses_after_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """max_cached: bound of the cached keys, and again of the cached unknown digests. max_lookups: different
-        digests that may wait for the worker, beside those of cached keys. clock: monotonic seconds.
+        digests that may wait for the worker, beside those of cached keys. store_uses_after_s: how long uses are
+        gathered: a write for each would cost more than the use. clock: monotonic seconds.
         """
         self._database = database
         self._max_cached = max_cached
         self._max_lookups = max_lookups
+        self._store_uses_after_s = store_uses_after_s
         self._clock = clock
         # Two caches, so that guessing keys cannot push the real ones out.
         self._known: dict[bytes, _Cached] = {}
         self._unknown: dict[bytes, _Cached] = {}
         self._lookups: dict[bytes, asyncio.Future[KeyRecord | None]] = {}
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedgate-keys")
+        # Uses have a worker of their own: it may wait for another writer, and look-ups must not.
+        self._uses: dict[bytes, int] = {}
+        self._uses_worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedgate-key-uses")
+        self._storing: asyncio.TimerHandle | asyncio.Future[None] | None = None
+        self._is_closed = False
 
     async def find(self, digest: bytes) -> KeyRecord | None:
         """The key of a digest, revoked ones included; None if there is none. At most a second old.
@@ -74,6 +84,12 @@ class SqlKeyStore:
             lookup.add_done_callback(functools.partial(self._keep, digest, now_s + _CACHE_TTL_S))
         return await asyncio.shield(lookup)  # one caller that leaves must not end the look-up of the others
 
+    def note_use(self, digest: bytes, at_ms: int) -> None:
+        """Note that a key was accepted. It is stored within a few seconds; beyond `max_cached` keys, it is not."""
+        if digest in self._uses or len(self._uses) < self._max_cached:
+            self._uses[digest] = at_ms
+        self._store_soon()
+
     def forget(self, is_meant: Callable[[KeyRecord], bool]) -> None:
         """Drop what is known of some keys, and of every digest that was unknown: it may be of a key that is new."""
         for digest in [digest for digest, cached in self._known.items() if cached.record and is_meant(cached.record)]:
@@ -88,13 +104,40 @@ class SqlKeyStore:
         self._lookups.clear()
 
     def close(self) -> None:
-        """Let the look-up that runs end, and stop the worker."""
+        """Let the look-up that runs end, store what was noted, and stop the workers."""
         self._worker.shutdown(cancel_futures=True)
+        self._is_closed = True
+        if isinstance(self._storing, asyncio.TimerHandle):
+            self._storing.cancel()
+        self._uses_worker.shutdown()
+        if self._uses:
+            with contextlib.suppress(
+                InternalError
+            ):  # what is lost is when a key was last used, and nothing hangs on it
+                store_uses(self._database, self._uses)
 
     def _load(self, digest: bytes) -> KeyRecord | None:
         with self._database.read() as connection:
             found = key_records(connection, connection.execute(_KEY_BY_DIGEST, {"digest": digest}))
         return found[0] if found else None
+
+    def _store_soon(self) -> None:
+        if self._storing is None:
+            self._storing = asyncio.get_running_loop().call_later(self._store_uses_after_s, self._store_uses)
+
+    def _store_uses(self) -> None:
+        noted, self._uses = self._uses, {}
+        storing = asyncio.get_running_loop().run_in_executor(self._uses_worker, store_uses, self._database, noted)
+        self._storing = storing
+        storing.add_done_callback(functools.partial(self._stored, noted))
+
+    def _stored(self, noted: dict[bytes, int], storing: asyncio.Future[None]) -> None:
+        """What could not be stored is tried again, with what was noted meanwhile."""
+        self._storing = None
+        if storing.cancelled() or storing.exception() is not None:
+            self._uses = noted | self._uses
+        if self._uses and not self._is_closed:
+            self._store_soon()
 
     def _keep(self, digest: bytes, expires_s: float, lookup: asyncio.Future[KeyRecord | None]) -> None:
         """Cache what a look-up found, unless it failed or the digest was forgotten meanwhile."""

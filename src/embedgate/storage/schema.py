@@ -6,7 +6,7 @@ a new migration and a new `REVISION`.
 
 import sqlalchemy as sa
 
-REVISION = "0009"
+REVISION = "0010"
 """The newest migration, which this program reads and writes."""
 
 metadata = sa.MetaData(
@@ -70,6 +70,8 @@ keys = sa.Table(
     sa.Column("is_disabled", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("expires_at_ms", sa.BigInteger),
     sa.Column("replaced_by", sa.String(64)),
+    sa.Column("rotated_at_ms", sa.BigInteger),
+    sa.Column("last_used_at_ms", sa.BigInteger),
 )
 
 # Logins of people. Only digests of the tokens are kept.

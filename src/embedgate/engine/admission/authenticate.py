@@ -65,10 +65,13 @@ class Authenticator:
         )
 
     def _remember(self, key: bytes, record: KeyRecord) -> "_Known":
-        """What follows from a record, worked out once for each time that it is read."""
+        """What follows from a record, worked out once for each time that it is read; its use is noted as often."""
         if len(self._callers) >= _MAX_CALLERS:
             self._callers.clear()
         known = self._callers[key] = (record, caller_of(record), _fault(record))
+        now_ms = self._now_ms()
+        if known[2] is None and (record.expires_at_ms is None or record.expires_at_ms > now_ms):
+            self._keys.note_use(key, now_ms)
         return known
 
 
