@@ -69,6 +69,11 @@ def sum_spent(connection: sa.Connection, subject: Subject, since_ms: int, withou
     return total
 
 
+def newest_entry_ms(connection: sa.Connection) -> int:
+    """The time of the newest ledger entry, which may be in the future if a clock was set back; 0 without entries."""
+    return int(connection.execute(sa.select(sa.func.max(ledger.c.at_ms))).scalar() or 0)
+
+
 def exact_sum(column: sa.Column[Any]) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]:
     """The sum of a column in two halves, for `joined`: SQLite refuses a sum over 2^63, which is nine million dollars.
 

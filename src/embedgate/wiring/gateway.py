@@ -81,7 +81,7 @@ class Gateway:
         self._retired: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[list[str]] | None = None
         self.limits = RateLimits(rules.limits)
-        self.budgets = Budgets(rules.budgets, storage.spending)
+        self.budgets = Budgets(rules.budgets, storage.spending, newest_ms=storage.newest_entry_ms)
         self._refusals = Refusals(storage.ledger, settings.access.refusal_summary_s)
         self._admission = Admission(
             CedarDecider(rules.policies),

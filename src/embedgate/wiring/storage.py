@@ -24,7 +24,7 @@ from embedgate.storage.key_lookup import SqlKeyStore
 from embedgate.storage.ledger import SqlLedger
 from embedgate.storage.recent import recent_requests
 from embedgate.storage.sealing import Sealer
-from embedgate.storage.spending import LedgerSpending
+from embedgate.storage.spending import LedgerSpending, newest_entry_ms
 
 _WINDOW_MS = 60_000
 
@@ -43,6 +43,7 @@ class Storage:
     cache: TieredCache | None
     first_keys: FirstKeys | None
     data_dir: Path
+    newest_entry_ms: int
     claims: list[int] = field(default_factory=list)
 
     def claim(self) -> bool:
@@ -126,6 +127,8 @@ def open_storage(loaded: Loaded) -> Storage:
         resources = Resources(settings.keys.prefix, sealer, Catalog.builtin)  # no catalogue is in force yet
         first_keys = ensure_first_keys(Invocation(database, resources, COMMAND_LINE), data_dir)
         recover(data_dir, database)
+        with database.read() as connection:
+            newest_ms = newest_entry_ms(connection)
     except InternalError as error:
         database.close()
         raise ConfigError(
@@ -154,4 +157,5 @@ def open_storage(loaded: Loaded) -> Storage:
         open_cache(settings.cache, data_dir) if settings.cache.enabled else None,
         first_keys,
         data_dir,
+        newest_ms,
     )

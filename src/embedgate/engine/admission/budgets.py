@@ -126,12 +126,21 @@ class _Today:
 class Budgets:
     """Every budget of the gateway, and all holds on them."""
 
-    def __init__(self, rules: Sequence[BudgetRule], spending: Spending, now: Callable[[], datetime] = utc_now) -> None:
-        """spending: the ledger's sums. now: an aware time, of the clock that dates ledger entries."""
+    def __init__(
+        self,
+        rules: Sequence[BudgetRule],
+        spending: Spending,
+        now: Callable[[], datetime] = utc_now,
+        newest_ms: int = 0,
+    ) -> None:
+        """spending: the ledger's sums. now: an aware time, of the clock that dates ledger entries.
+
+        newest_ms: of the newest entry there is. The clock of an earlier process may have been ahead of this one's.
+        """
         self._spending = spending
         self._now = now
         self._today = _Today.at(now())
-        self._newest_ms = ms_of(now())  # no entry is newer: neither those settled here, nor those of an earlier process
+        self._newest_ms = max(newest_ms, ms_of(now()))  # no entry is newer
         self._balances: dict[Subject, _Balance] = {}
         self._sweep_at = SWEEP_FROM
         self._loading: dict[Subject, asyncio.Task[None]] = {}
