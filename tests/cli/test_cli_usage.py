@@ -199,3 +199,31 @@ def test_a_list_that_is_printed_while_it_is_read_looks_like_any_other(
 def test_a_ledger_of_many_pages_is_printed_whole(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "MAX_PAGE_ITEMS", 2)
     assert len(json.loads(program("usage", "entries", "--json").text)["items"]) == 3
+
+
+ESTIMATED = {"tokens_estimated": True, "estimated_tokens": 1000, "estimated_picodollars": 20_000_000}
+
+
+def test_a_settlement_is_shown_first_and_made_when_it_is_meant(
+    program: Program, folder: Path, add_entries: AddEntries
+) -> None:
+    add_entries({"at_ms": FRIDAY_MS, **ESTIMATED}, {"at_ms": FRIDAY_MS, "upstream_model": "other", **ESTIMATED})
+    bill = "date,model,tokens\n2026-11-20,text-embedding-3-small,400\n2026-11-20,text-embedding-3-smal,1\n"
+    (folder / "bill.csv").write_text(bill, encoding="utf-8")
+    command = ("usage", "reconcile", "bill.csv", "--provider", "openai", "--settle")
+    asked = program(*command)
+    assert asked.code == 2
+    assert "--yes" in asked.errors
+    assert [line.split()[1:] for line in asked.text.splitlines()[1:3]] == [
+        ["other", "1", "0.00002", "(not", "on", "the", "bill)"],
+        ["text-embedding-3-small", "1", "0.00002", "0.000012"],
+    ]
+    assert "text-embedding-3-smal. Is it" in asked.text
+    assert '"estimated_usd": "0.00002"' in program("usage", "entries", "--json").text  # nothing has changed
+    made = json.loads(program(*command, "--yes", "--json").text)
+    assert made == {
+        "requests": 1, "estimated_usd": "0.00002", "returned_usd": "0.000012", "kept_requests": 1,
+        "kept_usd": "0.00002",
+    }  # fmt: skip
+    assert "0 requests settled" in program(*command, "--yes").text
+    assert program(*command).code == 0  # there is nothing to ask

@@ -1,6 +1,7 @@
 """Estimates are settled by a bill: what was not billed is given back, once, to who was charged for it."""
 
 from collections.abc import Sequence
+from datetime import date
 
 from msgspec.structs import replace
 
@@ -9,7 +10,7 @@ from embedgate.core.types import LedgerEntry
 from embedgate.govern import settle
 from embedgate.govern.entries import LedgerFilter
 from embedgate.govern.reconcile import Bill, reconcile
-from embedgate.govern.settle import Settled
+from embedgate.govern.settle import Settled, SettledPlace, Settlement
 from embedgate.govern.usage import sum_up
 from embedgate.storage.appender import Appender
 from embedgate.storage.database import Database
@@ -72,3 +73,54 @@ def test_costs_are_settled_where_the_bill_states_them(call: Governing, database:
     text = "date,model,cost_usd\n2026-01-01,small,0.0000000006\n"
     assert call(settle.settle, Bill("openai", text)) == Settled(1, "0.00000000015", "0.00000000005")
     assert spent(database, "key_b") == 100
+
+
+DAY_MS = 86_400_000
+ALL_KEPT = Settled(0, "0.0", "0.0", 1, "0.00000000015")
+
+
+def test_what_the_bill_does_not_name_keeps_its_estimates(call: Governing, database: Database) -> None:
+    """A name that is spelt otherwise, a day that is missing: neither is a bill of nothing."""
+    write(database, [PLAIN, LOST])
+    for text in (
+        "date,model,tokens\n2026-01-01,smal,130\n",
+        "date,model,tokens\n2026-01-01,Small,0\n",
+        "date,model,cost_usd\n2026-01-01,small-v2,0\n",
+        "date,model,tokens\n2025-12-31,small,0\n2026-01-02,small,0\n",
+    ):
+        assert call(settle.settle, Bill("openai", text)) == ALL_KEPT, text
+        assert spent(database, "key_b") == 150
+    assert call(settle.settle, bill(0)) == Settled(1, "0.00000000015", "0.00000000015")  # a line of nothing is said
+
+
+def test_a_bill_for_whole_days_names_each_day_of_its_models(call: Governing, database: Database) -> None:
+    other = replace(LOST, request_id="req_large", upstream_model="large")
+    later = replace(LOST, request_id="req_later", at_ms=NEW_YEAR_MS + 2 * DAY_MS)
+    write(database, [PLAIN, LOST, other, later])
+    first, last = date(2026, 1, 1), date(2026, 1, 3)
+    text = "date,model,tokens\n2026-01-01,small,130\n"
+    assert call(settle.settle, Bill("openai", text, first=first)) == Settled(
+        1, "0.00000000015", "0.0", 1, "0.00000000015"
+    )
+    assert call(settle.settle, Bill("openai", text, first=first, last=last)) == Settled(
+        1, "0.00000000015", "0.00000000015", 1, "0.00000000015"
+    )
+    assert spent(database, "key_b") == 150 + 150 + 0  # what the other model has is nowhere on the bill
+
+
+def test_a_preview_says_what_would_be_settled_and_changes_nothing(call: Governing, database: Database) -> None:
+    other = replace(LOST, request_id="req_large", upstream_model="large")
+    write(database, [PLAIN, LOST, other])
+    text = "date,model,tokens\n2026-01-01,small,110\n2026-01-01,larg,5\n"
+    before = call(settle.preview_settlement, Bill("openai", text))
+    day = date(2026, 1, 1)
+    assert before == Settlement(
+        (
+            SettledPlace(day, "large", 1, "0.00000000015", False, "0.0"),
+            SettledPlace(day, "small", 1, "0.00000000015", True, "0.0000000001"),
+        ),
+        Settled(1, "0.00000000015", "0.0000000001", 1, "0.00000000015"),
+        ("larg",),
+    )
+    assert len(list(entries_in(database))) == 3
+    assert call(settle.settle, Bill("openai", text)) == before.total

@@ -140,6 +140,7 @@ async def administer(do: Callable[..., Awaitable[Any]]) -> None:
     await do("POST", "/api/audit/prune", {"keep_days": 400})
     await do("POST", "/api/usage/reconcile", {"provider": "fake", "bill": "date,model,tokens\n2026-01-01,m,5\n"})
     await do("POST", "/api/usage/settle", {"provider": "fake", "bill": "date,model,tokens\n2026-01-01,m,5\n"})
+    await do("POST", "/api/usage/settle/preview", {"provider": "fake", "bill": "date,model,tokens\n2026-01-01,m,5\n"})
     own = (await do("GET", "/api/me/keys"))["items"][0]["id"]
     named = {"user": "alice", "project": "search", "key": key, "policy": "p", "provider": "fake"}
     for route in OPERATIONS:

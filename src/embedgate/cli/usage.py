@@ -10,7 +10,7 @@ import typer
 from embedgate.cli import asking, moments, options
 from embedgate.cli.access import every, items_of
 from embedgate.cli.commands import Commands, Session
-from embedgate.cli.output import Table, count, print_json_list, print_pieces
+from embedgate.cli.output import Shown, Table, count, print_json_list, print_pieces, print_shown
 from embedgate.core.money import PICODOLLARS_PER_DOLLAR, usd_text
 from embedgate.govern import entries, reconcile, settle, usage
 from embedgate.govern.csv_file import csv_lines
@@ -18,6 +18,7 @@ from embedgate.govern.entries import Entry, EntryQuery
 from embedgate.govern.lists import MAX_PAGE_ITEMS, Listed
 from embedgate.govern.operation import no_file
 from embedgate.govern.reconcile import Bill, Comparison, Difference
+from embedgate.govern.settle import Settlement
 from embedgate.govern.usage import UsageQuery, UsageSum
 from embedgate.govern.values import milliseconds, moment_or_none
 
@@ -169,33 +170,81 @@ def reconcile_bill(
     ] = None,
     is_settling: Annotated[
         bool,
-        typer.Option("--settle", help="Give back what was charged by estimate and is not on the bill, and show that."),
+        typer.Option(
+            "--settle", help="Give back what was charged by estimate and was not billed; shows first what that is."
+        ),
     ] = False,
+    is_agreed: asking.Yes = False,
     as_csv: options.AsCsv = False,
 ) -> None:
     """Compare a provider's bill with the ledger, day by day and model by model. Changes nothing without --settle.
 
     The bill has the columns date, model (as the provider calls it), and tokens or cost_usd or both. A difference is
-    what was billed beyond the ledger. Settling takes off the estimates what the ledger has beyond the bill.
+    what was billed beyond the ledger. Settling takes off the estimates what the ledger has beyond the bill, of the days
+    and models that the bill names; a line of 0 tokens says that nothing was billed.
     """
     _check_one_form(session, as_csv=as_csv)
     bill = asking.read_text(file)
     format_of_bill = bill_format or ("json" if file.suffix.lower() == ".json" else "csv")
     if is_settling:
-        settled = session.call(settle.settle, Bill(provider, bill, format_of_bill, first, last))
-        session.show(
-            settled,
-            lambda: (
-                f"{settled.requests} requests settled: of {settled.estimated_usd} dollars charged by estimate, "
-                f"{settled.returned_usd} were not billed and count no more."
-            ),
-        )
+        _settle(session, Bill(provider, bill, format_of_bill, first, last), is_agreed=is_agreed)
         return
     found = session.call(reconcile.reconcile, Bill(provider, bill, format_of_bill, first, last))
     if as_csv:
         print_pieces(_comparison_file(found))
     else:
         session.show(found, lambda: _comparison(found))
+
+
+def _settle(session: Session, bill: Bill, *, is_agreed: bool) -> None:
+    """Show what a bill would settle, and settle it if that is meant."""
+    if not is_agreed:
+        planned = session.call(settle.preview_settlement, bill)
+        if not session.as_json:  # then what is printed is the result alone
+            print_shown(_planned(planned))
+        if planned.total.requests:
+            question = (
+                f"Settle {planned.total.requests:,} requests, and give back {planned.total.returned_usd} dollars?"
+            )
+            asking.confirm(question, is_agreed=False)
+    settled = session.call(settle.settle, bill)
+    session.show(
+        settled,
+        lambda: (
+            f"{settled.requests} requests settled: of {settled.estimated_usd} dollars charged by estimate, "
+            f"{settled.returned_usd} were not billed and count no more."
+            + (
+                f" {settled.kept_requests} others keep their estimates of {settled.kept_usd} dollars, because the bill "
+                "does not name their day and model; a line of 0 tokens would say that nothing was billed."
+                if settled.kept_requests
+                else ""
+            )
+        ),
+    )
+
+
+def _planned(planned: Settlement) -> Shown:
+    """What would become of each estimate, as a table."""
+    columns = ("day", "model", "requests", "estimated $", "given back $")
+    rows = [
+        (
+            place.day.isoformat(),
+            place.model,
+            count(place.requests),
+            place.estimated_usd,
+            place.returned_usd if place.is_on_bill else "(not on the bill)",
+        )
+        for place in planned.places
+    ]
+    after = ""
+    if planned.unknown_models:
+        names = ", ".join(planned.unknown_models[:10])
+        after = (
+            f"On the bill, and not in the ledger of these days: {names}. Is it the provider's own name of the model?"
+        )
+    if not rows:
+        return f"Nothing is charged by estimate in these days. {after}".rstrip()
+    return Table(columns, rows, right=columns[2:], after=after)
 
 
 def _check_one_form(session: Session, *, as_csv: bool) -> None:
