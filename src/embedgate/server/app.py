@@ -118,11 +118,17 @@ class Application:
         self._queue = WorkQueue("administration", _ADMIN_THREADS, server.max_admin_requests)
         self._admin = AdminApi(gateway, OPERATIONS, self._address.of, self._queue)
         bounds = gateway.settings.idempotency
-        self._idempotency = Idempotency(gateway.answers, gateway.pipeline.identify, bounds.max_answer_bytes)
+        self._idempotency = Idempotency(
+            gateway.answers,
+            gateway.pipeline.identify,
+            bounds.max_answer_bytes,
+            is_sole=lambda: gateway.claim.is_held,
+        )
         self.shedder = LoadShedder(server)
         self.readiness = Readiness()
         self.readiness.add_bound("memory", lambda: memory.is_short)
         self.readiness.add_bound("administration", lambda: self._queue.is_full)
+        self.readiness.add_bound("other_server", lambda: not gateway.claim.is_held)
         self.readiness.add("latency", lambda: self.shedder.is_shedding)
         self.readiness.add("draining", lambda: self._is_draining)
         self._is_draining = False

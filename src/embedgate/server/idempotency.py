@@ -22,6 +22,7 @@ from embedgate.core.errors import (
     IdempotencyKeyReused,
     InternalError,
     MalformedRequest,
+    Overloaded,
     RequestInProgress,
 )
 from embedgate.observe import events, metrics
@@ -34,6 +35,7 @@ HEADER = b"idempotency-key"
 REPLAYED = (b"idempotent-replayed", b"true")
 MAX_CHARACTERS = 255
 _RETRY_S = 1.0
+_OTHER_SERVER_RETRY_S = 5.0
 
 
 class _Dialect(Protocol):
@@ -77,9 +79,18 @@ class Idempotency:
     """Serves requests with an idempotency key. One instance serves all of a process."""
 
     def __init__(
-        self, store: AnswerStore, identify: Callable[[str | None], Awaitable[Caller]], max_answer_bytes: int
+        self,
+        store: AnswerStore,
+        identify: Callable[[str | None], Awaitable[Caller]],
+        max_answer_bytes: int,
+        *,
+        is_sole: Callable[[], bool] = lambda: True,
     ) -> None:
-        """identify: the caller of a credential. max_answer_bytes: of an answer that is kept."""
+        """identify: the caller of a credential. max_answer_bytes: of an answer that is kept.
+
+        is_sole: whether no other process serves requests with the same keys; what is in progress is known only here.
+        """
+        self._is_sole = is_sole
         self._store = store
         self._identify = identify
         self._max_answer_bytes = max_answer_bytes
@@ -89,13 +100,20 @@ class Idempotency:
         """The answer to a request with the header: the one that was kept, or that of `serve`, which is then kept.
 
         action: what is asked for, in which dialect: the same body may mean something else elsewhere.
-        Raises MalformedRequest, RequestInProgress, IdempotencyKeyReused, AnswerNotKept, or what `serve` does.
+        Raises MalformedRequest, RequestInProgress, IdempotencyKeyReused, AnswerNotKept, Overloaded if another server
+        has the keys, or what `serve` does.
         """
         key = request.headers[HEADER]
         attempt = _Attempt(self._store, self._in_progress, key, self._max_answer_bytes)
 
         async def check(body: bytes) -> None:
             _check(key)
+            if not self._is_sole():
+                raise Overloaded(
+                    "Another server runs on the same data folder, and only that one knows the requests with an "
+                    "Idempotency-Key. Ask that one, or try again when it has ended.",
+                    retry_after_s=_OTHER_SERVER_RETRY_S,
+                )
             caller = await self._identify(dialect.secret(request.headers))
             await attempt.begin(caller.key_id, hashlib.sha256(b"%s\0%s" % (action.encode(), body)).digest())
 

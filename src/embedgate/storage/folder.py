@@ -30,19 +30,23 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(file)
 
 
-def claim(folder: Path) -> int | None:
-    """Claim the folder as its only server, until the process ends or the file is closed.
+def claim(folder: Path) -> list[int] | None:
+    """Claim the folder as its only server, until the process ends or the files are closed.
 
-    Returns the open file; None if another process has claimed it. Raises ConfigError if the folder cannot be written.
+    Returns the open files; None if another process has claimed it. Raises ConfigError if the folder cannot be written.
+    The folder itself is locked, since a lock file that looks stale gets deleted; and the file, for older programs.
     """
     with writable(folder):
-        file = os.open(folder / _SERVER_FILE, os.O_RDWR | os.O_CREAT, _OWNER_ONLY)
+        files = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY)]
+        files.append(os.open(folder / _SERVER_FILE, os.O_RDWR | os.O_CREAT, _OWNER_ONLY))
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for file in files:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(file)
+        for file in files:
+            os.close(file)
         return None
-    return file
+    return files
 
 
 @contextlib.contextmanager

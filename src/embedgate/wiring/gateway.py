@@ -58,6 +58,7 @@ from embedgate.storage.database import Database
 from embedgate.wiring import discovery
 from embedgate.wiring.administration import decide_within, open_resources
 from embedgate.wiring.credentials import open_credentials
+from embedgate.wiring.folder_claim import FolderClaim
 from embedgate.wiring.following import Following
 from embedgate.wiring.storage import Storage, open_storage, stored_at
 
@@ -67,8 +68,17 @@ _CLOSE_TIMEOUT_S = 2
 class Gateway:
     """An open gateway: storage, providers and the pipeline over them."""
 
-    def __init__(self, loaded: Loaded, storage: Storage, rules: Rules, stored: Stored, decided: Selection) -> None:
-        """Use `open_gateway`."""
+    def __init__(
+        self,
+        loaded: Loaded,
+        storage: Storage,
+        rules: Rules,
+        stored: Stored,
+        decided: Selection,
+        *,
+        has_claim: bool = True,
+    ) -> None:
+        """Use `open_gateway`. has_claim: whether no other server runs on the data folder."""
         settings = loaded.settings
         self.settings = settings
         self.first_keys = storage.first_keys
@@ -82,6 +92,7 @@ class Gateway:
         self._looking: asyncio.Task[list[str]] | None = None
         self.limits = RateLimits(rules.limits)
         self.budgets = Budgets(rules.budgets, storage.spending, newest_ms=storage.newest_entry_ms)
+        self.claim = FolderClaim(storage.claim, is_held=has_claim, on_taken=self._take_over)
         self._refusals = Refusals(storage.ledger, settings.access.refusal_summary_s)
         self._admission = Admission(
             CedarDecider(rules.policies),
@@ -94,6 +105,7 @@ class Gateway:
             refusals=self._refusals,
             intents=None if settings.storage.intents == "off" else storage.intents,
             intends_for_all=settings.storage.intents == "priced",
+            is_sole=lambda: self.claim.is_held,
         )
         self._healths = RouteHealths(settings.upstream)
         self._prober = Prober(self._embed_as_operator)
@@ -246,6 +258,7 @@ class Gateway:
 
         A provider call that nobody waits for any more gets a moment to end, then its connection is closed.
         """
+        await self.claim.aclose()
         await self.drift.aclose()
         await self._following.aclose()
         await self._prober.aclose()
@@ -254,6 +267,11 @@ class Gateway:
                 await asyncio.gather(*(provider.aclose() for provider in self._providers.values()), *self._retired)
         self._refusals.close()
         await asyncio.to_thread(self._storage.close)
+
+    async def _take_over(self) -> None:
+        """Book what the server before has left open, and count from the ledger on. Raises InternalError."""
+        await asyncio.to_thread(self._storage.recover)
+        self.budgets.recount()
 
     def _budget_states(self) -> list[BudgetState]:
         """Where the budgets in use stand. For worker threads: the event loop is asked, and must go on meanwhile."""
@@ -398,7 +416,8 @@ async def open_gateway(loaded: Loaded, *, is_server: bool = False) -> Gateway:
     storage = await asyncio.to_thread(open_storage, loaded)
     try:
         rules = await asyncio.to_thread(storage.rules)
-        if is_server and not storage.claim():
+        has_claim = not is_server or storage.claim()
+        if not has_claim:
             if rules.budgets:
                 raise ConfigError(
                     [
@@ -414,7 +433,7 @@ async def open_gateway(loaded: Loaded, *, is_server: bool = False) -> Gateway:
                 ["no provider is on: install embedgate[minilm] for the embedded model, or set a provider's key"]
             )
         await _load_default_model(decided.default_model(loaded.settings.local.default_model), decided)
-        gateway = Gateway(loaded, storage, rules, stored, decided)
+        gateway = Gateway(loaded, storage, rules, stored, decided, has_claim=has_claim)
     except BaseException:
         storage.close()
         raise

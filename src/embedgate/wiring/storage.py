@@ -48,10 +48,14 @@ class Storage:
 
     def claim(self) -> bool:
         """Claim the data folder for the one server on it. False if another process has it. Raises ConfigError."""
-        file = claim(self.data_dir)
-        if file is not None:
-            self.claims.append(file)
-        return file is not None
+        files = claim(self.data_dir)
+        if files is not None:
+            self.claims.extend(files)
+        return files is not None
+
+    def recover(self) -> None:
+        """Book what other processes that are no more have left open. Blocks. Raises InternalError."""
+        recover(self.data_dir, self.database)
 
     def watch(self) -> None:
         """Watch from now on whether the ledger can be written. Blocks."""

@@ -12,7 +12,7 @@ from typing import Any
 from embedgate.core.access import NO_DETAIL, AuditEvent, Caller, Decision, Question, Rate
 from embedgate.core.actions import ACTIONS, Action
 from embedgate.core.clock import ms_of, utc_now
-from embedgate.core.errors import GatewayError, LedgerUnavailable, NotPermitted, PriceUnknown
+from embedgate.core.errors import GatewayError, LedgerUnavailable, NotPermitted, Overloaded, PriceUnknown
 from embedgate.core.models import Price
 from embedgate.core.ports import AuditTrail, BudgetKeeper, LedgerHealth, PolicyDecider, RateLimiter
 from embedgate.core.types import Call, Candidate, CountedRequest, Grant, InputType, Intents, Weighed
@@ -43,17 +43,20 @@ class Admission:
         refusals: AuditTrail | None = None,
         intents: Intents | None = None,
         intends_for_all: bool = True,
+        is_sole: Callable[[], bool] = lambda: True,
     ) -> None:
         """is_emergency: what policies are told. now: an aware time, of the clock that dates ledger entries.
 
         ledger: whether it can be written; None if it always can. serves_unrecorded: whether what costs nothing is
         admitted while it cannot. refusals: where refusals are noted, if not where the other events are. intents: where
-        it is noted what a request may spend; intends_for_all: also where no budget applies to its caller.
+        it is noted what a request may spend; intends_for_all: also where no budget applies to its caller. is_sole:
+        whether no other process counts the same budgets.
         """
         self._ledger = ledger
         self._serves_unrecorded = serves_unrecorded
         self._intents = intents
         self._intends_for_all = intends_for_all
+        self._is_sole = is_sole
         self._limits = limits
         self._budgets = budgets
         self._audit = audit
@@ -101,6 +104,8 @@ class Admission:
             tokens = max(tokens, each.tokens + each.output_tokens)
             amount = max(amount, each.cost_picodollars)
         try:
+            if is_budgeted and amount:
+                self._check_sole()
             if call.counted is None:
                 counted = await self._limits.enter(call.caller.subjects, tokens, call.deadline_s)
             else:
@@ -223,6 +228,15 @@ class Admission:
             self._note(call, permitted[0], PriceUnknown.code, decision)
             raise PriceUnknown(_which_price(permitted[0].candidate), param="model")
         return priced
+
+    def _check_sole(self) -> None:
+        """Raises Overloaded if another process counts the same budgets."""
+        if not self._is_sole():
+            raise Overloaded(
+                "Another server runs on the same data folder, and only that one can count budgets. Ask that one, or "
+                "try again when it has ended.",
+                retry_after_s=_OUTAGE_RETRY_S,
+            )
 
     def _unrecorded(self, call: Call[Any], permitted: Sequence[Weighed], decision: Decision) -> Sequence[Weighed]:
         """The candidates that may serve though the ledger cannot be written. Raises LedgerUnavailable if none may."""
