@@ -17,6 +17,7 @@ from msgspec import structs
 from embedgate.core.access import AuditEvent
 from embedgate.core.errors import InternalError
 from embedgate.core.types import LedgerEntry
+from embedgate.storage import ledger_chain
 from embedgate.storage.appender import Item
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
 from embedgate.storage.group_commit import GroupWriter, Pending
@@ -117,6 +118,10 @@ async def test_each_of_many_concurrent_entries_is_there_once_and_unchanged(datab
     await asyncio.gather(*(ledger.record(entry) for entry in entries))
     assert entries_in(database) == entries
     ledger.close()
+
+
+def test_the_fields_of_an_entry_are_the_columns_of_the_ledger_in_their_order() -> None:
+    assert LedgerEntry.__struct_fields__ == ledger_chain.COLUMNS
 
 
 async def test_an_entry_that_is_recorded_again_is_written_once(database: Database) -> None:

@@ -4,11 +4,11 @@ Used by quick commit and group commit. Transactions are the caller's:
 they must lock other writers out from their start, or two of them would extend the same end of the audit trail.
 """
 
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import sqlalchemy as sa
+from msgspec.structs import astuple
 
 from embedgate.core.access import AuditEvent
 from embedgate.core.errors import InternalError
@@ -19,12 +19,16 @@ from embedgate.storage.schema import audit, ledger
 
 Item = LedgerEntry | AuditEvent
 _GROUP_SIZES = (64, 16, 4, 1)
-_END_OF_LEDGER = sa.select(ledger.c.id, ledger.c.digest).order_by(ledger.c.id.desc()).limit(1)
 _IS_THERE = sa.select(ledger.c.id).where(ledger.c.request_id == sa.bindparam("request_id"))
-_END_OF_TRAIL = sa.select(audit.c.seq, audit.c.digest).order_by(audit.c.seq.desc()).limit(1)
 
 
-_values_of: Callable[[object], tuple[Any, ...]] = operator.attrgetter(*ledger_chain.COLUMNS)
+def _last(column: sa.Column[Any]) -> sa.ScalarSelect[Any]:
+    """A column of the last row of its table; NULL without any row."""
+    return sa.select(column).order_by(column.table.primary_key.columns[0].desc()).limit(1).scalar_subquery()
+
+
+_ENDS = sa.select(_last(audit.c.seq), _last(audit.c.digest), _last(ledger.c.id), _last(ledger.c.digest))
+"""The ends of both chains, in one statement: that costs little more than either alone."""
 
 
 class Answer(Protocol):
@@ -50,8 +54,7 @@ class Appender:
         """dialect: of an engine with a positional paramstyle. Raises InternalError for another."""
         self._insert_entries = _Insert(dialect, ledger, ("id", *ledger_chain.COLUMNS, "digest"))
         self._insert_rows = _Insert(dialect, audit, AuditRow._fields)
-        self._end_of_trail = str(_END_OF_TRAIL.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
-        self._end_of_ledger = str(_END_OF_LEDGER.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+        self._ends = str(_ENDS.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
         self._is_there = str(_IS_THERE.compile(dialect=dialect))
 
     def __call__(self, run: Run, items: Sequence[Item], *, may_repeat: bool = True) -> None:
@@ -68,24 +71,21 @@ class Appender:
                 events.append(item)
             else:
                 entries.append(item)
-        if events:
-            end = run(self._end_of_trail, ()).fetchone()
-            self._insert_rows(run, chained(events, end or ORIGIN))
         if entries and may_repeat:
             unique = {entry.request_id: entry for entry in reversed(entries)}  # of two alike the first counts
             entries = [entry for entry in reversed(unique.values()) if not self._exists(run, entry)]
+        seq, trail_digest, entry_id, ledger_digest = run(self._ends, ()).fetchone()
+        if events:
+            self._insert_rows(run, chained(events, (seq, trail_digest) if seq else ORIGIN))
         if entries:
-            self._append_entries(run, entries)
+            self._append_entries(run, entries, entry_id or 0, ledger_digest or ledger_chain.ORIGIN)
 
-    def _append_entries(self, run: Run, entries: Sequence[LedgerEntry]) -> None:
-        """Chain the entries to the end of the ledger, and insert them."""
-        end = run(self._end_of_ledger, ()).fetchone()
-        entry_id, digest = end or (0, None)
-        digest = digest or ledger_chain.ORIGIN
+    def _append_entries(self, run: Run, entries: Sequence[LedgerEntry], entry_id: int, digest: bytes) -> None:
+        """Insert the entries, chained to the last one, which has this id and digest."""
         rows = []
         for entry in entries:
             entry_id += 1
-            values = _values_of(entry)
+            values = astuple(entry)  # in the order of the columns
             digest = ledger_chain.digest_of(digest, entry_id, values)
             rows.append((entry_id, *values, digest))
         self._insert_entries(run, rows)

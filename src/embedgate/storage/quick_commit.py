@@ -27,6 +27,7 @@ class QuickCommit:
         self._path = path
         self._append = append
         self._connection = self._connect()
+        self._run = self._connection.cursor().execute  # one cursor: the connection's own `execute` makes one each time
         self.commits = 0
         self._since_checkpoint = 0
         self._checkpoints = ThreadPoolExecutor(1, thread_name_prefix="embedgate-checkpoint")
@@ -36,7 +37,7 @@ class QuickCommit:
         """Commit all the items and return True; or none and return False, when the database is locked or fails, or
         refuses one of them.
         """
-        run = self._connection.execute
+        run = self._run
         try:
             run("BEGIN IMMEDIATE")
             self._append(run, items, may_repeat=False)
@@ -62,6 +63,7 @@ class QuickCommit:
         except sqlite3.Error:
             self._connection.close()
             self._connection = self._connect()
+            self._run = self._connection.cursor().execute
 
     def _run_checkpoint(self) -> None:
         """Checkpoint the write-ahead log, as far as readers allow; blocks writers only for the end of it."""
