@@ -25,6 +25,7 @@ BOUNDS = ServerSettings(
     max_head_bytes=MAX_HEAD_BYTES, head_timeout_s=10, body_timeout_s=60, unread_timeout_s=30, max_connections=3
 )
 LARGE_ANSWER_BYTES = 20_000_000
+KEEP_ALIVE_S = 75
 
 
 class Now:
@@ -143,7 +144,15 @@ class Server:
         self.gate.sweep()
 
     def connection(self, handshake: Placed | None = None) -> Connection:
-        config = uvicorn.Config(self, http="httptools", ws="none", lifespan="off", log_config=None, log_level=50)
+        config = uvicorn.Config(
+            self,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level=50,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
         config.load()
         return Connection(config, self.state, self.gate, handshake)
 

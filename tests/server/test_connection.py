@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from embedgate.server.dialects import openai
 from embedgate.server.gate import MAX_REFUSING, Gate
-from raw_server import BOUNDS, LARGE_ANSWER_BYTES, MAX_HEAD_BYTES, Now, Recorder, Server, running, settled
+from raw_server import BOUNDS, KEEP_ALIVE_S, LARGE_ANSWER_BYTES, MAX_HEAD_BYTES, Now, Recorder, Server, running, settled
 from waiting import until
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -133,6 +133,22 @@ async def test_a_new_connection_that_sends_nothing_is_closed_and_one_that_was_us
         assert await silent.rest() == b""
         it.server.pass_time(60)
         assert (await used.ask(GET)).status == 200
+
+
+async def test_an_idle_connection_is_closed_after_its_keep_alive_and_counts_as_no_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "embedgate")
+    async with running() as it:
+        caller = await it.connect()
+        for _ in range(3):  # each request begins the wait anew
+            await caller.ask(GET)
+            it.server.pass_time(KEEP_ALIVE_S - 1)
+        assert (await caller.ask(GET)).status == 200
+        it.server.pass_time(KEEP_ALIVE_S + 1)
+        assert await caller.rest() == b""
+        it.server.pass_time(1)
+    assert caplog.records == []
 
 
 async def test_empty_lines_do_not_keep_a_connection() -> None:
