@@ -447,13 +447,16 @@ def _read_vectors(raw: memoryview, n: int) -> Vectors:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UpstreamGarbled("the gateway's answer is not a list of embeddings") from error
     if len(items) != n:
-        raise UpstreamGarbled(f"the gateway sent {len(items)} vectors for {n} texts")
+        raise UpstreamGarbled(f"the gateway sent {len(items)} vectors for {n} text{'' if n == 1 else 's'}")
     by_index = {item.index: item.embedding for item in items}
     if by_index.keys() != set(range(n)):
         raise UpstreamGarbled(f"the gateway's vectors are not numbered from 0 to {n - 1}, each once")
     vectors = read_vectors([by_index[index] for index in range(n)], "the gateway")
     if vectors.shape[1] == 0 or not np.isfinite(vectors).all():
         raise UpstreamGarbled("the gateway sent an empty vector, or one with something that is not a number")
+    doubtful = vectors[vectors[:, 0] == 0]  # few, so that the others need not be looked at
+    if not doubtful.any(axis=1).all():
+        raise UpstreamGarbled("the gateway sent a vector of zeros, which is like no text")
     return vectors
 
 

@@ -228,6 +228,6 @@ def test_a_provider_that_fails_half_way_ends_the_command_and_leaves_no_file(
     for on_error in ("stop", "skip"):
         options = ("--file", "in.txt", "--output", "out.npy", "--on-error", on_error, "--dimensions", str(DIM))
         ended = program("embed", *options, "--url", server.base_url)
-        assert ended.code == 1
+        assert ended.code == 4
         assert ended.errors.startswith("failed after 1,024 texts, at line 1025 of in.txt or later:\nerror: no power")
         assert not (folder / "out.npy").exists()

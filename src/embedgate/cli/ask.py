@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedgate.cli import collection, embedder, options, results
+from embedgate.cli import collection, embedder, options, results, texts
 
 if TYPE_CHECKING:
     from embedgate.toolkit.collections.answers import Answer
@@ -30,6 +30,7 @@ def ask(
     ] = None,
     model: collection.OwnModel = None,
     dim: embedder.Dim = None,
+    truncate: embedder.Truncate = "none",
     url: embedder.Url = None,
     api_key: embedder.ApiKey = None,
     api_key_file: embedder.ApiKeyFile = None,
@@ -39,10 +40,13 @@ def ask(
     """Answer a question from the texts of a collection, with citations. Without a chat model, print the passages."""
     if chat_model is not None and url is None:
         raise typer.BadParameter("answering takes a gateway; name it with --url", param_hint="--chat-model")
-    wish = embedder.Wish(model, dim, "none", url, api_key, api_key_file)
+    wish = embedder.Wish(model, dim, truncate, url, api_key, api_key_file)
     from embedgate.toolkit.collections.answers import NOT_FOUND, retrieve
 
-    with collection.opened(context, config_file, store, name, wish) as found_in:
+    with (
+        texts.named_by_line([texts.THE_QUESTION]),
+        collection.opened(context, config_file, store, name, wish) as found_in,
+    ):
         answer = retrieve(found_in, question, k, where=where, hybrid=is_hybrid, min_score=min_score)
     if not answer.passages:
         typer.echo(NOT_FOUND)

@@ -76,7 +76,7 @@ def _report(records: "Sequence[Record]", left_out: "Sequence[LeftOut]") -> None:
     if left_out:
         results.say(f"left out {results.count(len(left_out), 'text')} of {len(records):,}:")
         for each in left_out:
-            results.say(f"  {records[each.position].origin} {each.reason}")
+            results.say(f"  {records[each.position].origin} {texts.reason_told(each.reason)}")
 
 
 def _format(wanted: Format | None, output: Path | None) -> Format:
@@ -85,6 +85,7 @@ def _format(wanted: Format | None, output: Path | None) -> Format:
 
     found: Format = wanted or (format_of_output(output, VECTOR_ENDINGS) if output else "json")
     results.refuse_terminal(found in BINARY, found, output)
+    results.check_place(output)
     return found
 
 

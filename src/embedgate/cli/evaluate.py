@@ -56,6 +56,7 @@ def evaluate(
     encodings = _encodings(stored_as)
     if chart is not None and chart.suffix.lower() != ".png":
         raise InvalidInput(f"{chart}: the picture is written to .png. Rename it.")
+    results.check_place(chart)
     records = call.records()
     asked = None if labels else _questions(records, question)
     texts, relevant = _texts(records, asked)

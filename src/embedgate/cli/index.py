@@ -353,7 +353,8 @@ def _report(target: "Collection", added: "Added", records: "Sequence[Record]") -
     typer.echo(f"{done}; {results.count(added.n_embedded, 'text')} embedded; {there}")
     if added.left_out:
         results.say(f"left out {results.count(len(added.left_out), 'text')} of {len(records):,}:")
-        for line in results.listed(f"  {records[each.position].origin} {each.reason}" for each in added.left_out):
+        reasons = (f"{records[each.position].origin} {texts.reason_told(each.reason)}" for each in added.left_out)
+        for line in results.listed(f"  {reason}" for reason in reasons):
             results.say(line)
 
 

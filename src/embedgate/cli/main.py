@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from embedgate import __version__
 from embedgate.cli import options
-from embedgate.core.errors import ConfigError, GatewayError
+from embedgate.core.errors import ConfigError, GatewayError, GatewayRefused
 
 OK = 0
 FAILED = 1
@@ -31,6 +31,7 @@ EXIT_CODES: tuple[tuple[int, str], ...] = (
 """What the program ends with, and what it means. The reference page is made from this."""
 
 _UPSTREAM_STATUSES = (502, 504)
+_SERVER_FAULT = 500
 
 COMMANDS = {
     "serve": "Start the gateway.",
@@ -127,11 +128,16 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     except ConfigError as error:
         _fail(BAD_CONFIG, error.mistakes)
     except GatewayError as error:
-        _fail(NOT_REACHED if error.status in _UPSTREAM_STATUSES else FAILED, [str(error)])
+        _fail(NOT_REACHED if _is_upstream(error) else FAILED, [str(error)])
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         _fail(FAILED, [f"{place}{error.strerror or error}"])
     sys.exit(OK)
+
+
+def _is_upstream(error: GatewayError) -> bool:
+    """Whether the far side is at fault: a provider, or a gateway elsewhere that says so of itself."""
+    return error.status in _UPSTREAM_STATUSES or (isinstance(error, GatewayRefused) and error.status >= _SERVER_FAULT)
 
 
 def _fail(code: int, messages: Sequence[str]) -> NoReturn:

@@ -49,6 +49,7 @@ def map(  # noqa: A001 - the name of the command
     for path in paths:
         if path.suffix.lower() not in _ENDINGS:
             raise InvalidInput(f"{path}: maps are written to {', '.join(_ENDINGS)}. Rename it.")
+        results.check_place(path)
     records, vectors = call.read_and_embed()
     from embedgate.toolkit import map_page, mapping
 

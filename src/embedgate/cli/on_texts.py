@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 import typer
 
 from embedgate.cli import embedder, options, results, texts
+from embedgate.core.errors import GatewayError, InvalidInput
 
 if TYPE_CHECKING:
     from embedgate.core.ports import Embedder
@@ -101,7 +102,14 @@ def embedded_texts(
 
     is_long = len(values) > source.call_limits.max_inputs
     with texts.named_by_line(origins), results.progress(what, len(values), is_long=is_long) as advance:
-        return embed_all(source, values, input_type, on_progress=advanced)
+        try:
+            return embed_all(source, values, input_type, on_progress=advanced)
+        except InvalidInput:
+            raise
+        except GatewayError:
+            if done:
+                results.say(f"failed after {done:,} of {len(values):,} texts")
+            raise
 
 
 def with_texts(function: Callable[Concatenate[Call, Given], None]) -> Callable[..., None]:
@@ -131,6 +139,7 @@ def _command(
     ) -> None:
         wish = embedder.Wish(model, dim, truncate, url, api_key, api_key_file)
         common = {name: given.pop(name, default) for name, default in _FIELDS.items()}
+        results.rows_format(common["output"], common["file_format"])
         function(Call(context, files, wish=wish, **common), **given)  # type: ignore[call-arg]  # typer gives the rest
 
     _, *own = inspect.signature(function, eval_str=True).parameters.values()

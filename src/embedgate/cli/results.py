@@ -1,5 +1,7 @@
 """Results of a command: the file they go to, a table or rows on standard output, and progress of long work."""
 
+import errno
+import os
 import shutil
 import sys
 import textwrap
@@ -25,17 +27,47 @@ def print_rows(rows: "Sequence[Row]", output: Path | None, file_format: str | No
 
     Raises InvalidInput for an ending that is not known, OSError.
     """
-    from embedgate.toolkit.writing import BINARY, ROW_ENDINGS, ROW_PIECES, format_of_output
-
-    by_ending = format_of_output(output, ROW_ENDINGS) if output is not None and file_format is None else None
-    chosen: str | None = file_format or by_ending or ("json" if as_json else None)
+    chosen = rows_format(output, file_format, as_json=as_json)
     if chosen is None:
         return False
-    refuse_terminal(chosen in BINARY, chosen, output)
+    from embedgate.toolkit.writing import ROW_PIECES
+
     with written(output) as write:
         for piece in ROW_PIECES[chosen](rows):
             write(piece)
     return True
+
+
+def rows_format(output: Path | None, file_format: str | None, *, as_json: bool = False) -> str | None:
+    """The format that the options ask for, None if for a table. To be asked before anything is embedded, too.
+
+    Raises InvalidInput for an ending that is not known, OSError for a place where no file can be written.
+    """
+    from embedgate.toolkit.writing import BINARY, ROW_ENDINGS, format_of_output
+
+    chosen: str | None = file_format
+    if chosen is None and output is not None:
+        chosen = format_of_output(output, ROW_ENDINGS)
+    if chosen is None:
+        return "json" if as_json else None
+    refuse_terminal(chosen in BINARY, chosen, output)
+    check_place(output)
+    return chosen
+
+
+def check_place(output: Path | None) -> None:
+    """Refuse a file that cannot be written, before work is done for it. Raises OSError."""
+    if output is None:
+        return
+    fault = None
+    if output.is_dir():
+        fault = errno.EISDIR
+    elif not output.parent.is_dir():
+        fault = errno.ENOENT
+    elif not os.access(output.parent, os.W_OK):
+        fault = errno.EACCES
+    if fault is not None:
+        raise OSError(fault, os.strerror(fault), str(output))
 
 
 def refuse_terminal(is_binary: bool, file_format: str, output: Path | None) -> None:
@@ -45,7 +77,8 @@ def refuse_terminal(is_binary: bool, file_format: str, output: Path | None) -> N
 
 
 def written(output: Path | None) -> AbstractContextManager[Callable[[bytes | memoryview], object]]:
-    """Where the result goes: a new file in place of `output`, or standard output."""
+    """Where the result goes: a new file in place of `output`, or standard output. Raises what `check_place` raises."""
+    check_place(output)
     from embedgate.toolkit.writing import replaced
 
     return nullcontext(sys.stdout.buffer.write) if output is None else replaced(output)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from embedgate.cli import collection, embedder, options, results
+from embedgate.cli import collection, embedder, options, results, texts
 
 
 def search(
@@ -34,7 +34,9 @@ def search(
     wish = embedder.Wish(model, dim, truncate, url, api_key, api_key_file)
     if rerank is not None and url is None:
         raise typer.BadParameter("reranking takes a gateway; name it with --url", param_hint="--rerank")
+    results.rows_format(output, file_format)
     with (
+        texts.named_by_line([texts.THE_QUESTION]),
         embedder.reranker(wish, rerank) as judge,
         collection.opened(context, config_file, store, name, wish) as found_in,
     ):

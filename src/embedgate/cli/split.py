@@ -55,6 +55,7 @@ def split(
     """
     wish = embedder.Wish(model=model, url=url, api_key=api_key, api_key_file=api_key_file)
     embedder.check(context, wish)
+    results.rows_format(output, file_format)
     from embedgate.toolkit.reading import Reading
     from embedgate.toolkit.splitting import Splitter
     from embedgate.wiring import open_tokens

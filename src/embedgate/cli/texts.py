@@ -34,6 +34,10 @@ SkipEmpty = Annotated[bool, typer.Option("--skip-empty", help="Leave empty texts
 
 STANDARD_INPUT = Path("-")
 STANDARD_INPUT_NAME = "standard input"
+THE_QUESTION = "the question"
+
+_AS_A_FIELD, _AS_AN_OPTION = 'or send "truncate": "end"', "or cut it with --truncate end"
+"""What to do with a text that is too long, as callers of the API are told, and as it is said here."""
 
 
 def read(files: Sequence[Path], how: "Reading") -> "list[Record]":
@@ -53,11 +57,20 @@ def read(files: Sequence[Path], how: "Reading") -> "list[Record]":
 def named_by_line(origins: Sequence[object]) -> Iterator[None]:
     """Name a text that is refused inside by where it comes from, in place of its position.
 
-    origins: where each text is from. Raises InvalidInput.
+    origins: where each text is from. Raises InvalidInput, TextRefused.
     """
+    from embedgate.toolkit.embedding import TextRefused  # with numpy, which takes long to import
+
     try:
         yield
     except InvalidInput as error:
         if error.index is None:
             raise
-        raise InvalidInput(f"{origins[error.index]} {error.reason}") from error
+        raise InvalidInput(f"{origins[error.index]} {reason_told(error.reason)}") from error
+    except TextRefused as error:
+        raise TextRefused(error, error.index, reason_told(error.reason), str(origins[error.index])) from error
+
+
+def reason_told(reason: str) -> str:
+    """Why a text is refused, with the options of the command line in place of the API's fields."""
+    return reason.replace(_AS_A_FIELD, _AS_AN_OPTION)

@@ -1,5 +1,6 @@
 """Embedding many texts: in calls within an embedder's limits, several at a time, in order, faulty texts left out."""
 
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,8 @@ Progress = Callable[[int, int], None]
 Call = Callable[[Sequence[str]], Vectors]
 """Embeds one batch."""
 
+_OF_AN_INPUT = re.compile(r"input\[(\d{1,9})\] ")
+"""How a gateway's messages about one text of a request begin."""
 _AHEAD = 2
 """Calls that are done or running, for each that may run: one slow call must not leave the others idle."""
 _ABOUT_A_TEXT = frozenset(
@@ -36,6 +39,23 @@ _ABOUT_A_TEXT = frozenset(
     }
 )
 """Codes of refusals that may be the fault of one text; those with `http_` are of servers that give no code."""
+
+
+class TextRefused(GatewayRefused):
+    """A gateway elsewhere refused one text. index: its position among all texts. reason: why, without a position."""
+
+    def __init__(self, refusal: GatewayRefused, index: int, reason: str, name: str | None = None) -> None:
+        """refusal: as it came, about a position in its request. name: of the text, for the message."""
+        super().__init__(
+            f"{name or f'input[{index}]'} {reason}",
+            status=refusal.status,
+            code=refusal.code,
+            request_id=refusal.request_id,
+            retry_after_s=refusal.retry_after_s,
+            may_retry=refusal.may_retry,
+        )
+        self.index = index
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +138,8 @@ def call_in_parts(call: Call, limits: CallLimits, texts: Sequence[str], on_error
                 raise
             raise error.at(first + error.index) from error
         except GatewayError as error:
+            if isinstance(error, GatewayRefused) and (found := _OF_AN_INPUT.match(error.message)):
+                raise TextRefused(error, first + int(found[1]), error.message[found.end() :]) from error
             if len(starts) > 1:
                 error.add_note(f"in the call for texts[{first}] to texts[{first + len(batch) - 1}]")
             raise

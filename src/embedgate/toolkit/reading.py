@@ -3,6 +3,7 @@
 Every fault names the file and, where there is one, the line; lines are counted from 1, as editors do.
 """
 
+import codecs
 import csv
 import io
 import os
@@ -40,6 +41,8 @@ CODE_ENDINGS = frozenset(
 LINES_ENDING = ".txt"
 _IGNORED_FOLDERS = frozenset({"__pycache__", "node_modules"})
 _TEXT_COLUMN, _ID_COLUMN = "text", "id"
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_HEAD_BYTES = 8_192
 _NAMED_WITH = {"column": "--column", "id_column": "--id"}
 
 
@@ -85,7 +88,12 @@ def read_files(paths: Sequence[Path], how: Reading | None = None) -> list[Record
             records += _records(_folder(path, how), len(records), how, is_one=False)
         else:
             found = format_of(path, how)
-            records += _records([_Source(str(path), path.read_bytes(), found)], len(records), how, is_one=is_one)
+            records += _records([_Source(str(path), _content(path), found)], len(records), how, is_one=is_one)
+    if not records and any(path.is_dir() for path in paths):
+        raise InvalidInput(
+            f"There are no texts in {', '.join(map(str, paths))}. Of a folder, files are read that end with "
+            f"{LINES_ENDING}, {', '.join(sorted(PROSE_ENDINGS))} or as source code does; name others one by one."
+        )
     return checked(records, ", ".join(map(str, paths)))
 
 
@@ -167,7 +175,7 @@ def _folder(folder: Path, how: Reading) -> Iterator[_Source]:
             is_document = ending == LINES_ENDING or ending in PROSE_ENDINGS or ending in CODE_ENDINGS
             if name[0] == "." or not is_document:
                 continue
-            raw = path.read_bytes()
+            raw = _content(path)
             if raw.strip():
                 inner = None if how.name_in_ids else path.relative_to(folder).as_posix()
                 yield _Source(str(path), raw, "document", inner)
@@ -200,6 +208,14 @@ def _kept(rows: Iterable[_Row], name: str, first: int, how: Reading, unit: str, 
             raise InvalidInput(f"{origin} is empty. Leave empty ones out with --skip-empty.")
 
 
+def _content(path: Path) -> bytes:
+    """The bytes of a file. Raises OSError, always with its name."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def _decoded(raw: bytes, name: str, how: Reading) -> str:
     try:
         return raw.decode(how.encoding).removeprefix("\ufeff")
@@ -207,8 +223,12 @@ def _decoded(raw: bytes, name: str, how: Reading) -> str:
         raise InvalidInput(
             f"There is no encoding {how.encoding!r}; utf-8, utf-16 and cp1252 are common ones."
         ) from error
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+    except UnicodeError as error:
+        if raw.startswith(_UTF16_MARKS):
+            raise InvalidInput(f"{name} is not UTF-8 but UTF-16. Name that with --encoding utf-16.") from error
+        if b"\0" in raw[:_HEAD_BYTES]:
+            raise InvalidInput(f"{name} is not a text file: it has NUL bytes.") from error
+        line = raw.count(b"\n", 0, getattr(error, "start", 0)) + 1
         encoding = "UTF-8" if how.encoding == "utf-8" else how.encoding
         raise InvalidInput(
             f"line {line} of {name} is not {encoding}. Convert the file first, or name its encoding with --encoding."
@@ -287,7 +307,7 @@ def _parquet(raw: bytes, name: str, how: Reading) -> Iterator[_Row]:
                 number += 1
                 yield _row(row, number, name, column, id_column, unit="row")
     except (arrow.ArrowException, OSError) as error:
-        raise InvalidInput(f"{name} cannot be read as Parquet: {error}.") from error
+        raise InvalidInput(f"{name} cannot be read as Parquet: {str(error).rstrip('.')}.") from error
 
 
 _ROWS = {"lines": _lines, "csv": _csv, "tsv": _tsv, "jsonl": _jsonl, "parquet": _parquet}

@@ -36,7 +36,8 @@ class Folder(Shelf):
 
     def names(self) -> list[str]:
         """Of all files with that ending."""
-        return sorted(path.name.removesuffix(_ENDING) for path in self._folder.glob(f"[!.]*{_ENDING}"))
+        found = (path for path in self._folder.glob(f"[!.]*{_ENDING}") if path.is_file())
+        return sorted(path.name.removesuffix(_ENDING) for path in found)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}{_ENDING}"

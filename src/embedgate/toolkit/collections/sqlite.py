@@ -368,7 +368,10 @@ class _Faults:
         if "locked" in said:
             raise Conflict(f"{self._path} has been locked by another process for {_LOCKED_S:.0f} s.") from error
         if "not a database" in said or "malformed" in said:
-            raise InvalidInput(f"{self._path} is not a collection, or is damaged: {said}.", param="name") from error
+            raise InvalidInput(
+                f"{self._path} is not a collection, or is damaged: {said}. Put a copy of it back, or delete the file.",
+                param="name",
+            ) from error
         number = errno.ENOSPC if "full" in said else errno.EIO
         raise OSError(number, said, str(self._path)) from error
 
