@@ -6,8 +6,9 @@ from embedgate.core.errors import UnknownEntity
 from embedgate.govern import keys, projects, users
 from embedgate.govern.change import Actor
 from embedgate.govern.keys import KeyWithSecret, OwnKeyQuery, Rotation
-from embedgate.govern.me import list_my_keys, rotate_my_key, show_me
+from embedgate.govern.me import show_me
 from embedgate.govern.operation import NoParameters
+from embedgate.govern.own_keys import list_my_keys, rotate_my_key
 from governing import Governing
 
 

@@ -50,7 +50,9 @@ async def test_only_administrators_pass_but_for_what_is_ones_own(user_api: Api) 
         "/api/me",
         "/api/me/password",
         "/api/me/keys",
+        "/api/me/key-bounds",
         "/api/me/keys/{key}/rotate",
+        "/api/me/keys/{key}/revoke",
         "/api/me/usage",
         "/api/me/usage/entries",
     }

@@ -97,7 +97,7 @@ def test_entries_of_an_older_version_are_kept_and_are_of_embeddings(tmp_path: Pa
         "models", "weight", "precision", "requests_per_minute", "tokens_per_minute", "free", "names_freely",
     ):  # fmt: skip
         old.execute(f"ALTER TABLE providers DROP COLUMN {name}")
-    for name in ("rotated_at_ms", "last_used_at_ms"):  # what 0010 added
+    for name in ("rotated_at_ms", "last_used_at_ms", "models"):  # what 0010 and 0011 added
         old.execute(f"ALTER TABLE keys DROP COLUMN {name}")
     columns = [name for _, name, *_ in old.execute("PRAGMA table_info(ledger)") if name != "id"]
     values = dict.fromkeys(columns, 0) | {"request_id": "req_old", "user_id": "u", "tokens": 7, "outcome": "ok"}
@@ -118,7 +118,7 @@ def test_entries_of_an_older_version_are_kept_and_are_of_embeddings(tmp_path: Pa
 def test_what_was_used_before_the_last_rotation_is_of_the_secret_before_it(tmp_path: Path) -> None:
     open_database(tmp_path).close()
     old = sqlite3.connect(tmp_path / DATABASE_FILE)
-    for name in ("rotated_at_ms", "last_used_at_ms"):
+    for name in ("rotated_at_ms", "last_used_at_ms", "models"):
         old.execute(f"ALTER TABLE keys DROP COLUMN {name}")
     old.execute("INSERT INTO users (id, name, is_admin, is_disabled, created_at_ms) VALUES ('u', 'ann', 0, 0, 1)")
     for key_id, made_at_ms, replaced_by in (("key", 50, None), ("before", 10, "key"), ("first", 5, None)):

@@ -54,11 +54,17 @@ def create_key(
     name: Name,
     project: Project = None,
     expires_at_ms: Expires = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="ID", help="A model that it may use, if not all; repeatable."),
+    ] = None,
     is_quiet: Quiet = False,
 ) -> None:
     """Make a key and print it. It is shown this once: only its digest is kept."""
     expires_at = None if expires_at_ms is None else moments.utc_datetime(expires_at_ms)
-    made = session.call(keys.create_key, keys.KeyToMake(user, name, project, expires_at))
+    made = session.call(
+        keys.create_key, keys.KeyToMake(user, name, project, expires_at, tuple(models) if models else None)
+    )
     _show_secret(session, made, f"a key of {made.key.user_name} for {name}", is_quiet=is_quiet)
 
 
@@ -93,6 +99,7 @@ commands.add(
             ("name", key.name),
             ("user", f"{key.user_name} ({key.user_id})"),
             ("project", f"{key.project_name} ({key.project_id})" if key.project_id else ""),
+            ("models", ", ".join(key.models or ()) if key.models is not None else ""),
             ("old secret of", key.replaced_by or ""),
             ("created", time_of(key.created_at)),
             ("last used", time_of(key.last_used_at, _NEVER)),

@@ -48,13 +48,17 @@ def try_policies(
 
 def _table(judged: Judged) -> Table:
     key = judged.key
-    told = f"The key is {key.state}: a request with it is refused before the policies are asked."
+    told = ""
+    if key.models is not None and judged.model not in key.models:
+        told = f"The key may use nothing but {', '.join(key.models) or 'no model'}."
+    if key.state != "active":
+        told = f"The key is {key.state}: a request with it is refused before the policies are asked."
     return Table(
         ("provider", "answer", "because of", "cost at most"),
         [_row(verdict) for verdict in judged.providers],
         right=("cost at most",),
         before=f"{key.id}, the key of {key.user_name} for {key.name}, with {judged.model}:",
-        after="" if key.state == "active" else told,
+        after=told,
     )
 
 

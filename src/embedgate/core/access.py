@@ -38,6 +38,8 @@ class Caller:
     is_agent: bool = False
     roles: tuple[str, ...] = ()
     subjects: tuple[Subject, ...] = ()
+    models: frozenset[str] | None = None
+    """The only models that its key may use; None: all that policies permit."""
 
     @property
     def billed_to(self) -> str:
@@ -73,6 +75,7 @@ class KeyRecord:
     tenant: str | None = None
     is_agent: bool = False
     roles: tuple[str, ...] = ()
+    models: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,4 +326,5 @@ def caller_of(key: KeyRecord) -> Caller:
         is_agent=key.is_agent,
         roles=key.roles,
         subjects=tuple(subjects),
+        models=None if key.models is None else frozenset(key.models),
     )

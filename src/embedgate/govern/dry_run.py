@@ -104,6 +104,8 @@ def judge(reading: Reading, wanted: DryRunOf) -> Judged:
     request = find_request(reading, wanted)
     decider = CedarDecider(read_policies(reading.connection))
     verdicts = tuple(_verdict(question, decider.decide(question)) for question in questions(reading, request))
+    if request.caller.models is not None and request.model.id not in request.caller.models:
+        verdicts = tuple(msgspec.structs.replace(verdict, is_permitted=False, policies=()) for verdict in verdicts)
     is_permitted = request.key.state == "active" and any(verdict.is_permitted for verdict in verdicts)
     return Judged(is_permitted, request.key, request.model.id, verdicts)
 

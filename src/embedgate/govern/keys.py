@@ -24,7 +24,7 @@ from embedgate.govern.projects import find_project
 from embedgate.govern.users import find_user
 from embedgate.govern.values import Moment, milliseconds_or_none, moment, moment_or_none
 from embedgate.storage import schema
-from embedgate.storage.key_rows import KEYS
+from embedgate.storage.key_rows import KEYS, models_of
 from embedgate.storage.key_uses import LAST_USED_AT_MS
 
 MAX_OVERLAP_S = 30 * 24 * 3600
@@ -37,6 +37,7 @@ Expiry = Annotated[Moment | None, Meta(description="When it ends; null or absent
 
 _HINT_CHARACTERS = 4
 _MAX_IDS_TOLD = 5
+_MAX_MODELS_CHARACTERS = 1_000
 _DIGEST_HEX = re.compile(r"[0-9a-fA-F]{64}")
 _TABLE = schema.keys
 _KEY = KEYS.selected_columns
@@ -74,6 +75,9 @@ class Key(Struct, frozen=True):
     expires_at: Moment | None
     revoked_at: Moment | None
     last_used_at: Annotated[Moment | None, Meta(description="When this secret was last accepted, to a few seconds.")]
+    models: Annotated[
+        tuple[str, ...] | None, Meta(description="The only models that it may use; null: all that policies permit.")
+    ]
     replaced_by: Annotated[str | None, Meta(description="Of the old secret of a rotated key: the id of that key.")]
 
 
@@ -94,6 +98,9 @@ class KeyToMake(Struct, forbid_unknown_fields=True):
     name: str
     project: str | None = None
     expires_at: Expiry = None
+    models: Annotated[
+        tuple[str, ...] | None, Meta(description="The only models that it may use, by id; absent: all.")
+    ] = None
 
 
 class KeyToImport(Struct, forbid_unknown_fields=True):
@@ -169,8 +176,10 @@ def create_key(change: Change, new: KeyToMake) -> KeyWithSecret:
 
     The answer has the secret; nobody can show it again.
     """
-    made = add_key(change, new)
-    change.note("keys.create", made.key.id, **_facts(made.key))
+    catalog = change.resources.catalog()
+    models = new.models and tuple(found.id if (found := catalog.find(name)) else name for name in new.models)
+    made = add_key(change, msgspec.structs.replace(new, models=models))
+    note_made(change, made.key)
     return made
 
 
@@ -328,6 +337,11 @@ def add_key(change: Change, new: KeyToMake) -> KeyWithSecret:
     return KeyWithSecret(_add(change, new, digest(secret), secret[-_HINT_CHARACTERS:]), secret)
 
 
+def note_made(change: Change, key: Key) -> None:
+    """Write into the audit trail that a key was made."""
+    change.note("keys.create", key.id, **_facts(key))
+
+
 def stop(change: Change, key: Key) -> None:
     """Revoke a key; the event is the caller's. Revoking twice changes nothing."""
     if key.revoked_at is None:
@@ -407,6 +421,7 @@ def _key(row: sa.Row[Any], now_ms: int) -> Key:
         expires_at=moment_or_none(row.expires_at_ms),
         revoked_at=moment_or_none(row.revoked_at_ms),
         last_used_at=moment_or_none(row.last_used_at_ms),
+        models=models_of(row),
         replaced_by=row.replaced_by,
     )
     return msgspec.structs.replace(key, state=state_at(key, moment(now_ms)))
@@ -433,6 +448,7 @@ def _add(change: Change, new: KeyToMake | KeyToImport, digest_of_key: bytes, hin
     if expires_at_ms is not None:
         check_number(expires_at_ms, "expiry in ms", param="expires_at_ms", minimum=earliest_ms, maximum=MAX_TIME_MS)
     key_id = new_id("key")
+    models = msgspec.json.encode(new.models).decode() if isinstance(new, KeyToMake) and new.models is not None else None
     change.connection.execute(
         _TABLE.insert().values(
             id=key_id,
@@ -443,6 +459,7 @@ def _add(change: Change, new: KeyToMake | KeyToImport, digest_of_key: bytes, hin
             created_at_ms=change.now_ms,
             project_id=None if new.project is None else find_project(change, new.project).id,
             expires_at_ms=expires_at_ms,
+            models=models,
         )
     )
     return find_key(change, key_id)
@@ -451,7 +468,13 @@ def _add(change: Change, new: KeyToMake | KeyToImport, digest_of_key: bytes, hin
 def _facts(key: Key) -> dict[str, Plain]:
     """What the trail says of a new key."""
     expires_at_ms = milliseconds_or_none(key.expires_at)
-    return {"user": key.user_id, "name": key.name, "project": key.project_id, "expires_at_ms": expires_at_ms}
+    facts: dict[str, Plain] = {
+        "user": key.user_id,
+        "name": key.name,
+        "project": key.project_id,
+        "expires_at_ms": expires_at_ms,
+    }
+    return facts if key.models is None else facts | {"models": ", ".join(key.models)[:_MAX_MODELS_CHARACTERS]}
 
 
 def _store(change: Change, key: Key, **values: str | bytes | int | None) -> None:

@@ -71,6 +71,11 @@ def set_limit(change: Change, new: NewLimit) -> Limit:
 
     Instead of the one that the subject has.
     """
+    return put_limit(change, new)
+
+
+def put_limit(change: Change, new: NewLimit) -> Limit:
+    """Set a limit instead of the one that the subject has. Raises InvalidInput, UnknownEntity, or Conflict."""
     _check(new)
     subject = find_subject(change, new.kind, new.subject)
     numbers = {

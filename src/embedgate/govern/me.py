@@ -1,16 +1,10 @@
-"""What a user may see and change of itself without being an administrator.
-
-What belongs to somebody else is as unknown here as what does not exist.
-"""
+"""What a user may see and change of itself without being an administrator; its keys are in `own_keys`."""
 
 from msgspec import Struct
 
-from embedgate.core.errors import UnknownEntity
-from embedgate.govern.change import Change, Invocation, Reading
-from embedgate.govern.keys import Key, KeyWithSecret, OwnKeyQuery, Rotation, find_key, page_of_keys, rotate
-from embedgate.govern.lists import Listed
+from embedgate.govern.change import Invocation, Reading
 from embedgate.govern.logins import GUESSING, check_password
-from embedgate.govern.operation import Facts, NoParameters, changes, reads, runs
+from embedgate.govern.operation import Facts, NoParameters, reads, runs
 from embedgate.govern.users import NewPasswordText, User, find_user, store_password
 
 
@@ -53,30 +47,4 @@ def change_my_password(invocation: Invocation, wanted: PasswordChange) -> User:
         return store_password(change, user_id, password_hash)
 
 
-@reads("me.keys", "GET", "/api/me/keys", Facts("listMyKeys", who="user"))
-def list_my_keys(reading: Reading, query: OwnKeyQuery) -> Listed[Key]:
-    """List your keys."""
-    return page_of_keys(reading, query, user_id=find_user(reading, reading.actor.id).id)
-
-
-@changes(
-    "me.rotate_key",
-    "POST",
-    "/api/me/keys/{key}/rotate",
-    Facts("rotateMyKey", who="user", example={"overlap_s": 3600}),
-)
-def rotate_my_key(change: Change, rotation: Rotation) -> KeyWithSecret:
-    """Give a key of yours a new secret.
-
-    Its id, limits, budgets and all it has spent stay.
-    """
-    try:
-        found = find_key(change, rotation.key)
-    except UnknownEntity:
-        found = None
-    if found is None or found.user_id != change.actor.id:
-        raise UnknownEntity("You have no such key. List your keys to see their ids.", param="key")
-    return rotate(change, found, rotation.overlap_s)
-
-
-OPERATIONS = (show_me, change_my_password, list_my_keys, rotate_my_key)
+OPERATIONS = (show_me, change_my_password)

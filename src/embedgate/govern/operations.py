@@ -13,6 +13,7 @@ from embedgate.govern import (
     me,
     model_changes,
     models,
+    own_keys,
     policies,
     prices,
     projects,
@@ -28,6 +29,7 @@ from embedgate.govern.operation import Declaration
 _SUBJECTS = (
     logins,
     me,
+    own_keys,
     users,
     roles,
     projects,

@@ -62,6 +62,19 @@ NO_GATEWAY = GatewayAccess(_no_gateway, _no_gateway, _no_gateway, CacheAccess(_n
 
 
 @dataclass(frozen=True, slots=True)
+class OwnKeyBounds:
+    """What users who log in may make for themselves, as the settings `keys.own` say."""
+
+    max_active: int = 0
+    max_per_day: int = 20
+    max_days: int = 90
+    projects: tuple[str, ...] = ()
+    models: tuple[str, ...] | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Resources:
     """Safe to share between threads.
 
@@ -79,3 +92,4 @@ class Resources:
     gateway: GatewayAccess = NO_GATEWAY
     is_emergency: bool = False
     accepted_prefixes: tuple[str, ...] = ()
+    own_keys: OwnKeyBounds = OwnKeyBounds()

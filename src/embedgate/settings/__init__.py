@@ -1,11 +1,11 @@
 """Settings of the gateway: one typed tree, a module for each part of it."""
 
+from embedgate.settings.keys import KeySettings
 from embedgate.settings.storage import MIN_CACHE_DISK_BYTES, CacheSettings, IdempotencySettings, StorageSettings
 from embedgate.settings.tree import (
     MIN_VERIFY_PAUSE_S,
     AccessSettings,
     CatalogSettings,
-    KeySettings,
     LimitSettings,
     LocalModelSettings,
     LocalSettings,

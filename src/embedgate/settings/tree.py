@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from embedgate.settings.base import Listed, Network, Origin, Port, Positive, Seconds, Section, Usd
+from embedgate.settings.keys import KeySettings
 from embedgate.settings.storage import CacheSettings, IdempotencySettings, StorageSettings
 
 MIN_VERIFY_PAUSE_S = 60
@@ -117,29 +118,6 @@ class ServerSettings(Section):
         65_536,
         description="Buffer of a streamed chat for a caller who reads slowly, in bytes. When it is full, the provider "
         "is read as slowly (backpressure).",
-    )
-
-
-KeyPrefix = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,15}$")]
-
-
-class KeySettings(Section):
-    """Credentials of callers."""
-
-    prefix: KeyPrefix = Field(
-        "eg",
-        description="Start of every new key: `<prefix>_` and 32 hex digits. `ziri` suits clients of that API. Keys "
-        "that were made under another prefix go on working.",
-    )
-    accepted_prefixes: tuple[KeyPrefix, ...] = Field(
-        (),
-        description="Prefixes of keys of other gateways that can be imported whole. By their digest keys of any form "
-        "can, and whatever was imported works.",
-    )
-    max_cached: Positive = Field(
-        10_000,
-        description="Keys that are cached for a second, and as many unknown ones. Fewer than are in use at once means "
-        "more database look-ups.",
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from embedgate.core.access import KeyRecord
@@ -52,6 +53,7 @@ KEYS = (
         _users.c.email,
         _users.c.tenant,
         _users.c.is_agent,
+        _key.c.models,
     )
     .join_from(_secret, _key, _key.c.id == sa.func.coalesce(_secret.c.replaced_by, _secret.c.id))
     .join(_users, _users.c.id == _key.c.user_id)
@@ -62,9 +64,14 @@ KEYS = (
 
 def key_records(connection: sa.Connection, rows: Iterable[sa.Row[Any]]) -> list[KeyRecord]:
     """The records of rows of `KEYS`, with the roles of their users."""
-    keys = [KeyRecord(**row._mapping) for row in rows]
+    keys = [KeyRecord(**{**row._mapping, "models": models_of(row)}) for row in rows]
     roles = roles_of(connection, [key.user_id for key in keys])
     return [replace(key, roles=roles.get(key.user_id, ())) for key in keys]
+
+
+def models_of(row: sa.Row[Any]) -> tuple[str, ...] | None:
+    """The only models that a key may use; None: all that policies permit."""
+    return None if row.models is None else msgspec.json.decode(row.models, type=tuple[str, ...])
 
 
 def roles_of(connection: sa.Connection, user_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -6,7 +6,7 @@ a new migration and a new `REVISION`.
 
 import sqlalchemy as sa
 
-REVISION = "0010"
+REVISION = "0011"
 """The newest migration, which this program reads and writes."""
 
 metadata = sa.MetaData(
@@ -72,6 +72,7 @@ keys = sa.Table(
     sa.Column("replaced_by", sa.String(64)),
     sa.Column("rotated_at_ms", sa.BigInteger),
     sa.Column("last_used_at_ms", sa.BigInteger),
+    sa.Column("models", sa.Text),
 )
 
 # Logins of people. Only digests of the tokens are kept.

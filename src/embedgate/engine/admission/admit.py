@@ -21,6 +21,7 @@ from embedgate.observe import events, metrics
 _SPENDS = frozenset({"principal.current_daily_spend", "principal.current_monthly_spend"})
 _WEIGHTS = frozenset({"context.input_tokens", "context.estimated_cost"})
 _MAX_TOLD = 1_000
+_MAX_MODELS_TOLD = 20
 _OUTAGE_RETRY_S = 5.0
 _DECISIONS_PER_TURN = 10
 """Up to two milliseconds of work; then the event loop has its turn."""
@@ -90,7 +91,7 @@ class Admission:
         if the ledger cannot be read.
         """
         constant = self._decider.constant
-        if constant is not None and constant.is_permitted:
+        if constant is not None and constant.is_permitted and call.caller.models is None:
             permitted, decision = weighed, constant
         else:
             permitted, decision = await self._permitted(call, weighed)
@@ -158,6 +159,8 @@ class Admission:
         """
         spends = await self._spends(caller)
         now, decide = self._now(), self._decider.decide
+        if caller.models is not None:
+            candidates = [each for each in candidates if each.model.id in caller.models]
         found = []
         for position, candidate in enumerate(candidates):
             if position % _DECISIONS_PER_TURN == 0:
@@ -181,8 +184,11 @@ class Admission:
 
         Raises NotPermitted if none is.
         """
+        weighed = self._of_key(call, weighed)
         constant = self._decider.constant
         if constant is not None:
+            if constant.is_permitted:
+                return weighed, constant
             decisions = [constant]
         else:
             spends = await self._spends(call.caller)
@@ -208,6 +214,21 @@ class Admission:
                 return permitted, _with_all_errors(next(each for each in decisions if each.is_permitted), decisions)
         self._note(call, weighed[0], "forbid", _with_all_errors(decisions[0], decisions))
         raise NotPermitted(_explain(call, decisions[0]), policies=decisions[0].policies)
+
+    def _of_key(self, call: Call[Any], weighed: Sequence[Weighed]) -> Sequence[Weighed]:
+        """The candidates of models that the key may use. Raises NotPermitted if there is none."""
+        models = call.caller.models
+        if models is None:
+            return weighed
+        found = [each for each in weighed if each.candidate.model.id in models]
+        if not found:
+            self._note(call, weighed[0], "forbid", Decision(False))
+            raise NotPermitted(
+                f"{call.request.action.verb} {call.request.model[:200]} is not for this key, which is for "
+                f"{', '.join(sorted(models)[:_MAX_MODELS_TOLD]) or 'no model'}"
+                f"{' and others' if len(models) > _MAX_MODELS_TOLD else ''}. Name one of them, or use another key."
+            )
+        return found
 
     def _tell_failures(self, decisions: Sequence[Decision]) -> None:
         """Count policies that failed to run, and log each failure once for each set of policies."""
