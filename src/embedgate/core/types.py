@@ -20,7 +20,7 @@ from embedgate.core.quantise import Quantisation
 from embedgate.core.vectors import Vectors
 
 InputType = Literal["query", "document"]
-Dialect = Literal["openai", "ziri"]
+Dialect = Literal["openai", "ziri", "azure", "cohere", "ollama", "tei"]
 OrderBy = Literal["list", "weight", "latency", "price", "throughput"]
 CacheUse = Literal["store", "no-store"]
 TokenIds = tuple[int, ...]

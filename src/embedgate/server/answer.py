@@ -100,6 +100,34 @@ def _vector_pieces(result: EmbedResult, encoding_format: str, tail: bytes) -> It
     yield b"".join(parts)
 
 
+def rows_answer(result: EmbedResult, headers: Headers, lists: Sequence[tuple[bytes, str]], tail: bytes) -> Answer:
+    """An embeddings answer with lists of bare vectors. headers: those of the dialect. tail: what follows the last list.
+
+    lists: for each, what stands before its first vector, and the encoding format of its vectors.
+    """
+    pieces = _row_pieces(result, lists, tail)
+    return Answer(200, headers + result_headers(result), next(pieces), pieces)
+
+
+def _row_pieces(result: EmbedResult, lists: Sequence[tuple[bytes, str]], tail: bytes) -> Iterator[bytes]:
+    """Pieces of the body, joined to PIECE_BYTES."""
+    parts: list[bytes] = []
+    size = 0
+    for lead, encoding_format in lists:
+        encode = _encoder(encoding_format)
+        quote = b'"' if encoding_format == "base64" else b""
+        parts.append(lead)
+        for index, vector in enumerate(result.vectors):
+            encoded = encode(vector)
+            parts += (b"," if index else b"", quote, encoded, quote)
+            size += len(encoded)
+            if size >= PIECE_BYTES:
+                yield b"".join(parts)
+                parts, size = [], 0
+    parts.append(tail)
+    yield b"".join(parts)
+
+
 def _encoder(encoding_format: str) -> Callable[[Vectors], bytes]:
     """The encoder of one vector for an encoding format, without quotes."""
     if encoding_format == "base64":
@@ -171,6 +199,13 @@ def chat_answer(completion: ChatResult | ChatStream, others: Headers) -> Answer:
     if completion.usage.is_estimated:
         found.append((b"x-embedgate-usage", b"estimated"))
     return Answer(200, found, completion.body)
+
+
+def error_message(error: GatewayError, request_id: str) -> str:
+    """What a caller reads of an error. Of our own faults, only where the details are."""
+    if isinstance(error, InternalError):
+        return f"The gateway failed. Its log has the details under request id {request_id}."
+    return error.message
 
 
 def error_headers(error: GatewayError) -> Headers:

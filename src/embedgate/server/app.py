@@ -4,15 +4,17 @@ Plain ASGI: a table from path and method to a handler. Paths outside `PUBLIC` au
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any
 from urllib.parse import quote
 
-from embedgate.core.chat import ChatResult, ChatStream
+from msgspec import Struct
+
+from embedgate.core.chat import ChatResult
 from embedgate.core.errors import GatewayError, MethodNotAllowed, NotFound
 from embedgate.core.rerank import RerankRequest
-from embedgate.core.types import ChatRequest, EmbedRequest, EmbedResult, Origin
+from embedgate.core.types import ChatRequest, EmbedRequest, Origin
 from embedgate.engine.admission.entrance import Entrance
 from embedgate.engine.chat.stream import StreamBuffer
 from embedgate.govern.operations import OPERATIONS
@@ -23,7 +25,8 @@ from embedgate.server.answer import PIECE_BYTES, Answer
 from embedgate.server.body import Body, BodyBounds, Receive
 from embedgate.server.cors import Cors
 from embedgate.server.describe import Description
-from embedgate.server.dialects import openai, ziri
+from embedgate.server.dialects import azure, cohere, ollama, openai, tei, ziri
+from embedgate.server.dialects.dialect import ChatDialect, Dialect, SplitName
 from embedgate.server.exchange import Send
 from embedgate.server.generation import Generations
 from embedgate.server.idempotency import HEADER, Idempotency
@@ -47,40 +50,12 @@ OF_OPERATORS = frozenset({*HEALTH, "/readyz", "/metrics"})
 _ADMIN_THREADS = 4
 """Each reads the database on a connection of its own; and all take the interpreter from the event loop."""
 
-SplitName = Callable[[str], tuple[str, str | None]]
 
+class _NamedRoute(Struct, frozen=True):
+    """A route with a model in its path. methods: the handlers for a model, by method."""
 
-class Dialect(Protocol):
-    """Protocol of a dialect, a module in `dialects/`."""
-
-    @property
-    def NAME(self) -> Literal["openai", "ziri"]:  # noqa: N802 - a constant of the module
-        """Its name in the ledger."""
-        ...
-
-    def secret(self, headers: Mapping[bytes, bytes]) -> str | None:
-        """The credential that came with a request."""
-        ...
-
-    def read(self, body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
-        """The request in a body, and the requested encoding format."""
-        ...
-
-    def write(self, result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
-        """The answer to a served request."""
-        ...
-
-    def read_chat(self, body: bytes, split_name: SplitName) -> ChatRequest:
-        """The chat completion in a body."""
-        ...
-
-    def write_chat(self, completion: ChatResult | ChatStream, request_id: str) -> Answer:
-        """The answer to a chat completion that was served, or has begun."""
-        ...
-
-    def write_error(self, error: GatewayError, request_id: str) -> Answer:
-        """The answer to a failed request."""
-        ...
+    dialect: Dialect
+    methods: Callable[[str], dict[str, Serve]]
 
 
 class _Exchange:
@@ -132,7 +107,12 @@ class Application:
         self.readiness.add("latency", lambda: self.shedder.is_shedding)
         self.readiness.add("draining", lambda: self._is_draining)
         self._is_draining = False
-        self.routes = self._table()
+        self._table = self._routes()
+        self._named = self._named_routes()
+        self.routes = {
+            **self._table,
+            **{route: (each.dialect, each.methods("{id}")) for route, each in self._named.items()},
+        }
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve one connection scope."""
@@ -157,7 +137,7 @@ class Application:
         self._queue.close()
         self._admin.close()
 
-    def _table(self) -> dict[str, tuple[Dialect, dict[str, Serve]]]:
+    def _routes(self) -> dict[str, tuple[Dialect, dict[str, Serve]]]:
         operations, description = Operations(self._gateway, self.readiness), Description(self._gateway)
         generations = Generations(self._gateway, self._queue)
         table: dict[str, tuple[Dialect, dict[str, Serve]]] = {
@@ -177,7 +157,38 @@ class Application:
             table[f"{prefix}/models"] = (openai, {"GET": self._models.list})
             table[f"{prefix}/generation"] = (openai, {"GET": generations.show})
         table["/v2/rerank"] = table["/v1/rerank"]  # where Cohere's client looks for it
+        for name in ("embeddings", "chat/completions", "models"):
+            table[f"/openai/v1/{name}"] = table[f"/v1/{name}"]  # where Azure has the OpenAI API
+        embeds: dict[str, Dialect] = {
+            "/v1/embed": cohere.Embed(1),
+            "/v2/embed": cohere.Embed(2),
+            "/api/embed": ollama,
+            "/embed": tei.Server(),
+        }
+        table |= {path: (dialect, {"POST": partial(self._embed, dialect)}) for path, dialect in embeds.items()}
+        table["/api/tags"] = (ollama, {"GET": self._models.tags})
         return table
+
+    def _named_routes(self) -> dict[str, "_NamedRoute"]:
+        """The routes with a model in the path, whose id has slashes of its own."""
+
+        def embeds(make: Callable[[str], Dialect]) -> Callable[[str], dict[str, Serve]]:
+            return lambda name: {"POST": partial(self._embed, make(name), action=f"embeddings {name}")}
+
+        def chats(name: str) -> dict[str, Serve]:
+            return {"POST": partial(self._chat, azure.Deployment(name), action=f"chat {name}")}
+
+        def shows(name: str) -> dict[str, Serve]:
+            return {"GET": partial(self._models.show, name)}
+
+        deployment = azure.Deployment("")
+        return {
+            **{f"{prefix}/models/{{id}}": _NamedRoute(openai, shows) for prefix in ("/v1", "/api/v1")},
+            "/v1/engines/{id}/embeddings": _NamedRoute(openai, embeds(openai.Engine)),
+            "/openai/deployments/{id}/embeddings": _NamedRoute(deployment, embeds(azure.Deployment)),
+            "/openai/deployments/{id}/chat/completions": _NamedRoute(deployment, chats),
+            "/tei/{id}/embed": _NamedRoute(tei.Server(), embeds(tei.Server)),
+        }
 
     def _route(self, method: str, path: str, raw_path: bytes | None) -> tuple[Dialect, Serve]:
         """The dialect and the handler of a path; for a wrong path or method, a handler that refuses.
@@ -186,7 +197,7 @@ class Application:
         """
         if method == "OPTIONS" and self._cors is not None:
             return openai, partial(_preflight, self._cors)
-        found = self.routes.get(path) or self._model_route(path)
+        found = self._table.get(path) or self._named_route(path)
         if found is None:
             dialect: Dialect = ziri if path.startswith("/api/") and not path.startswith("/api/v1/") else openai
             undecoded = quote(path) if raw_path is None else raw_path.decode("latin-1")
@@ -203,17 +214,18 @@ class Application:
         advice = f"Did you mean {near}?" if near else "/docs lists those there are."
         return NotFound(f"There is no route {path[:200]}. {advice}")
 
-    def _model_route(self, path: str) -> tuple[Dialect, dict[str, Serve]] | None:
-        """`/v1/models/{id}`: the id has slashes of its own."""
-        head, found, name = path.partition("/v1/models/")
-        if not found or head not in ("", "/api"):
-            return None
-        return openai, {"GET": partial(self._models.show, name)}
+    def _named_route(self, path: str) -> tuple[Dialect, dict[str, Serve]] | None:
+        """The dialect and the handlers of a path with a model in it, by method."""
+        for route, each in self._named.items():
+            before, _, after = route.partition("{id}")
+            if path.startswith(before) and path.endswith(after) and len(path) > len(before) + len(after):
+                return each.dialect, each.methods(path[len(before) : len(path) - len(after)])
+        return None
 
-    async def _embed(self, dialect: Dialect, request: Request) -> Answer:
+    async def _embed(self, dialect: Dialect, request: Request, action: str = "embeddings") -> Answer:
         if HEADER in request.headers:
             return await self._idempotency.serve(
-                request, dialect, f"{dialect.NAME} embeddings", partial(self._embed, dialect)
+                request, dialect, f"{dialect.NAME} {action}", partial(self._embed, dialect)
             )
         exchange = _Exchange(dialect, request.body, self._gateway.catalog.parse_model_name)
         result = await self._gateway.pipeline.embed(self._origin(dialect, request), exchange.read, exchange.entrance)
@@ -221,9 +233,11 @@ class Application:
             request.body.hold_answer(result.vectors.nbytes + PIECE_BYTES)
         return dialect.write(result, exchange.encoding_format, request.id)
 
-    async def _chat(self, dialect: Dialect, request: Request) -> Answer:
+    async def _chat(self, dialect: ChatDialect, request: Request, action: str = "chat") -> Answer:
         if HEADER in request.headers:
-            return await self._idempotency.serve(request, dialect, f"{dialect.NAME} chat", partial(self._chat, dialect))
+            return await self._idempotency.serve(
+                request, dialect, f"{dialect.NAME} {action}", partial(self._chat, dialect)
+            )
         out = StreamBuffer(self._gateway.settings.server.max_unsent_bytes)
         entrance = Entrance()
 

@@ -167,18 +167,29 @@ class Fields:
                 return option
         raise UnsupportedOption(f"{name} is {value[:100]!r}; it can be {' or '.join(options)}.", param=name)
 
+    def choices(self, name: str, options: tuple[W, ...]) -> tuple[W, ...] | None:
+        """A list of a few words, each once, or None. Raises UnsupportedOption for another word."""
+        values = self.take(name, tuple[str, ...], "a list of texts")
+        if values is None:
+            return None
+        known: dict[str, W] = {option: option for option in options}
+        for value in values:
+            if value not in known:
+                raise UnsupportedOption(f"{name} has {value[:100]!r}; it can have {', '.join(options)}.", param=name)
+        return tuple(known[value] for value in dict.fromkeys(values))
+
     def required(self, names: tuple[str, ...], message: str) -> None:
         """Raises MissingFields with `message` if one of the fields is absent or null."""
         for name in names:
             if name not in self:
                 raise MissingFields(message, param=name)
 
-    def inputs(self) -> tuple[Input, ...]:
-        """The texts or token id lists of `input`; one text or list counts as one input.
+    def inputs(self, name: str = "input") -> tuple[Input, ...]:
+        """The texts or token id lists of a field; one text or list counts as one input.
 
         Raises InvalidInput if the field is of another type, empty, or has an empty item.
         """
-        raw = bytes(self._left.pop("input", msgspec.Raw(b"null")))
+        raw = bytes(self._left.pop(name, msgspec.Raw(b"null")))
         items = _inputs(raw)
         if not items:
             raise InvalidInput("input is empty; send at least one text.")

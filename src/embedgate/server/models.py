@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from embedgate.core.actions import ACTIONS, ActionName, Modality
+from embedgate.core.actions import ACTIONS, EMBEDDING, ActionName, Modality
 from embedgate.core.errors import UnknownModel
 from embedgate.core.models import BatchLimits, DimRange, Model, Price, Route, Truncate
 from embedgate.core.money import usd_text
@@ -21,7 +21,7 @@ from embedgate.govern.query import read_query
 from embedgate.govern.values import moment_or_none
 from embedgate.server.address import CallerAddress
 from embedgate.server.answer import Answer
-from embedgate.server.dialects import openai
+from embedgate.server.dialects import ollama, openai
 from embedgate.server.fields import ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, EncodingFormat
 from embedgate.server.respond import Request
 from embedgate.wiring import Gateway, OfferedModel, OfferedRoute, RouteCondition
@@ -155,6 +155,12 @@ class Models:
             and (query.provider is None or any(at.route.provider == query.provider for at in each.routes))
         ]
         return _json(request.id, ListedModels("list", tuple(data)))
+
+    async def tags(self, request: Request) -> Answer:
+        """The embedding models that the caller may use now, as Ollama lists them."""
+        caller = await self._gateway.pipeline.identify(ollama.secret(request.headers))
+        offered = await self._gateway.offer(caller, self._address.of(request))
+        return ollama.write_models((each.model for each in offered if each.model.action == EMBEDDING.name), request.id)
 
     async def show(self, name: str, request: Request) -> Answer:
         """One model, by its id or bare name. Raises UnknownModel, also for one that the caller may not use."""

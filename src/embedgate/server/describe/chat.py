@@ -26,7 +26,8 @@ from embedgate.server.chat_body import MAX_CHOICES, MAX_OUTPUT_TOKENS
 from embedgate.server.describe.errors import REQUEST_ID, DialectErrors, Json, header_names, header_references
 from embedgate.server.fields import CACHE_USES
 
-_MODEL = "openai/gpt-4o-mini"
+CHAT_MODEL = "openai/gpt-4o-mini"
+"""The one in the examples."""
 _MESSAGES: list[object] = [{"role": "user", "content": "Who sat on the mat?"}]
 _NOT_OF_CHATS = (
     NotFound,
@@ -79,12 +80,20 @@ def chat_schemas(steering: Json, meta: Json) -> Json:
     model: Json = {"type": "string", "minLength": 1, "description": "Id of a chat model, as in other requests."}
     named: Json = {"type": "string", "minLength": 1, "description": "What the provider calls the model."}
     provider: Json = {"type": "string", "minLength": 1, "description": "The provider to ask."}
-    chat: Json = {"model": _MODEL, "messages": _MESSAGES}
+    chat: Json = {"model": CHAT_MODEL, "messages": _MESSAGES}
     ziri_chat: Json = {"provider": "openai", "model": "gpt-4o-mini", "messages": _MESSAGES}
     return {
         "ChatRequest": _request({"model": model, "provider": steering}, ["model", "messages"], chat),
         "ZiriChatRequest": _request(
             {"provider": provider, "model": named}, ["provider", "model", "messages"], ziri_chat
+        ),
+        "DeploymentChatRequest": _request(
+            {
+                "model": {"type": ["string", "null"], "description": "Of no effect: the path names the model."},
+                "provider": steering,
+            },
+            ["messages"],
+            {"messages": _MESSAGES},
         ),
         "ChatMessage": {
             "type": "object",
@@ -177,7 +186,7 @@ def _completion(more: Json) -> Json:
 def _result() -> ChatResult:
     """A whole answer for which a dialect sends every header."""
     return ChatResult(
-        model=_MODEL,
+        model=CHAT_MODEL,
         provider="openai",
         content_type="application/json",
         body=orjson.dumps(_COMPLETION),

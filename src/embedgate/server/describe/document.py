@@ -3,34 +3,27 @@
 Owns the operations. Answers and errors come from the dialects, limits from the settings.
 """
 
-import orjson
-
 from embedgate.core.errors import (
     DependencyMissing,
     GatewayError,
     InputTooLong,
     InternalError,
     InvalidDimension,
-    MalformedKey,
     MalformedRequest,
     MethodNotAllowed,
     MissingFields,
-    MissingKey,
     NotAnEmbeddingModel,
     NotFound,
-    Overloaded,
-    RevokedKey,
     TooManyTokens,
     UnknownEntity,
-    UnknownKey,
     UnknownModel,
 )
 from embedgate.core.models import Model
 from embedgate.core.version import VERSION
 from embedgate.govern.operations import OPERATIONS
-from embedgate.server.answer import Answer
 from embedgate.server.describe.administration import admin_paths, admin_schemas, admin_tag
 from embedgate.server.describe.chat import chat_responses
+from embedgate.server.describe.dialects import describe_dialects
 from embedgate.server.describe.errors import (
     REQUEST_ID,
     DialectErrors,
@@ -46,39 +39,32 @@ from embedgate.server.describe.examples import (
     sample_result,
     with_every_header,
 )
+from embedgate.server.describe.operation import (
+    COMMON_HEADERS,
+    KEY_ERRORS,
+    aliases,
+    answer_of,
+    body_of,
+    model_parameter,
+    operation,
+    vectors_of,
+)
 from embedgate.server.describe.schemas import components
 from embedgate.server.describe.structs import query_parameters
 from embedgate.server.dialects import openai, ziri
 from embedgate.server.generation import GenerationQuery
-from embedgate.server.idempotency import HEADER, MAX_CHARACTERS
 from embedgate.server.models import ModelsQuery
 from embedgate.settings import Settings
 
-_KEY_ERRORS = (MissingKey, MalformedKey, UnknownKey, RevokedKey, Overloaded, InternalError)
-"""Errors of every route that needs a key."""
 _NOT_OF_EMBEDDINGS = (NotFound, MethodNotAllowed)
 _NOT_OF_RANKINGS = (InputTooLong, TooManyTokens, InvalidDimension, NotAnEmbeddingModel)
 _ONLY_OF_EMBEDDINGS = (DependencyMissing,)
 _SHOWN_FORMATS = ("float", "base64", "int8")
-_HEADERS = [name.decode() for name, _ in openai.headers(REQUEST_ID)]
-"""Headers that no dialect writes."""
+_AT_AZURE = ("/v1/embeddings", "/v1/chat/completions", "/v1/models")
 _ABOUT_CHAT = (
     "Answers with what the provider sends, byte for byte, streamed if asked to. What the answer may cost is held, and "
     "what it did cost is in the ledger before it ends. Whoever leaves a stream ends it, and pays for what had come."
 )
-_IDEMPOTENCY_KEY: Json = {
-    "name": HEADER.decode(),
-    "in": "header",
-    "required": False,
-    "description": "A text of your choice, new for every request. The same request with the same key is answered "
-    "alike, with the header `idempotent-replayed`, and charged once.",
-    "schema": {"type": "string", "pattern": f"^[!-~]{{1,{MAX_CHARACTERS}}}$"},
-}
-_SECURITY: dict[str, list[Json]] = {
-    "OpenAI": [{"bearer": []}, {"apiKey": []}],
-    "ZIRI": [{"apiKey": []}],
-    "Operation": [],
-}
 
 
 def document(settings: Settings, model: Model) -> Json:
@@ -87,6 +73,7 @@ def document(settings: Settings, model: Model) -> Json:
     openai_errors = DialectErrors(openai.write_error, "Error", samples)
     ziri_errors = DialectErrors(ziri.write_error, "ZiriError", samples)
     main = _openai_paths(model, openai_errors)
+    smaller = describe_dialects(model, samples, openai_errors)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -97,20 +84,24 @@ def document(settings: Settings, model: Model) -> Json:
             "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": ".", "description": "This gateway, also behind a proxy that adds to its paths."}],
-        "tags": _tags(openai_errors, ziri_errors),
+        "tags": _tags(openai_errors, ziri_errors, smaller.tags),
         "paths": {
             **main,
-            **{f"/api{path}": _aliases(path, item) for path, item in main.items()},
-            "/v2/rerank": _aliases("/v1/rerank", main["/v1/rerank"], "OfCohere"),
+            **{f"/api{path}": aliases(path, item) for path, item in main.items()},
+            "/v2/rerank": aliases("/v1/rerank", main["/v1/rerank"], "OfCohere"),
+            **{f"/openai{path}": aliases(path, main[path], "OfAzure") for path in _AT_AZURE},
             **_ziri_paths(model, ziri_errors),
+            **smaller.paths,
             **admin_paths(OPERATIONS, ziri_errors),
             **_operation_paths(openai_errors),
         },
-        "components": components(settings, model, openai_errors, ziri_errors, admin_schemas(OPERATIONS)),
+        "components": components(
+            settings, model, openai_errors, ziri_errors, admin_schemas(OPERATIONS) | smaller.schemas
+        ),
     }
 
 
-def _tags(openai_errors: DialectErrors, ziri_errors: DialectErrors) -> list[Json]:
+def _tags(openai_errors: DialectErrors, ziri_errors: DialectErrors, smaller: list[Json]) -> list[Json]:
     return [
         {
             "name": "OpenAI",
@@ -124,6 +115,7 @@ def _tags(openai_errors: DialectErrors, ziri_errors: DialectErrors) -> list[Json
             "tells the cost.",
             "x-embedgate-errors": ziri_errors.rows(),
         },
+        *smaller,
         admin_tag(OPERATIONS, ziri_errors),
         {"name": "Operation", "description": "For operators and tools. None of these needs a key."},
     ]
@@ -135,13 +127,13 @@ def _openai_paths(model: Model, errors: DialectErrors) -> dict[str, dict[str, Js
     listed = listed_example(model)
     return {
         "/v1/embeddings": {
-            "post": _operation(
+            "post": operation(
                 "createEmbeddings",
                 "OpenAI",
                 "Embed texts",
                 "Answers with one vector for each input, in the order of the request.",
                 {
-                    "200": _vectors("EmbeddingList", answers, openai.write(with_every_header(result), "float", "")),
+                    "200": vectors_of("EmbeddingList", answers, openai.write(with_every_header(result), "float", "")),
                     **errors.responses(GatewayError, without=_NOT_OF_EMBEDDINGS),
                 },
                 request="EmbeddingsRequest",
@@ -149,38 +141,38 @@ def _openai_paths(model: Model, errors: DialectErrors) -> dict[str, dict[str, Js
         },
         "/v1/rerank": {"post": _rerank(errors)},
         "/v1/models": {
-            "get": _operation(
+            "get": operation(
                 "listModels",
                 "OpenAI",
                 "List the models",
                 "Those that you can use now: a provider of theirs is on, and the policies permit it to your key. Other "
                 "fields of the query are ignored.",
                 {
-                    "200": _answer("The models.", "ListedModels", {"object": "list", "data": [listed]}),
+                    "200": answer_of("The models.", "ListedModels", {"object": "list", "data": [listed]}),
                     **_with_key(errors, MalformedRequest),
                 },
                 parameters=[*query_parameters(ModelsQuery)],
             )
         },
         "/v1/models/{id}": {
-            "get": _operation(
+            "get": operation(
                 "showModel",
                 "OpenAI",
                 "Show one model",
                 "What it can do, what it costs, where it is served, and how its routes are doing.",
-                {"200": _answer("The model.", "ListedModel", listed), **_with_key(errors, UnknownModel)},
-                parameters=[_model_parameter(model)],
+                {"200": answer_of("The model.", "ListedModel", listed), **_with_key(errors, UnknownModel)},
+                parameters=[model_parameter(model)],
             )
         },
         "/v1/generation": {
-            "get": _operation(
+            "get": operation(
                 "showGeneration",
                 "OpenAI",
                 "Show what a request cost",
                 "And who served it: from the ledger, at once. You see requests of your own, an administrator all. What "
                 "was refused before a provider was paid is not in the ledger.",
                 {
-                    "200": _answer("The request.", "Generation", generation_example(result, model)),
+                    "200": answer_of("The request.", "Generation", generation_example(result, model)),
                     **_with_key(errors, MissingFields, MalformedRequest, UnknownEntity),
                 },
                 parameters=[_generation_parameter()],
@@ -192,18 +184,18 @@ def _openai_paths(model: Model, errors: DialectErrors) -> dict[str, dict[str, Js
 
 def _chat(errors: DialectErrors) -> Json:
     responses = chat_responses(openai.write_chat, "ChatCompletion", errors)
-    return _operation("createChatCompletion", "OpenAI", "Chat", _ABOUT_CHAT, responses, request="ChatRequest")
+    return operation("createChatCompletion", "OpenAI", "Chat", _ABOUT_CHAT, responses, request="ChatRequest")
 
 
 def _ziri_chat(errors: DialectErrors) -> Json:
     responses = chat_responses(ziri.write_chat, "ZiriChatCompletion", errors)
     title = "Chat at a provider"
-    return _operation("createZiriChatCompletion", "ZIRI", title, _ABOUT_CHAT, responses, request="ZiriChatRequest")
+    return operation("createZiriChatCompletion", "ZIRI", title, _ABOUT_CHAT, responses, request="ZiriChatRequest")
 
 
 def _rerank(errors: DialectErrors) -> Json:
     answer = openai.write_rerank(ranking_example(), REQUEST_ID)
-    return _operation(
+    return operation(
         "createRanking",
         "OpenAI",
         "Rerank documents",
@@ -216,7 +208,7 @@ def _rerank(errors: DialectErrors) -> Json:
                 "content": {
                     "application/json": {
                         "schema": {"$ref": "#/components/schemas/Ranking"},
-                        "example": _body(answer),
+                        "example": body_of(answer),
                     }
                 },
             },
@@ -231,13 +223,13 @@ def _ziri_paths(model: Model, errors: DialectErrors) -> dict[str, dict[str, Json
     answers = {form: ziri.write(result, form, REQUEST_ID) for form in _SHOWN_FORMATS}
     return {
         "/api/embeddings": {
-            "post": _operation(
+            "post": operation(
                 "createZiriEmbeddings",
                 "ZIRI",
                 "Embed texts at a provider",
                 "Answers with one vector for each input, in the order of the request, and with what it cost.",
                 {
-                    "200": _vectors("ZiriEmbeddingList", answers, ziri.write(with_every_header(result), "float", "")),
+                    "200": vectors_of("ZiriEmbeddingList", answers, ziri.write(with_every_header(result), "float", "")),
                     **errors.responses(GatewayError, without=_NOT_OF_EMBEDDINGS),
                 },
                 request="ZiriEmbeddingsRequest",
@@ -249,7 +241,7 @@ def _ziri_paths(model: Model, errors: DialectErrors) -> dict[str, dict[str, Json
 
 def _operation_paths(errors: DialectErrors) -> dict[str, dict[str, Json]]:
     failed = errors.responses(InternalError, without=_ONLY_OF_EMBEDDINGS)
-    page = _operation(
+    page = operation(
         "showPage",
         "Operation",
         "Read about the API",
@@ -257,27 +249,27 @@ def _operation_paths(errors: DialectErrors) -> dict[str, dict[str, Json]]:
         {"200": _html_page(), **failed},
     )
     health: dict[str, Json] = {
-        "get": _operation(
+        "get": operation(
             "checkHealth",
             "Operation",
             "Is it alive",
             "Answers as long as the process is alive.",
-            {"200": _answer("It is.", "Health", {"status": "ok"}), **failed},
+            {"200": answer_of("It is.", "Health", {"status": "ok"}), **failed},
         )
     }
     return {
         "/healthz": health,
-        "/health": _aliases("/healthz", health, "ByName"),
-        "/api/health": _aliases("/healthz", health, "OfApi"),
+        "/health": aliases("/healthz", health, "ByName"),
+        "/api/health": aliases("/healthz", health, "OfApi"),
         "/readyz": {
-            "get": _operation(
+            "get": operation(
                 "checkReadiness",
                 "Operation",
                 "Check readiness",
                 "Send it no traffic while it answers 503.",
                 {
-                    "200": _answer("It can.", "Ready", {"status": "ready"}),
-                    "503": _answer(
+                    "200": answer_of("It can.", "Ready", {"status": "ready"}),
+                    "503": answer_of(
                         "Starting up or shutting down.", "NotReady", {"status": "not ready", "missing": ["database"]}
                     ),
                     **failed,
@@ -285,7 +277,7 @@ def _operation_paths(errors: DialectErrors) -> dict[str, dict[str, Json]]:
             )
         },
         "/metrics": {
-            "get": _operation(
+            "get": operation(
                 "showMetrics",
                 "Operation",
                 "Read the metrics",
@@ -294,68 +286,22 @@ def _operation_paths(errors: DialectErrors) -> dict[str, dict[str, Json]]:
             )
         },
         "/openapi.json": {
-            "get": _operation(
+            "get": operation(
                 "describeApi",
                 "Operation",
                 "Read the OpenAPI document",
                 "This OpenAPI 3.1 document.",
-                {"200": _answer("The document.", "Document", None), **failed},
+                {"200": answer_of("The document.", "Document", None), **failed},
             )
         },
         "/docs": {"get": page},
-        "/": _aliases("/docs", {"get": page}),
+        "/": aliases("/docs", {"get": page}),
     }
 
 
 def _with_key(errors: DialectErrors, *more: type[GatewayError]) -> dict[str, Json]:
     """The errors of a route that needs a key and makes no embeddings."""
-    return errors.responses(*_KEY_ERRORS, *more, without=_ONLY_OF_EMBEDDINGS)
-
-
-def _operation(
-    operation_id: str,
-    tag: str,
-    summary: str,
-    description: str,
-    responses: dict[str, Json],
-    request: str | None = None,
-    parameters: list[Json] | None = None,
-) -> Json:
-    """request: name of the schema of its body, if it takes one."""
-    operation: Json = {
-        "operationId": operation_id,
-        "tags": [tag],
-        "summary": summary,
-        "description": description,
-        "security": _SECURITY[tag],
-    }
-    if parameters:
-        operation["parameters"] = parameters
-    if request:
-        operation["parameters"] = [*(parameters or ()), _IDEMPOTENCY_KEY]
-        schema = {"$ref": f"#/components/schemas/{request}"}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    return {**operation, "responses": responses}
-
-
-def _aliases(path: str, item: dict[str, Json], suffix: str = "Alias") -> dict[str, Json]:
-    """The same operations at another path. suffix: of their operation ids."""
-    return {
-        method: {**operation, "operationId": f"{operation['operationId']}{suffix}", "x-embedgate-alias-of": path}
-        for method, operation in item.items()
-    }
-
-
-def _model_parameter(model: Model) -> Json:
-    return {
-        "name": "id",
-        "in": "path",
-        "required": True,
-        "description": "Id of the model; its slash may be sent as it is, or as `%2F`. A bare name will do where only "
-        "one model has it.",
-        "schema": {"type": "string", "minLength": 1},
-        "example": model.id,
-    }
+    return errors.responses(*KEY_ERRORS, *more, without=_ONLY_OF_EMBEDDINGS)
 
 
 def _generation_parameter() -> Json:
@@ -363,21 +309,10 @@ def _generation_parameter() -> Json:
     return {**parameter, "required": True, "example": REQUEST_ID}
 
 
-def _answer(description: str, schema: str, example: object) -> Json:
-    content: Json = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
-    if example is not None:
-        content["example"] = example
-    return {
-        "description": description,
-        "headers": header_references(_HEADERS),
-        "content": {"application/json": content},
-    }
-
-
 def _html_page() -> Json:
     return {
         "description": "The page.",
-        "headers": header_references(["content-security-policy", *_HEADERS]),
+        "headers": header_references(["content-security-policy", *COMMON_HEADERS]),
         "content": {"text/html": {"schema": {"type": "string"}}},
     }
 
@@ -388,21 +323,3 @@ def _plain_text() -> Json:
         "headers": header_references(["x-request-id"]),
         "content": {"text/plain": {"schema": {"type": "string"}}},
     }
-
-
-def _vectors(schema: str, examples: dict[str, Answer], with_every_header: Answer) -> Json:
-    """An embeddings answer. examples: by encoding format, as the dialect writes them."""
-    return {
-        "description": "The vectors. Those of the examples are shortened to four numbers.",
-        "headers": header_references(header_names(with_every_header)),
-        "content": {
-            "application/json": {
-                "schema": {"$ref": f"#/components/schemas/{schema}"},
-                "examples": {form: {"value": _body(answer)} for form, answer in examples.items()},
-            }
-        },
-    }
-
-
-def _body(answer: Answer) -> object:
-    return orjson.loads(b"".join([answer.body, *(answer.pieces or ())]))

@@ -228,8 +228,9 @@ def _answered(error: GatewayError, answer: Answer) -> _Answered:
     body = orjson.loads(answer.body)
     if "resetAt" in body:
         body["resetAt"] = _RESET_AT_S
-    facts = body["error"] if isinstance(body["error"], dict) else body
-    return _Answered(error, answer.status, facts["code"], facts.get("type"), header_names(answer), body)
+    facts = body["error"] if isinstance(body.get("error"), dict) else body
+    kind = facts.get("type") or facts.get("error_type")
+    return _Answered(error, answer.status, facts["code"], kind, header_names(answer), body)
 
 
 def _meaning(error: GatewayError) -> str:

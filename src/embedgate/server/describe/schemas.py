@@ -20,9 +20,9 @@ _DOLLARS: Json = {"type": "number", "minimum": 0}
 
 
 def components(
-    settings: Settings, model: Model, openai: DialectErrors, ziri: DialectErrors, admin_schemas: Json
+    settings: Settings, model: Model, openai: DialectErrors, ziri: DialectErrors, more_schemas: Json
 ) -> Json:
-    """The `components` of the document. admin_schemas: those of the administration API, by name."""
+    """The `components` of the document. more_schemas: of the administration API and the smaller dialects, by name."""
     return {
         "securitySchemes": {
             "bearer": {
@@ -40,11 +40,11 @@ def components(
         },
         "headers": _headers(),
         "schemas": {
-            "EmbeddingsRequest": _openai_request(model),
+            "EmbeddingsRequest": openai_request(model),
             "ZiriEmbeddingsRequest": _ziri_request(model),
             "RerankRequest": _rerank_request(settings.limits),
             "Input": _input(settings.limits),
-            "EmbeddingList": _embedding_list(_text("Id of the model that made the vectors.")),
+            "EmbeddingList": _embedding_list(text_of("Id of the model that made the vectors.")),
             "ZiriEmbeddingList": _ziri_embedding_list(),
             "Embedding": _embedding(),
             "Usage": _usage(),
@@ -56,7 +56,7 @@ def components(
                     "Input tokens that the provider had cached and bills at a lower price.",
                 ),
             ),
-            "Health": _object(status=_constant("ok")),
+            "Health": object_of(status=_constant("ok")),
             "Ready": _readiness(status=_constant("ready")),
             "NotReady": _readiness(
                 status=_constant("not ready"), missing=_list({"type": "string"}, "What is missing, in words.")
@@ -64,7 +64,7 @@ def components(
             "Document": {"type": "object", "description": "An OpenAPI 3.1 document.", "required": ["openapi", "paths"]},
             "Error": _openai_error(openai),
             "ZiriError": _ziri_error(ziri),
-            **admin_schemas,
+            **more_schemas,
         },
     }
 
@@ -72,15 +72,16 @@ def components(
 def _readiness(**properties: object) -> Json:
     """Schema of a readiness, which also names the bounds that are reached, if any is."""
     reached = _list({"type": "string"}, "Bounds that are reached now: `connections`, `memory`.")
-    return {**_object(**properties), "properties": {**properties, "reached": reached}}
+    return {**object_of(**properties), "properties": {**properties, "reached": reached}}
 
 
-def _object(**properties: object) -> Json:
+def object_of(**properties: object) -> Json:
     """Schema of an object with all of these fields required."""
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
-def _text(description: str, **more: object) -> Json:
+def text_of(description: str, **more: object) -> Json:
+    """Schema of a text."""
     return {"type": "string", "description": description, **more}
 
 
@@ -149,29 +150,12 @@ def _shared_options() -> Json:
     }
 
 
-def _openai_request(model: Model) -> Json:
+def openai_request(model: Model) -> Json:
+    """Schema of an embeddings request of the OpenAI API."""
     return {
         "type": "object",
         "required": ["model", "input"],
-        "properties": {
-            "model": _text(
-                "Id of the model, `author/name`. A bare name will do where only one model has it; "
-                "`author/name:provider` asks that provider only.",
-                minLength=1,
-                examples=[model.id],
-            ),
-            "input": {"$ref": "#/components/schemas/Input"},
-            **_shared_options(),
-            "provider": _steering(
-                "A model to ask when no provider of the first one could answer. It must make vectors of the same "
-                "space, unless `allow_space_change` is true."
-            ),
-            "allow_space_change": {
-                "type": ["boolean", "null"],
-                "default": False,
-                "description": "Permits a fallback whose vectors cannot be compared with those of `model`.",
-            },
-        },
+        "properties": openai_properties(model),
         "additionalProperties": True,
         "description": "An optional field that is null counts as absent. Fields that are not listed go to providers "
         "that take them, and are refused by name otherwise.",
@@ -179,12 +163,35 @@ def _openai_request(model: Model) -> Json:
     }
 
 
+def openai_properties(model: Model) -> Json:
+    """The fields of an embeddings request of the OpenAI API."""
+    return {
+        "model": text_of(
+            "Id of the model, `author/name`. A bare name will do where only one model has it; "
+            "`author/name:provider` asks that provider only.",
+            minLength=1,
+            examples=[model.id],
+        ),
+        "input": {"$ref": "#/components/schemas/Input"},
+        **_shared_options(),
+        "provider": _steering(
+            "A model to ask when no provider of the first one could answer. It must make vectors of the same "
+            "space, unless `allow_space_change` is true."
+        ),
+        "allow_space_change": {
+            "type": ["boolean", "null"],
+            "default": False,
+            "description": "Permits a fallback whose vectors cannot be compared with those of `model`.",
+        },
+    }
+
+
 def _rerank_request(limits: LimitSettings) -> Json:
     text: Json = {"type": "string", "minLength": 1}
-    document: Json = {"oneOf": [text, {**_object(text=text), "additionalProperties": False}]}
-    query = _text("The query.", minLength=1)
+    document: Json = {"oneOf": [text, {**object_of(text=text), "additionalProperties": False}]}
+    query = text_of("The query.", minLength=1)
     documents = _list(document, "The documents to rank.", minItems=1, maxItems=limits.max_documents)
-    both: Json = {**_object(query=query, documents=documents), "additionalProperties": False}
+    both: Json = {**object_of(query=query, documents=documents), "additionalProperties": False}
     wanted: Json = {
         "top_n": {
             "type": ["integer", "null"],
@@ -201,7 +208,7 @@ def _rerank_request(limits: LimitSettings) -> Json:
         "type": "object",
         "required": ["model"],
         "properties": {
-            "model": _text("Id of a rerank model, as in other requests.", minLength=1),
+            "model": text_of("Id of a rerank model, as in other requests.", minLength=1),
             "query": _or_null(query),
             "documents": _or_null(documents),
             **wanted,
@@ -283,10 +290,10 @@ def _ziri_request(model: Model) -> Json:
         "type": "object",
         "required": ["provider", "model", "input"],
         "properties": {
-            "provider": _text(
+            "provider": text_of(
                 "The provider to ask; `local` is this gateway itself.", minLength=1, examples=[route.provider]
             ),
-            "model": _text("What the provider calls the model.", minLength=1, examples=[route.upstream_model]),
+            "model": text_of("What the provider calls the model.", minLength=1, examples=[route.upstream_model]),
             "input": {"$ref": "#/components/schemas/Input"},
             **_shared_options(),
         },
@@ -298,7 +305,7 @@ def _ziri_request(model: Model) -> Json:
 
 
 def _embedding_list(model: Json, **more: object) -> Json:
-    return _object(
+    return object_of(
         object=_constant("list"),
         data=_list({"$ref": "#/components/schemas/Embedding"}, "One for each input, in the order of the request."),
         model=model,
@@ -312,24 +319,24 @@ def _ziri_embedding_list() -> Json:
         {**_TOKENS, "const": 0, "description": "Embeddings have none."},
         "Of the input, tokens that cost nothing: see `x-embedgate-cached-tokens`.",
     )
-    return _embedding_list(_text("Bare name of the model that made the vectors."), _meta=meta)
+    return _embedding_list(text_of("Bare name of the model that made the vectors."), _meta=meta)
 
 
 def _meta(output_tokens: Json, cached_tokens: str) -> Json:
     """cached_tokens: their description."""
-    cost = _object(
+    cost = object_of(
         actual={**_DOLLARS, "description": "Cost in dollars."},
         inputTokens={**_TOKENS, "description": "Tokens of the input."},
         outputTokens=output_tokens,
         cachedTokens={**_TOKENS, "description": cached_tokens},
         totalCost={**_DOLLARS, "description": "The same as `actual`."},
     )
-    timing = _object(
+    timing = object_of(
         totalMs={**_MILLISECONDS, "description": "In all."},
         authMs={**_MILLISECONDS, "description": "Until the key was known."},
         llmMs={**_MILLISECONDS, "description": "At the provider, all its calls together."},
     )
-    meta = _object(requestId=_text("The id in `x-request-id`."), cost=cost, timing=timing)
+    meta = object_of(requestId=text_of("The id in `x-request-id`."), cost=cost, timing=timing)
     return {**meta, "description": "What the request cost and how long it took."}
 
 
@@ -342,34 +349,34 @@ def _embedding() -> Json:
         ],
     }
     index = {"type": "integer", "minimum": 0, "description": "Position of its input in the request."}
-    return _object(object=_constant("embedding"), index=index, embedding=vector)
+    return object_of(object=_constant("embedding"), index=index, embedding=vector)
 
 
 def _usage() -> Json:
-    return _object(
+    return object_of(
         prompt_tokens={**_TOKENS, "description": "Tokens of all inputs, kept or embedded now."},
         total_tokens={**_TOKENS, "description": "The same: embeddings have no output tokens."},
     )
 
 
 def _openai_error(errors: DialectErrors) -> Json:
-    fault = _object(
-        message=_text("What is wrong: the value seen, the value allowed, the next step."),
-        type=_text("The family of the error.", enum=errors.types()),
+    fault = object_of(
+        message=text_of("What is wrong: the value seen, the value allowed, the next step."),
+        type=text_of("The family of the error.", enum=errors.types()),
         param={"type": ["string", "null"], "description": "The field at fault, if it is one."},
-        code=_text("Which error it is; stable.", enum=errors.codes()),
+        code=text_of("Which error it is; stable.", enum=errors.codes()),
     )
-    return _object(error=fault)
+    return object_of(error=fault)
 
 
 def _ziri_error(errors: DialectErrors) -> Json:
     always: Json = {
-        "error": _text("What is wrong: the value seen, the value allowed, the next step."),
-        "code": _text("Which error it is; stable.", enum=errors.codes()),
-        "requestId": _text("The id in `x-request-id`."),
+        "error": text_of("What is wrong: the value seen, the value allowed, the next step."),
+        "code": text_of("Which error it is; stable.", enum=errors.codes()),
+        "requestId": text_of("The id in `x-request-id`."),
     }
     at_times: Json = {
-        "reason": _text("With `AUTHORIZATION_DENIED`: what forbids it."),
+        "reason": text_of("With `AUTHORIZATION_DENIED`: what forbids it."),
         "retryAfter": {"type": "integer", "minimum": 1, "description": "Seconds to wait, where waiting helps."},
         "resetAt": {"type": "integer", "description": "When to try again, in unix seconds."},
         "mistakes": _list({"$ref": "#/components/schemas/Mistake"}, "With `INVALID_POLICY`: all that is wrong."),

@@ -1,10 +1,11 @@
 """The OpenAI API on the wire: `POST /v1/embeddings`, `POST /v1/chat/completions`, and the same under `/api/v1`.
 
-`POST /v1/rerank`, which OpenAI does not have, takes the bodies of Cohere and Jina.
+`POST /v1/engines/{id}/embeddings` is the same for the model in the path. `POST /v1/rerank`, which OpenAI does not have,
+takes the bodies of Cohere and Jina.
 Owns the translation of its JSON and its error table.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -12,16 +13,16 @@ import orjson
 
 from embedgate.core.access import Rate
 from embedgate.core.chat import ChatResult, ChatStream
-from embedgate.core.errors import GatewayError, InternalError, MissingFields
+from embedgate.core.errors import GatewayError, MissingFields
 from embedgate.core.rerank import RerankRequest, RerankResult
-from embedgate.core.types import ChatRequest, EmbedRequest, EmbedResult, Routing
-from embedgate.server.answer import JSON, Answer, Headers, chat_answer, error_headers, vector_answer
+from embedgate.core.types import ChatRequest, Dialect, EmbedRequest, EmbedResult, Routing
+from embedgate.server.answer import JSON, Answer, Headers, chat_answer, error_headers, error_message, vector_answer
 from embedgate.server.chat_body import chat_request, open_chat
+from embedgate.server.dialects.dialect import SplitName
 from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields, plain, quantisation_of
 from embedgate.server.rerank_body import rerank_answer, rerank_request
 
 NAME: Literal["openai"] = "openai"
-SplitName = Callable[[str], tuple[str, str | None]]
 
 _TYPES: Mapping[int, str] = {
     400: "invalid_request_error",
@@ -44,6 +45,32 @@ def secret(headers: Mapping[bytes, bytes]) -> str | None:
     return raw.decode("latin-1") or None
 
 
+class Engine:
+    """The API of one model, as in its first version: `POST /v1/engines/{id}/embeddings`."""
+
+    NAME: Dialect = NAME
+
+    def __init__(self, model: str) -> None:
+        """model: the one in the path, whatever the body says."""
+        self.model = model
+
+    def secret(self, headers: Mapping[bytes, bytes]) -> str | None:
+        """The credential that came with a request."""
+        return secret(headers)
+
+    def read(self, body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
+        """The request in a body, and the requested encoding format. Raises a RequestError naming the field at fault."""
+        return _read_each(body, split_name, self.model)
+
+    def write(self, result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
+        """The answer to a served request."""
+        return write(result, encoding_format, request_id)
+
+    def write_error(self, error: GatewayError, request_id: str) -> Answer:
+        """The error table of this API."""
+        return write_error(error, request_id)
+
+
 def read(body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
     """The request in a body, and the requested encoding format.
 
@@ -54,12 +81,14 @@ def read(body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
     return _read_each(body, split_name)
 
 
-def _read_each(body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
-    """Read a body that is not plain, field by field."""
+def _read_each(body: bytes, split_name: SplitName, path_model: str | None = None) -> tuple[EmbedRequest, str]:
+    """Read a body that is not plain, field by field. path_model: the one in the path, which counts."""
     fields = Fields(body)
-    fields.required(("model",), "model is required: the id of an embedding model, see GET /v1/models.")
+    if path_model is None:
+        fields.required(("model",), "model is required: the id of an embedding model, see GET /v1/models.")
     fields.required(("input",), "input is required: a text or a list of texts.")
-    model, provider = split_name(fields.text("model") or "")
+    named = fields.text("model")
+    model, provider = split_name(path_model or named or "")
     steering = _steering(fields)
     encoding_format = fields.choice("encoding_format", ENCODING_FORMATS) or "float"
     request = EmbedRequest(
@@ -80,15 +109,17 @@ def _read_each(body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
     return request, encoding_format
 
 
-def read_chat(body: bytes, split_name: SplitName) -> ChatRequest:
+def read_chat(body: bytes, split_name: SplitName, path_model: str | None = None) -> ChatRequest:
     """The chat completion in a body.
 
-    split_name: takes `author/name:provider` apart. Raises a RequestError naming the field at fault.
+    split_name: takes `author/name:provider` apart. path_model: the one in the path, which counts. Raises a RequestError
+    naming the field at fault.
     """
     fields = open_chat(body)
-    fields.required(("model",), "model is required: the id of a chat model.")
+    if path_model is None:
+        fields.required(("model",), "model is required: the id of a chat model.")
     fields.required(("messages",), "messages is required: a list of messages, each with a role and a content.")
-    return chat_request(fields, *_asked(fields, split_name))
+    return chat_request(fields, *_asked(fields, split_name, path_model))
 
 
 def read_rerank(body: bytes, split_name: SplitName) -> RerankRequest:
@@ -101,9 +132,12 @@ def read_rerank(body: bytes, split_name: SplitName) -> RerankRequest:
     return rerank_request(fields, *_asked(fields, split_name))
 
 
-def _asked(fields: Fields, split_name: SplitName) -> tuple[str, str | None, Routing | None, str | None]:
+def _asked(
+    fields: Fields, split_name: SplitName, path_model: str | None = None
+) -> tuple[str, str | None, Routing | None, str | None]:
     """The requested model and provider, order of routes, and fallback model."""
-    model, provider = split_name(fields.text("model") or "")
+    named = fields.text("model")
+    model, provider = split_name(path_model or named or "")
     steering = _steering(fields)
     return model, provider, _routing(steering), steering.fallback if steering else None
 
@@ -180,8 +214,6 @@ def write_error(error: GatewayError, request_id: str) -> Answer:
     """The error table of this API: statuses that make the SDKs raise the right class."""
     status = error.status
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    message = error.message
-    if isinstance(error, InternalError):
-        message = f"The gateway failed. Its log has the details under request id {request_id}."
+    message = error_message(error, request_id)
     body = {"error": {"message": message, "type": kind, "param": error.param, "code": error.code}}
     return Answer(status, [*headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))

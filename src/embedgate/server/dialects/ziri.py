@@ -5,7 +5,7 @@ Owns the translation of its JSON and its error table.
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import orjson
@@ -21,7 +21,6 @@ from embedgate.core.errors import (
     Conflict,
     GatewayError,
     IdempotencyKeyReused,
-    InternalError,
     InvalidCredentials,
     InvalidPolicy,
     MalformedKey,
@@ -50,12 +49,12 @@ from embedgate.core.errors import (
 )
 from embedgate.core.money import usd_text
 from embedgate.core.types import ChatRequest, EmbedRequest, EmbedResult
-from embedgate.server.answer import JSON, Answer, Headers, chat_answer, error_headers, vector_answer
+from embedgate.server.answer import JSON, Answer, Headers, chat_answer, error_headers, error_message, vector_answer
 from embedgate.server.chat_body import chat_request, open_chat
+from embedgate.server.dialects.dialect import SplitName
 from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields, plain, quantisation_of
 
 NAME: Literal["ziri"] = "ziri"
-SplitName = Callable[[str], tuple[str, str | None]]
 WINDOW_S = 60
 _MISSING_KEY = "API key required. Include X-API-Key header."
 _MISSING_FIELDS = "provider, model, and input are required"
@@ -211,9 +210,7 @@ def headers(request_id: str, rate: Rate | None = None) -> Headers:
 def write_error(error: GatewayError, request_id: str) -> Answer:
     """The error table of this API."""
     status, code = next((status, code) for kind, status, code in TABLE if isinstance(error, kind))
-    message = error.message
-    if isinstance(error, InternalError):
-        message = f"The gateway failed. Its log has the details under request id {request_id}."
+    message = error_message(error, request_id)
     if isinstance(error, MissingKey):
         message = _MISSING_KEY
     body: dict[str, object] = {"error": message, "code": code, "requestId": request_id}
