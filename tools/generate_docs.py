@@ -135,7 +135,8 @@ _FAMILIES: Mapping[type[GatewayError], str] = {
 def _errors() -> Iterator[str]:
     yield (
         'The OpenAI dialect (`/v1`, `/api/v1`) answers `{"error": {"message", "type", "param", "code"}}`, the ZIRI '
-        'dialect (`/api/embeddings`) `{"error", "code", "requestId"}`. Codes are stable. The message gives the value '
+        'dialect (`/api/embeddings`) `{"error", "code", "requestId"}`. The [other dialects](../dialects.md) '
+        "have the code of the OpenAI dialect in `code`. Codes are stable. The message gives the value "
         "seen, the value allowed and the next step; it never holds a key or an input. The header `x-request-id` is in "
         "the log, too."
     )

@@ -218,8 +218,9 @@ class Application:
         """The dialect and the handlers of a path with a model in it, by method."""
         for route, each in self._named.items():
             before, _, after = route.partition("{id}")
-            if path.startswith(before) and path.endswith(after) and len(path) > len(before) + len(after):
-                return each.dialect, each.methods(path[len(before) : len(path) - len(after)])
+            name = path.removeprefix(before).removesuffix(after)
+            if path == f"{before}{name}{after}" and (name or not after):
+                return each.dialect, each.methods(name)
         return None
 
     async def _embed(self, dialect: Dialect, request: Request, action: str = "embeddings") -> Answer:
