@@ -6,6 +6,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from embedgate.core.access import Rate
 from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import (
     AccessError,
@@ -199,6 +200,28 @@ def chat_answer(completion: ChatResult | ChatStream, others: Headers) -> Answer:
     if completion.usage.is_estimated:
         found.append((b"x-embedgate-usage", b"estimated"))
     return Answer(200, found, completion.body)
+
+
+def common_headers(request_id: str, rate: Rate | None = None) -> Headers:
+    """Common headers of the answers of most dialects, errors included. rate: of the caller; None without limits."""
+    common: Headers = [JSON, (b"x-request-id", request_id.encode())]
+    return common if rate is None else [*common, *_rate_headers(rate)]
+
+
+def _rate_headers(rate: Rate) -> Headers:
+    """Limits of the caller. What has no limit has no header: clients that parse them expect numbers."""
+    requests = (rate.limit_requests, rate.remaining_requests, rate.reset_requests_s)
+    tokens = (rate.limit_tokens, rate.remaining_tokens, rate.reset_tokens_s)
+    found: Headers = []
+    for kind, (limit, remaining, reset_s) in ((b"requests", requests), (b"tokens", tokens)):
+        if limit is None:
+            continue
+        found += [
+            (b"x-ratelimit-limit-" + kind, b"%d" % limit),
+            (b"x-ratelimit-remaining-" + kind, b"%d" % (remaining or 0)),
+            (b"x-ratelimit-reset-" + kind, b"%gs" % round(reset_s, 3)),
+        ]
+    return found
 
 
 def error_message(error: GatewayError, request_id: str) -> str:

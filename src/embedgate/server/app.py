@@ -25,8 +25,8 @@ from embedgate.server.answer import PIECE_BYTES, Answer
 from embedgate.server.body import Body, BodyBounds, Receive
 from embedgate.server.cors import Cors
 from embedgate.server.describe import Description
-from embedgate.server.dialects import azure, cohere, ollama, openai, tei, ziri
-from embedgate.server.dialects.dialect import ChatDialect, Dialect, SplitName
+from embedgate.server.dialect import ChatDialect, Dialect, SplitName
+from embedgate.server.dialects import cohere, ollama, openai, tei, ziri
 from embedgate.server.exchange import Send
 from embedgate.server.generation import Generations
 from embedgate.server.idempotency import HEADER, Idempotency
@@ -176,16 +176,16 @@ class Application:
             return lambda name: {"POST": partial(self._embed, make(name), action=f"embeddings {name}")}
 
         def chats(name: str) -> dict[str, Serve]:
-            return {"POST": partial(self._chat, azure.Deployment(name), action=f"chat {name}")}
+            return {"POST": partial(self._chat, openai.Deployment(name), action=f"chat {name}")}
 
         def shows(name: str) -> dict[str, Serve]:
             return {"GET": partial(self._models.show, name)}
 
-        deployment = azure.Deployment("")
+        deployment = openai.Deployment("")
         return {
             **{f"{prefix}/models/{{id}}": _NamedRoute(openai, shows) for prefix in ("/v1", "/api/v1")},
             "/v1/engines/{id}/embeddings": _NamedRoute(openai, embeds(openai.Engine)),
-            "/openai/deployments/{id}/embeddings": _NamedRoute(deployment, embeds(azure.Deployment)),
+            "/openai/deployments/{id}/embeddings": _NamedRoute(deployment, embeds(openai.Deployment)),
             "/openai/deployments/{id}/chat/completions": _NamedRoute(deployment, chats),
             "/tei/{id}/embed": _NamedRoute(tei.Server(), embeds(tei.Server)),
         }

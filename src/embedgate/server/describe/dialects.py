@@ -21,8 +21,8 @@ from embedgate.server.describe.operation import (
 )
 from embedgate.server.describe.schemas import EXAMPLE_INPUT, object_of, openai_properties, openai_request, text_of
 from embedgate.server.describe.structs import struct_schemas
-from embedgate.server.dialects import azure, cohere, ollama, openai, tei
-from embedgate.server.dialects.dialect import Dialect
+from embedgate.server.dialect import Dialect
+from embedgate.server.dialects import cohere, ollama, openai, tei
 from embedgate.server.fields import ENCODING_FORMATS
 
 Paths = dict[str, dict[str, Json]]
@@ -48,7 +48,7 @@ def describe_dialects(model: Model, samples: Iterable[GatewayError], openai_erro
     """The tags, paths and schemas of all of them. model: the one in the examples."""
     samples = tuple(samples)
     errors = {
-        "Azure": DialectErrors(azure.write_error, "AzureError", samples),
+        "Azure": DialectErrors(openai.write_azure_error, "AzureError", samples),
         "Cohere": DialectErrors(cohere.write_error, "CohereError", samples),
         "Ollama": DialectErrors(ollama.write_error, "OllamaError", samples),
         "TEI": DialectErrors(tei.write_error, "TeiError", samples),
@@ -136,7 +136,7 @@ def _engine_paths(model: Model, errors: DialectErrors) -> Paths:
 
 
 def _azure_paths(model: Model, errors: DialectErrors) -> Paths:
-    deployment = azure.Deployment(model.id)
+    deployment = openai.Deployment(model.id)
     told = _Told("createDeploymentEmbeddings", "Azure", "Embed texts", "EngineEmbeddingsRequest")
     chats = operation(
         "createDeploymentChatCompletion",

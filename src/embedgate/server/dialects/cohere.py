@@ -12,9 +12,9 @@ from embedgate.core.errors import GatewayError, MissingFields
 from embedgate.core.models import Truncate
 from embedgate.core.quantise import PACKED
 from embedgate.core.types import EmbedRequest, EmbedResult, InputType
-from embedgate.server.answer import Answer, error_headers, error_message, rows_answer
-from embedgate.server.dialects import openai
-from embedgate.server.dialects.dialect import SplitName
+from embedgate.server.answer import Answer, common_headers, error_headers, error_message, rows_answer
+from embedgate.server.credential import bearer_or_key
+from embedgate.server.dialect import SplitName
 from embedgate.server.fields import ENCODING_FORMATS, EncodingFormat, Fields, quantisation_of
 
 NAME: Literal["cohere"] = "cohere"
@@ -22,8 +22,6 @@ INPUT_TYPES: Mapping[str, InputType] = {"search_query": "query", "search_documen
 TRUNCATES: Mapping[str, Truncate] = {"NONE": "none", "START": "start", "END": "end"}
 _FLOATS = "floats"
 """The form of an answer of version 1 to a request that names no types: one list."""
-
-secret = openai.secret
 
 
 class Embed:
@@ -34,7 +32,7 @@ class Embed:
     def __init__(self, version: Literal[1, 2]) -> None:
         self._version = version
 
-    secret = staticmethod(openai.secret)
+    secret = staticmethod(bearer_or_key)
 
     def read(self, body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
         """The request in a body, and the requested types of embeddings, joined by commas.
@@ -84,7 +82,7 @@ class Embed:
             },
         }
         tail = b"%s,%s" % (b"]" if is_plain else b"]}", orjson.dumps(rest)[1:])
-        return rows_answer(result, openai.headers(request_id, result.rate), lists, tail)
+        return rows_answer(result, common_headers(request_id, result.rate), lists, tail)
 
     def write_error(self, error: GatewayError, request_id: str) -> Answer:
         """The error table of this API."""
@@ -99,4 +97,4 @@ def _strictest(kinds: tuple[EncodingFormat, ...]) -> EncodingFormat:
 def write_error(error: GatewayError, request_id: str) -> Answer:
     """The error table of this API: statuses that make Cohere's SDKs raise the right class."""
     body = {"id": request_id, "message": error_message(error, request_id), "code": error.code}
-    return Answer(error.status, [*openai.headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))
+    return Answer(error.status, [*common_headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))

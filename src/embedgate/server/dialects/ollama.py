@@ -14,9 +14,9 @@ from msgspec import Meta, Struct
 from embedgate.core.errors import GatewayError, MalformedRequest
 from embedgate.core.models import Model
 from embedgate.core.types import EmbedRequest, EmbedResult
-from embedgate.server.answer import Answer, error_headers, error_message, rows_answer
-from embedgate.server.dialects import openai
-from embedgate.server.dialects.dialect import SplitName
+from embedgate.server.answer import Answer, common_headers, error_headers, error_message, rows_answer
+from embedgate.server.credential import bearer_or_key
+from embedgate.server.dialect import SplitName
 from embedgate.server.fields import Fields
 
 NAME: Literal["ollama"] = "ollama"
@@ -26,7 +26,7 @@ _NS_PER_MS = 1_000_000
 _MODIFIED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 """`modified_at` of every model: the API requires a time and none is known."""
 
-secret = openai.secret
+secret = bearer_or_key
 
 
 class ModelDetails(Struct, frozen=True):
@@ -86,17 +86,17 @@ def write(result: EmbedResult, _encoding_format: str, request_id: str) -> Answer
         result.usage.tokens,
     )
     lists = [(b'{"model":%s,"embeddings":[' % orjson.dumps(result.model), "float")]
-    return rows_answer(result, openai.headers(request_id, result.rate), lists, tail)
+    return rows_answer(result, common_headers(request_id, result.rate), lists, tail)
 
 
 def write_models(models: Iterable[Model], request_id: str) -> Answer:
     """The answer to `GET /api/tags`."""
     details = ModelDetails("", "", "")
     listed = TaggedModels(tuple(TaggedModel(model.id, model.id, _MODIFIED_AT, 0, "", details) for model in models))
-    return Answer(200, openai.headers(request_id), msgspec.json.encode(listed))
+    return Answer(200, common_headers(request_id), msgspec.json.encode(listed))
 
 
 def write_error(error: GatewayError, request_id: str) -> Answer:
     """The error table of this API."""
     body = {"error": error_message(error, request_id), "code": error.code}
-    return Answer(error.status, [*openai.headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))
+    return Answer(error.status, [*common_headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))

@@ -1,8 +1,8 @@
 """The OpenAI API on the wire: `POST /v1/embeddings`, `POST /v1/chat/completions`, and the same under `/api/v1`.
 
 `POST /v1/engines/{id}/embeddings` is the same for the model in the path. `POST /v1/rerank`, which OpenAI does not have,
-takes the bodies of Cohere and Jina.
-Owns the translation of its JSON and its error table.
+takes the bodies of Cohere and Jina. Azure's form of the API, with the model in the path, is here, too.
+Owns the translation of its JSON and its error tables.
 """
 
 from collections.abc import Mapping
@@ -10,15 +10,16 @@ from typing import Literal
 
 import msgspec
 import orjson
+from msgspec.structs import replace
 
-from embedgate.core.access import Rate
 from embedgate.core.chat import ChatResult, ChatStream
-from embedgate.core.errors import GatewayError, MissingFields
+from embedgate.core.errors import GatewayError, MissingFields, RateLimited, UnknownModel
 from embedgate.core.rerank import RerankRequest, RerankResult
 from embedgate.core.types import ChatRequest, Dialect, EmbedRequest, EmbedResult, Routing
-from embedgate.server.answer import JSON, Answer, Headers, chat_answer, error_headers, error_message, vector_answer
+from embedgate.server.answer import Answer, chat_answer, common_headers, error_headers, error_message, vector_answer
 from embedgate.server.chat_body import chat_request, open_chat
-from embedgate.server.dialects.dialect import SplitName
+from embedgate.server.credential import bearer_or_key
+from embedgate.server.dialect import SplitName
 from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields, plain, quantisation_of
 from embedgate.server.rerank_body import rerank_answer, rerank_request
 
@@ -37,12 +38,8 @@ _TYPES: Mapping[int, str] = {
 }
 
 
-def secret(headers: Mapping[bytes, bytes]) -> str | None:
-    """The credential: `Authorization: Bearer`, else `x-api-key`, else Azure's `api-key`, else None."""
-    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    raw = token.strip() if scheme.lower() == b"bearer" else b""
-    raw = raw or headers.get(b"x-api-key") or headers.get(b"api-key", b"")
-    return raw.decode("latin-1") or None
+secret = bearer_or_key
+headers = common_headers
 
 
 class Engine:
@@ -54,9 +51,7 @@ class Engine:
         """model: the one in the path, whatever the body says."""
         self.model = model
 
-    def secret(self, headers: Mapping[bytes, bytes]) -> str | None:
-        """The credential that came with a request."""
-        return secret(headers)
+    secret = staticmethod(bearer_or_key)
 
     def read(self, body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
         """The request in a body, and the requested encoding format. Raises a RequestError naming the field at fault."""
@@ -69,6 +64,24 @@ class Engine:
     def write_error(self, error: GatewayError, request_id: str) -> Answer:
         """The error table of this API."""
         return write_error(error, request_id)
+
+
+class Deployment(Engine):
+    """Azure's API of one deployment, the model of the path. Bodies and answers are OpenAI's."""
+
+    NAME: Dialect = "azure"
+
+    def read_chat(self, body: bytes, split_name: SplitName) -> ChatRequest:
+        """The chat completion in a body. Raises a RequestError naming the field at fault."""
+        return read_chat(body, split_name, self.model)
+
+    def write_chat(self, completion: ChatResult | ChatStream, request_id: str) -> Answer:
+        """The answer to a chat completion: what the provider sent."""
+        return write_chat(completion, request_id)
+
+    def write_error(self, error: GatewayError, request_id: str) -> Answer:
+        """The error table of this API."""
+        return write_azure_error(error, request_id)
 
 
 def read(body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
@@ -188,28 +201,6 @@ def write_rerank(result: RerankResult, request_id: str) -> Answer:
     return rerank_answer(result, request_id, headers(request_id, result.rate))
 
 
-def headers(request_id: str, rate: Rate | None = None) -> Headers:
-    """Common headers of every answer, errors included. rate: of the caller; None without limits."""
-    common: Headers = [JSON, (b"x-request-id", request_id.encode())]
-    return common if rate is None else [*common, *_rate_headers(rate)]
-
-
-def _rate_headers(rate: Rate) -> Headers:
-    """Limits of the caller. What has no limit has no header: clients that parse them expect numbers."""
-    requests = (rate.limit_requests, rate.remaining_requests, rate.reset_requests_s)
-    tokens = (rate.limit_tokens, rate.remaining_tokens, rate.reset_tokens_s)
-    found: Headers = []
-    for kind, (limit, remaining, reset_s) in ((b"requests", requests), (b"tokens", tokens)):
-        if limit is None:
-            continue
-        found += [
-            (b"x-ratelimit-limit-" + kind, b"%d" % limit),
-            (b"x-ratelimit-remaining-" + kind, b"%d" % (remaining or 0)),
-            (b"x-ratelimit-reset-" + kind, b"%gs" % round(reset_s, 3)),
-        ]
-    return found
-
-
 def write_error(error: GatewayError, request_id: str) -> Answer:
     """The error table of this API: statuses that make the SDKs raise the right class."""
     status = error.status
@@ -217,3 +208,14 @@ def write_error(error: GatewayError, request_id: str) -> Answer:
     message = error_message(error, request_id)
     body = {"error": {"message": message, "type": kind, "param": error.param, "code": error.code}}
     return Answer(status, [*headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))
+
+
+def write_azure_error(error: GatewayError, request_id: str) -> Answer:
+    """The error table of Azure: OpenAI's, but for the codes that Azure's own gate has."""
+    answer = write_error(error, request_id)
+    code = "DeploymentNotFound" if isinstance(error, UnknownModel) else str(answer.status)
+    if not isinstance(error, UnknownModel | RateLimited) and answer.status != 401:
+        return answer
+    body = orjson.loads(answer.body)
+    body["error"]["code"] = code
+    return replace(answer, body=orjson.dumps(body))

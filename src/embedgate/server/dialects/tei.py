@@ -20,9 +20,9 @@ from embedgate.core.errors import (
 )
 from embedgate.core.models import Truncate
 from embedgate.core.types import EmbedRequest, EmbedResult, InputType
-from embedgate.server.answer import Answer, error_headers, error_message, rows_answer
-from embedgate.server.dialects import openai
-from embedgate.server.dialects.dialect import SplitName
+from embedgate.server.answer import Answer, common_headers, error_headers, error_message, rows_answer
+from embedgate.server.credential import bearer_or_key
+from embedgate.server.dialect import SplitName
 from embedgate.server.fields import Fields
 
 NAME: Literal["tei"] = "tei"
@@ -44,7 +44,7 @@ class Server:
     def __init__(self, model: str | None = None) -> None:
         self._model = model
 
-    secret = staticmethod(openai.secret)
+    secret = staticmethod(bearer_or_key)
 
     def read(self, body: bytes, split_name: SplitName) -> tuple[EmbedRequest, str]:
         """The request in a body, and the encoding format, which is always that of floats.
@@ -77,7 +77,7 @@ class Server:
 
     def write(self, result: EmbedResult, _encoding_format: str, request_id: str) -> Answer:
         """The answer to a served request."""
-        return rows_answer(result, openai.headers(request_id, result.rate), [(b"[", "float")], b"]")
+        return rows_answer(result, common_headers(request_id, result.rate), [(b"[", "float")], b"]")
 
     def write_error(self, error: GatewayError, request_id: str) -> Answer:
         """The error table of this API."""
@@ -87,7 +87,7 @@ class Server:
 def write_error(error: GatewayError, request_id: str) -> Answer:
     """The error table of this API. `code` is ours."""
     body = {"error": error_message(error, request_id), "error_type": _type(error), "code": error.code}
-    return Answer(error.status, [*openai.headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))
+    return Answer(error.status, [*common_headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))
 
 
 def _type(error: GatewayError) -> str:

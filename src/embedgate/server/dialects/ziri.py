@@ -51,7 +51,7 @@ from embedgate.core.money import usd_text
 from embedgate.core.types import ChatRequest, EmbedRequest, EmbedResult
 from embedgate.server.answer import JSON, Answer, Headers, chat_answer, error_headers, error_message, vector_answer
 from embedgate.server.chat_body import chat_request, open_chat
-from embedgate.server.dialects.dialect import SplitName
+from embedgate.server.dialect import SplitName
 from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields, plain, quantisation_of
 
 NAME: Literal["ziri"] = "ziri"

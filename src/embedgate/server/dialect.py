@@ -1,4 +1,4 @@
-"""Protocols of a dialect: what a file in this folder offers to the handlers. A module or an object can be one."""
+"""Protocols of a dialect: what a file in `dialects/` offers to the handlers. A module or an object can be one."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
