@@ -50,7 +50,12 @@ async def test_a_session_of_an_administrator_is_answered_as_described(api: Api) 
         return reply.json if reply.headers.get("content-type") == "application/json" else None
 
     await administer(do)
-    assert {route.facts.id for route in OPERATIONS} - seen == {"refreshLogin", "logOut", "changeMyPassword"}
+    assert {route.facts.id for route in OPERATIONS} - seen == {
+        "refreshLogin",
+        "logOut",
+        "changeMyPassword",
+        "createMyKey",
+    }
 
 
 async def test_every_change_leaves_an_event_and_nothing_else_does(api: Api) -> None:
@@ -162,3 +167,6 @@ async def administer(do: Callable[..., Awaitable[Any]]) -> None:
     ):
         await do("DELETE", f"/api/{path}")
     await do("POST", f"/api/me/keys/{own}/rotate", {"overlap_s": 60})
+    await do("GET", "/api/me/key-bounds")
+    await do("POST", "/api/keys", {"user": "admin", "name": "spare"})
+    await do("POST", "/api/me/keys/spare/revoke")
