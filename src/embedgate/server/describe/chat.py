@@ -24,7 +24,7 @@ from embedgate.core.types import Timing, Usage
 from embedgate.server.answer import EVENT_STREAM, Answer
 from embedgate.server.chat_body import MAX_CHOICES, MAX_OUTPUT_TOKENS
 from embedgate.server.describe.errors import REQUEST_ID, DialectErrors, Json, header_names, header_references
-from embedgate.server.fields import CACHE_USES
+from embedgate.server.fields import CACHE_USES, MAX_USER_BYTES
 
 CHAT_MODEL = "openai/gpt-4o-mini"
 """The one in the examples."""
@@ -139,7 +139,8 @@ def _request(first: Json, required: list[str], example: Json) -> Json:
             "n": _most(MAX_CHOICES, "How many answers to write."),
             "user": {
                 "type": ["string", "null"],
-                "description": "Whom you serve: kept in the ledger, and passed on. At most 512 bytes.",
+                "maxLength": MAX_USER_BYTES,
+                "description": f"Whom you serve: kept in the ledger, and passed on. At most {MAX_USER_BYTES} bytes.",
             },
             "cache": {
                 "type": ["string", "null"],

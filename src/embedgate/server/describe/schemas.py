@@ -4,7 +4,7 @@ from embedgate.core.models import Model
 from embedgate.server.describe.chat import chat_schemas
 from embedgate.server.describe.errors import DialectErrors, Json
 from embedgate.server.describe.structs import struct_schemas
-from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES
+from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, MAX_USER_BYTES, TRUNCATES
 from embedgate.server.generation import Generation
 from embedgate.server.models import ListedModels
 from embedgate.server.rerank_body import Ranking
@@ -139,7 +139,9 @@ def _shared_options() -> Json:
         },
         "user": {
             "type": ["string", "null"],
-            "description": "Whom you serve: kept in the ledger beside your key, and passed to providers that take it.",
+            "maxLength": MAX_USER_BYTES,
+            "description": "Whom you serve: kept in the ledger beside your key, and passed to providers that take it. "
+            f"At most {MAX_USER_BYTES} bytes.",
         },
         "cache": {
             "type": ["string", "null"],
@@ -221,7 +223,8 @@ def _rerank_request(limits: LimitSettings) -> Json:
             },
             "user": {
                 "type": ["string", "null"],
-                "description": "Whom you serve: kept in the ledger beside your key. At most 512 bytes.",
+                "maxLength": MAX_USER_BYTES,
+                "description": f"Whom you serve: kept in the ledger beside your key. At most {MAX_USER_BYTES} bytes.",
             },
             "provider": _steering(
                 "A model to ask when no provider of the first one could answer. Its scores are other ones: do not "
