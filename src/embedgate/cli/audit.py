@@ -142,7 +142,13 @@ def _intact(found: Verified) -> str:
 def _table(page: Listed[Event]) -> Table:
     shown = f"{len(page.items):,} of {page.total:,} events; --limit and --offset show others"
     after = shown if page.total > len(page.items) else ""
-    return Table(_COLUMNS, [_row(event) for event in page.items], right=("seq",), after=after)
+    return Table(
+        _COLUMNS,
+        [_row(event) for event in page.items],
+        right=("seq",),
+        after=after,
+        least=("detail", "policies", "kind", "seq"),
+    )
 
 
 def _row(event: Event) -> tuple[str, ...]:

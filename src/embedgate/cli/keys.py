@@ -86,6 +86,7 @@ commands.add_list(
             )
             for key in found
         ],
+        least=("key", "created", "project", "user"),
     ),
     doc="List keys, revoked ones included, oldest first.",
 )

@@ -11,6 +11,8 @@ from typer.core import TyperGroup
 
 from embedgate import __version__
 from embedgate.cli import options
+from embedgate.cli.output import CHOICE, Choice
+from embedgate.cli.table_options import add_table_options
 from embedgate.core.errors import ConfigError, GatewayError, GatewayRefused
 
 OK = 0
@@ -79,8 +81,9 @@ def load(name: str) -> Command:
         program.add_typer(module.app, name=name)
     else:
         program.command(name)(getattr(module, name))
-    group = typer.main.get_group(program)
-    return group.commands[name]
+    command = typer.main.get_group(program).commands[name]
+    add_table_options(name, command)
+    return command
 
 
 class _LazyGroup(TyperGroup):
@@ -123,6 +126,7 @@ def version(as_json: options.AsJson = False) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the program and exit. arguments: those of the process if None."""
+    CHOICE.set(Choice())
     try:
         app(args=arguments, prog_name="embedgate")
     except ConfigError as error:

@@ -43,6 +43,8 @@ _SUMS = ("requests", "inputs", "tokens", "reused", "output", "$", _ESTIMATED, "e
 _ENTRY_FACTS = ("at", "request", "key", "model", "provider", "action")
 _ENTRY_COUNTS = ("inputs", "tokens", "reused", "output", "$", _ESTIMATED)
 _COMPARED = ("ledger tokens", "billed tokens", "difference", "ledger $", "billed $", "difference $")
+_LEAST = ("reused", "output", "inputs", "request", "action", "ms", "key", "provider")
+_COMPARED_LEAST = ("ledger $", "billed $")
 _DEFAULT_ENTRIES = 50
 
 commands = Commands("Sum up what was used and what it cost.")
@@ -265,7 +267,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequ
     if not any(Decimal(row[place]) for row in rows):
         columns = (*columns[:place], *columns[place + 1 :])
         rows = [(*row[:place], *row[place + 1 :]) for row in rows]
-    return Table(columns, rows, right=right, after=after)
+    return Table(columns, rows, right=right, after=after, least=_LEAST)
 
 
 def _labels(each: UsageSum) -> Iterator[str]:
@@ -314,7 +316,7 @@ def _entry_row(entry: Entry) -> tuple[str, ...]:
 def _comparison(found: Comparison) -> Table:
     rows = [(row.day.isoformat(), row.model, *_difference(row.difference)) for row in found.rows]
     rows.append(("total", "", *_difference(found.total)))
-    return Table(("day", "model", *_COMPARED), rows, right=_COMPARED)
+    return Table(("day", "model", *_COMPARED), rows, right=_COMPARED, least=_COMPARED_LEAST)
 
 
 def _difference(difference: Difference) -> tuple[str, ...]:

@@ -51,6 +51,7 @@ commands.add_list(
             )
             for user in found
         ],
+        least=("created", "roles", "tenant"),
     ),
 )
 commands.add(
