@@ -7,6 +7,7 @@ settings, and a share for what is not weighed: connections, and what the allocat
 import asyncio
 import contextlib
 import json
+import os
 import re
 import socket
 import time
@@ -23,7 +24,7 @@ from crowd import LOCAL_OFF
 from embedgate.providers import fake
 from forms import IS_LONG, scaled
 from running import RunningGateway, gateway
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, until
 from wire import call
 
 pytestmark = [
@@ -36,6 +37,7 @@ BODY_BYTES = scaled(6_000_000, 36_000_000)
 N_BODIES = scaled(10, 20)
 N_READERS = scaled(40, 300)
 N_IDLE = scaled(150, 2_000)
+N_BUSY = scaled(50, 300)
 MAX_CONNECTIONS = N_IDLE
 MEMORY_BYTES = scaled(120_000_000, 1_000_000_000)
 UNWEIGHED_BYTES = scaled(100_000_000, 250_000_000)
@@ -73,6 +75,13 @@ class Besieged:
         found = re.search(r"VmHWM:\s+(\d+) kB", status)
         assert found, "the gateway has ended"
         return int(found[1]) * 1024
+
+    @property
+    def used_s(self) -> float:
+        """Processor time of the gateway."""
+        stat = Path(f"/proc/{self.running.process.pid}/stat").read_text(encoding="ascii")
+        user, system = stat.rpartition(") ")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def begin_anew(self) -> None:
         """Forget the peaks of earlier attacks."""
@@ -207,6 +216,35 @@ async def sends_large_bodies(it: Besieged, kind: str) -> Counter[int]:
     return Counter(await asyncio.gather(*(caller.ask(request) for caller in callers)))
 
 
+def head_of(*lines: bytes) -> bytes:
+    return b"\r\n".join([*lines, b"", b""])
+
+
+BUSY = {
+    "health": head_of(b"GET /healthz HTTP/1.1", b"host: x") * 1_000,
+    "metrics": head_of(b"GET /metrics HTTP/1.1", b"host: x") * 1_000,
+    "no key": head_of(b"GET /v1/models HTTP/1.1", b"host: x") * 1_000,
+    "wrong key": head_of(b"GET /v1/models HTTP/1.1", b"authorization: Bearer eg_" + b"0" * 32) * 1_000,
+    "near path": head_of(b"GET /v1/embedings HTTP/1.1", b"host: x") * 1_000,
+    "many headers": head_of(b"GET /healthz HTTP/1.1", *[b"a: b"] * 5_000) * 4,
+    "tiny chunks": head_of(b"POST /v1/embeddings HTTP/1.1", b"transfer-encoding: chunked") + b"1\r\n \r\n" * 30_000,
+    "empty lines": b"\r\n" * 60_000,
+}
+"""What costs a stranger nothing to send, and the gateway something to read or to answer."""
+
+
+async def keeps_busy(it: Besieged, sent: bytes) -> None:
+    """A stranger sends this again and again on one connection, and reads what is answered."""
+    while True:
+        with contextlib.suppress(ConnectionError):
+            caller = await it.connect(STRANGER)
+            reading = asyncio.ensure_future(caller.reader.read())
+            while not reading.done():
+                caller.writer.write(sent)
+                await caller.writer.drain()
+            caller.writer.transport.abort()
+
+
 async def reads_slowly(it: Besieged) -> None:
     """One caller asks for large answers that are kept, many times, and reads the first bytes of each."""
     texts = [f"text {number}" for number in range(2_000)]
@@ -240,6 +278,19 @@ async def asks_honestly(it: Besieged, n: int) -> list[float]:
     return took
 
 
+async def asks_honestly_for(it: Besieged, n: int) -> float:
+    """The processor time of the gateway from an honest request to its answer, of half of so many requests at most.
+
+    It does not depend on what else the machine does.
+    """
+    took = []
+    for _ in range(n):
+        before_s = it.used_s
+        await asks_honestly(it, 1)
+        took.append(it.used_s - before_s)
+    return sorted(took)[n // 2]
+
+
 async def patience_s(it: Besieged) -> float:
     """How long an honest caller may wait under attack: a second, or more where the machine is busy without one."""
     took = await asks_honestly(it, 20)
@@ -253,6 +304,21 @@ async def test_a_stranger_who_pipelines_and_reads_nothing_takes_no_memory(runnin
         for task in attack:
             task.cancel()
         assert it.peak_bytes - it.at_rest_bytes < UNWEIGHED_BYTES
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("kind", BUSY if IS_LONG else ["wrong key", "tiny chunks"])
+async def test_a_stranger_who_is_busy_on_many_connections_delays_nobody(running: RunningGateway, kind: str) -> None:
+    async with besieged(running) as it:
+        used_s = await asks_honestly_for(it, 10)
+        attack = [asyncio.ensure_future(keeps_busy(it, BUSY[kind])) for _ in range(N_BUSY)]
+        began_s = it.used_s
+        await until(lambda: it.used_s > began_s + 0.5)  # they are at it
+        besieged_s = await asks_honestly_for(it, scaled(10, 50))
+        for task in attack:
+            task.cancel()
+        await asyncio.gather(*attack, return_exceptions=True)
+        assert not IS_LONG or besieged_s < max(0.05, 10 * used_s), (besieged_s, used_s)
 
 
 @pytest.mark.parametrize("kind", LARGE if IS_LONG else ["wide", "fields"])

@@ -94,7 +94,7 @@ _provider_waiting_bytes: defaultdict[str, int] = defaultdict(int)
 _summed_refusals = _Counter("summed_refusals", "Refusals that are counted in an event of the audit trail.")
 _reloads = _Counter("reloads", "Reloads of the settings (SIGHUP), by how they ended.", "result")
 _shed = _Counter("shed_requests", "Requests refused because the event loop was late.")
-_lag = {"s": 0.0, "sheds": 0}
+_lag = {"s": 0.0, "sheds": 0, "waiting": 0}
 _doubted = _Counter("doubted_usage", "Calls of which the provider reported more than they can have used.", "provider")
 _running = {"now": 0}
 _ledger = {"writable": 1}
@@ -213,6 +213,11 @@ def connections_now(by_state: Mapping[str, int]) -> None:
     _connections.update(by_state)
 
 
+def turns_now(waiting: int) -> None:
+    """Set how much of what callers sent waits for its turn on the event loop."""
+    _lag["waiting"] = waiting
+
+
 def memory_now(used_bytes: int, limit_bytes: int) -> None:
     """Set how much of the memory budget requests hold."""
     _memory.update(used=used_bytes, limit=limit_bytes)
@@ -295,6 +300,7 @@ class _Gauges(Collector):
             yield kept.family()
         yield GaugeMetricFamily("embedgate_requests_running", "Requests in progress.", value=_running["now"])
         yield GaugeMetricFamily("embedgate_loop_lag_seconds", "How late the event loop is.", value=_lag["s"])
+        yield GaugeMetricFamily("embedgate_turns_waiting", "Requests waiting for a turn.", value=_lag["waiting"])
         yield GaugeMetricFamily("embedgate_shedding", "1 while new requests are refused as it is.", value=_lag["sheds"])
         writable = _ledger["writable"]
         yield GaugeMetricFamily("embedgate_ledger_writable", "1 while the ledger can be written.", value=writable)

@@ -9,6 +9,7 @@ OpenAI format.
 import asyncio
 import math
 from collections.abc import Iterable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -19,13 +20,15 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from embedgate.core.errors import GatewayError, MalformedRequest
+from embedgate.core.errors import GatewayError, MalformedRequest, Overloaded
 from embedgate.server.answer import Answer
 from embedgate.server.exchange import EXCHANGE, Exchange
 from embedgate.server.flow import Flow
 from embedgate.server.gate import MAX_REFUSING, Gate, Placed, Reason, State
-from embedgate.server.memory import Held
+from embedgate.server.memory import SMALL_BYTES, Held
+from embedgate.server.parts import FEW_LINES, Received, is_much
 from embedgate.server.respond import new_request_id
+from embedgate.server.turns import FEWEST
 from embedgate.server.upgrade import without_upgrade
 
 _REFUSING_S = 1.0
@@ -38,11 +41,6 @@ _PACE_AGE_S = 1.0
 _CHUNK_FRAME_BYTES = 24
 """Framing of one chunk of a body that counts as little as the body: anything more is chunk extensions, which count
 like headers."""
-_END_OF_HEAD = b"\n\r\n"
-"""In every end of a head: the parser takes no other line ends."""
-_HEADS_AT_ONCE = 4
-_PARTS_PER_TURN = 16
-"""Parts of received bytes, each with `_HEADS_AT_ONCE` heads at most, that are parsed before others have their turn."""
 
 
 class Connection(HttpToolsProtocol):
@@ -78,9 +76,11 @@ class Connection(HttpToolsProtocol):
         self._chunk_bytes = 0
         self._overhead_bytes = 0
         """Bytes of the current message that are not its body."""
-        self._unparsed = b""
-        self._parsed_bytes = 0
-        """How much of `_unparsed` is parsed already."""
+        self._body_bytes = 0
+        """Bytes of the body of the current message."""
+        self._unparsed = Received()
+        self._is_parsing_due = False
+        self._unparsed_held = Held(gate.memory)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection if there is room; else wait for its request, as an answer without one gets lost."""
@@ -97,9 +97,8 @@ class Connection(HttpToolsProtocol):
             self._is_admitted = self._no_room is None
         if self._is_admitted:
             self._deadline_s = gate.clock_s() + gate.bounds.head_timeout_s
-            if early := self._unparsed:
-                self._unparsed = b""
-                self.data_received(early)
+            if self._unparsed.data:
+                self._parse_soon()
             return
         gate.refusing[self] = None
         self._deadline_s = gate.clock_s() + _REFUSING_S
@@ -113,18 +112,18 @@ class Connection(HttpToolsProtocol):
             return
         super().connection_lost(exc)
         self._count_nothing_unsent()
-        self._unparsed = b""
+        self._forget_unparsed()
         self._give_up(self._served)  # uvicorn notifies the newest request only, which may be a pipelined one
         if self._exchange is not None:
             self._exchange.demand.leave()
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes, a few requests at a time."""
-        if self._unparsed or not self._is_admitted or self._is_lingering:
+        if self._unparsed.data or not self._is_admitted or self._is_lingering:
             self._received_meanwhile(data)
-        elif data.count(_END_OF_HEAD) > _HEADS_AT_ONCE:
-            self._unparsed, self._parsed_bytes = data, 0
-            self._parse_in_turns()
+        elif (lines := data.count(b"\n")) > FEW_LINES and is_much(data, lines) and self._body_left() < len(data):
+            self._keep(data)
+            self._parse_soon()
         else:
             self._parse(data)
             if len(self.pipeline) >= self._max_pipelined:
@@ -135,27 +134,55 @@ class Connection(HttpToolsProtocol):
         if self._is_lingering:
             return
         if self._is_admitted or not self._is_connected():
-            self._unparsed += data  # at most what the transport had decrypted before it was told to stop
+            self._keep(data)  # at most what the transport had decrypted before it was told to stop
         elif self._no_room is not None:
             self._refuse(self._no_room, "refused")
 
-    def _parse_in_turns(self) -> None:
-        """Parse what waits, as far as there is room for requests, and not for long."""
-        for _ in range(_PARTS_PER_TURN):
-            if not self._has_room() or self._parsed_bytes >= len(self._unparsed):
-                break
-            end = self._parsed_bytes
-            for _ in range(_HEADS_AT_ONCE):
-                found = self._unparsed.find(_END_OF_HEAD, end)
-                end = found + len(_END_OF_HEAD) if found >= 0 else len(self._unparsed)
-            part = self._unparsed[self._parsed_bytes : end]
-            self._parsed_bytes = end
-            self._parse(part)
-        if self._parsed_bytes >= len(self._unparsed):
-            self._unparsed, self._parsed_bytes = b"", 0
-        elif self._has_room():
-            self.loop.call_soon(self._parse_in_turns)  # else the end of an answer goes on
+    def _keep(self, data: bytes) -> None:
+        """Keep bytes until they can be parsed, if there is memory for them, and read no more until then."""
+        self._unparsed.add(data)
+        if not self._is_connected():  # the handshake has just ended
+            return
+        size_bytes = len(self._unparsed.data)
+        if size_bytes > SMALL_BYTES:
+            try:
+                self._unparsed_held.grow(size_bytes)
+            except Overloaded as error:
+                self._refuse(error, "memory")
         self._steer_reading()
+
+    def _forget_unparsed(self) -> None:
+        self._unparsed.clear()
+        self._unparsed_held.become(0)
+
+    def _parse_soon(self) -> None:
+        """Parse a part of what waits, in this turn of the loop if it has room."""
+        if not self._is_parsing_due:
+            self._is_parsing_due = True
+            self._gate.turns.do(self.address, self._parse_part)
+
+    def _parse_part(self) -> None:
+        """Parse a part of what waits, if there is room for requests; the next one has to wait for its turn."""
+        self._is_parsing_due = False
+        if self.transport.is_closing():
+            self._forget_unparsed()
+            return
+        if self._unparsed.data and self._has_room():
+            self._parse(self._unparsed.take(self._body_left()))
+            if not self._unparsed.data:
+                self._unparsed_held.become(0)
+            elif self._has_room():  # else the end of an answer goes on
+                self._is_parsing_due = True
+                self._gate.turns.wait(self.address, self._parse_part)
+        self._steer_reading()
+
+    def _body_left(self) -> int:
+        """How much is still to come of a body of known length."""
+        if self._is_head_complete and self.cycle.more_body:
+            for name, value in self.headers:
+                if name == b"content-length":
+                    return int(value) - self._body_bytes
+        return 0
 
     def _has_room(self) -> bool:
         """Whether one more request may be parsed."""
@@ -165,7 +192,7 @@ class Connection(HttpToolsProtocol):
         """Backpressure: read only while requests have room, answers are read, and nothing waits to be parsed."""
         if self.transport.is_closing():
             return
-        if self._is_lingering or (self._has_room() and not self._unparsed):
+        if self._is_lingering or (self._has_room() and not self._unparsed.data):
             self.flow.let_go()
         else:
             self.flow.hold()
@@ -209,7 +236,7 @@ class Connection(HttpToolsProtocol):
         """Handle the start of a head."""
         super().on_message_begin()
         self._is_head_complete = False
-        self._overhead_bytes = 0
+        self._overhead_bytes = self._body_bytes = 0
         self._deadline_s = self._gate.clock_s() + self._gate.bounds.head_timeout_s
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -243,12 +270,23 @@ class Connection(HttpToolsProtocol):
         scope: dict[str, Any] = cycle.scope  # type: ignore[assignment]  # typed as closed by uvicorn
         self._exchange = Exchange(cycle, self)
         scope["extensions"] = {EXCHANGE: self._exchange}
-        super()._start_asgi_task(cycle, app)
+        gate = self._gate
+        # So few connections begin no more than that: each begins one request when the one before is answered.
+        if gate.admitted <= FEWEST or gate.turns.begins():
+            super()._start_asgi_task(cycle, app)
+        else:
+            gate.turns.wait(self.address, partial(self._begin, cycle, app))
+
+    def _begin(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if not cycle.disconnected:
+            super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         """Handle a piece of a body."""
         # In place of uvicorn's, as `on_message_complete` is: these ask about WebSockets each time.
-        self._overhead_bytes -= len(body)
+        size_bytes = len(body)
+        self._overhead_bytes -= size_bytes
+        self._body_bytes += size_bytes
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.body += body
@@ -272,8 +310,8 @@ class Connection(HttpToolsProtocol):
         if self._is_lingering:
             return
         self._go_on()
-        if self._unparsed:
-            self.loop.call_soon(self._parse_in_turns)
+        if self._unparsed.data:
+            self._parse_soon()
         elif self.flow.is_held:
             self._steer_reading()
         if not self.cycle.response_complete:
@@ -309,8 +347,8 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         self._unread_deadline_s = math.inf
         self._count_nothing_unsent()
-        if self._unparsed:
-            self.loop.call_soon(self._parse_in_turns)
+        if self._unparsed.data:
+            self._parse_soon()
         else:
             self._steer_reading()
 
@@ -343,7 +381,7 @@ class Connection(HttpToolsProtocol):
             return
         self._is_lingering = True
         self._deadline_s = math.inf
-        self._unparsed = b""
+        self._forget_unparsed()
         self.pipeline.clear()
         self._idle_until_s = math.inf
         if self.transport.can_write_eof():

@@ -15,6 +15,7 @@ from embedgate.core.errors import Overloaded
 from embedgate.observe import events, metrics
 from embedgate.server.memory import MemoryBudget
 from embedgate.server.respond import WritesErrors
+from embedgate.server.turns import Turns
 from embedgate.settings import ServerSettings
 
 MAX_REFUSING = 100
@@ -27,7 +28,7 @@ _GIVES_WAY: tuple[State, ...] = ("closing", "handshake", "idle", "unread", "rece
 """What is closed to make room, in this order; never what has come whole and is being served. A body that never comes
 would hold a place as long as one that is on its way, so both give way."""
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Reason = Literal["refused", "slow", "large", "malformed", "unread", "replaced", "handshake"]
+Reason = Literal["refused", "slow", "large", "malformed", "unread", "replaced", "handshake", "memory"]
 
 
 class Placed(Protocol):
@@ -64,6 +65,7 @@ class Gate:
         self.dialect = dialect
         self.clock_s = clock_s
         self.memory = memory or MemoryBudget(sys.maxsize, 0.0)
+        self.turns = Turns()
         self.admitted = 0
         self.refusing: dict[Placed, None] = {}
         self._proxies = tuple(ipaddress.ip_network(text) for text in bounds.trusted_proxies)
@@ -134,6 +136,7 @@ class Gate:
                 placed.close_if_late(now_s)
                 states[placed.state] += 1
         metrics.memory_now(self.memory.used_bytes, self.memory.limit_bytes)
+        metrics.turns_now(self.turns.waiting)
         metrics.connections_now({state: states[state] for state in STATES})
         for reason, n in self._turned_away.items():
             metrics.connections_turned_away(reason, n)

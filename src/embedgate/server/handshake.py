@@ -8,6 +8,7 @@ import asyncio
 import math
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from embedgate.server.connection import Connection
@@ -51,10 +52,14 @@ class Handshake(asyncio.Protocol):
         self._deadline_s = self._gate.clock_s() + self._gate.bounds.head_timeout_s
 
     def data_received(self, data: bytes) -> None:
-        """Begin the handshake with the first bytes."""
+        """Begin the handshake with the first bytes, when it is the turn of their address."""
         if self._task is None and self._transport is not None:
             self._transport.pause_reading()
-            self._task = asyncio.get_running_loop().create_task(self._shake_hands(self._transport, data))
+            self._gate.turns.do(self.address, partial(self._begin, self._transport, data))
+
+    def _begin(self, transport: asyncio.Transport, first: bytes) -> None:
+        if not transport.is_closing():
+            self._task = asyncio.get_running_loop().create_task(self._shake_hands(transport, first))
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Release the place."""

@@ -155,7 +155,7 @@ async def serve(
     reloads = _Reloads(Reload(gateway, certificate, load))
     with handled(server.stop, reloads.begin):
         try:
-            application.shedder.start()
+            application.shedder.start(lambda: gate.turns.wait_s)
             await server.serve(sockets=[listener])
         finally:
             await reloads.aclose()

@@ -1,7 +1,7 @@
 """Load shedding by latency: while the event loop is late for long, new requests are refused before they are read.
 
-A timer that is due and not run is as late as every request that waits for the loop. Health and metrics are answered,
-and what has begun goes on, so that the gateway recovers.
+A timer that is due and not run is as late as every request that waits for the loop; what waits for its turn (`turns`)
+may be later still. Health and metrics are answered, and what has begun goes on, so that the gateway recovers.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ class LoadShedder:
         self.is_shedding = False
         self.lag_s = 0.0
 
-    def start(self) -> None:
-        """Watch the running loop until `aclose`."""
-        self._task = asyncio.get_running_loop().create_task(self._watch())
+    def start(self, wait_s: Callable[[], float] = lambda: 0.0) -> None:
+        """Watch the running loop until `aclose`. wait_s: how long work has waited for its turn on it."""
+        self._task = asyncio.get_running_loop().create_task(self._watch(wait_s))
 
     async def aclose(self) -> None:
         """End the watch."""
@@ -70,8 +70,8 @@ class LoadShedder:
             event = events.SHEDDING if self.is_shedding else events.SHEDDING_ENDED
             event.emit(lag_s=round(lag_s, 3))
 
-    async def _watch(self) -> None:
+    async def _watch(self, wait_s: Callable[[], float]) -> None:
         while True:
             due_s = self._clock() + TICK_S
             await asyncio.sleep(TICK_S)
-            self.saw(max(0.0, self._clock() - due_s))
+            self.saw(max(0.0, self._clock() - due_s, wait_s()))
