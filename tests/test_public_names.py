@@ -6,11 +6,12 @@ import sys
 import pytest
 
 import embedgate
-from embedgate import client
+from embedgate import client, user_sdk
 from embedgate.core import errors, ports
 from embedgate.toolkit import embedders
 
 PUBLIC_NAMES = {
+    "AsyncUserSDK",
     "CallLimits",
     "Client",
     "ClientEmbedder",
@@ -27,6 +28,7 @@ PUBLIC_NAMES = {
     "UpstreamFailed",
     "UpstreamGarbled",
     "UpstreamTimeout",
+    "UserSDK",
     "__version__",
 }
 
@@ -38,7 +40,7 @@ def test_the_public_names_are_these() -> None:
 
 @pytest.mark.parametrize("name", sorted(PUBLIC_NAMES - {"__version__"}))
 def test_each_is_the_one_that_the_package_itself_uses(name: str) -> None:
-    homes = (client, ports, embedders, errors)
+    homes = (client, ports, embedders, errors, user_sdk)
     assert getattr(embedgate, name) in [getattr(home, name, None) for home in homes]
 
 

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     )
     from embedgate.core.ports import CallLimits, Embedder
     from embedgate.toolkit.embedders import ClientEmbedder, FakeEmbedder, LocalEmbedder, OpenAIEmbedder
+    from embedgate.user_sdk import AsyncUserSDK, UserSDK
 
 __all__ = [
+    "AsyncUserSDK",
     "CallLimits",
     "Client",
     "ClientEmbedder",
@@ -42,6 +44,7 @@ __all__ = [
     "UpstreamFailed",
     "UpstreamGarbled",
     "UpstreamTimeout",
+    "UserSDK",
     "__version__",
 ]
 
@@ -49,6 +52,7 @@ __version__ = VERSION
 
 _HOMES = {
     **dict.fromkeys(__all__, "embedgate.core.errors"),
+    "AsyncUserSDK": "embedgate.user_sdk",
     "CallLimits": "embedgate.core.ports",
     "Client": "embedgate.client",
     "ClientEmbedder": "embedgate.toolkit.embedders",
@@ -56,6 +60,7 @@ _HOMES = {
     "FakeEmbedder": "embedgate.toolkit.embedders",
     "LocalEmbedder": "embedgate.toolkit.embedders",
     "OpenAIEmbedder": "embedgate.toolkit.embedders",
+    "UserSDK": "embedgate.user_sdk",
 }
 """Where each is defined: error classes, but for those that are named here."""
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 import pytest
 
@@ -78,7 +79,9 @@ def assert_wait_is_told(reply: Reply) -> int:
         assert reply.json["code"] == "RATE_LIMIT_EXCEEDED"
         assert reply.json["retryAfter"] == wait_s
         # By the clock of the answer, which may have been read some time ago.
-        assert 0 <= int(time.time()) + wait_s - reply.json["resetAt"] <= PATIENCE_S
+        reset_s = int(datetime.fromisoformat(reply.json["resetAt"]).timestamp())
+        assert 0 <= int(time.time()) + wait_s - reset_s <= PATIENCE_S
+        assert reply.json["error"].startswith("Rate limit exceeded")
         message = reply.json["error"]
     said = re.search(r"Try again in (\d+) s", message)
     assert said is not None

@@ -5,6 +5,7 @@ import re
 import uuid
 
 _UUID4_HEX = re.compile(r"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}")
+ZIRI_PREFIX = "ziri"
 _OLDER_FORM = re.compile(r"ziri-[A-Za-z0-9._@-]{1,64}-[0-9a-f]{8,128}")
 
 
@@ -14,8 +15,11 @@ def new_secret(prefix: str) -> str:
 
 
 def is_well_formed(secret: str, *prefixes: str) -> bool:
-    """Whether `secret` has the form of a key under one of the prefixes, or the older form `ziri-<user>-<hex>`."""
-    for prefix in prefixes:
+    """Whether `secret` has the form of a key under one of the prefixes, or one of ZIRI's, whatever they are.
+
+    ZIRI's are `ziri_` and 32 hex digits, and the older form `ziri-<user>-<hex>`.
+    """
+    for prefix in (*prefixes, ZIRI_PREFIX):
         if secret.startswith(f"{prefix}_"):
             return _UUID4_HEX.fullmatch(secret, len(prefix) + 1) is not None
     return _OLDER_FORM.fullmatch(secret) is not None

@@ -14,6 +14,7 @@ class RerankRequest(Struct, frozen=True):
 
     action: ClassVar[Action] = RERANK
     input_type: ClassVar[InputType | None] = None
+    is_emergency: ClassVar[bool] = False
 
     model: str
     query: str

@@ -58,6 +58,10 @@ class AnyRequest(Protocol):
     action: ClassVar[Action]
 
     @property
+    def is_emergency(self) -> bool:
+        """Whether the caller says that it is one."""
+
+    @property
     def model(self) -> str:
         """The requested model name."""
 
@@ -91,7 +95,7 @@ class EmbedRequest(Struct, frozen=True, gc=False):
 
     `dim` None means the model's own size. `options` are fields that no dialect knows, as raw JSON by name: passed
     to routes that accept them, refused otherwise. `provider` pins one provider. `quantisation` is what the vectors will
-    be rounded to in the answer; the engine only ensures that they can be.
+    be rounded to in the answer; the engine only ensures that they can be. `is_emergency` is what the caller says.
     """
 
     action: ClassVar[Action] = EMBEDDING
@@ -109,6 +113,7 @@ class EmbedRequest(Struct, frozen=True, gc=False):
     cache: CacheUse = "store"
     options: Mapping[str, bytes] = NO_OPTIONS
     quantisation: Quantisation | None = None
+    is_emergency: bool = False
 
     @property
     def n_items(self) -> int:
@@ -141,6 +146,7 @@ class ChatRequest(Struct, frozen=True):
     routing: Routing | None = None
     fallback_model: str | None = None
     n_media: int = 0
+    is_emergency: bool = False
 
 
 class Batch(Struct, frozen=True, gc=False):

@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from sqlalchemy.exc import IntegrityError
 
 from embedgate.core.errors import Conflict, InvalidInput, UnknownEntity
-from embedgate.core.keys import digest, is_well_formed, new_secret
+from embedgate.core.keys import ZIRI_PREFIX, digest, is_well_formed, new_secret
 from embedgate.govern.change import Change, Plain, Reading
 from embedgate.govern.fields import MAX_NAME_CHARACTERS, MAX_TIME_MS, check_name, check_number, findable, new_id
 from embedgate.govern.lists import Listed, Listing, ListQuery, read_page
@@ -207,8 +207,9 @@ def import_key(change: Change, new: KeyToImport) -> Key:
     elif is_well_formed(new.key, *prefixes):
         digest_of_key, hint = digest(new.key), new.key[-_HINT_CHARACTERS:]
     else:
+        known = dict.fromkeys((*prefixes, ZIRI_PREFIX))
         raise InvalidInput(
-            f"The key is neither {' or '.join(f'`{prefix}_`' for prefix in prefixes)} and 32 hexadecimal digits, nor "
+            f"The key is neither {' or '.join(f'`{prefix}_`' for prefix in known)} and 32 hexadecimal digits, nor "
             "`ziri-<user>-<hex>`, nor the SHA-256 of a key as 64 hexadecimal digits. Give one of these: the "
             "SHA-256 of a key of any other form, or set keys.accepted_prefixes.",
             param="key",

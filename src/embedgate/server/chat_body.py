@@ -48,6 +48,8 @@ def chat_request(
     provider: str | None,
     routing: Routing | None = None,
     fallback_model: str | None = None,
+    *,
+    is_emergency: bool = False,
 ) -> ChatRequest:
     """The request of a body from which the dialect has taken its own fields.
 
@@ -74,6 +76,7 @@ def chat_request(
         routing=routing,
         fallback_model=fallback_model,
         n_media=n_media,
+        is_emergency=is_emergency,
     )
 
 

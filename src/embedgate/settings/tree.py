@@ -242,6 +242,11 @@ class AccessSettings(Section):
     """Policies, and the secrets that the database holds."""
 
     is_emergency: bool = Field(False, description="Value of `context.is_emergency` in policies.")
+    heeds_callers_emergency: bool = Field(
+        False,
+        description="Whether `isEmergency: true` in a request of the ZIRI dialect makes `context.is_emergency` true "
+        "for it. Every caller can say so. If not, the field has no effect; no provider ever sees it.",
+    )
     login_origins: tuple[Origin, ...] = Field(
         (),
         description="Origins of web pages of other sites that may log in, such as `https://console.example.org`. A "

@@ -106,6 +106,7 @@ class Gateway:
             intents=None if settings.storage.intents == "off" else storage.intents,
             intends_for_all=settings.storage.intents == "priced",
             is_sole=lambda: self.claim.is_held,
+            heeds_callers_emergency=settings.access.heeds_callers_emergency,
         )
         self._healths = RouteHealths(settings.upstream)
         self._prober = Prober(self._embed_as_operator)

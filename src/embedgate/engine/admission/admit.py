@@ -45,8 +45,10 @@ class Admission:
         intents: Intents | None = None,
         intends_for_all: bool = True,
         is_sole: Callable[[], bool] = lambda: True,
+        heeds_callers_emergency: bool = False,
     ) -> None:
-        """is_emergency: what policies are told. now: an aware time, of the clock that dates ledger entries.
+        """is_emergency: what policies are told; heeds_callers_emergency: also if a request says it is one. now: an
+        aware time, of the clock that dates ledger entries.
 
         ledger: whether it can be written; None if it always can. serves_unrecorded: whether what costs nothing is
         admitted while it cannot. refusals: where refusals are noted, if not where the other events are. intents: where
@@ -63,6 +65,7 @@ class Admission:
         self._audit = audit
         self._refusals = refusals or audit
         self._is_emergency = is_emergency
+        self._heeds_callers_emergency = heeds_callers_emergency
         self._now = now
         self.follow(decider)
 
@@ -204,6 +207,7 @@ class Admission:
                         each,
                         now,
                         spends,
+                        request.is_emergency,
                     )
                 )
                 for each in weighed
@@ -280,6 +284,7 @@ class Admission:
         each: Weighed,
         now: datetime,
         spends: tuple[int, int],
+        says_emergency: bool = False,
     ) -> Question:
         model = each.candidate.model
         return Question(
@@ -291,7 +296,7 @@ class Admission:
             space=model.space or model.id,
             at=now,
             ip_address=ip_address,
-            is_emergency=self._is_emergency,
+            is_emergency=self._is_emergency or (says_emergency and self._heeds_callers_emergency),
             n_inputs=n_items,
             tokens=each.tokens,
             dim=each.dim,
@@ -303,6 +308,11 @@ class Admission:
         )
 
     def _note(self, call: Call[Any], asked: Weighed, outcome: str, decision: Decision) -> None:
+        detail = NO_DETAIL
+        if decision.errors:
+            detail = {"errors": "; ".join(decision.errors)[:1000]}
+        if call.request.is_emergency and self._heeds_callers_emergency:
+            detail = {**detail, "is_emergency": "said by the caller"}
         event = AuditEvent(
             kind="decision",
             at_ms=ms_of(self._now()),
@@ -312,7 +322,7 @@ class Admission:
             outcome=outcome,
             request_id=call.request_id,
             policies=decision.policies,
-            detail={"errors": "; ".join(decision.errors)[:1000]} if decision.errors else NO_DETAIL,
+            detail=detail,
         )
         (self._audit if outcome == "permit" else self._refusals).note(event)
 

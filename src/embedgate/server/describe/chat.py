@@ -28,6 +28,10 @@ from embedgate.server.fields import CACHE_USES, MAX_USER_BYTES
 
 CHAT_MODEL = "openai/gpt-4o-mini"
 """The one in the examples."""
+EMERGENCY: Json = {
+    "type": ["boolean", "null"],
+    "description": "Whether this is an emergency: policies may read it if `access.heeds_callers_emergency` is on.",
+}
 _MESSAGES: list[object] = [{"role": "user", "content": "Who sat on the mat?"}]
 _NOT_OF_CHATS = (
     NotFound,
@@ -85,7 +89,9 @@ def chat_schemas(steering: Json, meta: Json) -> Json:
     return {
         "ChatRequest": _request({"model": model, "provider": steering}, ["model", "messages"], chat),
         "ZiriChatRequest": _request(
-            {"provider": provider, "model": named}, ["provider", "model", "messages"], ziri_chat
+            {"provider": provider, "model": named, "isEmergency": EMERGENCY},
+            ["provider", "model", "messages"],
+            ziri_chat,
         ),
         "DeploymentChatRequest": _request(
             {

@@ -23,7 +23,7 @@ REQUEST_ID = "req_4f1d2c3b5a6978807f6e5d4c3b2a1908"
 """The request id of every example."""
 EXAMPLE_RATE = Rate(60, 58, 2.0, 100_000, 98_500, 0.9)
 """Of a caller with limits, who gets every header that tells of them."""
-_RESET_AT_S = 1_767_225_630
+_RESET_AT = "2026-01-01T00:00:30.000Z"
 """`resetAt` of every example: a dialect reads the clock for it, and the document shall not change with the time."""
 
 
@@ -227,7 +227,7 @@ def header_names(answer: Answer) -> tuple[str, ...]:
 def _answered(error: GatewayError, answer: Answer) -> _Answered:
     body = orjson.loads(answer.body)
     if "resetAt" in body:
-        body["resetAt"] = _RESET_AT_S
+        body["resetAt"] = _RESET_AT
     facts = body["error"] if isinstance(body.get("error"), dict) else body
     kind = facts.get("type") or facts.get("error_type")
     return _Answered(error, answer.status, facts["code"], kind, header_names(answer), body)

@@ -1,7 +1,7 @@
 """Components of the OpenAPI document: schemas of bodies, response headers, security schemes."""
 
 from embedgate.core.models import Model
-from embedgate.server.describe.chat import chat_schemas
+from embedgate.server.describe.chat import EMERGENCY, chat_schemas
 from embedgate.server.describe.errors import DialectErrors, Json
 from embedgate.server.describe.structs import struct_schemas
 from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, MAX_USER_BYTES, TRUNCATES
@@ -299,6 +299,7 @@ def _ziri_request(model: Model) -> Json:
             "model": text_of("What the provider calls the model.", minLength=1, examples=[route.upstream_model]),
             "input": {"$ref": "#/components/schemas/Input"},
             **_shared_options(),
+            "isEmergency": EMERGENCY,
         },
         "additionalProperties": True,
         "description": "An optional field that is null counts as absent. Fields that are not listed go to the provider "
@@ -381,7 +382,7 @@ def _ziri_error(errors: DialectErrors) -> Json:
     at_times: Json = {
         "reason": text_of("With `AUTHORIZATION_DENIED`: what forbids it."),
         "retryAfter": {"type": "integer", "minimum": 1, "description": "Seconds to wait, where waiting helps."},
-        "resetAt": {"type": "integer", "description": "When to try again, in unix seconds."},
+        "resetAt": {"type": "string", "format": "date-time", "description": "When to try again."},
         "mistakes": _list({"$ref": "#/components/schemas/Mistake"}, "With `INVALID_POLICY`: all that is wrong."),
     }
     return {"type": "object", "required": list(always), "properties": {**always, **at_times}}

@@ -6,8 +6,10 @@ Owns the translation of its JSON and its error table.
 import math
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Literal
 
+import msgspec
 import orjson
 from msgspec.structs import replace
 
@@ -56,6 +58,7 @@ from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, T
 
 NAME: Literal["ziri"] = "ziri"
 WINDOW_S = 60
+_EMERGENCY = "isEmergency"
 _MISSING_KEY = "API key required. Include X-API-Key header."
 _MISSING_FIELDS = "provider, model, and input are required"
 _MISSING_CHAT_FIELDS = "provider, model, and messages are required"
@@ -97,6 +100,14 @@ TABLE: tuple[tuple[type[GatewayError], int, str], ...] = (
 """Error class, status, code. The first match counts, so general classes come last."""
 
 
+BEGINNINGS: Mapping[str, str] = {
+    "INVALID_API_KEY_FORMAT": "Invalid API key format",
+    "AUTHORIZATION_DENIED": "Authorization denied",
+    "RATE_LIMIT_EXCEEDED": "Rate limit exceeded",
+}
+"""First words of messages, by code. Clients of this API test for them."""
+
+
 def secret(headers: Mapping[bytes, bytes]) -> str | None:
     """The credential in X-API-Key; None without one."""
     return headers.get(b"x-api-key", b"").decode("latin-1") or None
@@ -109,7 +120,7 @@ def read(body: bytes, _split_name: SplitName) -> tuple[EmbedRequest, str]:
     Raises a RequestError naming the field at fault.
     """
     if (common := plain(body)) is not None and common.model and common.provider:
-        return common.request(common.model, common.provider)
+        return common.request(common.model, common.provider.lower())
     return _read_each(body)
 
 
@@ -121,6 +132,7 @@ def _read_each(body: bytes) -> tuple[EmbedRequest, str]:
     if not provider or not model:
         raise MissingFields(_MISSING_FIELDS)
     encoding_format = fields.choice("encoding_format", ENCODING_FORMATS) or "float"
+    is_emergency = fields.flag(_EMERGENCY) or False
     request = EmbedRequest(
         model=model,
         inputs=fields.inputs(),
@@ -128,10 +140,11 @@ def _read_each(body: bytes) -> tuple[EmbedRequest, str]:
         input_type=fields.choice("input_type", INPUT_TYPES),
         truncate=fields.choice("truncate", TRUNCATES) or "none",
         user=fields.user(),
-        provider=provider,
+        provider=provider.lower(),
         cache=fields.choice("cache", CACHE_USES) or "store",
         options=fields.rest(),
         quantisation=quantisation_of(encoding_format),
+        is_emergency=is_emergency,
     )
     return request, encoding_format
 
@@ -156,7 +169,10 @@ def read_chat(body: bytes, _split_name: SplitName) -> ChatRequest:
     provider, model = fields.text("provider"), fields.text("model")
     if not provider or not model:
         raise MissingFields(_MISSING_CHAT_FIELDS)
-    return chat_request(fields, model, provider)
+    if fields.peek("messages", list[msgspec.Raw], "a list of objects, each with a role and a content") == []:
+        raise MissingFields(_MISSING_CHAT_FIELDS, param="messages")
+    is_emergency = fields.flag(_EMERGENCY) or False
+    return chat_request(fields, model, provider.lower(), is_emergency=is_emergency)
 
 
 def write_chat(completion: ChatResult | ChatStream, request_id: str) -> Answer:
@@ -213,15 +229,22 @@ def write_error(error: GatewayError, request_id: str) -> Answer:
     message = error_message(error, request_id)
     if isinstance(error, MissingKey):
         message = _MISSING_KEY
+    if beginning := BEGINNINGS.get(code):
+        message = f"{beginning}. {message}"
     body: dict[str, object] = {"error": message, "code": code, "requestId": request_id}
     if isinstance(error, (NotPermitted, BudgetExhausted)):
         body["reason"] = error.message
     if isinstance(error, RateLimited) and error.retry_after_s is not None:
         body["retryAfter"] = max(1, math.ceil(error.retry_after_s))
-        body["resetAt"] = _unix_s() + max(1, math.ceil(error.retry_after_s))
+        body["resetAt"] = _iso_text(_unix_s() + max(1, math.ceil(error.retry_after_s)))
     if isinstance(error, InvalidPolicy):
         body["mistakes"] = error.mistakes
     return Answer(status, [*headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))
+
+
+def _iso_text(unix_s: int) -> str:
+    """A moment as this API's clients parse it: `2026-01-01T00:00:30.000Z`."""
+    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%dT%H:%M:%S}.000Z"
 
 
 def _unix_s() -> int:
