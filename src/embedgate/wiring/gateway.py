@@ -94,20 +94,7 @@ class Gateway:
         self.budgets = Budgets(rules.budgets, storage.spending, newest_ms=storage.newest_entry_ms)
         self.claim = FolderClaim(storage.claim, is_held=has_claim, on_taken=self._take_over)
         self._refusals = Refusals(storage.ledger, settings.access.refusal_summary_s)
-        self._admission = Admission(
-            CedarDecider(rules.policies),
-            self.limits,
-            self.budgets,
-            storage.ledger,
-            settings.access.is_emergency,
-            ledger=storage.ledger.watch,
-            serves_unrecorded=settings.storage.ledger_outage == "refuse-priced",
-            refusals=self._refusals,
-            intents=None if settings.storage.intents == "off" else storage.intents,
-            intends_for_all=settings.storage.intents == "priced",
-            is_sole=lambda: self.claim.is_held,
-            heeds_callers_emergency=settings.access.heeds_callers_emergency,
-        )
+        self._admission = self._open_admission(rules)
         self._healths = RouteHealths(settings.upstream)
         self._prober = Prober(self._embed_as_operator)
         self.pipeline = Pipeline(
@@ -129,6 +116,23 @@ class Gateway:
         self._resources = open_resources(loaded, self._access())
         self._rules = rules
         self._following = Following(storage.database, rules, self._apply)
+
+    def _open_admission(self, rules: Rules) -> Admission:
+        settings, storage = self.settings, self._storage
+        return Admission(
+            CedarDecider(rules.policies),
+            self.limits,
+            self.budgets,
+            storage.ledger,
+            settings.access.is_emergency,
+            ledger=storage.ledger.watch,
+            serves_unrecorded=settings.storage.ledger_outage == "refuse-priced",
+            refusals=self._refusals,
+            intents=None if settings.storage.intents == "off" else storage.intents,
+            intends_for_all=settings.storage.intents == "priced",
+            is_sole=lambda: self.claim.is_held,
+            heeds_callers_emergency=settings.access.heeds_callers_emergency,
+        )
 
     @property
     def catalog(self) -> Catalog:
