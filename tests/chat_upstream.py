@@ -35,6 +35,7 @@ class Chat:
     """How one completion is answered. `events` None is the honest answer; else the data of the events of a stream.
 
     `repeat` times all events. The answer waits for `gate` before its head, and for `pause` after the first event.
+    `comments` go before the events, which wait for `silence` after them.
     `failure` is answered instead of everything else. `counts` False leaves the usage out.
     """
 
@@ -42,6 +43,8 @@ class Chat:
     repeat: int = 1
     gate: threading.Event | None = None
     pause: threading.Event | None = None
+    comments: bytes = b""
+    silence: threading.Event | None = None
     ending: Ending = "done"
     failure: Answer | None = None
     counts: bool = True
@@ -122,6 +125,12 @@ class ChatUpstream(Upstream):
         bodies = [b"data: %s\n\n" % data for data in (honest if chat.events is None else chat.events)]
         if chat.ending == "done" and chat.events is None:
             bodies.append(LAST_WORD)
+        if chat.comments:
+            writer.write(b"%x\r\n%s\r\n" % (len(chat.comments), chat.comments))
+            await writer.drain()
+        if chat.silence is not None:
+            await writer.drain()
+            await self._passed(chat.silence)
         for position, body in enumerate(bodies * chat.repeat):
             if position == 1 and chat.pause is not None:
                 await self._passed(chat.pause)

@@ -66,7 +66,7 @@ class Listener:
     def read_until(self, mark: bytes) -> None:
         """Read until the mark is in the body."""
         while mark not in self.body:
-            self._read()
+            assert self._read(), f"the answer ended before {mark!r}"
 
     def read_to_the_end(self) -> bytes:
         """The whole body, without the signs of its chunks."""

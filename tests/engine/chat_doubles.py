@@ -8,7 +8,7 @@ from msgspec import structs
 
 from doubles import SECRET, Bench, Words
 from embedgate.core.chat import ChatResult, ChatStream
-from embedgate.core.errors import GatewayError
+from embedgate.core.errors import GatewayError, UpstreamError
 from embedgate.core.models import DimRange, Model, Price, Route
 from embedgate.core.ports import TokenCounter
 from embedgate.core.types import ChatRequest, ChatUsage, Origin
@@ -35,6 +35,8 @@ class ScriptedReply:
     content_type: str = "text/event-stream"
     output_bytes: int = 0
     usage: ChatUsage | None = None
+    fault: UpstreamError | None = None
+    is_complete: bool = True
     n_read: int = 0
     is_closed: bool = False
 

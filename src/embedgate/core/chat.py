@@ -1,11 +1,18 @@
 """Results of a chat completion, whole or streamed: what the provider sent, byte for byte."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from contextvars import ContextVar
 
 from msgspec import Struct
 
 from embedgate.core.access import Rate
 from embedgate.core.types import Timing, Usage
+
+told_early: ContextVar[Callable[[bytes], None] | None] = ContextVar("told_early", default=None)
+"""Told of a stream that its head is here, and of the comments before its first event. None where nobody wants to know.
+
+An answer has not begun by that: until its first event, another route may be tried.
+"""
 
 
 class ChatResult(Struct, frozen=True):
@@ -26,10 +33,13 @@ class ChatResult(Struct, frozen=True):
 
 
 class ChatStream(Struct, frozen=True):
-    """A streamed answer. `pieces` end once it is in the ledger, and raise the GatewayError that cut it off."""
+    """A streamed answer. `pieces` end once it is in the ledger, and raise the GatewayError that cut it off.
 
-    model: str
-    provider: str
+    `model` and `provider` are None if it was begun before a provider did: another route may still have to serve it.
+    """
+
+    model: str | None
+    provider: str | None
     content_type: str
     pieces: AsyncGenerator[bytes, None]
     rate: Rate | None = None

@@ -16,6 +16,7 @@ from embedgate.core.access import (
     Subject,
 )
 from embedgate.core.actions import Action
+from embedgate.core.errors import UpstreamError
 from embedgate.core.models import Route
 from embedgate.core.types import (
     Batch,
@@ -56,6 +57,16 @@ class ChatReply(Protocol):
     """Usage as the provider counted it: known at the end; None if it reports none or was cut off."""
     output_bytes: int
     """Bytes of text and arguments that the model has written so far, to estimate usage that is not reported."""
+
+    @property
+    def fault(self) -> UpstreamError | None:
+        """The error in a stream that had begun, which is passed on like all else; None before it comes."""
+        ...
+
+    @property
+    def is_complete(self) -> bool:
+        """False at the end of a stream in which neither the model said why it stopped, nor the host that it was all."""
+        ...
 
     def pieces(self) -> AsyncIterator[bytes]:
         """The body as it arrives. Can be read once. Raises UpstreamError if it breaks off."""

@@ -35,7 +35,7 @@ from embedgate.engine.admission.authenticate import Authenticator
 from embedgate.engine.admission.entrance import Entrance
 from embedgate.engine.admission.paid_options import PaidOptions, surcharged
 from embedgate.engine.chat.complete import ChatServed, ChatValidator, Completer
-from embedgate.engine.chat.stream import StreamBuffer
+from embedgate.engine.chat.stream import EVENT_STREAM, StreamBuffer
 from embedgate.engine.chat.weigh import ChatWeigher
 from embedgate.engine.embedding.execute import Executor
 from embedgate.engine.embedding.validate import EmbeddingValidator
@@ -125,13 +125,13 @@ class Pipeline:
         serving = self.running.start(self._accounted(call, partial(self._complete, out=out)))
         serving.add_done_callback(lambda _: out.end())
         begun = await out.beginning()
-        if begun is None:
+        if not out.is_open:
             await self.running.outcome(serving)
             raise InternalError("A stream ended without a beginning.")
         return ChatStream(
-            model=begun.candidate.model.id,
-            provider=begun.candidate.route.provider,
-            content_type=begun.content_type,
+            model=begun.candidate.model.id if begun else None,
+            provider=begun.candidate.route.provider if begun else None,
+            content_type=begun.content_type if begun else EVENT_STREAM,
             pieces=self._pieces(serving, out),
             rate=self._admission.rate(call.caller),
         )

@@ -187,9 +187,10 @@ def chat_answer(completion: ChatResult | ChatStream, others: Headers) -> Answer:
         (b"content-type", completion.content_type.encode("latin-1", "replace")[:MAX_CONTENT_TYPE_BYTES]),
         *(header for header in others if header != JSON),
         (b"cache-control", b"no-store"),
-        (b"x-embedgate-provider", completion.provider.encode()),
-        (b"x-embedgate-model", completion.model.encode()),
     ]
+    if completion.provider is not None and completion.model is not None:
+        found.append((b"x-embedgate-provider", completion.provider.encode()))
+        found.append((b"x-embedgate-model", completion.model.encode()))
     if isinstance(completion, ChatStream):
         # A buffering proxy would defeat the stream; nginx reads this header.
         return Answer(200, [*found, (b"x-accel-buffering", b"no")], b"", stream=completion.pieces)

@@ -239,7 +239,8 @@ class Application:
             return await self._idempotency.serve(
                 request, dialect, f"{dialect.NAME} {action}", partial(self._chat, dialect)
             )
-        out = StreamBuffer(self._gateway.settings.server.max_unsent_bytes)
+        settings = self._gateway.settings.server
+        out = StreamBuffer(settings.max_unsent_bytes, settings.stream_heartbeat_s)
         entrance = Entrance()
 
         async def read() -> ChatRequest:

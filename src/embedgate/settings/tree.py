@@ -51,6 +51,12 @@ class ServerSettings(Section):
         description="Seconds from the start of a chat completion to the end of its answer. A stream that is not "
         "complete by then is cut off, with an error as its last event.",
     )
+    stream_heartbeat_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        15.0,
+        description="Seconds of silence after which a chat stream gets a comment, so that no proxy cuts it while the "
+        "model thinks. A stream whose answer has not begun by then opens, and tells errors as an event from then on. 0 "
+        "turns it off.",
+    )
     trusted_proxies: tuple[Network, ...] = Field(
         (),
         description="Addresses or networks of proxies in front, whose X-Forwarded-For or Forwarded gives the client "

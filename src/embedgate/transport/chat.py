@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from embedgate.core.errors import UpstreamGarbled, UpstreamMismatch
+from embedgate.core.chat import told_early
+from embedgate.core.errors import UpstreamError, UpstreamGarbled, UpstreamMismatch
 from embedgate.core.hints import Observe
 from embedgate.core.types import ChatUsage
 from embedgate.transport.chat_events import MAX_EVENT_BYTES, EventReader
@@ -20,6 +21,12 @@ from embedgate.transport.faults import classify, classify_late, said_instead
 from embedgate.transport.rate_headers import read_hints
 from embedgate.transport.records import HttpReply
 
+_HEAD_TICK_S = 0.25
+_HEAD_TICKS = 4
+"""How long the head of a stream waits for its first event: until that is here, an error has a status of its own.
+
+In ticks, so that a moment in which this process does not run is not taken for silence of the host.
+"""
 _END_S = 1.0
 """How long a stream may take to end after `[DONE]`, so that the connection can be kept."""
 _EVENT_STREAM = "text/event-stream"
@@ -50,10 +57,14 @@ class IncomingChat:
         self.content_type = incoming.headers.get("content-type", "")
         self.usage: ChatUsage | None = None
         self.output_bytes = 0
+        self.fault: UpstreamError | None = None
+        self.is_complete = True
         self._incoming = incoming
         self._on_close: Callable[[], None] | None = on_close
         self._head: deque[bytes] = deque()
         self._events: EventReader | None = None
+        self._asked: AskedChat | None = None
+        self._ticking: asyncio.TimerHandle | None = None
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body in pieces as they arrive. Can be read once.
@@ -71,6 +82,7 @@ class IncomingChat:
                 yield piece
         piece = self._events.finish()
         self._count(self._events)
+        self.is_complete = self._events.is_finished
         if piece:
             yield piece
 
@@ -95,6 +107,7 @@ class IncomingChat:
 
     async def begin(self, asked: AskedChat) -> None:
         """Return once the first bytes of a good answer are here. Raises UpstreamError if it is none."""
+        self._asked = asked
         asked.observe(read_hints(self._incoming.headers))
         if not self._incoming.is_success:
             raise classify(self._reply(asked, await self._read_fault()))
@@ -108,21 +121,43 @@ class IncomingChat:
             raise UpstreamMismatch(f"{asked.provider} sent {sent} in place of a completion; check base_url")
 
     async def _begin_stream(self, asked: AskedChat) -> None:
-        """Wait for the first event: a failure before it is an error, though the status was good."""
+        """Wait for the first event: a failure before it is an error, though the status was good.
+
+        Comments before it are told to who waits, and so is the head if nothing follows it.
+        """
         self._events = events = EventReader(hides_usage=asked.hides_usage)
+        tell = told_early.get()
+        if tell is not None:
+            self._tell_head(tell, _HEAD_TICKS)
+        try:
+            await self._first_event(asked, events, tell)
+        finally:
+            if self._ticking is not None:
+                self._ticking.cancel()
+        said = read_completion(events.first or b"")
+        if said is not None:
+            self._check(said, asked, events.first or b"")
+        self._count(events)
+
+    def _tell_head(self, tell: Callable[[bytes], None], ticks: int) -> None:
+        """Tell that the head is here, so many ticks from now."""
+        if not ticks:
+            tell(b"")
+            return
+        self._ticking = asyncio.get_running_loop().call_later(_HEAD_TICK_S, self._tell_head, tell, ticks - 1)
+
+    async def _first_event(self, asked: AskedChat, events: EventReader, tell: Callable[[bytes], None] | None) -> None:
         waiting_bytes = 0
         while events.first is None and waiting_bytes <= MAX_EVENT_BYTES:
             chunk = await self._incoming.read()
             piece = events.finish() if chunk is None else events.feed(chunk)
             waiting_bytes += len(piece)
-            if piece:
+            if piece and tell is not None and events.is_silent and not self._head:
+                tell(piece)
+            elif piece:
                 self._head.append(piece)
             if chunk is None and events.first is None:
                 raise UpstreamGarbled(f"{asked.provider} ended its answer before the first event")
-        said = read_completion(events.first or b"")
-        if said is not None:
-            self._check(said, asked, events.first or b"")
-        self._count(events)
 
     def _check(self, said: Said, asked: AskedChat, body: bytes) -> None:
         """Raise the error that stands in place of a completion, if one does."""
@@ -164,6 +199,8 @@ class IncomingChat:
     def _count(self, events: EventReader) -> None:
         self.usage = events.usage
         self.output_bytes = events.written_bytes
+        if events.fault is not None and self.fault is None and self._asked is not None:
+            self.fault = classify_late(self._reply(self._asked, events.fault))
 
 
 async def begin_chat(incoming: Incoming, asked: AskedChat, on_close: Callable[[], None]) -> IncomingChat:

@@ -16,6 +16,7 @@ _END = re.compile(rb"\n\r?\n")
 """An event ends with an empty line. Lines end with LF or CRLF."""
 _OVERLAP_BYTES = 2
 """Bytes of an event's end that may be in the chunk before."""
+_ERROR_EVENT = re.compile(rb"^event: ?error\r?$", re.MULTILINE)
 _DATA = re.compile(rb"^data: ?([^\r\n]*)", re.MULTILINE)
 _BETWEEN = re.compile(rb"(?::[^\n]*\n|\r?\n)*")
 """Lines before an event: comments, which keep a connection alive, and empty ones."""
@@ -27,7 +28,9 @@ class EventReader:
 
     `first` is the data of the first event that has any: None before it has come, empty if it was too large to be read.
     `is_over`: `[DONE]` has come, and nothing should follow. `usage` is the last one reported, None until the stream is
-    over, because some hosts report as they go. `written_bytes` is what the model has written so far.
+    over, because some hosts report as they go. `written_bytes` is what the model has written so far. `fault` is the
+    data of the first event that is an error. `is_finished`: the model has said why it stopped, or `[DONE]` has come; an
+    event that was too large to be read may have said so.
     """
 
     def __init__(self, *, hides_usage: bool) -> None:
@@ -36,11 +39,18 @@ class EventReader:
         self.is_over = False
         self.usage: ChatUsage | None = None
         self.written_bytes = 0
+        self.fault: bytes | None = None
+        self.is_finished = False
         self._hides_usage = hides_usage
         self._usage_so_far: ChatUsage | None = None
         self._event = b""
         """The part of an incomplete event that has come; of one that is too large, its last bytes."""
         self._is_too_large = False
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing has come but whole comments, and events without data."""
+        return self.first is None and not self._event
 
     def feed(self, chunk: bytes) -> bytes:
         """Read a chunk. Returns the bytes to pass on now; may be empty."""
@@ -79,8 +89,12 @@ class EventReader:
         if said is not None:
             self._usage_so_far = said.usage or self._usage_so_far
             self.written_bytes += said.written_bytes
+            self.is_finished = self.is_finished or said.is_finished
+        if self.fault is None and ((said is not None and said.is_error) or _ERROR_EVENT.search(event)):
+            self.fault = data
         is_usage_only = said is not None and said.is_usage_only
         self.is_over = self.is_over or data == _LAST_WORD
+        self.is_finished = self.is_finished or self.is_over
         if is_usage_only or self.is_over:
             self.usage = self._usage_so_far
         return self._before(event) if is_usage_only and self._hides_usage else event
@@ -89,7 +103,7 @@ class EventReader:
         """The part of an incomplete event to pass on: lines before it, and all of it once it is too large."""
         event = self._event
         if self._is_too_large or len(event) > MAX_EVENT_BYTES:
-            self._is_too_large = True
+            self._is_too_large = self.is_finished = True
             self._event = event[-_OVERLAP_BYTES:]
             self.first = self.first or b""
             self.written_bytes += len(event) - passed

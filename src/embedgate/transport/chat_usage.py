@@ -37,6 +37,7 @@ class _Choice(msgspec.Struct):
     delta: _Message | None = None
     message: _Message | None = None
     usage: msgspec.Raw = _NULL
+    finish_reason: msgspec.Raw = _NULL
 
 
 class _Groq(msgspec.Struct):
@@ -65,7 +66,7 @@ class Said(msgspec.Struct, frozen=True, gc=False):
     """Content of one JSON object. `written_bytes` are of text, thoughts and arguments, in UTF-8.
 
     `is_usage_only`: it reports usage and holds no output. `is_error`: it reports a failure. `has_choices`: it is of a
-    completion, and not something in its place.
+    completion, and not something in its place. `is_finished`: it says why the model stopped.
     """
 
     usage: ChatUsage | None = None
@@ -73,6 +74,7 @@ class Said(msgspec.Struct, frozen=True, gc=False):
     is_usage_only: bool = False
     is_error: bool = False
     has_choices: bool = True
+    is_finished: bool = False
 
 
 _COMPLETION = msgspec.json.Decoder(_Completion)
@@ -100,6 +102,7 @@ def read_completion(data: bytes) -> Said | None:
         is_usage_only=not choices and bytes(completion.usage).startswith(b"{"),
         is_error=_is_error(completion),
         has_choices=completion.choices is not None,
+        is_finished=any(bytes(choice.finish_reason) != b"null" for choice in choices),
     )
 
 

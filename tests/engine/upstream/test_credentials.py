@@ -15,6 +15,7 @@ from embedgate.core.errors import (
     InvalidInput,
     UpstreamBusy,
     UpstreamDenied,
+    UpstreamError,
     UpstreamFailed,
     UpstreamGarbled,
     UpstreamLimited,
@@ -44,6 +45,8 @@ class Stream:
     content_type: str = "text/event-stream"
     usage: ChatUsage | None = None
     output_bytes: int = 0
+    fault: UpstreamError | None = None
+    is_complete: bool = True
     is_closed: bool = False
 
     async def pieces(self) -> AsyncIterator[bytes]:

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from embedgate.core.actions import CHAT
+from embedgate.core.chat import told_early
 from embedgate.core.errors import (
     GatewayError,
     InternalError,
     UpstreamError,
+    UpstreamLost,
     UpstreamMismatch,
     UpstreamTimeout,
 )
@@ -29,6 +31,7 @@ from embedgate.engine.ledger.tokens import MANY_TOKENS, believed
 from embedgate.engine.routing.failover import with_failover
 from embedgate.engine.routing.find_model import ModelFinder
 from embedgate.engine.routing.route_health import RouteHealths
+from embedgate.observe import events
 from embedgate.settings import UpstreamSettings
 
 _LAST_WORD = b"[DONE]"
@@ -89,6 +92,7 @@ class Completer:
         """
         if out is None:
             return await self._complete(call, candidates, None)
+        told_early.set(out.open)
         async with out.while_wanted(call.deadline_s + _GRACE_S):
             return await self._complete(call, candidates, out)
 
@@ -101,20 +105,27 @@ class Completer:
 
         candidate, (reply, started_s) = await with_failover(call, candidates, self._healths, self._settings, ask)
         outcome: str | None = "cancelled"
+        is_whole = False
         try:
             if out is None:
                 body = await self._whole(reply, candidate)
             else:
-                out.begin(StreamHead(candidate, reply.content_type))
-                body = await _pass_on(reply, out)
+                body = await _pass_on(reply, out, StreamHead(candidate, reply.content_type))
+            is_whole = True
+            if reply.fault is None and not reply.is_complete:
+                raise UpstreamLost(f"{candidate.route.provider} ended its answer without a finish reason or [DONE]")
             outcome = "ok"
         except UpstreamError as error:
-            outcome = outcome_of(error)
-            self._healths.of(candidate).failed(error, time.monotonic() - started_s)
-            raise
+            if reply.fault is None:
+                outcome = self._failed(call, candidate, error, started_s)
+                raise
+            body = b""
         finally:
+            if reply.fault is not None:  # its event has told the caller
+                call.error = reply.fault
+                outcome = self._failed(call, candidate, reply.fault, started_s)
             count_call(call, candidate, call.request.n_items, outcome, started_s)
-            usage = self._charge(call, candidate, reply, out, is_whole=outcome == "ok")
+            usage = self._charge(call, candidate, reply, out, is_whole=is_whole)
             await reply.aclose()
         return ChatServed(
             candidate=candidate,
@@ -123,6 +134,17 @@ class Completer:
             usage=Usage(usage.input_tokens, usage is not reply.usage, output_tokens=usage.output_tokens),
             cached_tokens=usage.cached_tokens,
         )
+
+    def _failed(
+        self, call: Call[ChatRequest], candidate: Candidate, error: UpstreamError, started_s: float
+    ) -> str | None:
+        """Tell the route's health and the log of an answer that failed after it had begun; its outcome for metrics."""
+        self._healths.of(candidate).failed(error, time.monotonic() - started_s)
+        provider, request_id = candidate.route.provider, call.request_id
+        events.UPSTREAM_FAULT.emit(
+            request_id=request_id, provider=provider, code=error.code, attempt=1, detail=error.message
+        )
+        return outcome_of(error)
 
     async def _ask(
         self, call: Call[ChatRequest], candidate: Candidate, out: StreamBuffer | None, until_s: float
@@ -205,8 +227,9 @@ class Completer:
         return b"".join(parts)
 
 
-async def _pass_on(reply: ChatReply, out: StreamBuffer) -> bytes:
+async def _pass_on(reply: ChatReply, out: StreamBuffer, head: StreamHead) -> bytes:
     """Pass on every piece but one that ends the stream, which is returned: it is sent once the ledger has the entry."""
+    out.begin(head)
     last = tail = b""
     try:
         async for piece in reply.pieces():

@@ -1,7 +1,7 @@
 """Stream buffer with backpressure: pieces of one answer, from the task that fetches them to the one that sends them.
 
-Bounds how far the fetcher may be ahead of the sender, and stops it when the caller leaves. Knows no provider and no
-socket. For one event loop.
+Bounds how far the fetcher may be ahead of the sender, and stops it when the caller leaves. Heartbeats break silence.
+Knows no provider and no socket. For one event loop.
 """
 
 import asyncio
@@ -11,8 +11,14 @@ from collections.abc import AsyncIterator
 
 from msgspec import Struct
 
-from embedgate.core.errors import CallerLeft, UpstreamTimeout
+from embedgate.core.errors import CallerLeft, UpstreamMismatch, UpstreamTimeout
 from embedgate.core.types import Candidate
+
+EVENT_STREAM = "text/event-stream"
+HEARTBEAT = b": heartbeat\n\n"
+"""A comment of an event stream, which clients skip: proxies cut connections that are silent."""
+_ENDS_OF_EVENT = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_MOST_END_BYTES = 4
 
 
 class StreamHead(Struct, frozen=True):
@@ -21,13 +27,24 @@ class StreamHead(Struct, frozen=True):
     candidate: Candidate
     content_type: str
 
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether it consists of events, and can have comments between them."""
+        return self.content_type.partition(";")[0].strip().lower() == EVENT_STREAM
+
 
 class StreamBuffer:
     """One answer in transit: the fetcher calls `begin`, `put` and `end`, the sender `take` and `leave`."""
 
-    def __init__(self, max_bytes: int) -> None:
-        """max_bytes: of pieces that wait for the sender before the fetcher has to; one piece may go beyond it."""
+    def __init__(self, max_bytes: int, heartbeat_s: float = 0.0) -> None:
+        """max_bytes: of pieces that wait for the sender before the fetcher has to; one piece may go beyond it.
+
+        heartbeat_s: silence after which the stream opens and gets a heartbeat; 0 for none.
+        """
         self.begun: StreamHead | None = None
+        self._heartbeat_s = heartbeat_s or None
+        self._is_open = False
+        self._tail = b""
         self._max_bytes = max_bytes
         self._pieces: list[bytes] = []
         self._size_bytes = 0
@@ -59,7 +76,17 @@ class StreamBuffer:
     def begin(self, begun: StreamHead) -> None:
         """Let the answer begin. Raises CallerLeft if nobody wants it."""
         self._check_wanted()
+        if self._is_open and not begun.is_event_stream:
+            raise UpstreamMismatch(f"{begun.candidate.route.provider} sent {begun.content_type} in place of a stream")
         self.begun = begun
+        self._has_changed.set()
+
+    def open(self, comments: bytes) -> None:
+        """Let the stream open before its answer begins, with comments of whoever is asked for it."""
+        self._is_open = True
+        if comments and self._size_bytes < self._max_bytes:  # more are of no use to who does not read them
+            self._pieces.append(comments)
+            self._size_bytes += len(comments)
         self._has_changed.set()
 
     async def put(self, piece: bytes) -> None:
@@ -78,18 +105,26 @@ class StreamBuffer:
         self._has_changed.set()
 
     async def beginning(self) -> StreamHead | None:
-        """The head of the answer, once it begins. None if it ended before that."""
-        while self.begun is None and not self._has_ended:
-            await self._change()
+        """The head of the answer, once it begins. None if the stream is open before that, or has ended."""
+        while self.begun is None and not self._is_open and not self._has_ended:
+            if not await self._change():
+                self._is_open = True
         return self.begun
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a stream, begun or not."""
+        return self._is_open or self.begun is not None
+
     async def take(self) -> bytes:
-        """All that waits, at least one piece; nothing at the end."""
+        """All that waits, at least one piece, or a heartbeat between two events; nothing at the end."""
         while not self._pieces and not self._has_ended:
-            await self._change()
+            if not await self._change() and self._is_between_events():
+                return HEARTBEAT
         taken = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self._size_bytes = 0
+        self._tail = (self._tail + taken[-_MOST_END_BYTES:])[-_MOST_END_BYTES:]
         self._has_room.set()
         return taken
 
@@ -108,9 +143,19 @@ class StreamBuffer:
         if self._has_left:
             raise CallerLeft(_LEFT)
 
-    async def _change(self) -> None:
+    def _is_between_events(self) -> bool:
+        is_event_stream = self.begun is None or self.begun.is_event_stream
+        return is_event_stream and (not self._tail or self._tail.endswith(_ENDS_OF_EVENT))
+
+    async def _change(self) -> bool:
+        """Wait for a change. False: there was silence for the time of a heartbeat."""
         self._has_changed.clear()
-        await self._has_changed.wait()
+        try:
+            async with asyncio.timeout(self._heartbeat_s):
+                await self._has_changed.wait()
+        except TimeoutError:
+            return self._has_changed.is_set()
+        return True
 
 
 _LEFT = "The caller closed the connection before the answer was complete."

@@ -254,6 +254,14 @@ class _MeteredChat:
         self.usage = reply.usage
         self.output_bytes = reply.output_bytes
 
+    @property
+    def fault(self) -> UpstreamError | None:
+        return self._reply.fault
+
+    @property
+    def is_complete(self) -> bool:
+        return self._reply.is_complete
+
     async def pieces(self) -> AsyncIterator[bytes]:
         reply = self._reply
         async for piece in reply.pieces():
