@@ -12,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from doubles import DIM, Bench, ScriptedProvider, Step, model, vector_of, weight
-from embedgate.core.errors import InputTooLong, UpstreamFailed, UpstreamRejected, UpstreamTooLarge
+from doubles import DIM, NO_RULES, Bench, ScriptedProvider, Step, model, vector_of, weight
+from embedgate.core.access import BudgetRule, Subject
+from embedgate.core.errors import BudgetExhausted, InputTooLong, UpstreamFailed, UpstreamRejected, UpstreamTooLarge
 from embedgate.core.types import Batch, CachedVector, CacheStats, EmbedRequest, EmbedResult, ProviderReply
 from embedgate.core.vectors import Vectors
+
+PRICE = 7
 
 
 class DictCache:
@@ -236,17 +239,19 @@ async def test_one_bad_input_fails_alone_in_a_gathered_call() -> None:
     assert len(provider.batches) <= 2 + 2 * 5  # found by halving, not one by one
 
 
+class PickyAndSmall(ScriptedProvider):
+    """Bills the half of a gathered call that comes before the one that it refuses."""
+
+    async def embed(self, batch, route, deadline_s):  # type: ignore[no-untyped-def]  # as its base
+        reply = await super().embed(batch, route, deadline_s)
+        if len(batch.inputs) > 4 or "poison" in batch.inputs:
+            self.charged -= reply.tokens or 0
+            raise UpstreamTooLarge("at most 4") if len(batch.inputs) > 4 else UpstreamRejected("one of these")
+        return reply
+
+
 async def test_what_was_billed_for_half_of_a_gathered_call_is_charged_though_the_call_is_repeated() -> None:
     gate = asyncio.Event()
-
-    class PickyAndSmall(ScriptedProvider):
-        async def embed(self, batch, route, deadline_s):  # type: ignore[no-untyped-def]  # as its base
-            reply = await super().embed(batch, route, deadline_s)
-            if len(batch.inputs) > 4 or "poison" in batch.inputs:
-                self.charged -= reply.tokens or 0
-                raise UpstreamTooLarge("at most 4") if len(batch.inputs) > 4 else UpstreamRejected("one of these")
-            return reply
-
     provider = PickyAndSmall(gate=gate)
     bench = Bench([model("a")], {"a": provider}, gathering={"a": 1})
     names = ["first", "b b", "c c c", "d", "e", "f", "poison"]
@@ -259,6 +264,25 @@ async def test_what_was_billed_for_half_of_a_gathered_call_is_charged_though_the
     for name, outcome in zip(names[:-1], outcomes, strict=False):
         assert isinstance(outcome, EmbedResult)
         assert outcome.usage.tokens == weight(name)
+
+
+async def test_a_gathered_call_that_was_billed_by_half_is_repeated_within_the_budget() -> None:
+    """Each request may cost what its first call costs, and no more: the repetition is covered, or it is not made."""
+    gate = asyncio.Event()
+    provider = PickyAndSmall(gate=gate)
+    names = ["first", "b b", "c c c", "d", "e", "f", "poison"]
+    cap = sum(map(weight, names)) * PRICE
+    rules = dataclasses.replace(NO_RULES, budgets=(BudgetRule(Subject("key", "key_1"), "total", cap),))
+    bench = Bench([model("a", price=PRICE)], {"a": provider}, gathering={"a": 1}, rules=rules)
+    tasks = [asyncio.create_task(bench.embed(request(name))) for name in names]
+    await asyncio.sleep(0.01)
+    (state,) = await bench.budgets.state()
+    assert state.held_picodollars == cap  # all are admitted, and nothing is left
+    gate.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert any(isinstance(outcome, BudgetExhausted) for outcome in outcomes)
+    spent = sum(entry.cost_picodollars for entry in bench.memory.entries)
+    assert spent == provider.charged * PRICE <= cap
 
 
 async def test_a_call_that_is_too_large_is_halved_and_never_repeated_at_its_size() -> None:

@@ -14,11 +14,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from embedgate.core.demand import AnyDemand, caller_left, demand_of_task, shared, while_wanted
-from embedgate.core.errors import NOT_SENT, InvalidInput, Overloaded, UpstreamNotAsked, UpstreamRejected
+from embedgate.core.errors import NOT_SENT, GatewayError, InvalidInput, Overloaded, UpstreamNotAsked, UpstreamRejected
 from embedgate.core.models import BatchLimits
-from embedgate.core.types import Batch
+from embedgate.core.types import Batch, Call, Candidate, EmbedRequest
 from embedgate.engine.embedding.ask import RouteCaller
-from embedgate.engine.embedding.outcome import Outcome
+from embedgate.engine.embedding.outcome import Outcome, charge_outcome
+from embedgate.engine.ledger.charge import cover
 from embedgate.engine.ledger.tokens import total_bound
 from embedgate.observe import metrics
 
@@ -27,19 +28,20 @@ MAX_BATCHED_INPUTS = 64
 
 
 class _Waiting(Struct, eq=False):
-    """One batch in the queue. `in_vain`: its share of what was billed for shared calls that had to be repeated.
+    """One batch in the queue, of a request that is served by `candidate`.
 
     `demand`: for its answer; None where nobody could leave.
     """
 
     batch: Batch
+    call: Call[EmbedRequest]
+    candidate: Candidate
     signature: Hashable
     deadline_s: float
     size_bytes: int
     outcome: "asyncio.Future[Outcome]"
     demand: AnyDemand | None = None
     is_sent: bool = False
-    in_vain: int = 0
 
 
 class Batcher:
@@ -64,10 +66,14 @@ class Batcher:
         self._waiting_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def ask(self, batch: Batch, signature: Hashable, deadline_s: float) -> Outcome:
+    async def ask(
+        self, batch: Batch, signature: Hashable, deadline_s: float, call: Call[EmbedRequest], candidate: Candidate
+    ) -> Outcome:
         """The outcome of one batch, alone or in a shared call. Never raises a GatewayError.
 
-        signature: batches of equal ones may share a call. deadline_s: on the monotonic clock.
+        signature: batches of equal ones may share a call. deadline_s: on the monotonic clock. call: of the request that
+        pays, covered for one provider call to its candidate; what further ones cost is covered, and what was billed in
+        vain charged, here.
         """
         if len(batch.inputs) > MAX_BATCHED_INPUTS:
             return await self._caller.ask(batch, deadline_s)
@@ -78,14 +84,16 @@ class Batcher:
             finally:
                 self._in_flight -= 1
                 self._pump()
-        return await self._wait(batch, signature, deadline_s)
+        return await self._wait(batch, signature, deadline_s, call, candidate)
 
-    async def _wait(self, batch: Batch, signature: Hashable, deadline_s: float) -> Outcome:
+    async def _wait(
+        self, batch: Batch, signature: Hashable, deadline_s: float, call: Call[EmbedRequest], candidate: Candidate
+    ) -> Outcome:
         size_bytes = total_bound(batch.inputs)
         if (refusal := self._refusal(size_bytes)) is not None:
             return Outcome(error=refusal)
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(batch, signature, deadline_s, size_bytes, outcome, demand_of_task.get())
+        waiting = _Waiting(batch, call, candidate, signature, deadline_s, size_bytes, outcome, demand_of_task.get())
         self._waiting[waiting] = None
         self._waiting_bytes += size_bytes
 
@@ -189,13 +197,13 @@ class Batcher:
         outcome = await self._caller.ask(replace(group[0].batch, inputs=inputs), deadline_s)
         error = outcome.error
         if len(group) > 1 and isinstance(error, InvalidInput) and error.index is not None:
-            _share_bill(group, outcome)
+            _charge_in_vain(group, outcome)
             await self._without(group, error)
         elif len(group) > 1 and isinstance(error, UpstreamRejected):
-            _share_bill(group, outcome)
+            _charge_in_vain(group, outcome)
             middle = len(group) // 2
-            await self._serve(group[:middle])
-            await self._serve(group[middle:])
+            await self._serve(await _covered(group[:middle]))
+            await self._serve(await _covered(group[middle:]))
         else:
             _hand_out(group, outcome)
 
@@ -206,7 +214,7 @@ class Batcher:
             end = start + len(waiting.batch.inputs)
             if error.index is not None and start <= error.index < end:
                 _settle(waiting, Outcome(error=error.at(error.index - start)))
-                await self._serve([*group[:position], *group[position + 1 :]])
+                await self._serve(await _covered([*group[:position], *group[position + 1 :]]))
                 return
             start = end
         _hand_out(group, Outcome(error=error))
@@ -218,10 +226,23 @@ def _hand_out(group: Sequence[_Waiting], outcome: Outcome) -> None:
         _settle(waiting, part)
 
 
-def _share_bill(group: Sequence[_Waiting], outcome: Outcome) -> None:
-    """Remember each batch's share of what was billed for a call that has to be repeated."""
+def _charge_in_vain(group: Sequence[_Waiting], outcome: Outcome) -> None:
+    """Charge each batch its share of a call that has to be repeated: refused, it may be billed for a half of it."""
     for waiting, part in _shares(group, outcome):
-        waiting.in_vain += part.billed
+        charge_outcome(waiting.call, waiting.candidate, part, in_vain=True)
+
+
+async def _covered(group: Sequence[_Waiting]) -> list[_Waiting]:
+    """Those of a group whose hold pays for a repeated call as well; the others have failed when this returns."""
+    covered = []
+    for waiting in group:
+        try:
+            await cover(waiting.call, waiting.candidate)
+        except GatewayError as refusal:
+            _settle(waiting, Outcome(error=refusal))
+        else:
+            covered.append(waiting)
+    return covered
 
 
 def _shares(group: Sequence[_Waiting], outcome: Outcome) -> Iterator[tuple[_Waiting, Outcome]]:
@@ -233,6 +254,5 @@ def _shares(group: Sequence[_Waiting], outcome: Outcome) -> Iterator[tuple[_Wait
 
 
 def _settle(waiting: _Waiting, outcome: Outcome) -> None:
-    outcome = replace(outcome, billed=outcome.billed + waiting.in_vain)
     if not waiting.outcome.done():
         waiting.outcome.set_result(outcome)

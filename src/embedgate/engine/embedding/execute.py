@@ -161,7 +161,7 @@ class Executor:
             try:
                 if route.batcher is not None and not call.request.options:
                     signature = self._planner.signature(call, here.candidate, part.batch)
-                    outcome = await route.batcher.ask(part.batch, signature, deadline_s)
+                    outcome = await route.batcher.ask(part.batch, signature, deadline_s, call, answered_by)
                 elif self._settings.hedge and here.others() and (after_s := here.health.p95_s) is not None:
                     answered_by, outcome = await self._hedger.ask(call, here, part, after_s)
                 else:
