@@ -162,6 +162,18 @@ def test_a_change_of_any_column_of_any_row_is_found(
     assert verified(trail).ok
 
 
+@pytest.mark.parametrize("value", ["CAST(X'ff41' AS TEXT)", "CAST(X'eda080' AS TEXT)", "9e999"])
+@pytest.mark.parametrize("column", [name for name in AuditRow._fields if name != "seq"])
+def test_a_value_that_cannot_be_read_is_found_at_its_row(
+    trail: Database, intruder: sqlite3.Connection, call: Governing, column: str, value: str
+) -> None:
+    intruder.execute(f"UPDATE audit SET {column} = {value} WHERE seq = 3")
+    found = verified(trail).first_break
+    assert found == TrailBreak(3, "Row 3 does not match its digest: it was changed.")
+    intruder.execute("DELETE FROM audit WHERE seq = 3")
+    assert call(list_events, AuditQuery(limit=1)).items[0].seq == N  # the connection reads as before
+
+
 @pytest.mark.parametrize("seq", range(1, N + 1))
 def test_a_row_with_another_number_is_found(trail: Database, intruder: sqlite3.Connection, seq: int) -> None:
     intruder.execute("UPDATE audit SET seq = 100 WHERE seq = ?", (seq,))

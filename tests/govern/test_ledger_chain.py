@@ -98,6 +98,21 @@ def test_a_change_of_any_column_is_found(folder: Path, column: str) -> None:
     assert (found.id, "changed" in found.reason) == (4, True)
 
 
+NO_TEXTS = ("CAST(X'ff41' AS TEXT)", "CAST(X'eda080' AS TEXT)", "X'ff'", "9e999", "'zz'")
+"""Bytes that are no UTF-8, half a character, a blob, infinity, another text."""
+
+
+@pytest.mark.parametrize("column", [*COLUMNS, "digest"])
+def test_a_value_that_cannot_be_read_is_found_at_its_entry(folder: Path, column: str) -> None:
+    for value in NO_TEXTS:
+        run(folder, f"UPDATE ledger SET {column} = {value} WHERE id = 4")
+        found = verified(folder).first_break
+        assert found is not None
+        assert found.id == 4
+    run(folder, "UPDATE ledger_chain SET begins_after = 'nowhere'")
+    assert not verified(folder).ok
+
+
 @pytest.mark.parametrize(
     ("statements", "at"),
     [

@@ -18,6 +18,7 @@ from embedgate.govern.lists import Listed, Listing, ListQuery, read_page
 from embedgate.govern.operation import Facts, reads, runs
 from embedgate.govern.values import Moment, milliseconds, moment
 from embedgate.storage.chain import ORIGIN, AuditRow, Link, event_of, is_unchanged
+from embedgate.storage.database import any_text
 from embedgate.storage.ledger_chain import COLUMNS as CHAINED_COLUMNS
 from embedgate.storage.ledger_chain import LedgerWalk
 from embedgate.storage.schema import audit, keys, ledger, projects, users
@@ -184,16 +185,19 @@ def verify_trail(reading: Reading, kept: VerifyQuery) -> Verified:
     # whole one. About 100,000 rows a second, in bounded memory and as of one moment.
     walk = _Walk(None if kept.seq is None or kept.digest is None else TrailEnd(kept.seq, kept.digest))
     streaming = reading.connection.execution_options(yield_per=_READ_AT_ONCE)
-    for row in streaming.execute(sa.select(*_UNTYPED).order_by(audit.c.seq)):
-        walk.step(AuditRow._make(row))
-    ledger = _verify_ledger(streaming, kept)
+    with any_text(streaming):
+        for row in streaming.execute(sa.select(*_UNTYPED).order_by(audit.c.seq)):
+            walk.step(AuditRow._make(row))
+        ledger = _verify_ledger(streaming, kept)
     found = walk.end()
     return Verified(found.first_break is None and ledger.ok, found.events, found.end, found.first_break, ledger)
 
 
 def _verify_ledger(streaming: sa.Connection, kept: VerifyQuery) -> VerifiedLedger:
     # Of a table that somebody has emptied, the whole ledger is the chain, as it is from the first start on.
-    begins_after = streaming.execute(sa.select(ledger_chain_table.c.begins_after)).scalar() or 0
+    begins_after = streaming.execute(sa.select(ledger_chain_table.c.begins_after)).scalar()
+    if not isinstance(begins_after, int):  # SQLite does not enforce column types
+        begins_after = 0
     has_end = kept.ledger_id is not None and kept.ledger_digest is not None
     walk = LedgerWalk(begins_after, (kept.ledger_id or 0, kept.ledger_digest or "") if has_end else None)
     rows: Iterable[Sequence[Any]] = streaming.execute(sa.select(*_LEDGER_COLUMNS).order_by(ledger.c.id))

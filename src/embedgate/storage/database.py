@@ -123,6 +123,24 @@ def sqlite_engine(path: Path, synchronous: Literal["normal", "full"], busy_timeo
     return engine
 
 
+@contextlib.contextmanager
+def any_text(connection: sa.Connection) -> Iterator[None]:
+    """Read also texts that are not UTF-8, as strings that no UTF-8 has, instead of failing at their rows."""
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, sqlite3.Connection):  # other databases store no such text
+        yield
+        return
+    driver.text_factory = _text_of
+    try:
+        yield
+    finally:
+        driver.text_factory = str
+
+
+def _text_of(raw: bytes) -> str:
+    return raw.decode(errors="surrogateescape")
+
+
 def _writing(engine: sa.Engine) -> sa.Engine:
     # A transaction that reads before it writes would fail, not wait, if another writer came in between.
     return engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
