@@ -165,5 +165,7 @@ def _is_current(engine: sa.Engine) -> bool:
 def _reported() -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
+    except DatabaseError as error:
+        if not isinstance(error, OperationalError) and type(error) is not DatabaseError:
+            raise  # of a statement or its values; the class itself is of a file that is damaged
         raise InternalError(f"the database cannot be used: {error.orig}") from error

@@ -4,13 +4,14 @@ A write-ahead journal, one line for each intent, in files of this process in the
 line is in the system's page cache when its write returns, as a commit of the ledger is: it survives the end of the
 process, however that comes, and a power cut only if every write is synced. A file is emptied or deleted once none of
 its requests is open; what a process left behind is booked by `recover` at the next start. A file is locked as long as
-its process lives, so that nobody takes it for abandoned.
+its process lives, so that nobody takes it for abandoned. A file that was deleted under its process is written anew.
 """
 
 import asyncio
 import contextlib
 import fcntl
 import os
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ class _File:
         """Make it, under its name only once it is locked. Raises OSError."""
         self.path = folder / f"{os.getpid()}-{uuid.uuid4().hex}{_SUFFIX}"
         draft = self.path.with_suffix(_DRAFT)
-        self.descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        self.descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             draft.rename(self.path)
@@ -69,6 +70,26 @@ class _File:
             raise
         self.size_bytes += len(line)
 
+    def is_gone(self) -> bool:
+        """Whether it is not the file of its name any more, so that nobody would find it after this process."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return True
+        return not os.path.samestat(found, os.fstat(self.descriptor))
+
+    def write_anew(self) -> None:
+        """Put its content into a file that has a name. Raises OSError."""
+        content = os.pread(self.descriptor, self.size_bytes, 0)
+        new = _File(self.path.parent)
+        try:
+            new.append(content)
+        except OSError:
+            new.delete()
+            raise
+        os.close(self.descriptor)
+        self.path, self.descriptor = new.path, new.descriptor
+
     def delete(self) -> None:
         """Delete it, and let go of it."""
         with contextlib.suppress(OSError):
@@ -77,7 +98,7 @@ class _File:
 
 
 class IntentJournal:
-    """Implements the port Intents. For one event loop; makes its first file with the first intent."""
+    """Implements the port Intents. For one event loop, but for `look`; makes its first file with the first intent."""
 
     def __init__(self, data_dir: Path, *, syncs: bool = False) -> None:
         """syncs: whether every intent waits for the disk, so that it survives a power cut."""
@@ -85,6 +106,7 @@ class IntentJournal:
         self._syncs = syncs
         self._file: _File | None = None
         self._files: dict[str, _File] = {}
+        self._door = threading.Lock()
 
     def __len__(self) -> int:
         """Requests with an intent that have not ended."""
@@ -96,15 +118,16 @@ class IntentJournal:
         entry: what is booked if this process ends before the request. Raises LedgerUnavailable if the disk refuses.
         """
         try:
-            file = self._file
-            if file is None or file.size_bytes >= _FILE_BYTES:
-                file = self._next_file()
-            file.append(_INTENT + _ENCODER.encode(entry) + b"\n")
-            if (before := self._files.get(entry.request_id)) is not file:
-                self._files[entry.request_id] = file
-                file.open += 1
-                if before is not None:
-                    self._left(before)
+            with self._door:
+                file = self._file
+                if file is None or file.size_bytes >= _FILE_BYTES:
+                    file = self._next_file()
+                file.append(_INTENT + _ENCODER.encode(entry) + b"\n")
+                if (before := self._files.get(entry.request_id)) is not file:
+                    self._files[entry.request_id] = file
+                    file.open += 1
+                    if before is not None:
+                        self._left(before)
             if self._syncs:
                 await asyncio.to_thread(os.fdatasync, file.descriptor)
         except OSError as error:
@@ -117,9 +140,10 @@ class IntentJournal:
 
     def settle(self, request_id: str) -> None:
         """The cost of a request is in the ledger: its intent counts no more."""
-        file = self._files.pop(request_id, None)
-        if file is not None:
-            self._left(file)
+        with self._door:
+            file = self._files.pop(request_id, None)
+            if file is not None:
+                self._left(file)
 
     def drop(self, request_id: str) -> None:
         """A request has ended without a cost: its intent must not be booked."""
@@ -127,21 +151,43 @@ class IntentJournal:
         if file is None:
             return
         try:
-            file.append(_ENDED + request_id.encode() + b"\n")
+            with self._door:
+                file.append(_ENDED + request_id.encode() + b"\n")
         except OSError as error:  # the intent stays: after a kill it would be booked, marked as estimated
             events.INTENT_REFUSED.emit(reason=str(error.strerror or error))
             return
         self.settle(request_id)
 
-    def close(self) -> None:
-        """Delete the files that nothing depends on; those of requests that are in no ledger yet stay for `recover`."""
-        for file in {*self._files.values(), *([self._file] if self._file else [])}:
-            if file.open:
-                os.close(file.descriptor)
-            else:
-                file.delete()
-        self._files.clear()
-        self._file = None
+    def look(self) -> str | None:
+        """Why intents cannot be kept; None if they can. Files that were deleted are written anew. For any thread."""
+        with self._door:
+            try:
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                gone = [file for file in self._open_files() if file.is_gone()]
+                for file in gone:
+                    file.write_anew()
+            except OSError as error:
+                return f"{self._folder} cannot be written: {error.strerror or error}"
+        if gone:
+            events.INTENTS_RESTORED.emit(files=len(gone), requests=sum(file.open for file in gone))
+        return None
+
+    def close(self, *, is_ledger_lost: bool = False) -> None:
+        """Delete the files that nothing depends on; those of requests that are in no ledger yet stay for `recover`.
+
+        is_ledger_lost: what was recorded last may be in a file that is not the ledger any more, so that all stay.
+        """
+        with self._door:
+            for file in self._open_files():
+                if file.open or is_ledger_lost:
+                    os.close(file.descriptor)
+                else:
+                    file.delete()
+            self._files.clear()
+            self._file = None
+
+    def _open_files(self) -> set[_File]:
+        return {*self._files.values(), *([self._file] if self._file else [])}
 
     def _next_file(self) -> _File:
         """A new file to write to. The one before is deleted once nothing in it is open."""

@@ -29,19 +29,25 @@ class SqlLedger:
     """Ledger and audit trail in SQL (core.ports). Bound to one event loop: call `record` and `note` there."""
 
     def __init__(
-        self, database: Database, *, max_pending: int = 10_000, patience_s: float = 5.0, check_s: float = 1.0
+        self,
+        database: Database,
+        *,
+        max_pending: int = 10_000,
+        patience_s: float = 5.0,
+        check_s: float = 1.0,
+        beside: Callable[[], str | None] = lambda: None,
     ) -> None:
         """max_pending: bound of entries in memory, about 1 KB each, and of audit events. patience_s: how long
-        requests wait for a failing database before they fail too. check_s: as for the watch.
+        requests wait for a failing database before they fail too. check_s, beside: as for the watch.
         """
         self._database = database
         self._max_pending = max_pending
         append = Appender(database.dialect)
-        self._connection = _WriterConnection(database, append, self._is_lost)
+        self._connection = _WriterConnection(database, append, lambda: self.is_lost)
         self._writer = GroupWriter(self._connection.commit, max_pending, patience_s)
         path = database.quick_path
         self._quick = QuickCommit(path, append) if path is not None else None
-        self.watch = WriteWatch(database.path, check_s, self._commits) if database.path is not None else None
+        self.watch = WriteWatch(database.path, check_s, self._commits, beside) if database.path is not None else None
         self._arrived: list[Pending] = []
         self._is_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -88,6 +94,8 @@ class SqlLedger:
     def close(self) -> None:
         """Flush and close. Blocks, at most for `patience_s` and one more attempt if the database fails."""
         self._is_closed = True
+        if self.watch is not None:
+            self.watch.look()
         arrived, self._arrived = self._arrived, []
         self._writer.offer(*arrived)
         self._writer.close()
@@ -96,6 +104,16 @@ class SqlLedger:
         self._connection.close()
         if self._quick is not None:
             self._quick.close()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the file that is written is not, or does not hold, the database of its name any more."""
+        return self.watch is not None and self.watch.is_replaced
+
+    def release(self) -> None:
+        """Let go of the database's file, once the database is closed."""
+        if self.watch is not None:
+            self.watch.release()
 
     @property
     def outage(self) -> str | None:
@@ -107,9 +125,6 @@ class SqlLedger:
         with self._database.read() as connection:
             connection.execute(sa.select(ledger.c.id).limit(1)).first()
         return self.watch.check() if self.watch is not None else None
-
-    def _is_lost(self) -> bool:
-        return self.watch is not None and self.watch.is_replaced
 
     def _commits(self) -> int:
         return self._connection.commits + (self._quick.commits if self._quick is not None else 0)

@@ -6,7 +6,7 @@ is not waited for (the caller then uses the writer thread), and checkpoints, whi
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,7 +27,8 @@ class QuickCommit:
         self._path = path
         self._append = append
         self._connection = self._connect()
-        self._run = self._connection.cursor().execute  # one cursor: the connection's own `execute` makes one each time
+        # One cursor: the connection's own `execute` makes one each time. None until the file can be opened again.
+        self._run: Callable[..., sqlite3.Cursor] | None = self._connection.cursor().execute
         self.commits = 0
         self._since_checkpoint = 0
         self._checkpoints = ThreadPoolExecutor(1, thread_name_prefix="embedgate-checkpoint")
@@ -37,8 +38,11 @@ class QuickCommit:
         """Commit all the items and return True; or none and return False, when the database is locked or fails, or
         refuses one of them.
         """
-        run = self._run
         try:
+            run = self._run
+            if run is None:
+                self._connection = self._connect()
+                run = self._run = self._connection.cursor().execute
             run("BEGIN IMMEDIATE")
             self._append(run, items, may_repeat=False)
             run("COMMIT")
@@ -58,16 +62,20 @@ class QuickCommit:
         self._connection.close()
 
     def _roll_back(self) -> None:
+        if self._run is None:
+            return
         try:
             self._connection.rollback()
         except sqlite3.Error:
             self._connection.close()
-            self._connection = self._connect()
-            self._run = self._connection.cursor().execute
+            self._run = None
 
     def _run_checkpoint(self) -> None:
         """Checkpoint the write-ahead log, as far as readers allow; blocks writers only for the end of it."""
-        connection = self._connect()
+        try:
+            connection = self._connect()
+        except sqlite3.Error:  # the commits fail, too, and say so
+            return
         try:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             # Little has arrived meanwhile. Checkpointing that, too, resets the log, which would otherwise only grow.
@@ -80,6 +88,10 @@ class QuickCommit:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0)
-        connection.execute("PRAGMA synchronous = normal")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        try:
+            connection.execute("PRAGMA synchronous = normal")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection

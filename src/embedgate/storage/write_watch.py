@@ -1,10 +1,12 @@
 """Watch over the ledger's file: whether it can be written, and whether it is still the file of its name.
 
 A commit that has just succeeded answers the first question; only a quiet ledger is written on trial. The second one is
-asked several times a second, because SQLite goes on in a file that was deleted, and everything is lost with its end.
+asked several times a second, because SQLite goes on in a file that was deleted, or that somebody has written into, and
+everything is lost with its end.
 """
 
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -26,7 +28,49 @@ _TRIAL = (
 )
 """Changes nothing, and writes a page all the same."""
 
+_MAGIC = b"SQLite format 3\0"
+_COUNTER = slice(24, 28)
+"""Where the header of a database counts the changes of its first page: https://www.sqlite.org/fileformat.html."""
+_HEADER_BYTES = 100
+
 _Identity = tuple[int, int]
+
+
+class _Content:
+    """What the file of the name holds: whether it is still what SQLite wrote.
+
+    SQLite alone writes to it, at checkpoints, and shortens it only to the size that it has itself. A copy that is
+    put into it in place, such as a backup, keeps the file's identity; the counter in its header goes back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """path: of the database. Raises OSError."""
+        # Open as long as the database is: to close any descriptor of it drops all locks that this process has on it.
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._size_bytes = 0
+        self._counter = 0
+
+    def fault(self, pages_bytes: Callable[[], int | None]) -> str | None:
+        """What somebody else has done to it; None if nothing is seen. pages_bytes: what SQLite takes its size for."""
+        size_bytes = os.fstat(self._file).st_size
+        if size_bytes < self._size_bytes:
+            expected = pages_bytes()
+            if expected is None or size_bytes < expected:
+                return "was cut"
+        if not size_bytes:
+            return None  # nothing was written to it yet
+        header = os.pread(self._file, _HEADER_BYTES, 0)
+        if not header.startswith(_MAGIC):
+            return "was overwritten"
+        counter = int.from_bytes(header[_COUNTER], "big")
+        if counter < self._counter:
+            return "was overwritten by an older or another database"
+        self._size_bytes, self._counter = size_bytes, counter
+        return None
+
+    def close(self) -> None:
+        """Let go of it, once the database is closed."""
+        os.close(self._file)
 
 
 class WriteWatch:
@@ -35,15 +79,20 @@ class WriteWatch:
     `is_replaced` says that the file is not that of its name any more: what is written into it is lost.
     """
 
-    def __init__(self, path: Path, check_s: float, commits: Callable[[], int]) -> None:
+    def __init__(
+        self, path: Path, check_s: float, commits: Callable[[], int], beside: Callable[[], str | None]
+    ) -> None:
         """path: of an open database, in WAL mode. commits: a number that grows with every commit.
 
-        check_s: how long a ledger may be quiet before it is written on trial.
+        check_s: how long a ledger may be quiet before it is written on trial. beside: an outage of what is written
+        beside it; called as often as the files are looked at.
         """
+        self._beside = beside
         self.outage: str | None = None
         self.is_replaced = False
         self._path = path
-        self._files = (path, path.with_name(f"{path.name}-wal"))
+        self._files = (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"))
+        self._content: _Content | None = None
         self._check_s = check_s
         self._commits = commits
         self._seen_commits = commits()
@@ -57,6 +106,8 @@ class WriteWatch:
 
     def start(self) -> None:
         """Begin to watch, on a thread that ends with `close`."""
+        with contextlib.suppress(OSError):  # then the first look says that it is gone
+            self._content = _Content(self._path)
         self.check()
         self._thread = threading.Thread(target=self._run, name="embedgate-watch", daemon=True)
         self._thread.start()
@@ -69,18 +120,26 @@ class WriteWatch:
         """Look now, and return the outage. Blocks, for half a second where another process holds the lock."""
         with self._checking:
             if not self._is_closed and time.monotonic() >= self._next_check_s:
-                self._set(self._replaced(), self._unwritable())
+                replaced = self._replaced()
+                # In a file of others nothing is tried, and nothing made anew beside it.
+                self._set(replaced, None if replaced else self._unwritable() or self._beside())
                 self._next_check_s = time.monotonic() + _APART_S
             return self.outage
 
     def close(self) -> None:
-        """End the thread and the connection."""
+        """End the thread and the connection. `release` follows once the database is closed."""
         self._is_closed = True
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
         if self._connection is not None:
             self._connection.close()
+
+    def release(self) -> None:
+        """Let go of the file."""
+        if self._content is not None:
+            self._content.close()
+            self._content = None
 
     def _run(self) -> None:
         quiet_s = 0.0
@@ -93,17 +152,19 @@ class WriteWatch:
                 commits = self._commits()
                 is_written, self._seen_commits = commits != self._seen_commits, commits
                 if self.outage is None and is_written and not is_urgent:
-                    self._look()
+                    self.look()
                 else:
                     self.check()
             else:
-                self._look()
+                self.look()
 
-    def _look(self) -> None:
-        """Compare the files alone, which costs microseconds."""
-        if (replaced := self._replaced()) is not None:
-            with self._checking:
-                self._set(replaced, None)
+    def look(self) -> None:
+        """Look at the files alone, which costs microseconds."""
+        with self._checking:
+            replaced = self._replaced()
+            beside = self._beside() if replaced is None else None
+            if replaced is not None or beside is not None:
+                self._set(replaced, beside)
 
     def _set(self, replaced: str | None, unwritable: str | None) -> None:
         before, self.outage = self.outage, replaced or unwritable
@@ -127,7 +188,18 @@ class WriteWatch:
             identity = (found.st_dev, found.st_ino)
             if self._identities.setdefault(file, identity) != identity:
                 return f"{file} was replaced by another file under the gateway; put it back, or restart"
-        return None
+        fault = self._content.fault(self._pages_bytes) if self._content is not None else None
+        return f"{self._path} {fault} under the gateway; stop it, and restore a backup" if fault else None
+
+    def _pages_bytes(self) -> int | None:
+        """The size of the database by SQLite's own account; None if it cannot say."""
+        try:
+            connection = self._connection = self._connection or self._connect()
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            (size_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        except sqlite3.Error:
+            return None
+        return int(pages * size_bytes)
 
     def _unwritable(self) -> str | None:
         """Why a trial cannot be written; None if it was."""

@@ -81,13 +81,14 @@ class Storage:
     def close(self) -> None:
         """Write what is pending, and let go of files and threads. Blocks."""
         self.ledger.close()
-        self.intents.close()
+        self.intents.close(is_ledger_lost=self.ledger.is_lost)
         if self.cache is not None:
             self.cache.close()
         self.keys.close()
         self.answers.close()
         self.spending.close()
         self.database.close()
+        self.ledger.release()
         for file in self.claims:
             os.close(file)
 
@@ -145,6 +146,7 @@ def open_storage(loaded: Loaded) -> Storage:
         database.close()
         raise
     bounds = settings.storage
+    intents = IntentJournal(data_dir, syncs=bounds.synchronous == "full")
     return Storage(
         database,
         SqlKeyStore(database, max_cached=settings.keys.max_cached),
@@ -153,11 +155,12 @@ def open_storage(loaded: Loaded) -> Storage:
             max_pending=bounds.ledger_max_pending,
             patience_s=bounds.ledger_patience_s,
             check_s=bounds.ledger_check_s,
+            beside=(lambda: None) if bounds.intents == "off" else intents.look,
         ),
         LedgerSpending(database),
         sealer,
         AnswerStore(data_dir, settings.idempotency),
-        IntentJournal(data_dir, syncs=bounds.synchronous == "full"),
+        intents,
         open_cache(settings.cache, data_dir) if settings.cache.enabled else None,
         first_keys,
         data_dir,
