@@ -66,6 +66,7 @@ ENTRY = LedgerEntry(
 )
 DIMENSIONS: tuple[Dimension, ...] = (
     "day", "week", "month", "model", "upstream_model", "provider", "user", "project", "key", "action",
+    "end_user", "outcome",
 )  # fmt: skip
 
 ENTRIES = st.builds(
@@ -84,6 +85,7 @@ ENTRIES = st.builds(
     reused_tokens=st.integers(0, 10**15),
     cost_picodollars=st.integers(0, 2**63 - 1),
     outcome=st.sampled_from(["ok", "upstream_error"]),
+    end_user=st.sampled_from([None, "", "ann"]),
     action=st.sampled_from(["embedding", "completion"]),
     output_tokens=st.integers(0, 10**15),
 )
@@ -117,8 +119,10 @@ def label(entry: LedgerEntry, dimension: Dimension) -> str | None:
             return f"{at:%G-W%V}"
         case "month":
             return f"{at:%Y-%m}"
-        case "model" | "upstream_model" | "provider" | "action":
+        case "model" | "upstream_model" | "provider" | "action" | "outcome":
             return str(getattr(entry, dimension))
+        case "end_user":
+            return entry.end_user
         case _:
             value: str | None = getattr(entry, f"{dimension}_id")
             return value
@@ -350,3 +354,22 @@ def query_of(filter_by: LedgerFilter) -> EntryQuery:
         model=filter_by.model,
         provider=filter_by.provider,
     )
+
+
+def test_usage_by_end_user_tenant_and_outcome_at_once(call: Governing, database: Database) -> None:
+    ann = call(users.create_user, users.NewUser("ann", tenant="north")).id
+    entries = [
+        replace(ENTRY, user_id=ann, end_user="e1"),
+        replace(ENTRY, user_id=ann, end_user="e1", outcome="upstream_error"),
+        replace(ENTRY, user_id=ann, end_user=None),
+        replace(ENTRY, user_id="user_of_nobody", end_user="e1"),
+    ]
+    write(database, entries)
+    by = "end_user,tenant,outcome"
+    found = {tuple(each.group.values()): each.requests for each in sums(call, by=by)}
+    assert found == {
+        ("e1", "north", "ok"): 1,
+        ("e1", "north", "upstream_error"): 1,
+        (None, "north", "ok"): 1,
+        ("e1", None, "ok"): 1,
+    }

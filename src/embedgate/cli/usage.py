@@ -58,8 +58,7 @@ def show_usage(
         str,
         typer.Option(
             metavar="DIMENSIONS",
-            help="One or several of day, week, month, model, upstream_model, provider, user, project, key and "
-            "action, with commas between them.",
+            help=f"One or several of {', '.join(usage.DIMENSIONS)}, with commas between them.",
         ),
     ] = "",
     since_ms: Since = None,

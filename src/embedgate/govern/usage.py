@@ -22,17 +22,33 @@ from embedgate.govern.values import Usd
 from embedgate.storage import schema
 from embedgate.storage.spending import exact_sum, joined
 
-Dimension = Literal["day", "week", "month", "model", "upstream_model", "provider", "user", "project", "key", "action"]
+Dimension = Literal[
+    "day",
+    "week",
+    "month",
+    "model",
+    "upstream_model",
+    "provider",
+    "user",
+    "project",
+    "key",
+    "action",
+    "end_user",
+    "tenant",
+    "outcome",
+]
+DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 By = Annotated[
     str,
     Meta(
-        description="What to group by, with commas between: day, week, month, model, upstream_model, provider, user, "
-        "project, key, action. Absent: one sum of all."
+        description=f"What to group by, with commas between: {', '.join(DIMENSIONS)}. A tenant is that of the user "
+        "now; an end user is the `user` field of the request. Absent: one sum of all."
     ),
 ]
 
 _LEDGER = schema.ledger
 _IDS_AT_ONCE = 500
+_MAX_GROUPS = 100_000
 _FILE_COLUMNS = (
     "requests",
     "items",
@@ -66,7 +82,8 @@ class UsageSum(Struct, frozen=True):
     """What one group of requests used, and what it cost."""
 
     group: Annotated[
-        dict[str, str | None], Meta(description="A value, or an id, for each thing grouped by; null: of no project.")
+        dict[str, str | None],
+        Meta(description="A value, or an id, for each thing grouped by; null: of none, such as no project."),
     ]
     names: Annotated[dict[str, str], Meta(description="Of the user, the project and the key in `group`, if known.")]
     requests: int
@@ -84,7 +101,8 @@ class UsageSum(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class GroupSum:
-    """The sums of one group of entries. `group` has a text for each dimension; None where entries have no project.
+    """The sums of one group of entries. `group` has a text for each dimension; None where entries have none,
+    such as no project.
 
     A day is `2026-11-21`, a week `2026-W47`, a month `2026-11`.
     """
@@ -137,13 +155,21 @@ def show_own_usage(reading: Reading, query: OwnUsageQuery) -> Listed[UsageSum]:
 def sum_up(reading: Reading, by: Sequence[Dimension] = (), filter_by: LedgerFilter = EVERY_ENTRY) -> list[GroupSum]:
     """The sums by one or several dimensions, in the order of their groups; without one, a single sum of all.
 
-    Raises InvalidInput for a time before 1970.
+    Raises InvalidInput for a time before 1970, or for more than 100,000 groups.
     """
     groupings = [_GROUPINGS[name] for name in by]
     columns = [grouping.column for grouping in groupings]
-    query = filter_by.narrow(sa.select(*columns, *_sums()).select_from(_LEDGER)).group_by(*columns)
+    source = _LEDGER if "tenant" not in by else _LEDGER.outerjoin(schema.users, schema.users.c.id == _LEDGER.c.user_id)
+    query = filter_by.narrow(sa.select(*columns, *_sums()).select_from(source)).group_by(*columns)
+    query = query.limit(_MAX_GROUPS + 1)  # callers choose the names of end users
     totals: dict[tuple[str | None, ...], list[int]] = {}
-    for row in reading.connection.execute(query):
+    rows = reading.connection.execute(query).all()
+    if len(rows) > _MAX_GROUPS:
+        raise InvalidInput(
+            f"There are more than {_MAX_GROUPS:,} groups by {', '.join(by)}. Group by less, or give since and until.",
+            param="by",
+        )
+    for row in rows:
         labels = zip(groupings, row[: len(by)], strict=True)
         group = tuple(grouping.label(value) for grouping, value in labels)
         sums = _whole(row[len(by) :])
@@ -154,7 +180,7 @@ def sum_up(reading: Reading, by: Sequence[Dimension] = (), filter_by: LedgerFilt
 
 
 def _dimensions(given: str) -> tuple[Dimension, ...]:
-    known: dict[str, Dimension] = {name: name for name in get_args(Dimension)}
+    known: dict[str, Dimension] = {name: name for name in DIMENSIONS}
     names = given.split(",") if given else []
     for name in names:
         if name not in known:
@@ -235,6 +261,9 @@ _GROUPINGS: dict[Dimension, _Grouping] = {
     "project": _Grouping(_LEDGER.c.project_id),
     "key": _Grouping(_LEDGER.c.key_id),
     "action": _Grouping(_LEDGER.c.action),
+    "end_user": _Grouping(_LEDGER.c.end_user),
+    "tenant": _Grouping(schema.users.c.tenant),
+    "outcome": _Grouping(_LEDGER.c.outcome),
 }
 _NAMED: dict[Dimension, sa.Table] = {"user": schema.users, "project": schema.projects, "key": schema.keys}
 

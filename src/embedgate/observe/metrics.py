@@ -27,12 +27,12 @@ class _Counter:
     """Counter: a number per label values that only grows."""
 
     def __init__(self, name: str, text: str, *labels: str) -> None:
-        self._name, self._text, self._labels = f"embedgate_{name}", text, labels
+        self.name, self._text, self._labels = f"embedgate_{name}", text, labels
         self.values: defaultdict[tuple[str, ...], float] = defaultdict(float)
         _kept.append(self)
 
     def family(self) -> Metric:
-        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        family = CounterMetricFamily(self.name, self._text, labels=self._labels)
         for labels, value in list(self.values.items()):
             family.add_metric(labels, value)
         return family
@@ -84,9 +84,9 @@ _idempotent = _Counter("idempotent_requests", "Requests with an idempotency key,
 _estimated = _Counter("estimated_dollars", "Dollars charged by estimate: no bill came back for a call.", "provider")
 _works: dict[tuple[str, str], bool] = {}
 _drifted: dict[tuple[str, str], bool] = {}
-_account_blocks = _Counter("account_blocks", "Times a credential was taken out of use.", "account", "reason")
-_limit_refusals = _Counter("limit_refusals", "Calls refused by the rate limits of a provider's credential.", "account")
-_account_waiting: defaultdict[str, int] = defaultdict(int)
+_credential_blocks = _Counter("credential_blocks", "Times a credential was taken out of use.", "credential", "reason")
+_credential_refusals = _Counter("credential_refusals", "Calls refused by the limits of a credential.", "credential")
+_credential_waiting: defaultdict[str, int] = defaultdict(int)
 _dropped = _Counter("dropped_calls", "Calls and requests that left a queue with their callers.", "queue")
 _queue_refusals = _Counter("provider_queue_refusals", "Calls refused as too many waited for a place.", "provider")
 _provider_waiting: defaultdict[str, int] = defaultdict(int)
@@ -182,19 +182,19 @@ def policies_failed(*, forbids: int, permits: int) -> None:
             _policy_failures.values[effect,] += n
 
 
-def account_blocked(account: str, reason: str) -> None:
+def credential_blocked(credential: str, reason: str) -> None:
     """Count a credential of a provider that is not used for a while. reason: `limit` or `key`."""
-    _account_blocks.values[account, reason] += 1
+    _credential_blocks.values[credential, reason] += 1
 
 
-def account_waits(account: str, change: int) -> None:
+def credential_waits(credential: str, change: int) -> None:
     """Change the number of calls that wait for the rate limit of a credential."""
-    _account_waiting[account] += change
+    _credential_waiting[credential] += change
 
 
-def limit_refused(account: str) -> None:
+def credential_refused(credential: str) -> None:
     """Count a call refused by the rate limits of a credential."""
-    _limit_refusals.values[account,] += 1
+    _credential_refusals.values[credential,] += 1
 
 
 def idempotent(result: str) -> None:
@@ -306,13 +306,28 @@ class _Gauges(Collector):
         yield GaugeMetricFamily("embedgate_ledger_writable", "1 while the ledger can be written.", value=writable)
         yield _by("what", "embedgate_memory_bytes", "Memory budget of requests.", _memory)
         yield _by("state", "embedgate_connections", "Connections of callers.", _connections)
-        yield _by("account", "embedgate_account_waiting", "Calls waiting for room.", _account_waiting)
+        yield _by("credential", "embedgate_credential_waiting", "Calls waiting for room.", _credential_waiting)
+        yield from _before_the_rename()
         yield _by("provider", "embedgate_provider_waiting", "Calls waiting for a place.", _provider_waiting)
         yield _by("provider", "embedgate_provider_waiting_bytes", "Bytes of these calls.", _provider_waiting_bytes)
         yield _of_routes("embedgate_route_works", "1 for a route that gets requests.", _works)
         yield _of_routes("embedgate_route_drift", "1 for a route with drift.", _drifted)
         if self._cache is not None:
             yield from _cache_families(self._cache)
+
+
+def _before_the_rename() -> Iterator[Metric]:
+    """The metrics of credentials under the names of the release before, for dashboards; gone with the next release."""
+    yield _by("account", "embedgate_account_waiting", "Now embedgate_credential_waiting.", _credential_waiting)
+    for name, labels, now in (
+        ("account_blocks", ["account", "reason"], _credential_blocks),
+        ("limit_refusals", ["account"], _credential_refusals),
+    ):
+        text = f"Now {now.name}_total."
+        family = CounterMetricFamily(f"embedgate_{name}", text, labels=labels)
+        for values, n in list(now.values.items()):
+            family.add_metric(values, n)
+        yield family
 
 
 def _by(label: str, name: str, text: str, values: Mapping[str, int]) -> Metric:

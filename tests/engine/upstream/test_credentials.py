@@ -347,6 +347,9 @@ async def test_metrics_and_log_tell_which_account_and_never_its_key(caplog: pyte
         assert f'embedgate_account_blocks_total{{account="{account}",reason="{reason}"}} 1.0' in told
     assert 'embedgate_account_waiting{account="counted#1"} 0.0' in told
     assert 'embedgate_limit_refusals_total{account="counted#1"} 1.0' in told
+    assert 'embedgate_credential_refusals_total{credential="counted#1"} 1.0' in told
+    assert 'embedgate_credential_waiting{credential="counted#1"} 0.0' in told
+    assert 'embedgate_credential_blocks_total{credential="counted#1",reason="limit"} 1.0' in told
     events = {record.getMessage(): record.__dict__["fields"] for record in caplog.records}
     assert events == {
         "account_blocked": {"account": "counted#1", "model": "m", "wait_s": 1.5},

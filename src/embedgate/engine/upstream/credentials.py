@@ -227,7 +227,7 @@ class Credentials:
             return
         now, name = self._clock(), credential.limits.name
         if credential.is_in(model, now):
-            metrics.account_blocked(name, "key")
+            metrics.credential_blocked(name, "key")
             events.KEY_REFUSED.emit(account=name, model=model, wait_s=COOL_DOWN_S)
         credential.out_until_s[model] = now + COOL_DOWN_S
 

@@ -137,7 +137,7 @@ class CredentialLimits:
         known, now = self._model(model), self.clock()
         wait_s = min(wait_s, MAX_BLOCK_S)
         if known.blocked_until_s <= now < now + wait_s:
-            metrics.account_blocked(self.name, "limit")
+            metrics.credential_blocked(self.name, "limit")
             events.ACCOUNT_BLOCKED.emit(account=self.name, model=model, wait_s=round(wait_s, 3))
         known.blocked_until_s = max(known.blocked_until_s, now + wait_s)
         self.serve_queue()
@@ -195,7 +195,7 @@ class CredentialLimits:
         waiting = _Waiting(model, tokens, until_s, loop.create_future())
         self._queue[waiting] = None
         model.count_waiting(tokens, 1)
-        metrics.account_waits(self.name, 1)
+        metrics.credential_waits(self.name, 1)
         timer = loop.call_later(max(0.0, until_s - self.clock()), self._give_up, waiting)
         self.serve_queue()
         try:
@@ -238,10 +238,10 @@ class CredentialLimits:
         if waiting in self._queue:
             del self._queue[waiting]
             waiting.model.count_waiting(waiting.tokens, -1)
-            metrics.account_waits(self.name, -1)
+            metrics.credential_waits(self.name, -1)
 
     def _refusal(self, model: _Model, wait_s: float) -> UpstreamLimited:
-        metrics.limit_refused(self.name)
+        metrics.credential_refused(self.name)
         limits = self._limits
         return UpstreamLimited(
             f"The limits of the account {self.name} leave no room for this call of {model.name} for "
