@@ -68,4 +68,4 @@ def ask(
 
 def _print_passages(answer: "Answer") -> None:
     for number, each in enumerate(answer.passages, start=1):
-        typer.echo(f"[{number}] {each.id} ({each.score:.3f}): {collection.snippet(each.text)}")
+        results.say_result(f"[{number}] {each.id} ({each.score:.3f}): {collection.snippet(each)}")

@@ -56,7 +56,7 @@ def classify(
     if call.print_rows(rows):
         results.say(f"{results.count(len(records), 'text')}, {results.count(len(known), 'label')}")
         return
-    typer.echo(_summary(found, len(records)) + "\n")
+    results.say_result(_summary(found, len(records)) + "\n")
     counts = Counter(found.name_of(at) for at in range(len(records)))
     table = [(name, f"{n:,}", _typical(found, records, name)) for name, n in counts.most_common()]
     print_table(("label", "texts", "clearest text"), table, right=("texts",))

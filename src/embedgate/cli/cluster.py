@@ -53,7 +53,7 @@ def cluster(
     if call.print_rows(rows):
         results.say(f"{results.count(len(records), 'text')} in {results.count(len(found.clusters), 'cluster')}")
         return
-    typer.echo(_summary(found, len(records)) + "\n")
+    results.say_result(_summary(found, len(records)) + "\n")
     table = []
     for each in found.clusters:
         first, *others = [results.excerpt(values[position]) for position in each.nearest]

@@ -40,6 +40,7 @@ OwnModel = Annotated[
 ]
 
 _SNIPPET_CHARS = 160
+_MARKDOWN_ENDINGS = (".md", ".markdown", ".mdx")
 _LEAST_UNINDEXED, _UNINDEXED_SHARE = 1_000, 0.05
 """Texts outside of an approximate index that are compared in less time than the index takes to be written anew."""
 
@@ -113,12 +114,16 @@ def print_found(found: "Sequence[Found]", output: Path | None, file_format: str 
     if not found:
         results.say("nothing was found")
         return
-    table = [(str(each.rank), f"{each.score:.3f}", each.id, snippet(each.text)) for each in found]
+    table = [(str(each.rank), f"{each.score:.3f}", each.id, snippet(each)) for each in found]
     print_table(("rank", "score", "id", "text"), table, right=("rank", "score"))
 
 
-def snippet(text: str) -> str:
-    """The beginning of a text, on one line."""
+def snippet(found: "Found") -> str:
+    """The beginning of a text that was found, on one line; of Markdown without its marks."""
+    from embedgate.toolkit.plain_text import of_markdown
+
+    is_markdown = found.source.lower().endswith(_MARKDOWN_ENDINGS)
+    text = of_markdown(found.text) if is_markdown else found.text
     return results.excerpt(text, _SNIPPET_CHARS, "...")
 
 

@@ -46,7 +46,7 @@ def dedupe(
     if call.print_rows(rows):
         results.say(sentence)
         return
-    typer.echo(
+    results.say_result(
         f"{sentence}.\n{_WHY[keep]}; every other has a cosine of at least {similarity:g} to it. No two kept texts have."
     )
     if found.groups:
@@ -57,7 +57,7 @@ def dedupe(
         for miss in found.near_misses:
             first, other = records[miss.position], records[miss.other]
             texts = f"{results.excerpt(first.text, 60)} ({first.id}) | {results.excerpt(other.text, 60)} ({other.id})"
-            typer.echo(f"  {miss.similarity:.3f}  {texts}")
+            results.say_result(f"  {miss.similarity:.3f}  {texts}")
 
 
 def _row(record: "Record") -> "dict[str, Scalar]":

@@ -56,7 +56,7 @@ def outliers(
     if call.print_rows(rows):
         results.say(sentence)
         return
-    typer.echo(f"{sentence}.\n{_explained(found)}")
+    results.say_result(f"{sentence}.\n{_explained(found)}")
     if not chosen:
         return
     typer.echo()

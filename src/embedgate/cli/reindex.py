@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from embedgate.toolkit.collections.reindexing import Change, Reindexing
 
 _SHOWN = 5
+_QUESTION_CHARS = 160
 _SHORT_S = 120
 _LEAST_DOLLARS = 0.01
 
@@ -157,7 +158,7 @@ def _report(changes: "Sequence[Change]", *, is_sampled: bool) -> None:
     first = mean(change.is_first_same for change in changes)
     typer.echo(f"compared by {what}: {same:.1f} of the {k} best are the same, the first in {first:.0%}")
     most = sorted(changes, key=lambda change: change.n_same)[:_SHOWN]
-    rows = [(str(change.n_same), collection.snippet(change.question)) for change in most]
+    rows = [(str(change.n_same), results.excerpt(change.question, _QUESTION_CHARS)) for change in most]
     print_table(("same", "changed most"), rows, right=("same",))
 
 

@@ -109,10 +109,19 @@ def say(line: str) -> None:
 
 
 def say_result(line: str) -> None:
-    """A sentence of the result on standard output; a terminal gets it broken between words."""
+    """Sentences of the result on standard output; a terminal gets each line broken between words.
+
+    What a line begins with in spaces, its further lines do, too.
+    """
     if sys.stdout.isatty():
-        line = textwrap.fill(line, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+        width = shutil.get_terminal_size().columns
+        line = "\n".join(_broken(part, width) for part in line.split("\n"))
     typer.echo(line)
+
+
+def _broken(line: str, width: int) -> str:
+    indent = " " * (len(line) - len(line.lstrip(" ")))
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def count(n: int, one: str, many: str | None = None) -> str:

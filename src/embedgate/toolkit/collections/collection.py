@@ -162,8 +162,7 @@ class Collection:
         as many as `k`. Raises InvalidInput for an empty question or a wrong filter, Conflict for an embedder of another
         space, UnsupportedOption if the store has no search for words, and what the embedder raises.
         """
-        if not question.strip():
-            raise InvalidInput("The question is empty.", param="question")
+        _check_questions([question])
         _check_k(k)
         wanted = _parsed(where)
         embedder, generation = self._checked_embedder()
@@ -176,6 +175,12 @@ class Collection:
             hits = fuse([[hit.id for hit in hits], [hit.id for hit in by_words]], n if rerank else k)
         found = self._found(generation, hits)
         return found if rerank is None else _reranked(question, found, rerank, k)
+
+    def question_vectors(self, questions: Sequence[str]) -> Vectors:
+        """The vectors of questions, (n, dim) of unit length, to be searched with. Raises what `search` raises."""
+        _check_questions(questions)
+        embedder, _ = self._checked_embedder()
+        return normalise(embedder.embed(questions, "query"))
 
     def search_vector(self, vector: Vectors, k: int = 5, *, where: str | Filter | None = None) -> list[Found]:
         """The k texts whose vectors are nearest to one of the same space, (dim,), by cosine. Raises as `search`."""
@@ -263,6 +268,11 @@ def _checked(item: Item) -> Item:
 
 def _parsed(where: str | Filter | None) -> Filter | None:
     return filters.parse(where) if isinstance(where, str) else where
+
+
+def _check_questions(questions: Sequence[str]) -> None:
+    if not all(question.strip() for question in questions):
+        raise InvalidInput("The question is empty.", param="question")
 
 
 def _check_k(k: int) -> None:
