@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from guides import run_command, steps
+from kept_models import share_models
 from program import Program
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +24,7 @@ def comparable(text: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_page_shows_what_the_program_prints(page: Path, program: Program, folder: Path) -> None:
     (folder / "examples").symlink_to(ROOT / "examples")
+    share_models(folder / "data")
     for step in steps(page, folder):
         printed = ""
         for command in step.commands:

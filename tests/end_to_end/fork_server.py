@@ -20,10 +20,15 @@ from pathlib import Path
 from waiting import PATIENCE_S
 
 _SERVER = """
-import datetime, json, os, random, resource, selectors, signal, sys, time
+import datetime, gc, json, os, random, resource, selectors, signal, sys, time
 import embedgate.core.clock as clock
 import embedgate.server.serve, embedgate.storage.migrate, embedgate.wiring.gateway
 from embedgate.cli.main import run
+from embedgate.providers import hosts
+
+hosts.load()  # imports the vendor modules
+gc.collect()
+gc.freeze()  # the collector of a fork would look at, and so copy, all of it
 
 def shift_clock(file):
     true_ns, now = time.time_ns, datetime.datetime.now
