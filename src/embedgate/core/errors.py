@@ -103,12 +103,10 @@ class InputTooLong(InvalidInput):
     code = "context_length_exceeded"
 
     @classmethod
-    def measured(cls, index: int, tokens: int, max_tokens: int) -> Self:
-        """The error for an input of `tokens` tokens where `max_tokens` are allowed."""
-        reason = (
-            f"has {tokens} tokens; this model's maximum context length is {max_tokens} tokens. "
-            'Shorten it, split it, or send "truncate": "end".'
-        )
+    def measured(cls, index: int, tokens: int, max_tokens: int, *, can_cut: bool = True) -> Self:
+        """The error for an input of `tokens` tokens where `max_tokens` are allowed. can_cut: if a route can cut it."""
+        advice = 'Shorten it, split it, or send "truncate": "end".' if can_cut else "Shorten it or split it."
+        reason = f"has {tokens} tokens; this model's maximum context length is {max_tokens} tokens. {advice}"
         return cls(reason, index=index)
 
 

@@ -4,9 +4,11 @@ import logging
 
 import pytest
 
+from chat_doubles import Unknown
 from doubles import Bench, ScriptedProvider, model
-from embedgate.core.types import Batch, EmbedRequest, ProviderReply
-from embedgate.engine.ledger.tokens import MANY_TOKENS, believed
+from embedgate.core.types import Batch, Candidate, EmbedRequest, ProviderReply
+from embedgate.engine.embedding.weigh import EmbeddingWeigher
+from embedgate.engine.ledger.tokens import MANY_TOKENS, believed, bound
 
 
 def claiming(tokens: int) -> ScriptedProvider:
@@ -49,3 +51,19 @@ def test_the_larger_a_call_the_more_is_believed() -> None:
     assert believed(MANY_TOKENS + 50, 5, "a") == MANY_TOKENS + 50
     assert believed(MANY_TOKENS + 51, 5, "a") is None
     assert believed(10**6, 10**6, "a") == 10**6
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("w" * 105, 27), ("ü" * 10, 5), ("a", 1)])
+async def test_where_nobody_counts_a_token_has_four_bytes_and_more_is_held(text: str, tokens: int) -> None:
+    silent = ScriptedProvider(steps=[lambda _, reply: ProviderReply(reply.vectors)])
+    bench = Bench([model("a", price=3)], {"a": silent}, tokenizers=Unknown())
+    await bench.embed(EmbedRequest("acme/m", (text, text + "abcd")))
+    (entry,) = bench.memory.entries
+    assert (entry.tokens, entry.tokens_estimated) == (2 * tokens + 1, True)
+    assert entry.cost_picodollars == (2 * tokens + 1) * 3
+    weigher = EmbeddingWeigher(Unknown())
+    found = model("a", price=3)
+    (weighed,) = await weigher.weigh(
+        EmbedRequest("acme/m", (text,)), [Candidate(found, found.routes[0])], bound(text), matters=True
+    )
+    assert weighed.cost_picodollars == 3 * (len(text.encode()) + 4)

@@ -10,13 +10,12 @@ from embedgate.core.models import Model, Price, Route
 from embedgate.core.money import cost_picodollars
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import Candidate, ChatRequest, ChatUsage, Weighed
-from embedgate.engine.ledger.tokens import count_aside
+from embedgate.engine.ledger.tokens import by_rule, count_aside
 
 READ_FIELDS = ("messages", "tools", "functions", "response_format")
 """The fields of a request that a model reads."""
 MEDIA_TOKENS = 1_000
 """What a picture, a sound or a file is taken to weigh where nobody has counted it."""
-_BYTES_PER_TOKEN = 4
 
 
 class ChatWeigher:
@@ -55,8 +54,8 @@ class ChatWeigher:
 def usage_by_rule(request: ChatRequest, output_bytes: int) -> ChatUsage:
     """What a completion is taken to have used if nobody has counted. output_bytes: what the model wrote."""
     return ChatUsage(
-        input_tokens=-(-request.text_bytes // _BYTES_PER_TOKEN) + request.n_media * MEDIA_TOKENS,
-        output_tokens=-(-output_bytes // _BYTES_PER_TOKEN),
+        input_tokens=by_rule(request.text_bytes) + request.n_media * MEDIA_TOKENS,
+        output_tokens=by_rule(output_bytes),
     )
 
 

@@ -24,7 +24,7 @@ from embedgate.core.types import Batch, Candidate, Input, ProviderReply
 from embedgate.engine.embedding.check import SpaceOf, checked
 from embedgate.engine.embedding.outcome import Outcome, merged
 from embedgate.engine.ledger.charge import may_be_billed
-from embedgate.engine.ledger.tokens import MANY_TOKENS, believed, count_aside, split, total_bound
+from embedgate.engine.ledger.tokens import MANY_TOKENS, believed, count_aside, guessed, split, total_bound
 from embedgate.engine.routing.route_health import RouteHealth
 from embedgate.observe import metrics
 
@@ -114,5 +114,5 @@ class RouteCaller:
             return (told,), False
         counted = await count_aside(inputs, self._candidate.route, self._tokenizers)
         if told is None:
-            return counted.each, reply.tokens is not None or not counted.is_exact
+            return guessed(inputs, counted), reply.tokens is not None or not counted.is_exact
         return split(told, counted.each), False

@@ -56,7 +56,7 @@ class EmbeddingValidator:
         if not counted.is_exact:
             return
         if is_long:
-            _check_each(counted.each, route)
+            _check_each(counted.each, route, can_cut=any(other.can_truncate("end") for other in model.routes))
         if counted.total > self._limits.max_tokens:
             raise TooManyTokens(
                 f"The inputs have {counted.total} tokens together; at most {self._limits.max_tokens} are allowed in "
@@ -65,7 +65,7 @@ class EmbeddingValidator:
             )
 
 
-def _check_each(tokens: tuple[int, ...], route: Route) -> None:
+def _check_each(tokens: tuple[int, ...], route: Route, *, can_cut: bool) -> None:
     for index, n in enumerate(tokens):
         if n > route.max_input_tokens:
-            raise InputTooLong.measured(index, n, route.max_input_tokens)
+            raise InputTooLong.measured(index, n, route.max_input_tokens, can_cut=can_cut)

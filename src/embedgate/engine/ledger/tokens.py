@@ -20,6 +20,7 @@ SPECIAL_TOKENS = 4
 _COUNT_ON_WORKER_BYTES = 50_000
 
 
+_BYTES_PER_TOKEN = 4
 MANY_TOKENS = 10_000
 """A provider that reports no more is believed."""
 _BELIEVED_TIMES = 10
@@ -38,12 +39,14 @@ class Count(Struct, frozen=True, gc=False):
         return sum(self.each)
 
 
+def size_bytes(text: str) -> int:
+    """Bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
 def bound(item: Input) -> int:
     """An upper bound of the tokens of one input, without tokenizing it."""
-    if isinstance(item, str):
-        size_bytes = len(item) if item.isascii() else len(item.encode())
-        return size_bytes + SPECIAL_TOKENS
-    return len(item)
+    return size_bytes(item) + SPECIAL_TOKENS if isinstance(item, str) else len(item)
 
 
 def bounds(inputs: Sequence[Input]) -> list[int]:
@@ -90,6 +93,21 @@ def count(inputs: Sequence[Input], route: Route, tokenizers: Tokenizers) -> Coun
     counter = tokenizers.counter(route)
     each = tuple(counter.count(item) if isinstance(item, str) else len(item) for item in inputs)
     return Count(each, counter.is_exact)
+
+
+def guessed(inputs: Sequence[Input], counted: Count) -> tuple[int, ...]:
+    """The tokens that each input is taken to have had in a good answer that does not say: counted, else by rule.
+
+    The rule is the one of chat, four bytes to a token. It may be too low, so nothing is held or bounded by it.
+    """
+    if counted.is_exact:
+        return counted.each
+    return tuple([by_rule(size_bytes(item)) if isinstance(item, str) else len(item) for item in inputs])
+
+
+def by_rule(n_bytes: int) -> int:
+    """The tokens that a text of so many bytes is taken to have where nobody has counted."""
+    return -(-n_bytes // _BYTES_PER_TOKEN)
 
 
 async def count_aside(inputs: Sequence[Input], route: Route, tokenizers: Tokenizers) -> Count:

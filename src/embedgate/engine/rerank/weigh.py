@@ -14,7 +14,7 @@ from embedgate.core.money import cost_picodollars
 from embedgate.core.ports import Tokenizers
 from embedgate.core.rerank import RerankReply, RerankRequest
 from embedgate.core.types import Candidate, Weighed
-from embedgate.engine.ledger.tokens import believed, bound, bounds, count_aside, ranking_bound
+from embedgate.engine.ledger.tokens import believed, bound, bounds, count_aside, guessed, ranking_bound
 
 DOCUMENTS_PER_SEARCH = 100
 """Cohere's search: one query with so many documents."""
@@ -72,7 +72,9 @@ async def bill_of(request: RerankRequest, reply: RerankReply, route: Route, toke
     searches = believed(reply.searches, searches_of(request), route.provider)
     if searches is None and _bills_searches(price):
         searches = searches_of(request)
-    counted = await count(request, route, tokenizers) if tokens is None else tokens
+    counted = tokens
+    if counted is None:
+        counted = _with_query(guessed(request.texts, await count_aside(request.texts, route, tokenizers)))
     return Bill(counted, tokens is None, searches, rerank_cost_picodollars(counted, searches or 0, price))
 
 
@@ -86,7 +88,12 @@ async def most_bill(request: RerankRequest, route: Route, tokenizers: Tokenizers
 
 async def count(request: RerankRequest, route: Route, tokenizers: Tokenizers) -> int:
     """Tokens of the texts, the query with every document; a bound where the model's tokenizer is not here."""
-    query, *documents = (await count_aside((request.query, *request.documents), route, tokenizers)).each
+    return _with_query((await count_aside(request.texts, route, tokenizers)).each)
+
+
+def _with_query(each: Sequence[int]) -> int:
+    """The tokens of a ranking, from those of the query and of each document."""
+    query, *documents = each
     return query * len(documents) + sum(documents)
 
 
