@@ -4,6 +4,7 @@
 million tokens are whole numbers, and a cost is one exact multiplication.
 """
 
+import functools
 from decimal import Decimal
 
 from embedgate.core.errors import ConfigError
@@ -49,6 +50,7 @@ def to_usd(amount_picodollars: int) -> Decimal:
     return Decimal(amount_picodollars).scaleb(-12)
 
 
+@functools.lru_cache(maxsize=4096)  # most requests cost what another one did
 def usd_text(amount_picodollars: int) -> str:
     """The exact amount in dollars as plain decimal digits, never in exponent form: `0.00000002`."""
     whole, fraction = divmod(abs(amount_picodollars), PICODOLLARS_PER_DOLLAR)

@@ -47,8 +47,8 @@ class AuditRow(NamedTuple):
         return Link(self.seq, self.digest)
 
 
-def chained(events: Sequence[AuditEvent], after: tuple[int, bytes]) -> list[AuditRow]:
-    """Chain the events after the link `after`, a number and a digest.
+def chained(events: Sequence[AuditEvent], after: tuple[int, bytes]) -> list[tuple[Any, ...]]:
+    """Chain the events after the link `after`, a number and a digest. Each row has the values of an `AuditRow`.
 
     Raises ValueError for a value that cannot be stored.
     """
@@ -69,7 +69,7 @@ def chained(events: Sequence[AuditEvent], after: tuple[int, bytes]) -> list[Audi
             _json(dict(event.detail)).decode() if event.detail else "{}",
         )
         digest = _digest(previous, _json(content))
-        rows.append(AuditRow(*content, previous, digest))
+        rows.append((*content, previous, digest))
         previous = digest
     return rows
 

@@ -61,13 +61,16 @@ class GroupWriter:
         self._arrivals: queue.SimpleQueue[Sequence[Pending]] = queue.SimpleQueue()
         self._backlog: list[Pending] = []
         self._kept: dict[type[Item], int] = {LedgerEntry: 0, AuditEvent: 0}
+        self._n_kept = 0
+        """Of both kinds: read for every request, so it is not added up."""
+        self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="embedgate-ledger", daemon=True)
         self._thread.start()
 
     @property
     def is_idle(self) -> bool:
         """Whether the queue is empty, and writing is possible."""
-        return not any(self._kept.values()) and not self._closing.is_set()
+        return not self._n_kept and not self._is_closing
 
     @property
     def n_entries(self) -> int:
@@ -90,6 +93,7 @@ class GroupWriter:
                     refused.append(pending)
                     continue
                 self._kept[kind] += 1
+                self._n_kept += 1
                 taken.append(pending)
             if taken:  # nothing at all ends the thread
                 self._arrivals.put(taken)
@@ -101,6 +105,7 @@ class GroupWriter:
     def close(self) -> None:
         """Flush and end the thread. Blocks, at most for `patience_s` if the database fails."""
         with self._door:
+            self._is_closing = True
             self._closing.set()
             self._arrivals.put(())  # so that the thread looks
         self._thread.join()
@@ -144,6 +149,7 @@ class GroupWriter:
         with self._door:
             for pending in group:
                 self._kept[type(pending.item)] -= 1
+                self._n_kept -= 1
         _resolve(group, failure)
 
     def _back_off(self, outage: _Outage, error: SQLAlchemyError) -> bool:

@@ -21,6 +21,8 @@ def read_count(told: object) -> int | None:
 
     told: a value, or the JSON of one. A number may be written as a text.
     """
+    if type(told) is int:  # as of most hosts
+        return told if 0 <= told <= _MOST_COUNTED else None
     if isinstance(told, msgspec.Raw):
         told = _decoded(told)
     if isinstance(told, str):

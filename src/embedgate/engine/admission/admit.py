@@ -11,7 +11,7 @@ from typing import Any
 
 from embedgate.core.access import NO_DETAIL, AuditEvent, Caller, Decision, Question, Rate
 from embedgate.core.actions import ACTIONS, Action
-from embedgate.core.clock import ms_of, utc_now
+from embedgate.core.clock import ms_of, utc_ms, utc_now
 from embedgate.core.errors import GatewayError, LedgerUnavailable, NotPermitted, Overloaded, PriceUnknown
 from embedgate.core.models import Price
 from embedgate.core.ports import AuditTrail, BudgetKeeper, LedgerHealth, PolicyDecider, RateLimiter
@@ -67,6 +67,7 @@ class Admission:
         self._is_emergency = is_emergency
         self._heeds_callers_emergency = heeds_callers_emergency
         self._now = now
+        self._now_ms: Callable[[], int] = utc_ms if now is utc_now else lambda: ms_of(now())
         self.follow(decider)
 
     def follow(self, decider: PolicyDecider) -> None:
@@ -141,7 +142,7 @@ class Admission:
             self._refusals.note(
                 AuditEvent(
                     kind="decision",
-                    at_ms=ms_of(self._now()),
+                    at_ms=self._now_ms(),
                     actor=caller.key_id,
                     action="",
                     target="",
@@ -315,7 +316,7 @@ class Admission:
             detail = {**detail, "is_emergency": "said by the caller"}
         event = AuditEvent(
             kind="decision",
-            at_ms=ms_of(self._now()),
+            at_ms=self._now_ms(),
             actor=call.caller.key_id,
             action=call.request.action.policy_name,
             target=asked.candidate.model.id,

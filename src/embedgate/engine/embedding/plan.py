@@ -121,6 +121,14 @@ class Planner:
         if call.request.options or identity == progress.identity:
             return
         cache = self._cache if plan.is_cached else None
+        if len(inputs) == 1:
+            progress.keys, progress.identity = (fingerprint(identity, inputs[0]),), identity
+            if cache is not None and progress.n_missing:
+                (kept,) = cache.get_many(progress.keys)
+                if kept is not None:
+                    progress.reuse(0, kept.vector, kept.tokens, kept.is_truncated)
+                metrics.looked_up(kept is not None, kept is None)
+            return
         keys: list[bytes] = []
         hits = misses = 0
         missing = None if progress.n_missing == len(inputs) else set(progress.missing())
@@ -156,6 +164,9 @@ class Planner:
         if self._cache is None or vectors is None or call.request.cache == "no-store":
             return
         if vectors.shape[1] != candidate.route.dims.default or outcome.is_estimated:
+            return
+        if len(keys) == 1:
+            self._cache.put_many([(keys[0], CachedVector(vectors[0], tokens[0], bool(outcome.truncated)))])
             return
         cut = frozenset(outcome.truncated)
         for start in range(0, len(keys), INPUTS_PER_TURN):

@@ -16,6 +16,9 @@ from embedgate.core.errors import (
 from embedgate.core.model_names import bare_name
 from embedgate.core.models import Model
 
+_MAX_KEPT = 4_096
+_LONGEST_KEPT = 200
+
 
 class ModelFinder:
     """Finds models by the catalogue and by which providers are on."""
@@ -26,6 +29,8 @@ class ModelFinder:
         self._switched_on = switched_on
         self._default_model = default_model
         self._called: dict[tuple[str, str], list[Model]] | None = None
+        self._found: dict[tuple[str, str | None, str], Model] = {}
+        """What was found before: the same as long as this object lives."""
 
     def find(self, name: str, provider: str | None, action: Action) -> Model:
         """The model of that name, made for `action`. provider: the only one that may serve it; then `name` may be its.
@@ -34,6 +39,18 @@ class ModelFinder:
         capitals, behind another author, with the tag of a build. Raises InvalidInput, UnknownProvider,
         ModelNotAtProvider, UnknownModel, ProviderKeyMissing, NotAnEmbeddingModel or WrongAction.
         """
+        asked = (name, provider, action.name)
+        known = self._found.get(asked)
+        if known is not None:
+            return known
+        found = self._find(name, provider, action)
+        if len(name) <= _LONGEST_KEPT:
+            if len(self._found) >= _MAX_KEPT:  # a name may be spelled in many ways
+                self._found.clear()
+            self._found[asked] = found
+        return found
+
+    def _find(self, name: str, provider: str | None, action: Action) -> Model:
         if not name.strip():
             raise InvalidInput("The model is empty. Name one; see GET /v1/models.", param="model")
         if provider and provider not in self._catalog.providers():

@@ -5,6 +5,7 @@ takes the bodies of Cohere and Jina. Azure's form of the API, with the model in 
 Owns the translation of its JSON and its error tables.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Literal
 
@@ -184,11 +185,17 @@ def _routing(steering: _ProviderField | None) -> Routing | None:
 def write(result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
     """The answer to a served request."""
     tail = b'],"model":%s,"usage":{"prompt_tokens":%d,"total_tokens":%d}}' % (
-        orjson.dumps(result.model),
+        _quoted(result.model),
         result.usage.tokens,
         result.usage.tokens,
     )
     return vector_answer(result, encoding_format, headers(request_id, result.rate), tail)
+
+
+@functools.lru_cache(maxsize=1024)
+def _quoted(model: str) -> bytes:
+    """The id of a model as JSON."""
+    return orjson.dumps(model)
 
 
 def write_chat(completion: ChatResult | ChatStream, request_id: str) -> Answer:

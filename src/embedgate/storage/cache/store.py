@@ -8,7 +8,7 @@ free once the other processes have closed them, at once or, when idle, within se
 import contextlib
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,16 +81,14 @@ class Store:
             for old in folder.glob(f"{_DAMAGED}*"):
                 _delete(old)
             self._state_file = self._open_state()
+            self.state: Callable[[], State] = self._state_file.read
+            """Which generations are live, as any process wrote it last."""
             try:
                 self._make_room(0)
                 self._adopt()
             except BaseException:
                 self.close()
                 raise
-
-    def state(self) -> State:
-        """Which generations are live, as any process wrote it last."""
-        return self._state_file.read()
 
     def is_in_place(self) -> bool:
         """Whether the folder is still the one that was opened."""

@@ -61,7 +61,10 @@ class TieredCache:
         self._process = os.getpid()
         self._is_closed = False
         self._lock = threading.Lock()  # guards the memory tier, the state and the counts
-        self._state = disk.state() if disk is not None else None
+        self._state: State | None = None
+        self._least_fresh = self._to_come = 0
+        if disk is not None and (state := disk.state()) is not None:
+            self._see(state)
         self._memory_hits = self._disk_hits = self._misses = self._dropped = 0
         self._writer = WriteBehind(disk.work, max_pending_bytes) if disk is not None else None
 
@@ -95,8 +98,8 @@ class TieredCache:
                 entry = self._writer.find(key)
             if entry is not None:
                 self._memory_hits += 1
-                if self._state is not None and entry.generation < _least_fresh(self._state):
-                    self._refresh([(key, entry)], self._state)
+                if entry.generation < self._least_fresh:
+                    self._refresh([(key, entry)])
                 return entry.cached
         found = self._load([key], state, None) if state is not None else None
         with self._lock:
@@ -112,12 +115,17 @@ class TieredCache:
             return
         # As of the last look-up, and nearly every put follows one. What another process has cleared since then, it
         # has cleared after this put: the next look-up follows.
-        state = self._state
-        created_ms = self._clock()
-        generation = _generation_to_come(state) if state is not None else 0
+        created_ms, generation = self._clock(), self._to_come
         entries = [(key, Entry(_owned(cached), created_ms, generation)) for key, cached in items]
         with self._lock:
-            self._enqueue(entries, is_disk_usable=state is not None)
+            n_queued = self._writer.offer(entries) if self._writer is not None and self._state is not None else 0
+            put = self._memory.put
+            for key, entry in entries:
+                put(key, entry)
+            if n_queued < len(entries) and self._writer is not None:  # the others stay in memory alone
+                self._dropped += len(entries) - n_queued
+                for key, entry in entries[n_queued:]:
+                    put(key, entry._replace(generation=0))
 
     def stats(self) -> CacheStats:
         """Sizes now, and counts since the cache was opened."""
@@ -169,9 +177,17 @@ class TieredCache:
         with self._lock:
             if self._state is None or state.clears != self._state.clears:
                 self._forget()
-            self._state = state
+            self._see(state)
         self._writer.wake()
         return state
+
+    def _see(self, state: State) -> None:
+        """Go on with a state of the disk tier, and work out what follows from it."""
+        self._state = state
+        self._to_come = max(state.oldest, state.youngest)
+        """The generation into which entries are written now, or the next one; 0 without a disk tier."""
+        self._least_fresh = max(1, state.youngest - _REFRESH_AGE + 1)
+        """The oldest generation whose entries are not written again on a hit. Entries in no generation always are."""
 
     def _forget(self) -> None:
         self._memory.clear()
@@ -189,10 +205,9 @@ class TieredCache:
             return entries
         if oldest_ms is not None:
             entries = [entry if entry is not None and entry.created_ms >= oldest_ms else None for entry in entries]
-        if self._state is not None:
-            least = _least_fresh(self._state)
+        if least := self._least_fresh:
             aged = [(k, e) for k, e in zip(keys, entries, strict=True) if e is not None and e.generation < least]
-            self._refresh(aged, self._state)
+            self._refresh(aged)
         return entries
 
     def _load(self, keys: Sequence[bytes], state: State, oldest_ms: int | None) -> dict[bytes, Entry]:
@@ -206,37 +221,17 @@ class TieredCache:
             if self._state is not None and self._state.clears == state.clears:
                 for key, entry in found.items():
                     self._memory.put(key, entry)
-                least = _least_fresh(state)
-                self._refresh([(key, entry) for key, entry in found.items() if entry.generation < least], state)
+                least = self._least_fresh
+                self._refresh([(key, entry) for key, entry in found.items() if entry.generation < least])
         return found
 
-    def _refresh(self, aged: Sequence[tuple[bytes, Entry]], state: State) -> None:
+    def _refresh(self, aged: Sequence[tuple[bytes, Entry]]) -> None:
         """Queue entries for writing again before their generation is evicted, if the queue has room."""
         if not aged or self._writer is None:
             return
-        renewed = [(key, entry._replace(generation=_generation_to_come(state))) for key, entry in aged]
+        renewed = [(key, entry._replace(generation=self._to_come)) for key, entry in aged]
         for key, entry in renewed[: self._writer.offer(renewed)]:
             self._memory.put(key, entry)
-
-    def _enqueue(self, entries: Sequence[tuple[bytes, Entry]], is_disk_usable: bool) -> None:
-        """Store new entries in the memory tier, and queue as many as fit for the disk tier."""
-        n_queued = self._writer.offer(entries) if self._writer is not None and is_disk_usable else 0
-        for key, entry in entries[:n_queued]:
-            self._memory.put(key, entry)
-        for key, entry in entries[n_queued:]:
-            self._memory.put(key, entry._replace(generation=0))
-        if self._writer is not None:
-            self._dropped += len(entries) - n_queued
-
-
-def _generation_to_come(state: State) -> int:
-    """The generation into which entries are written now, or the next one."""
-    return max(state.oldest, state.youngest)
-
-
-def _least_fresh(state: State) -> int:
-    """The oldest generation whose entries are not written again on a hit. Entries in no generation always are."""
-    return max(1, state.youngest - _REFRESH_AGE + 1)
 
 
 def _owned(cached: CachedVector) -> CachedVector:
