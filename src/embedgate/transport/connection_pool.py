@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Protocol
+from typing import Protocol, cast
 
 from msgspec import Struct
 from pyreqwest import exceptions
@@ -196,6 +196,7 @@ class ConnectionPool:
             .follow_redirects(False)
             .referer(False)
             .user_agent(f"embedgate/{VERSION}")
+            .default_headers({"content-type": "application/json"})
             .connect_timeout(timedelta(seconds=settings.connect_timeout_s))
             .pool_idle_timeout(timedelta(seconds=settings.pool_idle_timeout_s))
             .pool_max_idle_per_host(max_idle)
@@ -234,7 +235,6 @@ class ConnectionPool:
         request = (
             client.request(call.method, self._base_url + call.path)
             .timeout(timedelta(seconds=remaining_s))
-            .header("content-type", "application/json")
             .body_bytes(call.body)
         )
         if call.headers:
@@ -304,6 +304,8 @@ async def _pour(chunks: list[Bytes], sink: Sink) -> None:
 def _texts(headers: HeaderMap) -> dict[str, str]:
     """Headers by name, of several with one name the last; those whose value is not text are left out."""
     try:
+        if headers.keys_len() == len(headers):  # each name once, as usual: three fifths of the time
+            return cast(dict[str, str], headers.dict_multi_value())
         return dict(headers)
     except ValueError:
         texts = {}

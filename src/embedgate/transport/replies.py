@@ -17,6 +17,8 @@ from embedgate.core.types import Batch, ProviderReply
 from embedgate.core.vectors import Vectors, from_base64
 from embedgate.transport.records import HttpReply, ScannedReply
 
+_QUOTE = ord('"')
+
 
 def read_embeddings(
     reply: HttpReply,
@@ -74,10 +76,15 @@ def read_vector(raw: msgspec.Raw, provider: str) -> Vectors:
 
     Raises UpstreamMismatch.
     """
-    text = bytes(raw)
-    if text.startswith(b'"'):
-        # Some JSON writers escape the slash, which base64 uses.
-        return from_base64(orjson.loads(text) if b"\\" in text else memoryview(text)[1:-1])
+    view = memoryview(raw)
+    if view[0] == _QUOTE:
+        try:
+            return from_base64(view[1:-1])
+        except UpstreamMismatch:
+            if b"\\" not in bytes(view):
+                raise
+            return from_base64(orjson.loads(view))  # some JSON writers escape the slash, which base64 uses
+    text = bytes(view)
     # Packing takes true and false for numbers; of all JSON, only they and null have a "u" or an "l".
     if text.startswith(b"[") and b"u" not in text and b"l" not in text:
         try:

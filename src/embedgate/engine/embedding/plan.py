@@ -223,8 +223,12 @@ class Planner:
     def _prepared(self, request: EmbedRequest, rows: Sequence[int], prefix: str, route: Route) -> list[Input]:
         inputs = []
         for row in rows:
+            item = request.inputs[row]
+            if not prefix and isinstance(item, str):
+                inputs.append(item)
+                continue
             try:
-                inputs.append(prepared(request.inputs[row], prefix, route, self._tokenizers))
+                inputs.append(prepared(item, prefix, route, self._tokenizers))
             except InvalidInput as error:
                 raise error.at(row) from error
         return inputs
