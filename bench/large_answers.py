@@ -3,7 +3,7 @@
     python -m bench.large_answers --against FOLDER
 
 FOLDER is another checkout with its own `.venv`. Each version runs as a process of its own; requests go to one and the
-other in turns, so that a busy machine troubles both alike. In every other turn a small request (GET /livez) is sent
+other in turns, so that a busy machine troubles both alike. In every other turn a small request (GET /healthz) is sent
 every two milliseconds beside the large one: the longest wait for its answer is the stall. CPU is counted in the turns
 between. Memory is the peak of the first large request of a process, above what it held before. Medians; reads /proc, so
 it needs Linux. Prints a Markdown table.
@@ -76,7 +76,8 @@ def _case(checkouts: dict[str, Path], encoding: Encoding, sends: str, cache: boo
         figures = {name: Figures() for name in checkouts}
         requests = bodies(Texts(inputs=INPUTS), upstream.MODEL, encoding)
         for name, target in started.items():
-            targets.ask(target, next(bodies(Texts(first_number=10**6), upstream.MODEL, encoding)))
+            # Several texts, so that the tokenizer, which shares out what they cost, is loaded: some 30 MB, once.
+            targets.ask(target, next(bodies(Texts(inputs=4, first_number=10**6), upstream.MODEL, encoding)))
             _measure_memory(target, next(requests), figures[name])
         for turn in range(2 * n):
             for name, target in started.items():
@@ -128,7 +129,7 @@ def _cpu_s(pids: list[int]) -> float:
 
 
 class Prober:
-    """Process that asks for /livez again and again while it is told to."""
+    """Process that asks for /healthz again and again while it is told to."""
 
     def __init__(self, port: int) -> None:
         """port: of the gateway."""
@@ -167,13 +168,13 @@ def _prober(target: Target) -> Iterator[Prober]:
 def _probe(port: int, pipe: Any, stop: Event) -> None:
     while pipe.recv() == "go":
         connection = http.client.HTTPConnection("127.0.0.1", port)
-        connection.request("GET", "/livez")
+        connection.request("GET", "/healthz")
         connection.getresponse().read()
         pipe.send("ready")
         longest = 0.0
         while not stop.is_set():
             begun_s = time.perf_counter()
-            connection.request("GET", "/livez")
+            connection.request("GET", "/healthz")
             connection.getresponse().read()
             longest = max(longest, time.perf_counter() - begun_s)
             time.sleep(_BETWEEN_S)

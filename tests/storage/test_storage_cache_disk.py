@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from derived_vectors import derived, is_right, key_of
 from embedgate.core.errors import InternalError
@@ -124,11 +125,11 @@ def test_a_smaller_bound_is_kept_from_the_next_start_on(folder: Path) -> None:
 
 def test_what_was_on_its_way_before_a_clear_is_not_written_after_it(folder: Path) -> None:
     disk = DiskTier(folder, DISK_BYTES)
-    on_its_way = [(key, entry._replace(generation=1)) for key, entry in entries(range(10))]
+    on_its_way = [(key, structs.replace(entry, generation=1)) for key, entry in entries(range(10))]
     disk.clear()
     disk.work(on_its_way)
     assert (found(disk, range(10)), disk.dropped) == ([], 10)
-    disk.work([(key, entry._replace(generation=2)) for key, entry in on_its_way])
+    disk.work([(key, structs.replace(entry, generation=2)) for key, entry in on_its_way])
     assert found(disk, range(10)) == list(range(10))
     disk.close()
 

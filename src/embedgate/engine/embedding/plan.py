@@ -221,7 +221,7 @@ class Planner:
         return dim if route.accepts_dim and dim in route.dims else None
 
     def _prepared(self, request: EmbedRequest, rows: Sequence[int], prefix: str, route: Route) -> list[Input]:
-        inputs = []
+        inputs: list[Input] = []
         for row in rows:
             item = request.inputs[row]
             if not prefix and isinstance(item, str):

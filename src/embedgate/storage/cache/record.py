@@ -6,9 +6,9 @@ machine. Its checksum is kept in the index and covers the key, so that a whole r
 
 import struct
 import zlib
-from typing import NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 from embedgate.core.types import CachedVector
 
@@ -24,7 +24,7 @@ Record = tuple[bytes, memoryview]
 """The bytes of an entry: its header, and its floats, which are not copied."""
 
 
-class Entry(NamedTuple):
+class Entry(Struct, frozen=True, gc=False):
     """A cached vector with its age.
 
     created_ms: when it was embedded, UTC milliseconds since 1970. generation: the youngest generation of the disk tier

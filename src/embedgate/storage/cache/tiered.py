@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from embedgate.core.clock import utc_ms
 from embedgate.core.types import CachedVector, CacheStats, TierStats
 from embedgate.settings import CacheSettings
@@ -125,7 +127,7 @@ class TieredCache:
             if n_queued < len(entries) and self._writer is not None:  # the others stay in memory alone
                 self._dropped += len(entries) - n_queued
                 for key, entry in entries[n_queued:]:
-                    put(key, entry._replace(generation=0))
+                    put(key, replace(entry, generation=0))
 
     def stats(self) -> CacheStats:
         """Sizes now, and counts since the cache was opened."""
@@ -229,7 +231,7 @@ class TieredCache:
         """Queue entries for writing again before their generation is evicted, if the queue has room."""
         if not aged or self._writer is None:
             return
-        renewed = [(key, entry._replace(generation=self._to_come)) for key, entry in aged]
+        renewed = [(key, replace(entry, generation=self._to_come)) for key, entry in aged]
         for key, entry in renewed[: self._writer.offer(renewed)]:
             self._memory.put(key, entry)
 
