@@ -15,6 +15,7 @@ from embedgate.engine.routing.compare import probes
 from embedgate.inference.runtime import LoadedModel, LocalModels
 from embedgate.inference.weights import MINILM
 from embedgate.settings import LocalModelSettings, LocalSettings
+from kept_models import share_models
 from program import Program
 from upstream import Upstream, VectorOf, error, running_upstream
 
@@ -26,21 +27,13 @@ TWIN = "local/all-minilm-l6-v2"
 Start = Callable[[str, VectorOf], Upstream]
 
 
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where graphs are kept, so that they are prepared once and not by every test."""
-    return tmp_path_factory.mktemp("graphs")
-
-
 @pytest.fixture(autouse=True)
-def share_graphs(folder: Path, graphs: Path) -> None:
-    (graphs / "models").mkdir(exist_ok=True)
-    (folder / "data").mkdir(mode=0o700)
-    (folder / "data" / "models").symlink_to(graphs / "models")
+def prepared(folder: Path) -> None:
+    share_models(folder / "data")
 
 
 @pytest.fixture(scope="module")
-def models(graphs: Path, tmp_path_factory: pytest.TempPathFactory) -> LocalModels:
+def models(tmp_path_factory: pytest.TempPathFactory) -> LocalModels:
     """The embedded model as it is, and as `cls` with the same weights pooled by the first token."""
     installed = MINILM.folder()
     assert installed is not None
@@ -51,7 +44,9 @@ def models(graphs: Path, tmp_path_factory: pytest.TempPathFactory) -> LocalModel
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
     settings = LocalSettings(models={"cls": LocalModelSettings(path=folder)})
-    return LocalModels(settings, graphs)
+    data_dir = tmp_path_factory.mktemp("data")
+    share_models(data_dir)
+    return LocalModels(settings, data_dir)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from embedgate.cli.serve import curl_line
+from kept_models import share_models
 from program import FAKE_ONLY, Program
 from waiting import PATIENCE_S, wait_until
 
@@ -24,7 +25,9 @@ _SHOW_ARGUMENTS = 'curl() { printf "%s\\0" "$@"; }\n'
 @pytest.fixture
 def data_dir(folder: Path) -> Path:
     """A place that has to be quoted in a shell."""
-    return folder / "da ta's"
+    data_dir = folder / "da ta's"
+    share_models(data_dir)
+    return data_dir
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What pyproject.toml asks for: every dependency is used, and uvicorn is bounded to the versions that are tested."""
 
 import ast
+import functools
 import re
 import tomllib
 from collections.abc import Iterator
@@ -34,7 +35,14 @@ def words_of(module: Path) -> Iterator[str]:
             yield node.value
 
 
-USED = {word.partition(".")[0] for module in (ROOT / "src").rglob("*.py") for word in words_of(module)}
+@functools.cache
+def used() -> set[str]:
+    """The first part of each such word in the package."""
+    return {word.partition(".")[0] for module in (ROOT / "src").rglob("*.py") for word in words_of(module)}
+
+
+installed = functools.cache(packages_distributions)
+"""The distributions of each module. It reads the files of all of them."""
 
 
 @pytest.mark.parametrize("name", sorted({requirement.name for requirement in REQUIREMENTS} - {"embedgate"}))
@@ -42,12 +50,12 @@ def test_every_dependency_is_used(name: str) -> None:
     wanted = name.lower().replace("_", "-")
     modules = {
         module
-        for module, distributions in packages_distributions().items()
+        for module, distributions in installed().items()
         if wanted in {distribution.lower().replace("_", "-") for distribution in distributions}
     }
     if not modules:
         pytest.skip(f"{name} is not installed for this version of Python")
-    assert modules & USED, f"nothing in src imports {name}; remove it from pyproject.toml"
+    assert modules & used(), f"nothing in src imports {name}; remove it from pyproject.toml"
 
 
 def test_the_locked_uvicorn_is_the_newest_that_is_allowed() -> None:

@@ -91,8 +91,12 @@ def ran(folder: Path, *options: str, **files: str) -> dict[str, Any]:
     (folder / "conftest.py").write_text(PLUGIN, encoding="utf-8")
     for name, text in files.items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(folder)]
-    environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "xdist", *options, str(folder)]
+    environment = {
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "PATH": "/usr/bin:/bin",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # the plugins of libraries take seconds to import, in each process
+    }
     subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True)
     found: dict[str, Any] = json.loads((folder / "build" / "results.json").read_text(encoding="utf-8"))
     return found
