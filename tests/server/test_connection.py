@@ -319,3 +319,26 @@ def test_only_the_size_of_a_head_decides_however_it_is_cut(
             [b"200"] * n_served + refused for n_served in range(n_before + 1) for refused in ([], [b"400"])
         )
         assert found.count(b"200") <= n_before
+
+
+async def test_a_request_that_was_on_its_way_when_the_server_ends_is_answered() -> None:
+    async with running() as it:
+        used, new = await it.connect(), await it.connect()
+        assert (await used.ask(GET)).headers.get("connection") is None
+        for caller in (used, new):
+            caller.writer.write(GET)  # sent, and not read yet: the server runs on the same loop
+        for connection in tuple(it.server.state.connections):
+            connection.shutdown()
+        for caller in (used, new):
+            reply = await caller.reply()
+            assert (reply.status, reply.headers["connection"]) == (200, "close")
+            assert await caller.rest() == b""
+
+
+async def test_a_server_that_ends_waits_for_nobody_who_asks_nothing() -> None:
+    async with running() as it:
+        used, new = await it.connect(), await it.connect()
+        await used.ask(GET)
+        for connection in tuple(it.server.state.connections):
+            connection.shutdown()
+        assert [await caller.rest() for caller in (used, new)] == [b"", b""]

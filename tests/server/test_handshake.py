@@ -81,13 +81,26 @@ async def test_handshakes_that_never_begin_make_room_for_others(
         assert await stranger[-1].stays()
 
 
+@pytest.mark.parametrize("sent", [GET, b"P", b"GET / HTTP/1.0\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+async def test_plain_http_is_told_that_the_port_speaks_https(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], sent: bytes
+) -> None:
+    async with running(FEW, contexts[0]) as it:
+        caller = await silent(it, "127.0.0.9")
+        reply = await caller.ask(sent)
+        assert (reply.status, reply.headers["connection"]) == (400, "close")
+        assert "https://" in reply.body["error"]["message"]
+        assert await caller.rest() == b""
+        await until(lambda: it.server.gate.admitted == 0)
+
+
 async def test_rubbish_in_place_of_a_handshake_ends_the_connection(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext],
 ) -> None:
     async with running(FEW, contexts[0]) as it:
-        for _ in range(2 * PLACES):
+        for number in range(2 * PLACES):
             caller = await silent(it, "127.0.0.9")
-            await caller.send(GET)
+            await caller.send((b"\x16\x03\x01\x00\x05rubbish", b"\x00" * 50, b"\x80\x01", GET)[number % 4])
             await caller.rest()
         await until(lambda: it.server.gate.admitted == 0)
         assert (await (await secured(it, contexts[1])).ask(GET)).status == 200

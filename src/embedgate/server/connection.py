@@ -8,9 +8,7 @@ OpenAI format.
 
 import asyncio
 import math
-from collections.abc import Iterable
 from functools import partial
-from http import HTTPStatus
 from typing import Any
 
 import httptools
@@ -21,8 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from embedgate.core.errors import GatewayError, MalformedRequest, Overloaded
-from embedgate.server.answer import Answer
-from embedgate.server.exchange import EXCHANGE, Exchange
+from embedgate.server.exchange import EXCHANGE, Exchange, closing_answer
 from embedgate.server.flow import Flow
 from embedgate.server.gate import MAX_REFUSING, Gate, Placed, Reason, State
 from embedgate.server.memory import SMALL_BYTES, Held
@@ -34,6 +31,8 @@ from embedgate.server.upgrade import without_upgrade
 _REFUSING_S = 1.0
 _LINGER_S = 2.0
 """How long a connection that is closed early is still read, so that the caller finds the answer and no reset."""
+_ON_ITS_WAY_S = 0.25
+"""How long a server that ends waits for a request that was sent before the caller could know."""
 _PROGRESS_BYTES = 65_536
 """What a caller must take of an answer in `server.unread_timeout_s` to go on."""
 _PACE_AGE_S = 1.0
@@ -70,6 +69,8 @@ class Connection(HttpToolsProtocol):
         self._unsent = Held(gate.memory)
         self._served: RequestResponseCycle | None = None
         """The current request, or the last one."""
+        self._is_last = False
+        """Whether the server ends, and takes no request after the next one."""
         self._offers_upgrade = False
         self._is_head_complete = False
         self._exchange: Exchange | None = None
@@ -270,6 +271,8 @@ class Connection(HttpToolsProtocol):
         scope: dict[str, Any] = cycle.scope  # type: ignore[assignment]  # typed as closed by uvicorn
         self._exchange = Exchange(cycle, self)
         scope["extensions"] = {EXCHANGE: self._exchange}
+        if self._is_last:
+            cycle.keep_alive = False
         gate = self._gate
         # So few connections begin no more than that: each begins one request when the one before is answered.
         if gate.admitted <= FEWEST or gate.turns.begins():
@@ -362,6 +365,12 @@ class Connection(HttpToolsProtocol):
         held = self._exchange.held if self._exchange is not None else None
         return self._unsent.size_bytes + (held.size_bytes if held is not None else 0)
 
+    @property
+    def owner(self) -> str:
+        """The user whose request is answered, if it is worth weighing; else ""."""
+        held = self._exchange.held if self._exchange is not None else None
+        return held.owner if held is not None else ""
+
     def pace(self) -> float | None:
         """Bytes per second that the caller reads of what waits for it; None at first."""
         age_s = self._gate.clock_s() - self._unread_since_s
@@ -393,6 +402,18 @@ class Connection(HttpToolsProtocol):
     def close_early(self) -> None:
         """Close after an answer that came before the end of its request: the rest is read, and thrown away."""
         self.linger(self._gate.bounds.body_timeout_s)
+
+    def shutdown(self) -> None:
+        """Close after the request that is served, or after one that may be on its way already."""
+        if self._is_serving():
+            super().shutdown()
+        else:
+            self._is_last = True
+            self.loop.call_later(_ON_ITS_WAY_S, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if not self._is_serving() and not self._is_lingering:
+            self.transport.close()
 
     def give_way(self) -> None:
         """Close at once, for another connection that needs the place."""
@@ -443,7 +464,7 @@ class Connection(HttpToolsProtocol):
         is_its_own = self._is_serving() and cycle.more_body and not cycle.response_started and not self.pipeline
         if is_its_own or not self._is_serving():
             answer = self._gate.dialect.write_error(error, new_request_id())
-            self.transport.write(_wire(answer, self.server_state.default_headers))
+            self.transport.write(closing_answer(answer, self.server_state.default_headers))
         for unfinished in (cycle, self._served):  # their handlers must not write after this
             self._give_up(unfinished)
         self.linger()
@@ -474,12 +495,3 @@ def _head_too_large(max_head_bytes: int) -> MalformedRequest:
         f"The request line and headers have more than {max_head_bytes} bytes together. Send fewer or shorter headers, "
         "or raise server.max_head_bytes."
     )
-
-
-def _wire(answer: Answer, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The bytes of an error answer that closes the connection."""
-    status = HTTPStatus(answer.status)
-    ending = ((b"content-length", b"%d" % len(answer.body)), (b"connection", b"close"))
-    lines = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode())]
-    lines += [name + b": " + value for name, value in (*default_headers, *answer.headers, *ending)]
-    return b"\r\n".join([*lines, b"", answer.body])

@@ -4,12 +4,13 @@ Most requests and answers are one piece each. ASGI then costs two coroutines, tw
 this costs one write. The connection puts it into the scope; without it everything goes the usual way.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from embedgate.core.demand import Demand
+from embedgate.server.answer import Answer
 from embedgate.server.memory import Held
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -115,6 +116,12 @@ class UntilClosed:
             cycle.message_event.set()
             cycle.transport.close()
             cycle.on_response()
+
+
+def closing_answer(answer: Answer, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The bytes of a whole answer after which the connection is closed."""
+    ending = ((b"content-length", b"%d" % len(answer.body)), (b"connection", b"close"))
+    return _head(answer.status, (*default_headers, *answer.headers, *ending)) + answer.body
 
 
 def _head(status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:

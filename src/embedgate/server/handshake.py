@@ -11,8 +11,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from embedgate.core.errors import MalformedRequest
 from embedgate.server.connection import Connection
+from embedgate.server.exchange import closing_answer
 from embedgate.server.gate import Gate, Placed, State
+from embedgate.server.respond import new_request_id
 
 MakeConnection = Callable[[Placed], Connection]
 
@@ -58,7 +61,13 @@ class Handshake(asyncio.Protocol):
             self._gate.turns.do(self.address, partial(self._begin, self._transport, data))
 
     def _begin(self, transport: asyncio.Transport, first: bytes) -> None:
-        if not transport.is_closing():
+        if transport.is_closing():
+            return
+        if first[:1].isalpha():
+            self._gate.count("malformed")
+            transport.write(closing_answer(self._gate.dialect.write_error(_plain_http(), new_request_id()), ()))
+            transport.close()
+        else:
             self._task = asyncio.get_running_loop().create_task(self._shake_hands(transport, first))
 
     def connection_lost(self, _exc: Exception | None) -> None:
@@ -108,6 +117,11 @@ class Handshake(asyncio.Protocol):
             transport.abort()
             return
         connection.connection_made(secured)
+
+
+def _plain_http() -> MalformedRequest:
+    """The answer to a method of HTTP, which begins with a letter; no record of TLS does."""
+    return MalformedRequest("This port speaks HTTPS, and what was sent is plain HTTP. Use https:// in the address.")
 
 
 def _hand_over(data: bytes, protocol: "_ReadsTls") -> None:
