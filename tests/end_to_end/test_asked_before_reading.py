@@ -96,6 +96,26 @@ def test_memory_is_asked_for_before_the_body_has_come(running: RunningGateway) -
     wait_until("it is given back", lambda: large(running) == 200)
 
 
+def test_the_bodies_of_one_user_leave_memory_for_others(running: RunningGateway) -> None:
+    """Two hold the share of a user: a third is refused, though there is room, and another user is served."""
+    admin = {"x-api-key": running.admin_key}
+    other = call(running.url, "/api/keys", {"user": "admin", "name": "other"}, admin).json["secret"]
+
+    def third_is_refused_and_another_served() -> bool:
+        with ExitStack() as stack:
+            third, *holders = (stack.enter_context(raw_socket(running.url)) for _ in range(3))
+            for holder in holders:
+                holder.sendall(head(running.key, extra=EXPECTS))
+                if read_status(holder) != 100:
+                    return False
+            third.sendall(head(running.key, 300_000) + b"{")
+            served = large(running, other, 1_000)
+            return (status_within(third, 1), served) == (503, 200)
+
+    wait_until("only the third is refused", third_is_refused_and_another_served)
+    assert "embedgate_memory_share_refusals_total" in call(running.url, "/metrics").body.decode()
+
+
 def test_who_hardly_sends_is_cut_when_others_need_the_memory(running: RunningGateway) -> None:
     with ExitStack() as stack:
         holders = [stack.enter_context(raw_socket(running.url)) for _ in range(2)]
@@ -117,9 +137,9 @@ def status_within(connection: socket.socket, timeout_s: float) -> int:
         return 0
 
 
-def large(running: RunningGateway) -> int:
-    body = {"model": MODEL, "input": ["some more words to embed " * 8] * 2_000}
-    return call(running.url, "/v1/embeddings", body, {"authorization": f"Bearer {running.key}"}).status
+def large(running: RunningGateway, key: str | None = None, texts: int = 2_000) -> int:
+    body = {"model": MODEL, "input": ["some more words to embed " * 8] * texts}
+    return call(running.url, "/v1/embeddings", body, {"authorization": f"Bearer {key or running.key}"}).status
 
 
 def test_a_body_that_alone_needs_more_than_there_is_gets_413(running: RunningGateway) -> None:

@@ -15,8 +15,9 @@ LITTLE = LIMIT // 64
 class SlowCaller:
     """A caller who holds memory and hardly moves; once cut, it gives it back."""
 
-    def __init__(self, budget: MemoryBudget, size_bytes: int, pace: float | None) -> None:
-        self.held = Held(budget)
+    def __init__(self, budget: MemoryBudget, size_bytes: int, pace: float | None, owner: str = "") -> None:
+        self.owner = owner
+        self.held = Held(budget, owner)
         self.held.become(size_bytes)
         self._pace = pace
         self.is_cut = False
@@ -115,3 +116,63 @@ async def test_answers_that_are_there_already_count_beyond_the_limit_and_cut_the
     slow = SlowCaller(budget, MOST, 0.0)
     Held(budget).become(MOST)
     assert slow.is_cut
+
+
+async def test_the_requests_of_one_user_leave_room_for_others() -> None:
+    budget = MemoryBudget(LIMIT, 0.01, share=0.5)
+    first, second, other = Held(budget, "a"), Held(budget, "a"), Held(budget, "b")
+    await first.wait_for(3_000)
+    with pytest.raises(Overloaded, match=r"hold 3000 bytes of memory, of 4000 that server\.max_memory_share"):
+        await second.wait_for(2_000)
+    with pytest.raises(Overloaded, match="max_memory_share"):
+        second.grow(2_000)
+    await other.wait_for(2_000)
+    await second.wait_for(1_000)
+    for held in (first, second, other):
+        held.become(0)
+    assert budget.used_bytes == 0
+
+
+async def test_a_single_request_may_need_more_than_a_share() -> None:
+    budget = MemoryBudget(LIMIT, 0.01, share=0.5)
+    held = Held(budget, "a")
+    await held.wait_for(5_000)
+    held.grow(MOST)
+    assert budget.used_bytes == MOST
+
+
+async def test_who_waits_for_its_own_share_keeps_nobody_waiting() -> None:
+    budget = MemoryBudget(LIMIT, 60, share=0.5)
+    first, second, other = Held(budget, "a"), Held(budget, "a"), Held(budget, "b")
+    await first.wait_for(3_000)
+    waiting = asyncio.ensure_future(second.wait_for(2_000))
+    await asyncio.sleep(0)
+    await other.wait_for(3_000)
+    assert not waiting.done()
+    first.become(0)
+    await waiting
+    assert budget.used_bytes == 5_000
+
+
+async def test_the_user_who_holds_least_is_next() -> None:
+    budget = MemoryBudget(LIMIT, 60, share=0.75)
+    helds = {name: Held(budget, name) for name in "ab"}
+    await helds["a"].wait_for(4_000)
+    await helds["b"].wait_for(1_000)
+    blocking = Held(budget)
+    await blocking.wait_for(2_000)
+    more = {name: asyncio.ensure_future(Held(budget, name).wait_for(2_000)) for name in "ab"}
+    await asyncio.sleep(0)
+    blocking.become(0)
+    await more["b"]
+    assert not more["a"].done()
+    helds["a"].become(0)
+    await more["a"]
+
+
+async def test_the_slow_requests_of_a_user_are_cut_for_its_own_share() -> None:
+    budget = MemoryBudget(LIMIT, 60, share=0.5)
+    own = [SlowCaller(budget, 2_000, pace, "a") for pace in (10.0, 20.0)]
+    other = SlowCaller(budget, 1_000, 1.0, "b")
+    await Held(budget, "a").wait_for(1_500)
+    assert ([caller.is_cut for caller in own], other.is_cut) == ([True, False], False)

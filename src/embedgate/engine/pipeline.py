@@ -162,7 +162,8 @@ class Pipeline:
         caller = await self._authenticator.authenticate(origin.secret)
         authenticate_s = time.monotonic() - started_s
         if entrance is not None:
-            entrance.opens(partial(self._admission.enter, caller, origin.request_id, started_s + timeout_s))
+            take_place = partial(self._admission.enter, caller, origin.request_id, started_s + timeout_s)
+            entrance.opens(caller.user_id, take_place)
         try:
             request = await read()
         except BaseException as error:  # also of a caller who has gone: nothing is left in the limits

@@ -102,6 +102,7 @@ _connections: dict[str, int] = {}
 _policy_failures = _Counter("policy_failures", "Policies that could not be evaluated for a request.", "effect")
 _memory = {"used": 0, "limit": 0}
 _memory_cut = _Counter("memory_cuts", "Slow callers who were cut because memory was short.")
+_memory_share_refused = _Counter("memory_share_refusals", "Requests refused because their user held its share.")
 _memory_refused = _Counter("memory_refusals", "Requests refused because others held the memory budget.")
 _admin_refused = _Counter("administration_refusals", "Requests to the administration API refused as too many waited.")
 _turned_away = _Counter("connections_turned_away", "Connections that were refused or cut, by the reason.", "reason")
@@ -226,6 +227,11 @@ def memory_now(used_bytes: int, limit_bytes: int) -> None:
 def memory_cut() -> None:
     """Count a slow caller who was cut because memory was short."""
     _memory_cut.values[()] += 1
+
+
+def memory_share_refused() -> None:
+    """Count a request that was refused because its user held its share of the memory budget."""
+    _memory_share_refused.values[()] += 1
 
 
 def memory_refused() -> None:

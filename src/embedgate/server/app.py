@@ -69,7 +69,7 @@ class _Exchange:
         self.entrance = Entrance()
 
     async def read(self) -> EmbedRequest:
-        body = await self._body.read(enter=self.entrance.enter)
+        body = await self._body.read(enter=self.entrance.enter, owner=self.entrance.user_id)
         request, self.encoding_format = self._dialect.read(body, self._split_name)
         return request
 
@@ -244,7 +244,7 @@ class Application:
         entrance = Entrance()
 
         async def read() -> ChatRequest:
-            body = await request.body.read(enter=entrance.enter)
+            body = await request.body.read(enter=entrance.enter, owner=entrance.user_id)
             asked = dialect.read_chat(body, self._gateway.catalog.parse_model_name)
             if asked.is_stream:  # else the answer is complete almost at once, and the true cost is worth waiting for
                 request.body.watch(out.leave)
@@ -261,7 +261,7 @@ class Application:
         entrance = Entrance()
 
         async def read() -> RerankRequest:
-            body = await request.body.read(enter=entrance.enter)
+            body = await request.body.read(enter=entrance.enter, owner=entrance.user_id)
             return openai.read_rerank(body, self._gateway.catalog.parse_model_name)
 
         result = await self._gateway.pipeline.rerank(self._origin(openai, request), read, entrance)

@@ -59,18 +59,21 @@ class Body:
         self._advice = "Send fewer inputs per request, or raise server.max_body_bytes."
         self._watch: asyncio.Task[None] | None = None
         self._held: Held | None = None
+        self.owner = ""
         self.is_busy = False
         """Whether there is something to `close`."""
         self._patience: asyncio.Timeout | None = None
         self._began_s = 0.0
         self._read_bytes = 0
 
-    async def read(self, max_bytes: int | None = None, enter: Enter | None = None) -> bytes:
+    async def read(self, max_bytes: int | None = None, enter: Enter | None = None, owner: str = "") -> bytes:
         """The whole body. max_bytes: a tighter limit than the general one.
 
-        enter: called before anything is read that has not come with the head.
+        enter: called before anything is read that has not come with the head. owner: in whose share of the memory it
+        counts.
         Raises BodyTooLarge, BodyTooSlow, Overloaded for want of memory, CallerGone, or what `enter` raises.
         """
+        self.owner = owner
         if max_bytes is not None:
             self._max_bytes = min(self._max_bytes, max_bytes)
             self._advice = "Send less in one request."
@@ -175,7 +178,7 @@ class Body:
     def _holding(self) -> Held:
         if self._held is None:
             self.is_busy = True
-            self._held = Held(self._bounds.memory)
+            self._held = Held(self._bounds.memory, self.owner)
             if self._exchange is not None:
                 self._exchange.held = self._held
         return self._held

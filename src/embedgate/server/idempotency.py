@@ -60,8 +60,8 @@ class _CheckedBody(Body):
         self._body = body
         self._check = check
 
-    async def read(self, max_bytes: int | None = None, enter: Enter | None = None) -> bytes:
-        body = await self._body.read(max_bytes, enter)
+    async def read(self, max_bytes: int | None = None, enter: Enter | None = None, owner: str = "") -> bytes:
+        body = await self._body.read(max_bytes, enter, owner)
         await self._check(body)
         return body
 

@@ -32,6 +32,11 @@ class ServerSettings(Section):
         "bytes. If absent: two fifths of what the machine or container has. Requests beyond it wait, then get 503; a "
         "body that alone needs more gets 413.",
     )
+    max_memory_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.75,
+        description="Part of that memory that the requests of one user may hold together, so that others find room; a "
+        "single request may need more. Those beyond it wait, then get 503. 1 lets one user have all.",
+    )
     memory_wait_s: Seconds = Field(5.0, description="Seconds that a request may wait for memory before it gets 503.")
     max_body_values: Positive = Field(
         400_000,

@@ -16,9 +16,12 @@ class Entrance(Struct, eq=False):
 
     _take_place: Callable[[], Awaitable[CountedRequest]] | None = None
     counted: CountedRequest | None = None
+    user_id: str = ""
+    """Whose request it is, once the caller is known."""
 
-    def opens(self, take_place: Callable[[], Awaitable[CountedRequest]]) -> None:
+    def opens(self, user_id: str, take_place: Callable[[], Awaitable[CountedRequest]]) -> None:
         """Say how a place is taken, now that the caller is known. It may raise RateLimited or Overloaded."""
+        self.user_id = user_id
         self._take_place = take_place
 
     async def enter(self) -> None:
