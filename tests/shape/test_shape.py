@@ -151,6 +151,13 @@ def test_importing_the_package_loads_no_engine_no_database_and_no_server() -> No
     assert heavy.isdisjoint(loaded)
 
 
+def test_a_start_loads_nothing_that_only_some_starts_need() -> None:
+    for_help = run_python("import embedgate.cli.main, sys; print(*sys.modules)").split()
+    assert {"msgspec", "numpy", "sqlalchemy", "pydantic", "uvicorn", "rich"}.isdisjoint(for_help)
+    serving = run_python("import embedgate.server.serve, embedgate.wiring, sys; print(*sys.modules)").split()
+    assert {"cryptography.x509", "sqlalchemy.dialects.postgresql", "alembic", "onnxruntime"}.isdisjoint(serving)
+
+
 def test_what_the_toolkit_stands_on_is_imported_when_it_is_used() -> None:
     alone = run_python("import sys; print(*sys.modules)").split()
     loaded = run_python("import embedgate, embedgate.toolkit, sys; print(*sys.modules)").split()

@@ -25,9 +25,10 @@ gives the value seen, the value allowed and the next step; never a key, an input
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from embedgate.core.access import PolicyMistake, Rate
+if TYPE_CHECKING:  # every command loads the errors, and these records take as long as all else that `--help` needs
+    from embedgate.core.access import PolicyMistake, Rate
 
 NOT_SENT = "not sent"
 """Message of a CancelledError raised before the provider was called, so that nothing is billed."""
@@ -228,7 +229,7 @@ class InvalidPolicy(RequestError):
 
     code = "invalid_policy"
 
-    def __init__(self, mistakes: Sequence[PolicyMistake]) -> None:
+    def __init__(self, mistakes: "Sequence[PolicyMistake]") -> None:
         """mistakes: at least one; the message gives the place of each."""
         super().__init__(f"The policy cannot be saved: {'; '.join(map(str, mistakes))}.", param="text")
         self.mistakes = tuple(mistakes)

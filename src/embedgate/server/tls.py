@@ -8,11 +8,13 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from cryptography import x509
+from typing import TYPE_CHECKING
 
 from embedgate.core.errors import ConfigError
 from embedgate.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,10 @@ def _certificate(cert_file: Path, key_file: Path | None) -> Certificate:
     return Certificate(context, cert_file, _names(leaf), is_self_signed=leaf.issuer == leaf.subject)
 
 
-def _load(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> x509.Certificate:
+def _load(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> "x509.Certificate":
     """Load certificate and key into a context, and return the leaf. Raises ConfigError."""
+    from cryptography import x509  # a tenth of a start, and most are without HTTPS
+
     place = "server.tls_cert_file" if key_file is None else "server.tls_cert_file and server.tls_key_file"
     try:
         context.load_cert_chain(cert_file, key_file.expanduser() if key_file else None, _no_passphrase)
@@ -96,7 +100,9 @@ def _meaning(error: ssl.SSLError) -> str:
     return f"they must be PEM files, certificate and private key ({error.reason or 'nothing of that in them'})"
 
 
-def _names(leaf: x509.Certificate) -> tuple[str, ...]:
+def _names(leaf: "x509.Certificate") -> tuple[str, ...]:
+    from cryptography import x509
+
     try:
         alternative = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

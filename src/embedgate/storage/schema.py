@@ -257,5 +257,4 @@ sa.Index(
     ledger.c.project_id,
     ledger.c.at_ms,
     sqlite_where=ledger.c.project_id.is_not(None),
-    postgresql_where=ledger.c.project_id.is_not(None),
 )
