@@ -1,9 +1,12 @@
 """A PostgreSQL with pgvector, from the wheel that brings one: started when a test first wants it, once in a process."""
 
+import ctypes
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +66,7 @@ def running_postgres() -> Iterator[str]:
                 stderr=written,
                 start_new_session=True,  # an interrupt at the terminal is for the tests, which end it themselves
                 user=user,
+                preexec_fn=_end_with_the_tests if sys.platform == "linux" else None,
             ) as server,
         ):
             address = f"postgresql://postgres@/postgres?host={folder}"
@@ -70,8 +74,17 @@ def running_postgres() -> Iterator[str]:
                 wait_until("PostgreSQL answers", lambda: _answers(server, address, log))
                 yield address
             finally:
-                server.send_signal(2)  # fast shutdown
+                server.send_signal(signal.SIGINT)  # fast shutdown
                 server.wait()
+
+
+_libc = ctypes.CDLL(None)
+_SET_SIGNAL_OF_PARENTS_DEATH = 1
+
+
+def _end_with_the_tests() -> None:
+    """Have the system end the server, by a fast shutdown, when the process of the tests is killed."""
+    _libc.prctl(_SET_SIGNAL_OF_PARENTS_DEATH, signal.SIGINT)
 
 
 def _answers(server: "subprocess.Popen[bytes]", address: str, log: Path) -> bool:

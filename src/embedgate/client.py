@@ -36,7 +36,7 @@ from embedgate.core.errors import (
 )
 from embedgate.core.models import Truncate
 from embedgate.core.ports import Embedder
-from embedgate.core.types import Input, InputType
+from embedgate.core.types import CacheUse, Input, InputType
 from embedgate.core.vectors import Vectors
 from embedgate.core.version import VERSION
 from embedgate.transport import Endpoint, faults, read_vectors
@@ -151,10 +151,11 @@ class Client(Embedder):
         model: str | None = None,
         dim: int | None = None,
         truncate: Truncate = "none",
+        cache: CacheUse = "store",
     ) -> Vectors:
         """Embed any number of texts, in as many requests as the limits require, one after the other.
 
-        texts: not a single string. dim: None for the model's own size.
+        texts: not a single string. dim: None for the model's own size. cache: of the gateway; others may not know it.
         Returns (n, d) float32, one row per text, in order; (0, dim or 0) without a request if there are no texts.
         Raises InvalidInput for a single string, and what every method raises; vectors of earlier requests are lost.
         """
@@ -167,6 +168,8 @@ class Client(Embedder):
             fields["input_type"] = input_type
         if truncate != "none":
             fields["truncate"] = truncate
+        if cache != "store":
+            fields["cache"] = cache
         parts: list[Vectors] = []
         start = 0
         for batch in batches(texts):

@@ -59,7 +59,10 @@ def collections(context: typer.Context, config_file: Path | None, store: str | N
 def opened(
     context: typer.Context, config_file: Path | None, place: str | None, name: str, wish: embedder.Wish
 ) -> "Iterator[Collection]":
-    """A collection with the embedder that the options ask for, of its own model unless they name one."""
+    """A collection with the embedder that the options ask for, of its own model unless they name one.
+
+    Raises Conflict if that model is another, or gives other vectors than it did.
+    """
     from embedgate.toolkit.collections.collection import Collection
 
     embedder.check(context, wish)
@@ -69,7 +72,9 @@ def opened(
         if wish.model is None:
             wish = replace(wish, model=generation.model, dim=generation.wanted_dim)
         with embedder.opened(context, config_file, wish) as source:
-            yield Collection(store, source)
+            found = Collection(store, source)
+            found.check_model()
+            yield found
     finally:
         store.close()
 

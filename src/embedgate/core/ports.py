@@ -331,3 +331,7 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str], input_type: InputType | None = None) -> Vectors:
         """(n, dim) float32, one row per text, in order."""
         ...
+
+    def embed_anew(self, texts: Sequence[str], input_type: InputType | None = None) -> Vectors:
+        """As `embed`, but no cache answers, where the implementation knows of one: what the model gives now."""
+        return self.embed(texts, input_type)

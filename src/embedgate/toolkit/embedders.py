@@ -14,7 +14,7 @@ from embedgate.core import deterministic
 from embedgate.core.errors import InvalidInput, UpstreamGarbled
 from embedgate.core.models import Truncate
 from embedgate.core.ports import CallLimits, Embedder
-from embedgate.core.types import InputType
+from embedgate.core.types import CacheUse, InputType
 from embedgate.core.vectors import Vectors, shorten, stack
 from embedgate.toolkit.embedding import Progress, call_in_parts, joined
 
@@ -88,6 +88,13 @@ class ClientEmbedder(_InRequests):
     def dim(self) -> int:
         """The size that was asked for, else what the gateway says, else what one embedded word shows."""
         return self._dim or self._client.model_facts(self._model).dimensions or super().dim
+
+    def embed_anew(self, texts: Sequence[str], input_type: InputType | None = None) -> Vectors:
+        """As `embed`, past the cache of a gateway; any other server is asked as usual. For few texts."""
+        cache: CacheUse = "store" if self._client.model_facts(self._model).space is None else "no-store"
+        return self._client.embed(
+            texts, input_type, model=self._model, dim=self._dim, truncate=self._truncate, cache=cache
+        )
 
     def _request(self, texts: Sequence[str], input_type: InputType | None) -> Vectors:
         return self._client.embed(texts, input_type, model=self._model, dim=self._dim, truncate=self._truncate)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Self
 
 import numpy as np
@@ -27,6 +28,9 @@ _CANDIDATES = 50
 _WORD = re.compile(r"\w+")
 _MAX_WORDS = 64
 _PAGE = 1_000
+_COMPARED_AMONG, _COMPARED_CHARS = 16, 2_000
+_LEAST_LIKENESS = 0.95
+"""Cosine of a text's vector and that which its model gives later. Engines that compute in int8 reach down to 0.97."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,31 @@ class Collection:
         return Added(
             added.n_new, added.n_changed, added.n_unchanged, added.n_embedded, n_removed, left_out=added.left_out
         )
+
+    def check_model(self) -> None:
+        """Embed one text of the collection anew, and compare: a host may put other weights behind a model's name.
+
+        The shortest of the first texts is taken; nothing is compared if there is none of less than 2,000 characters.
+        Raises Conflict if its vector is another, and what the embedder raises.
+        """
+        embedder, generation = self._checked_embedder()
+        first = [entry.id for entry in islice(self._store.entries(generation.number), _COMPARED_AMONG)]
+        items = [item for item in self._store.get(generation.number, first) if len(item.text) < _COMPARED_CHARS]
+        if not items:
+            return
+        item = min(items, key=lambda each: len(each.text))
+        kept = self._store.vectors_of(generation.number, [item.digest]).get(item.digest)
+        if kept is None or not kept.any():
+            return
+        (now,) = normalise(embedder.embed_anew([item.text], "document"))
+        likeness = float(now @ kept)
+        if likeness < _LEAST_LIKENESS:
+            raise Conflict(
+                f"The model {generation.model} does not give the vectors any more that the collection "
+                f"{self.name!r} has: the text {item.id!r} has a similarity of {likeness:.3f} to itself. Its weights "
+                "or settings have changed behind its name, so that searches would find the wrong texts. Make a new "
+                "collection and add the texts to it, or reindex this one to another model."
+            )
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete texts by id. Returns how many there were."""
