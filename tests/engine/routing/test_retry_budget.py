@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedgate.engine.routing.retry_budget import RetryBudget
+from embedgate.engine.routing.route_health import RetryBudget
 
 
 def spent(budget: RetryBudget, now_s: float, tries: int = 1000) -> int:

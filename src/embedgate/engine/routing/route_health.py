@@ -6,6 +6,7 @@ Makes no calls, and decides nothing about a request.
 
 import random
 import time
+from array import array
 from collections.abc import Callable
 from typing import Literal
 
@@ -23,13 +24,20 @@ from embedgate.core.errors import (
 )
 from embedgate.core.types import Candidate
 from embedgate.engine.routing.circuit_breaker import CircuitBreaker
-from embedgate.engine.routing.recent_calls import RecentCalls
-from embedgate.engine.routing.retry_budget import RetryBudget
 from embedgate.observe import events, metrics
 from embedgate.settings import UpstreamSettings
 
 _ENOUGH = 0.9
 """Of `attempt_timeout_s`: who had so much had a fair time, even on a slow route."""
+_KEPT_CALLS = 100
+_WEIGHT = 0.1
+"""Of the newest call in the averages, at least: after a change, 20 calls are enough to see it."""
+_OLD_S = 60.0
+"""What was seen so long before the newest call counts no more beside it: some routes are seldom asked."""
+_MIN_FOR_P95 = 20
+_STALE_AFTER = 10
+"""New calls until a percentile is reckoned anew: sorting costs more than all the rest."""
+_BUDGET_WINDOW_S = 10.0
 Health = Literal["ok", "failing", "probing", "unknown"]
 
 
@@ -46,6 +54,92 @@ class HealthReport(Struct, frozen=True):
     failure_share: float | None = None
     last_failure_code: str | None = None
     last_failure_at_ms: int | None = None
+
+
+class RecentCalls:
+    """Latency and throughput of the recent calls of one route: moving averages, and percentiles of the last hundred."""
+
+    __slots__ = ("_n", "_p95_at", "_p95_s", "_recent_s", "at_s", "latency_s", "tokens_per_s")
+
+    def __init__(self) -> None:
+        """Nothing is known yet. at_s: when the last call ended."""
+        self.latency_s: float | None = None
+        self.tokens_per_s: float | None = None
+        self.at_s: float | None = None
+        self._recent_s = array("d")
+        self._n = 0
+        self._p95_s = 0.0
+        self._p95_at = 0
+
+    def add(self, seconds: float, tokens: int, now_s: float) -> None:
+        """A call has ended. tokens: 0 if they say nothing of its speed."""
+        weight = 1.0 if self.at_s is None else min(1.0, max(_WEIGHT, (now_s - self.at_s) / _OLD_S))
+        self.at_s = now_s
+        if self._n < _KEPT_CALLS:
+            self._recent_s.append(seconds)
+        else:
+            self._recent_s[self._n % _KEPT_CALLS] = seconds
+        self._n += 1
+        latency_s = self.latency_s
+        self.latency_s = seconds if latency_s is None else latency_s + (seconds - latency_s) * weight
+        if tokens and seconds > 0:
+            rate, before = tokens / seconds, self.tokens_per_s
+            self.tokens_per_s = rate if before is None else before + (rate - before) * weight
+
+    def p95_s(self) -> float | None:
+        """What 95 of 100 calls stay below; None before there were enough to say."""
+        if self._n < _MIN_FOR_P95:
+            return None
+        if self._p95_at == 0 or self._n - self._p95_at >= _STALE_AFTER:
+            self._p95_s, self._p95_at = self.percentile_s(0.95) or 0.0, self._n
+        return self._p95_s
+
+    def percentile_s(self, share: float) -> float | None:
+        """What that share of the kept calls stays below; None without any."""
+        if not self._recent_s:
+            return None
+        ordered = sorted(self._recent_s)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+class RetryBudget:
+    """Retry budget of one route: a share of its calls, and a small reserve for quiet times.
+
+    Where everything fails, retrying it all would multiply the load just when it hurts most. Calls and retries are
+    those of this window of ten seconds and the one before.
+    """
+
+    __slots__ = ("_before", "_calls", "_ends_s", "_repeated", "_reserve", "_share")
+
+    def __init__(self, share: float, reserve: int, now_s: float) -> None:
+        """share: further attempts that each call earns. reserve: those of a window that need not be earned."""
+        self._share = share
+        self._reserve = reserve
+        self._ends_s = now_s + _BUDGET_WINDOW_S
+        self._calls = self._repeated = 0
+        self._before = (0, 0)
+
+    def earn(self, now_s: float) -> None:
+        """A call was made."""
+        if now_s >= self._ends_s:
+            self._turn(now_s)
+        self._calls += 1
+
+    def spend(self, now_s: float) -> bool:
+        """Take one further attempt, if there is one."""
+        if now_s >= self._ends_s:
+            self._turn(now_s)
+        calls, repeated = self._before
+        if self._repeated + repeated + 1 > self._reserve + self._share * (self._calls + calls):
+            return False
+        self._repeated += 1
+        return True
+
+    def _turn(self, now_s: float) -> None:
+        is_next = now_s < self._ends_s + _BUDGET_WINDOW_S
+        self._before = (self._calls, self._repeated) if is_next else (0, 0)
+        self._calls = self._repeated = 0
+        self._ends_s = now_s + _BUDGET_WINDOW_S
 
 
 class RouteHealth:
