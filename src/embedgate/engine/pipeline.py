@@ -30,9 +30,8 @@ from embedgate.core.types import (
     Served,
     Timing,
 )
-from embedgate.engine.admission.admit import Admission
+from embedgate.engine.admission.admit import Admission, Entrance
 from embedgate.engine.admission.authenticate import Authenticator
-from embedgate.engine.admission.entrance import Entrance
 from embedgate.engine.admission.paid_options import PaidOptions, surcharged
 from embedgate.engine.chat.complete import ChatServed, ChatValidator, Completer
 from embedgate.engine.chat.stream import EVENT_STREAM, StreamBuffer

@@ -15,7 +15,7 @@ from embedgate.core.chat import ChatResult
 from embedgate.core.errors import GatewayError, MethodNotAllowed, NotFound
 from embedgate.core.rerank import RerankRequest
 from embedgate.core.types import ChatRequest, EmbedRequest, Origin
-from embedgate.engine.admission.entrance import Entrance
+from embedgate.engine.admission.admit import Entrance
 from embedgate.engine.chat.stream import StreamBuffer
 from embedgate.govern.operations import OPERATIONS
 from embedgate.observe import events

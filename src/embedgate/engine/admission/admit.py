@@ -4,10 +4,12 @@ The order matters: what a policy refuses counts in no limit, and no money is hel
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from embedgate.core.access import NO_DETAIL, AuditEvent, Caller, Decision, Question, Rate
 from embedgate.core.actions import ACTIONS, Action
@@ -25,6 +27,34 @@ _MAX_MODELS_TOLD = 20
 _OUTAGE_RETRY_S = 5.0
 _DECISIONS_PER_TURN = 10
 """Up to two milliseconds of work; then the event loop has its turn."""
+
+
+class Entrance(Struct, eq=False):
+    """A place in the rate limits, for a request whose body is still to come; one that is here already needs none.
+
+    The reader of the body calls `enter` before it waits for more; what a place is, the pipeline has said in `opens`.
+    The request counts at once and is in flight; its tokens are weighed by `admit`, once they are known.
+    """
+
+    _take_place: Callable[[], Awaitable[CountedRequest]] | None = None
+    counted: CountedRequest | None = None
+    user_id: str = ""
+    """Whose request it is, once the caller is known."""
+
+    def opens(self, user_id: str, take_place: Callable[[], Awaitable[CountedRequest]]) -> None:
+        """Say how a place is taken, now that the caller is known. It may raise RateLimited or Overloaded."""
+        self.user_id = user_id
+        self._take_place = take_place
+
+    async def enter(self) -> None:
+        """Take a place. Raises RateLimited or Overloaded."""
+        if self._take_place is not None:
+            self.counted = await self._take_place()
+
+    def withdraw(self) -> None:
+        """Give the place back, and undo the count: the request came to nothing."""
+        if self.counted is not None:
+            self.counted.withdraw()
 
 
 class Admission:
