@@ -21,6 +21,10 @@ from billing_provider import SILENT, BillingProvider, Mode, billing_provider
 from crowd import LOCAL_OFF, Caller, exchange, weight
 from embedgate.core.access import Subject
 from embedgate.core.types import LedgerEntry
+from embedgate.govern import keys, projects, users
+from embedgate.govern.keys import WhichKey
+from embedgate.govern.projects import NewProject, WhichProject
+from embedgate.govern.users import NewUser, WhichUser
 from embedgate.storage.intents import INTENTS_FOLDER
 from forked import Fork, Forks, forks
 from upstream import Seen
@@ -176,6 +180,40 @@ def test_calls_at_the_provider_when_the_process_is_killed_are_booked_at_the_next
     assert Counter(entry.outcome for entry in found) == {"interrupted": 10}
     assert all(entry.tokens_estimated and entry.estimated_picodollars == UNIT for entry in found)
     assert list((tmp_path / INTENTS_FOLDER).iterdir()) == []
+
+
+def test_who_and_what_is_gone_by_the_restart_is_booked_all_the_same(
+    tmp_path: Path, host: BillingProvider, parent: Forks
+) -> None:
+    """Key, user, project, provider and price are others than when the calls left."""
+    with administrator(tmp_path) as admin:
+        project = admin.call(projects.create_project, NewProject("short-lived"))
+        user = admin.call(users.create_user, NewUser("leaver"))
+        key, secret = admin.add_key(user.id, "leaver", project.id)
+        admin.set_budget(Subject("key", key.id), "total", 10 * UNIT)
+    running = start(parent, tmp_path)
+    host.every_call("hang")
+    with ThreadPoolExecutor(1) as callers:
+        callers.submit(lambda: asyncio.run(ask_all(running, secret, [TEXT.format(1)])))
+        wait_until("a call is at the provider", lambda: host.calls_billed == 1)
+        with administrator(tmp_path) as admin:
+            admin.set_price("openai/text-embedding-3-small", "openai", 50 * PRICE)
+            admin.call(keys.revoke_key, WhichKey(key.id))
+            admin.call(keys.delete_key, WhichKey(key.id))
+            admin.call(users.delete_user, WhichUser(user.id))
+            admin.call(projects.delete_project, WhichProject(project.id))
+        running.kill()
+    host.let_go()
+    config = (tmp_path / "embedgate.toml").read_text(encoding="utf-8")
+    (tmp_path / "embedgate.toml").write_text(
+        config.replace("[providers.openai]", "[providers.fake]\nenabled = true\n[providers.openai]\nenabled = false"),
+        encoding="utf-8",
+    )
+    start(parent, tmp_path).kill()
+    (entry,) = assert_books_hold(tmp_path, host)
+    assert (entry.outcome, entry.cost_picodollars) == ("interrupted", UNIT)  # at the price when it was let in
+    assert (entry.key_id, entry.user_id, entry.project_id) == (key.id, user.id, project.id)
+    assert (entry.provider, entry.model) == ("openai", "openai/text-embedding-3-small")
 
 
 def test_what_waits_for_a_locked_ledger_when_the_process_is_killed_is_booked(

@@ -96,6 +96,46 @@ def test_a_forbid_that_fails_refuses_and_is_named(condition: str, why: str) -> N
         assert why in error
 
 
+@pytest.mark.parametrize("clause", ["when", "unless"])
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'principal.user.tenant == "x"',  # absent
+        'principal.user.nothing == "x"',
+        "context.nothing",
+        'context["no such"] == 1',
+        'User::"nobody".email == "x"',
+        "[1, 2].contains(context.nothing)",
+        '{"a": 1}.b',
+        'context.model_id like "*" && context.nothing',
+        'context.hour < "x"',  # of another type
+        "context.hour",
+        '"x"',
+        "context.model_id + 1 > 2",
+        "!context.hour",
+        "if context.hour then true else false",
+        "context.hour in resource",
+        'principal in "x"',
+        "principal.user.is_agent.x",
+        'context.ip_address.isInRange("x")',
+        'context.hour.lessThan(decimal("1.0"))',
+        'ip("garbage").isIpv4()',  # that no text of that kind is
+        "ip(context.model_id).isIpv4()",
+        'context.ip_address.isInRange(ip("10.0.0.0/99"))',
+        'decimal("1.23456").lessThan(decimal("1.0"))',
+        'decimal(context.model_id).lessThan(decimal("1.0"))',
+        'datetime(context.model_id) < datetime("2026-01-01")',
+        'duration("1x") < duration("1h")',
+    ],
+)
+def test_however_it_fails_a_forbid_refuses_and_a_permit_permits_nothing(condition: str, clause: str) -> None:
+    text = f"(principal, action, resource) {clause} {{ {condition} }};"
+    decision = CedarDecider([PERMIT_ALL, record(f"forbid {text}", "careless")]).decide(QUESTION)
+    assert (decision.is_permitted, decision.failed_forbids) == (False, ("careless",))
+    decision = CedarDecider([record(f"permit {text}", "careless")]).decide(QUESTION)
+    assert (decision.is_permitted, len(decision.errors)) == (False, 1)
+
+
 @pytest.mark.parametrize("factor", [60, 1_440, 44_640, 525_600, 9_000_000])
 @pytest.mark.parametrize(("limit", "is_refused"), [(None, True), (2**53, True), (1, False)])
 def test_no_limit_is_a_value_to_calculate_with(factor: int, limit: int | None, is_refused: bool) -> None:

@@ -148,6 +148,86 @@ async def test_an_answer_that_names_another_model_is_paid_for_and_neither_return
     assert len(old_host.requests) == n_asked + 1
 
 
+ENCODER = {
+    "model": "acme/encoder", "provider": "acme", "dim": 64, "max_tokens": 512, "usd_per_million_tokens": "1"
+}  # fmt: skip
+NEW_SPACE: list[dict[str, object]] = [
+    {"upstream_model": "encoder-2"},
+    {"document_prefix": "passage: "},
+    {"query_prefix": "query: "},
+    {"is_normalised": False},
+    {"space": "acme/another"},
+]
+SAME_SPACE: list[dict[str, object]] = [{"max_tokens": 256}, {"usd_per_million_tokens": "2"}]
+
+
+@pytest.mark.parametrize("change", [*NEW_SPACE, *SAME_SPACE], ids=lambda change: next(iter(change)))
+async def test_a_model_that_is_added_again_otherwise_begins_a_new_revision(
+    api: Api, user_api: Api, old_host: Upstream, change: dict[str, object]
+) -> None:
+    old_host.dim = 64
+    await put(api, "acme", old_host)
+    await api("POST", "/api/models", ENCODER)
+    await embed(user_api, TEXTS, "acme/encoder")
+    await api("POST", "/api/models", {**ENCODER, **change})
+    await embed(user_api, TEXTS, "acme/encoder")
+    assert len(old_host.requests) == 1 + (change in NEW_SPACE)
+
+
+@pytest.mark.parametrize("change", [{"precision": "f16"}, {"host": "vllm"}], ids=lambda change: next(iter(change)))
+async def test_a_provider_that_is_set_otherwise_begins_a_new_revision(
+    api: Api, user_api: Api, old_host: Upstream, change: dict[str, object]
+) -> None:
+    old_host.dim = 64
+    body = {"base_url": old_host.base_url, "key": "sk-far-side-0123456789", "allow_private": True}
+    await api("PUT", "/api/providers/acme", body)
+    await api("POST", "/api/models", ENCODER)
+    await embed(user_api, TEXTS, "acme/encoder")
+    await api("PUT", "/api/providers/acme", {**body, **change})
+    await embed(user_api, TEXTS, "acme/encoder")
+    assert len(old_host.requests) == 2
+
+
+@pytest.mark.parametrize("change", ["moved", "renamed", "prefixed", "removed", "off", "priced"])
+async def test_a_request_of_several_calls_keeps_model_and_price_whatever_is_changed_between_them(
+    api: Api, user_api: Api, old_host: Upstream, new_host: Upstream, change: str
+) -> None:
+    old_host.dim = new_host.dim = 64
+    gate = threading.Event()
+    texts = [f"text {number}" for number in range(100)]
+    body = {"base_url": old_host.base_url, "key": "sk-far-side-0123456789", "allow_private": True}
+    body |= {"host": "nvidia", "max_parallel": 1}  # fifty texts a call
+    await api("PUT", "/api/providers/acme", body)
+    await api("POST", "/api/models", ENCODER)
+    old_host.usually(Answer(gate=gate))
+    try:
+        begun = asyncio.create_task(embed(user_api, texts, "acme/encoder"))
+        await until(lambda: bool(old_host.requests))
+        match change:
+            case "moved":
+                await api("PUT", "/api/providers/acme", {**body, "base_url": new_host.base_url})
+            case "renamed":
+                await api("POST", "/api/models", {**ENCODER, "upstream_model": "encoder-2"})
+            case "prefixed":
+                await api("POST", "/api/models", {**ENCODER, "document_prefix": "passage: "})
+            case "removed":
+                await api("DELETE", "/api/models/acme%2Fencoder", status=204)
+                await api("DELETE", "/api/providers/acme", status=204)
+            case "off":
+                await api("POST", "/api/providers/acme/disable")
+            case _:
+                await api("POST", "/api/models", {**ENCODER, "usd_per_million_tokens": "50"})
+    finally:
+        gate.set()
+    assert is_of(await begun, texts, fake.vector)
+    assert [len(request.json["input"]) for request in old_host.requests] == [50, 50]
+    assert {request.json["model"] for request in old_host.requests} == {"acme/encoder"}
+    assert not new_host.requests
+    (entry,) = (await api("GET", "/api/usage/entries"))["items"]
+    assert (entry["provider"], entry["model"]) == ("acme", "acme/encoder")
+    assert float(entry["cost_usd"]) == pytest.approx(entry["tokens"] / 1_000_000)  # the price when it was let in
+
+
 def named(host: Upstream, name: str) -> AnswerTo:
     """Honest answers, but for the name of the model."""
 
