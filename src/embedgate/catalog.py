@@ -26,6 +26,7 @@ from embedgate.core.models import (
     ParamValue,
     Price,
     Route,
+    ScoreScale,
 )
 from embedgate.core.money import price_from_usd_per_million, price_from_usd_per_thousand
 
@@ -226,6 +227,7 @@ class _ModelRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     normalised: bool = False
     cuts_exactly: bool = True
     max_output_tokens: _Positive | None = None
+    scores: ScoreScale = "unit"
     tokenizer: _Tokenizer = "unknown"
     status: Literal["active", "legacy", "retiring", "unconfirmed"] = "active"
     note: str | None = None
@@ -407,6 +409,7 @@ def _model(tables: _ModelTables, mistakes: list[str]) -> Model | None:
         max_output_tokens=row.max_output_tokens,
         status=row.status,
         note=row.note,
+        scores=row.scores if row.action == "rerank" else None,
     )
 
 

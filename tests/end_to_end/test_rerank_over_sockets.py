@@ -217,11 +217,14 @@ def test_the_known_forms_of_a_request_are_understood_at_the_known_paths(
         ({"documents": []}, 400, "invalid_input", "documents", "1 to 1000 are allowed"),
         ({"documents": ["x"] * 1001}, 400, "invalid_input", "documents", "documents has 1001 items"),
         ({"documents": ["x", ""]}, 400, "invalid_input", "documents", "documents[1] is empty"),
-        ({"documents": ["x", {"title": "t"}]}, 400, "invalid_request", "documents", "unknown field"),
+        ({"documents": ["x", {"title": "t"}]}, 400, "invalid_request", "documents", "field `text`"),
+        ({"top_n": 1, "top_k": 2}, 400, "invalid_request", "top_k", "mean the same"),
+        ({"max_tokens_per_doc": 0}, 400, "invalid_input", "max_tokens_per_doc", "at least 1"),
+        ({"max_tokens_per_doc": 5}, 400, "invalid_input", "max_tokens_per_doc", "cuts no document"),
         ({"documents": "x"}, 400, "invalid_request", "documents", "a list of texts"),
         ({"top_n": 0}, 400, "invalid_input", "top_n", "top_n is 0"),
         ({"top_n": "2"}, 400, "invalid_request", "top_n", "a whole number"),
-        ({"top_k": 2, "zz": 1}, 400, "unsupported_option", "top_k", "top_k, zz"),
+        ({"yy": 2, "zz": 1}, 400, "unsupported_option", "yy", "yy, zz"),
         ({"input": {"query": "x", "documents": ["y"]}}, 400, "invalid_request", "input", "there twice"),
         ({"parameters": {"instruct": "x"}}, 400, "invalid_request", "parameters", "unknown field"),
         ({"model": "openai/text-embedding-3-small"}, 400, "model_wrong_action", "model", "rerank action"),
@@ -372,3 +375,57 @@ def test_neither_query_nor_documents_are_in_the_log(
     for secret in (*KEYS.values(), *DOCUMENTS, QUERY, account[1]):
         assert secret not in running.log.read_text()
         assert secret not in reply.body.decode()
+
+
+def test_documents_with_more_fields_and_the_other_name_of_top_n(
+    running: RunningGateway, hosts: Upstream, account: tuple[Key, str]
+) -> None:
+    documents = [{"text": text, "title": "of no concern", "tags": [1]} for text in DOCUMENTS]
+    for options in ({"top_k": 2}, {"top_k": 2, "top_n": 2}, {"parameters": {"top_k": 2}}):
+        hosts.script(said(VOYAGE))
+        reply = rerank(running, account[1], model=VOYAGE.model, documents=documents, **options)
+        assert [result["index"] for result in reply.json["results"]] == ORDER[:2]
+        assert hosts.requests[-1].json["documents"] == DOCUMENTS
+
+
+@pytest.mark.parametrize(
+    ("host", "given", "wanted"),
+    [
+        (VOYAGE, [0.25, 1.0, 0.5], {0: 0.25, 1: 1.0, 2: 0.5}),
+        (HOSTS[2], [-0.5, 1.0, 0.0], {0: 0.25, 1: 1.0, 2: 0.5}),  # cosines
+        (VLLM, [-1000.0, 1000.0, 0.0], {0: 0.0, 1: 1.0, 2: 0.5}),  # logits, as one sees
+    ],
+)
+def test_scores_are_from_0_to_1_if_that_is_wanted(
+    running: RunningGateway,
+    hosts: Upstream,
+    account: tuple[Key, str],
+    host: Host,
+    given: list[float],
+    wanted: dict[int, float],
+) -> None:
+    scored = [{"index": index, "relevance_score": score} for index, score in enumerate(given)]
+    answer = Answer(200, json.dumps({"results": scored, "usage": {"total_tokens": 9}}).encode())
+    for normalize, scores in ((True, wanted), (False, dict(enumerate(given)))):
+        hosts.script(answer)
+        reply = rerank(running, account[1], model=host.asked, normalize=normalize)
+        found = [(result["index"], result["relevance_score"]) for result in reply.json["results"]]
+        assert dict(found) == pytest.approx(scores)
+        assert [index for index, _ in found] == ORDER
+
+
+def test_how_much_is_read_of_a_document_is_passed_on_or_needless(
+    running: RunningGateway, hosts: Upstream, account: tuple[Key, str]
+) -> None:
+    hosts.script(said(COHERE), said(VOYAGE))
+    assert rerank(running, account[1], model=COHERE.model, max_tokens_per_doc=5).status == 200
+    assert hosts.requests[-1].json["max_tokens_per_doc"] == 5
+    longest = max(len(text.encode()) for text in DOCUMENTS)
+    assert rerank(running, account[1], model=VOYAGE.model, max_tokens_per_doc=longest).status == 200
+    assert "max_tokens_per_doc" not in hosts.requests[-1].json
+
+
+def test_the_list_of_models_says_what_scores_are(running: RunningGateway, account: tuple[Key, str]) -> None:
+    listed = call(running.url, "/v1/models", None, {"x-api-key": account[1]}).json["data"]
+    scales = {model["id"]: model.get("scores") for model in listed}
+    assert (scales[VOYAGE.model], scales[HOSTS[2].model]) == ("unit", "cosine")

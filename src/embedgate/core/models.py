@@ -139,6 +139,10 @@ class Route:
         return self.accepts_truncate and (not self.truncate_params or truncate in self.truncate_params)
 
 
+ScoreScale = Literal["unit", "cosine", "logit"]
+"""What the scores of a rerank model are: from 0 to 1, a cosine from -1 to 1, or logits without bounds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A public model name and the space its vectors live in.
@@ -148,7 +152,7 @@ class Model:
     `cuts_exactly` says that a Matryoshka size equals the beginning of the full vector, rescaled, up to rounding.
     `is_normalised` says that its vectors are compared at unit length, whether or not a host scales them.
     `revision` stands for all that decides which vectors its routes give: where one is changed, it is another. Cached
-    vectors of one revision are never found under another.
+    vectors of one revision are never found under another. `scores` is the scale of a rerank model.
     """
 
     id: str
@@ -164,6 +168,7 @@ class Model:
     note: str | None = None
     max_output_tokens: int | None = None
     revision: str = ""
+    scores: ScoreScale | None = None
 
     @property
     def author(self) -> str:

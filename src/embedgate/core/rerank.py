@@ -6,11 +6,15 @@ from msgspec import Struct
 
 from embedgate.core.access import Rate
 from embedgate.core.actions import RERANK, Action
+from embedgate.core.errors import InvalidInput
 from embedgate.core.types import InputType, Routing, Timing, Usage
 
 
 class RerankRequest(Struct, frozen=True):
-    """One rerank request: order documents by relevance to a query. `top_n` None returns all of them."""
+    """One rerank request: order documents by relevance to a query. `top_n` None returns all of them.
+
+    `normalizes`: scores from 0 to 1, whatever the model's scale. `max_tokens_per_document`: how much of each is read.
+    """
 
     action: ClassVar[Action] = RERANK
     input_type: ClassVar[InputType | None] = None
@@ -25,11 +29,26 @@ class RerankRequest(Struct, frozen=True):
     provider: str | None = None
     routing: Routing | None = None
     fallback_model: str | None = None
+    normalizes: bool = False
+    max_tokens_per_document: int | None = None
 
     @property
     def n_items(self) -> int:
         """Number of documents."""
         return len(self.documents)
+
+    def check_length(self, provider: str) -> None:
+        """For a provider that cuts no document: raise InvalidInput if one may have more tokens than shall be read."""
+        most = self.max_tokens_per_document
+        if most is None:
+            return
+        for index, document in enumerate(self.documents):
+            if (n_bytes := len(document.encode())) > most:  # no token is shorter than a byte
+                raise InvalidInput(
+                    f"max_tokens_per_doc is {most}, and documents[{index}] has {n_bytes} bytes; {provider} cuts no "
+                    "document. Shorten it, or leave max_tokens_per_doc out.",
+                    param="max_tokens_per_doc",
+                )
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -116,7 +116,9 @@ def build_rerank(request: RerankRequest, route: Route) -> HttpCall:
         "documents": request.documents,
     }
     longest_bytes = max(len(document.encode()) for document in request.documents)
-    if longest_bytes > _USUAL_DOCUMENT_TOKENS:
+    if request.max_tokens_per_document is not None:
+        body["max_tokens_per_doc"] = request.max_tokens_per_document
+    elif longest_bytes > _USUAL_DOCUMENT_TOKENS:
         body["max_tokens_per_doc"] = longest_bytes  # no document is cut: over-long ones are read in pieces
     return HttpCall("POST", "/v2/rerank", encode(body))
 

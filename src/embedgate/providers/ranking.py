@@ -39,7 +39,8 @@ def reranker(params: Mapping[str, ParamValue]) -> HttpUnary[RerankRequest, Reran
 
 
 def build(request: RerankRequest, route: Route, *, params: Mapping[str, ParamValue]) -> HttpCall:
-    """One call for one request."""
+    """One call for one request. Raises InvalidInput if a document would have to be cut."""
+    request.check_length(route.provider)
     wanted = {"model": route.upstream_model, "query": request.query, "documents": request.documents}
     return HttpCall("POST", "/rerank", encode({**params, **wanted}))
 

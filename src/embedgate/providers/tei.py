@@ -69,8 +69,9 @@ def parse(reply: HttpReply, batch: Batch, _route: Route) -> ProviderReply:
     return read_embeddings(reply, batch, rows, tokens=_tokens(reply))
 
 
-def build_rerank(request: RerankRequest, _route: Route) -> HttpCall:
-    """One call for one request, with scores between 0 and 1."""
+def build_rerank(request: RerankRequest, route: Route) -> HttpCall:
+    """One call for one request, with scores between 0 and 1. Raises InvalidInput if a document would have to be cut."""
+    request.check_length(route.provider)
     body = {
         "query": request.query,
         "texts": request.documents,

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 from embedgate.core.actions import ACTIONS, EMBEDDING, ActionName, Modality
 from embedgate.core.errors import UnknownModel
-from embedgate.core.models import BatchLimits, DimRange, Model, Price, Route, Truncate
+from embedgate.core.models import BatchLimits, DimRange, Model, Price, Route, ScoreScale, Truncate
 from embedgate.core.money import usd_text
 from embedgate.core.quantise import BITS_PER_NUMBER, PACKED
 from embedgate.core.types import InputType
@@ -109,7 +109,7 @@ class ServedRoute(Struct, frozen=True):
     health: HealthOfRoute
 
 
-class ListedModel(Struct, frozen=True):
+class ListedModel(Struct, frozen=True, omit_defaults=True):
     """A model that can be used now."""
 
     id: Annotated[str, Meta(description="What to send as `model`.")]
@@ -127,6 +127,10 @@ class ListedModel(Struct, frozen=True):
     capabilities: Capabilities
     pricings: Annotated[Pricings, Meta(description="Prices of its cheapest route.")]
     routes: Annotated[tuple[ServedRoute, ...], Meta(description="Where it is served, in the order of the catalogue.")]
+    scores: Annotated[
+        ScoreScale | None,
+        Meta(description="Scale of a rerank model: `unit` is 0 to 1, `cosine` -1 to 1, `logit` has no bounds."),
+    ] = None
 
 
 class ListedModels(Struct, frozen=True):
@@ -193,6 +197,7 @@ def listed_model(offered: OfferedModel) -> ListedModel:
         capabilities=_capabilities(model, [each.route for each in offered.routes]),
         pricings=_pricings(_cheapest(each.route.price for each in offered.routes)),
         routes=tuple(_route(each) for each in offered.routes),
+        scores=model.scores,
     )
 
 

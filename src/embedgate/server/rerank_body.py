@@ -17,8 +17,8 @@ from embedgate.server.fields import Fields
 _REQUIRED = "query and documents are required: a text, and a list of texts to be put in order."
 
 
-class DocumentText(Struct, frozen=True, forbid_unknown_fields=True):
-    """A document."""
+class DocumentText(Struct, frozen=True):
+    """A document. Of an object with more fields, the text alone is read."""
 
     text: str
 
@@ -30,7 +30,10 @@ class _Input(Struct, forbid_unknown_fields=True):
 
 class _Parameters(Struct, forbid_unknown_fields=True):
     top_n: int | None = None
+    top_k: int | None = None
     return_documents: bool | None = None
+    normalize: bool | None = None
+    max_tokens_per_doc: int | None = None
 
 
 class RankedDocument(Struct, frozen=True, omit_defaults=True):
@@ -92,6 +95,8 @@ def rerank_request(
         documents=tuple(item if isinstance(item, str) else item.text for item in given.documents),
         top_n=wanted.top_n,
         returns_documents=wanted.return_documents or False,
+        normalizes=wanted.normalize or False,
+        max_tokens_per_document=wanted.max_tokens_per_doc,
         user=user,
         provider=provider,
         routing=routing,
@@ -102,19 +107,36 @@ def rerank_request(
 def _read(fields: Fields) -> tuple[_Input, _Parameters]:
     """The query, the documents and the options."""
     nested = fields.take("input", _Input, "an object with query and documents")
-    parameters = fields.take("parameters", _Parameters, "an object with top_n or return_documents") or _Parameters()
+    nested_options = fields.take("parameters", _Parameters, "an object with top_n or return_documents")
     query = fields.text("query")
     documents = fields.take("documents", tuple[str | DocumentText, ...], "a list of texts, or of objects with a text")
-    top_n, return_documents = fields.whole("top_n"), fields.flag("return_documents")
+    own_options = _Parameters(
+        top_n=fields.whole("top_n"),
+        top_k=fields.whole("top_k"),
+        return_documents=fields.flag("return_documents"),
+        normalize=fields.flag("normalize"),
+        max_tokens_per_doc=fields.whole("max_tokens_per_doc"),
+    )
     if nested is not None and (query is not None or documents is not None):
         raise MalformedRequest("query and documents are there twice: leave out input, or them.", param="input")
     if nested is None and (query is None or documents is None):
         raise MissingFields(_REQUIRED, param="query" if query is None else "documents")
-    wanted = _Parameters(
-        top_n=parameters.top_n if top_n is None else top_n,
-        return_documents=parameters.return_documents if return_documents is None else return_documents,
-    )
-    return nested or _Input(query or "", documents or ()), wanted
+    return nested or _Input(query or "", documents or ()), _options(own_options, nested_options or _Parameters())
+
+
+def _options(own: _Parameters, nested: _Parameters) -> _Parameters:
+    """The options of both places, those beside the query first. `top_k` is another name of `top_n`."""
+    found = {}
+    for name in own.__struct_fields__:
+        value = getattr(own, name)
+        found[name] = getattr(nested, name) if value is None else value
+    top_k = found["top_k"]
+    if top_k is not None and found["top_n"] not in (None, top_k):
+        reason = f"top_n is {found['top_n']} and top_k is {top_k}; they mean the same. Leave one out."
+        raise MalformedRequest(reason, param="top_k")
+    if top_k is not None:
+        found["top_n"] = top_k
+    return _Parameters(**found)
 
 
 def rerank_answer(result: RerankResult, request_id: str, others: Headers) -> Answer:

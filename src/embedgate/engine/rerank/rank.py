@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from embedgate.core.actions import RERANK
 from embedgate.core.errors import GatewayError, InvalidInput, UpstreamMisconfigured, UpstreamMismatch
-from embedgate.core.models import Model
+from embedgate.core.models import Model, ScoreScale
 from embedgate.core.ports import Tokenizers, UnaryProvider
 from embedgate.core.rerank import RerankReply, RerankRequest
 from embedgate.core.types import Call, Candidate, Usage
@@ -74,6 +74,10 @@ class RerankValidator:
         if request.top_n is not None and request.top_n < 1:
             reason = f"top_n is {request.top_n}; it must be at least 1. Leave it out for all documents."
             raise InvalidInput(reason, param="top_n")
+        most = request.max_tokens_per_document
+        if most is not None and most < 1:
+            reason = f"max_tokens_per_doc is {most}; it must be at least 1. Leave it out to have documents read whole."
+            raise InvalidInput(reason, param="max_tokens_per_doc")
         return model
 
 
@@ -166,10 +170,25 @@ def _check(reply: RerankReply, request: RerankRequest, candidate: Candidate) -> 
         raise UpstreamMismatch(f"{place}: a score is not a finite number")
 
 
+def _normalized(scores: Sequence[tuple[int, float]], scale: ScoreScale | None) -> list[tuple[int, float]]:
+    """The scores on a scale from 0 to 1, in their order. Those that are not on the scale of the model are logits."""
+    lowest = {"unit": 0.0, "cosine": -1.0}.get(scale or "unit")
+    if lowest is not None and all(lowest <= score <= 1.0 for _, score in scores):
+        return [(position, (score - lowest) / (1.0 - lowest)) for position, score in scores]
+    return [(position, _logistic(score)) for position, score in scores]
+
+
+def _logistic(logit: float) -> float:
+    """The logistic function; that of a large negative number would overflow as it is usually written."""
+    return (1.0 + math.tanh(logit / 2)) / 2
+
+
 def _merged(request: RerankRequest, candidate: Candidate, answers: Sequence[tuple[int, _Answer]]) -> Ranked:
     """The answers to all parts, each with the position of its first document, as one."""
     scores = [(start + position, score) for start, answer in answers for position, score in answer.scores]
     scores.sort(key=lambda scored: (-scored[1], scored[0]))
+    if request.normalizes:
+        scores = _normalized(scores, candidate.model.scores)
     bills = [answer.bill for _, answer in answers]
     searches = [bill.searches for bill in bills if bill.searches is not None]
     return Ranked(

@@ -188,24 +188,40 @@ def openai_properties(model: Model) -> Json:
     }
 
 
-def _rerank_request(limits: LimitSettings) -> Json:
-    text: Json = {"type": "string", "minLength": 1}
-    document: Json = {"oneOf": [text, {**object_of(text=text), "additionalProperties": False}]}
-    query = text_of("The query.", minLength=1)
-    documents = _list(document, "The documents to rank.", minItems=1, maxItems=limits.max_documents)
-    both: Json = {**object_of(query=query, documents=documents), "additionalProperties": False}
-    wanted: Json = {
+def _rerank_options() -> Json:
+    return {
         "top_n": {
             "type": ["integer", "null"],
             "minimum": 1,
             "description": "How many documents to answer with, the best first; all if absent.",
         },
+        "top_k": {"type": ["integer", "null"], "minimum": 1, "description": "Another name of `top_n`."},
         "return_documents": {
             "type": ["boolean", "null"],
             "default": False,
             "description": "Whether the answer shall repeat the documents.",
         },
+        "normalize": {
+            "type": ["boolean", "null"],
+            "default": False,
+            "description": "Whether scores shall be from 0 to 1, whatever the model's scale.",
+        },
+        "max_tokens_per_doc": {
+            "type": ["integer", "null"],
+            "minimum": 1,
+            "description": "How much is read of each document at most. Where a provider cuts none, longer ones are "
+            "refused.",
+        },
     }
+
+
+def _rerank_request(limits: LimitSettings) -> Json:
+    text: Json = {"type": "string", "minLength": 1}
+    document: Json = {"oneOf": [text, {**object_of(text=text), "additionalProperties": True}]}
+    query = text_of("The query.", minLength=1)
+    documents = _list(document, "The documents to rank.", minItems=1, maxItems=limits.max_documents)
+    both: Json = {**object_of(query=query, documents=documents), "additionalProperties": False}
+    wanted = _rerank_options()
     return {
         "type": "object",
         "required": ["model"],
