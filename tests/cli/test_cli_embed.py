@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import socket
 import subprocess
 import sys
@@ -231,3 +232,35 @@ def test_a_provider_that_fails_half_way_ends_the_command_and_leaves_no_file(
         assert ended.code == 4
         assert ended.errors.startswith("failed after 1,024 texts, at line 1025 of in.txt or later:\nerror: no power")
         assert not (folder / "out.npy").exists()
+
+
+API_WORDS = re.compile(r'GET /|POST /|send "|"truncate"|input\[|(?<!-)dimensions (?:is|out)|Bearer|allow_space_change')
+
+
+def test_advice_is_for_the_command_line_here_and_on_a_gateway(program: Program, remote: Program, folder: Path) -> None:
+    (folder / "long.txt").write_text("fine\n\nalso fine\n" + "word " * 9_000 + "\n", encoding="utf-8")
+    refused = (
+        (["--model", "fake/deterministic", "--dimensions", "5000", "x"], "--dimensions is 5000"),
+        (["--model", "no such model", "x"], "embedgate models list"),
+        (["--model", "fake/deterministic", "--file", "long.txt", "--skip-empty"], "line 4 of long.txt has"),
+    )
+    for run in (program, remote):
+        for arguments, told in refused:
+            ended = run("embed", *arguments)
+            assert ended.code in (1, 2), ended.errors
+            assert told in ended.errors
+            assert not API_WORDS.search(ended.errors), ended.errors
+        left_out = run(
+            "embed",
+            "--model",
+            "fake/deterministic",
+            "--file",
+            "long.txt",
+            "--skip-empty",
+            "--on-error",
+            "skip",
+            "--output",
+            "out.npy",
+        )
+        assert "  line 4 of long.txt has" in left_out.errors
+        assert not API_WORDS.search(left_out.errors)

@@ -7,7 +7,8 @@ import pytest
 
 from embedgate.core.errors import InvalidInput
 from embedgate.core.types import LedgerEntry
-from embedgate.govern.reconcile import Bill, BillLine, Difference, read_bill, reconcile
+from embedgate.govern.bills import BillLine, read_bill
+from embedgate.govern.reconcile import Bill, Difference, reconcile
 from embedgate.storage.appender import Appender
 from embedgate.storage.database import Database
 from governing import Governing

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from embedgate.cli import embedder, options, results, texts
+from embedgate.cli.advice import for_commands
 from embedgate.core.errors import GatewayError, InvalidInput
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _report(records: "Sequence[Record]", left_out: "Sequence[LeftOut]") -> None:
     if left_out:
         results.say(f"left out {results.count(len(left_out), 'text')} of {len(records):,}:")
         for each in left_out:
-            results.say(f"  {records[each.position].origin} {texts.reason_told(each.reason)}")
+            results.say(f"  {records[each.position].origin} {for_commands(each.reason)}")
 
 
 def _format(wanted: Format | None, output: Path | None) -> Format:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from embedgate.cli import asking, collection, embedder, options, results, texts
+from embedgate.cli.advice import for_commands
 from embedgate.cli.output import print_facts, print_json, print_table, time_of
 from embedgate.core.errors import GatewayError, InvalidInput
 
@@ -353,7 +354,7 @@ def _report(target: "Collection", added: "Added", records: "Sequence[Record]") -
     typer.echo(f"{done}; {results.count(added.n_embedded, 'text')} embedded; {there}")
     if added.left_out:
         results.say(f"left out {results.count(len(added.left_out), 'text')} of {len(records):,}:")
-        reasons = (f"{records[each.position].origin} {texts.reason_told(each.reason)}" for each in added.left_out)
+        reasons = (f"{records[each.position].origin} {for_commands(each.reason)}" for each in added.left_out)
         for line in results.listed(f"  {reason}" for reason in reasons):
             results.say(line)
 

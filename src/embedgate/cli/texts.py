@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from embedgate.cli.advice import for_commands
 from embedgate.core.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ STANDARD_INPUT = Path("-")
 STANDARD_INPUT_NAME = "standard input"
 THE_QUESTION = "the question"
 
-_AS_A_FIELD, _AS_AN_OPTION = 'or send "truncate": "end"', "or cut it with --truncate end"
-"""What to do with a text that is too long, as callers of the API are told, and as it is said here."""
-
 
 def read(files: Sequence[Path], how: "Reading") -> "list[Record]":
     """The texts of the files that a command names, or of standard input. Raises InvalidInput, OSError."""
@@ -66,11 +64,6 @@ def named_by_line(origins: Sequence[object]) -> Iterator[None]:
     except InvalidInput as error:
         if error.index is None:
             raise
-        raise InvalidInput(f"{origins[error.index]} {reason_told(error.reason)}") from error
+        raise InvalidInput(f"{origins[error.index]} {for_commands(error.reason)}") from error
     except TextRefused as error:
-        raise TextRefused(error, error.index, reason_told(error.reason), str(origins[error.index])) from error
-
-
-def reason_told(reason: str) -> str:
-    """Why a text is refused, with the options of the command line in place of the API's fields."""
-    return reason.replace(_AS_A_FIELD, _AS_AN_OPTION)
+        raise TextRefused(error, error.index, for_commands(error.reason), str(origins[error.index])) from error

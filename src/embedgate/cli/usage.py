@@ -180,7 +180,8 @@ def reconcile_bill(
 ) -> None:
     """Compare a provider's bill with the ledger, day by day and model by model. Changes nothing without --settle.
 
-    The bill has the columns date, model (as the provider calls it), and tokens or cost_usd or both. A difference is
+    The bill is an export of OpenAI, Azure, Google, Cohere or Voyage as it is, or has the columns date, model (as the
+    provider calls it), and tokens or cost_usd or both, cut by commas, semicolons or tabs. A difference is
     what was billed beyond the ledger. Settling takes off the estimates what the ledger has beyond the bill, of the days
     and models that the bill names; a line of 0 tokens says that nothing was billed.
     """
@@ -315,7 +316,19 @@ def _entry_row(entry: Entry) -> tuple[str, ...]:
 def _comparison(found: Comparison) -> Table:
     rows = [(row.day.isoformat(), row.model, *_difference(row.difference)) for row in found.rows]
     rows.append(("total", "", *_difference(found.total)))
-    return Table(("day", "model", *_COMPARED), rows, right=_COMPARED, least=_COMPARED_LEAST)
+    return Table(
+        ("day", "model", *_COMPARED), rows, right=_COMPARED, least=_COMPARED_LEAST, after=" ".join(_read_as(found))
+    )
+
+
+def _read_as(found: Comparison) -> Iterator[str]:
+    """What the bill was taken for, and what of it was not read."""
+    if found.read_as:
+        yield f"Read as: {found.read_as}."
+    if found.not_read:
+        yield f"Columns that were not read: {', '.join(found.not_read)}."
+    if found.passed_over:
+        yield f"Rows of other services, and sums, that were passed over: {found.passed_over}."
 
 
 def _difference(difference: Difference) -> tuple[str, ...]:

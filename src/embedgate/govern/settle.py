@@ -16,9 +16,10 @@ from embedgate.core.errors import InvalidInput
 from embedgate.core.money import usd_text
 from embedgate.core.types import LedgerEntry
 from embedgate.engine.ledger.tokens import split
+from embedgate.govern.bills import BillLine, read_bill
 from embedgate.govern.change import Change, Reading
 from embedgate.govern.operation import Facts, changes, reads
-from embedgate.govern.reconcile import MS_PER_DAY, Bill, BillLine, days_of, read_bill, start_ms
+from embedgate.govern.reconcile import MS_PER_DAY, Bill, days_of, start_ms
 from embedgate.govern.values import Usd
 from embedgate.storage import schema
 from embedgate.storage.appender import Appender

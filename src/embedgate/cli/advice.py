@@ -1,0 +1,27 @@
+"""Advice of messages that are written for callers of the API, in the words of the command line.
+
+The engine and a gateway elsewhere say what a caller of the API can do; who runs a command has options instead.
+"""
+
+import re
+
+_SAID: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(api), command)
+    for api, command in (
+        (r'or send "truncate": "end"', "or cut it with --truncate end"),
+        (r', or send "allow_space_change": true', ""),
+        (r"Leave (dimensions|truncate) out", r"Leave --\1 out"),
+        (r"(?<![\w-])dimensions is (?=-?\d)", "--dimensions is "),
+        (r"See GET /v1/models for models that do\.", "`embedgate models list` shows models that do."),
+        (r"GET /v1/models", "`embedgate models list`"),
+        (r"Send it as `Authorization: Bearer <key>`", "Give it with --api-key, or in EMBEDGATE_API_KEY"),
+    )
+)
+"""What is said to callers of the API, and what is said here."""
+
+
+def for_commands(message: str) -> str:
+    """A message with its advice in the words of the command line; other messages stay as they are."""
+    for api, command in _SAID:
+        message = api.sub(command, message)
+    return message

@@ -1,0 +1,1 @@
+"""Facts of the exports of vendors, one file for each."""
