@@ -1,5 +1,7 @@
 """docs/architecture.md against the code: the arrows between the rooms of the engine, and the modules it names."""
 
+import ast
+import functools
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -64,3 +66,65 @@ def test_every_file_that_the_page_names_is_there() -> None:
     for path in re.findall(r"`([a-z_]+/[a-z_/.]+\.[a-z]+)`", PAGE):
         places = (PACKAGE, PACKAGE / "engine", ROOT)
         assert any((place / path).exists() for place in places), f"{path} is not there"
+
+
+@functools.cache
+def names_in(module: Path) -> set[str]:
+    """The classes and functions of a module, its constants, and methods and fields as `Class.name`."""
+    found: set[str] = set()
+    for node in ast.parse(module.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            for part in node.body:
+                if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
+                    found.add(f"{node.name}.{part.name}")
+                elif isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):
+                    found.add(f"{node.name}.{part.target.id}")
+    return found
+
+
+PAGES = [
+    ROOT / "docs" / "architecture.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs" / "contribute").glob("*.md")),
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_method_that_a_page_names_is_there(page: Path) -> None:
+    known = set().union(*(names_in(module) for module in PACKAGE.rglob("*.py")))
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    named = set(re.findall(r"`([A-Z]\w*[a-z]\w*\.[a-z_]\w*)(?:\(\))?`", text))
+    assert named <= known
+
+
+def test_a_method_stands_in_the_file_that_its_row_names() -> None:
+    rows = [line for line in PAGE.splitlines() if line.startswith("|")]
+    placed = [
+        (path, name) for row in rows for path, name in re.findall(r"`([a-z_/]+\.py)`(?: \||,) `([A-Z]\w+\.\w+)`", row)
+    ]
+    assert len(placed) > 20
+    for path, name in placed:
+        modules = [place / path for place in (PACKAGE, PACKAGE / "engine") if (place / path).exists()]
+        assert any(name in names_in(module) for module in modules), f"{name} is not in {path}"
+
+
+_THREAD = re.compile(r"""(?:thread_name_prefix|name)=f?"(embedgate-[a-z-]+|parse-)|WorkQueue\("([a-z]+)\"""")
+
+
+def test_every_thread_is_in_the_table() -> None:
+    """Those of a gateway: clients and the toolkit have others."""
+    table = PAGE.partition("## Threads and processes")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(embedgate-[a-z-]+|parse-)", table))
+    started = {
+        thread or f"embedgate-{queue}"
+        for module in PACKAGE.rglob("*.py")
+        if module.name != "client.py" and module.relative_to(PACKAGE).parts[0] not in ("cli", "toolkit")
+        for thread, queue in _THREAD.findall(module.read_text(encoding="utf-8"))
+    } - {"embedgate-"}
+    assert named == started
