@@ -139,7 +139,7 @@ async def send_answer(
     refuse: makes the answer to an error; in an event stream it is the last event. exchange: takes whole answers.
     """
     if answer.stream is not None:
-        await _send_stream(exchange.framed(send) if exchange else send, answer, answer.stream, refuse)
+        await _send_stream(send, answer, answer.stream, refuse, exchange)
         return
     following = next(answer.pieces, None) if answer.pieces else None
     headers = answer.headers
@@ -164,13 +164,21 @@ async def send_answer(
 
 
 async def _send_stream(
-    send: Send, answer: Answer, stream: AsyncGenerator[bytes, None], refuse: Callable[[Exception], Answer]
+    send: Send,
+    answer: Answer,
+    stream: AsyncGenerator[bytes, None],
+    refuse: Callable[[Exception], Answer],
+    exchange: Exchange | None,
 ) -> None:
+    if exchange is not None:
+        send = exchange.framed(send)
     await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
     end = b""
     try:
         async with contextlib.aclosing(stream):
             async for piece in stream:
+                if exchange is not None and exchange.has_ended:
+                    return  # pieces for nobody
                 end = piece
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
     except CallerLeft:
