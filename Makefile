@@ -81,6 +81,9 @@ lock: $(TOOLS)/bin/uv  ## Resolve the dependencies into the lock files (ARGS=--u
 	$(UV) pip compile tests/sdk/python/requirements.in --excludes tests/sdk/python/excludes.txt \
 	    --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --no-header $(ARGS) \
 	    --output-file tests/sdk/python/requirements.lock
+	$(UV) pip compile tests/sdk/python/semantic_kernel.in \
+	    --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --no-header $(ARGS) \
+	    --output-file tests/sdk/python/semantic_kernel.lock
 
 clean:  ## Remove the environment and every cache of this checkout
 	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

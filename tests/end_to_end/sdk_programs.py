@@ -29,14 +29,19 @@ from upstream import Upstream
 ROOT = Path(__file__).parents[2]
 NODE_FOLDER = ROOT / "tests" / "sdk" / "node"
 PYTHON_FOLDER = ROOT / "tests" / "sdk" / "python"
-PYTHON_ENVIRONMENT = ROOT / ".tools" / "sdk-python"
-LOCK_FILE = PYTHON_FOLDER / "requirements.lock"
 UV = ROOT / ".tools" / "bin" / "uv"
 
 INSTALL_TIMEOUT_S = 1000
 RUN_TIMEOUT_S = 600
 _SAID_WHEN_OFFLINE = ("error sending request", "network was disabled")
-_NO_TELEMETRY = {"ANONYMIZED_TELEMETRY": "False", "HAYSTACK_TELEMETRY_ENABLED": "False"}
+_OFFLINE = {
+    "ANONYMIZED_TELEMETRY": "False",
+    "HAYSTACK_TELEMETRY_ENABLED": "False",
+    "MEM0_TELEMETRY": "False",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it asks a public host for prices
+}
+_FROM_SOURCE = ("pybars4", "pymeta3")
+"""Of Semantic Kernel: there are no wheels of them."""
 
 MAX_INPUTS = 2048
 """How many texts fit into one request."""
@@ -72,19 +77,24 @@ def node_with(package: str) -> str:
     return node
 
 
-def python_with_sdks() -> Path:
-    """The interpreter of the environment that holds the Python SDKs, which is made now if it is not there."""
+def python_with_sdks(locked: str = "requirements") -> Path:
+    """The interpreter of the environment that holds the Python SDKs, which is made now if it is not there.
+
+    locked: name of the lock file in tests/sdk/python.
+    """
     if not UV.is_file():
         unavailable("the Python SDKs are installed with uv, which is not here: `make test` brings it")
-    python = PYTHON_ENVIRONMENT / "bin" / "python"
-    wanted = hashlib.sha256(LOCK_FILE.read_bytes() + sys.version.encode()).hexdigest()
-    stamp = PYTHON_ENVIRONMENT / ".installed"
-    with PYTHON_ENVIRONMENT.with_suffix(".lock").open("w") as guard:
+    environment, lock_file = ROOT / ".tools" / f"sdk-python-{locked}", PYTHON_FOLDER / f"{locked}.lock"
+    python = environment / "bin" / "python"
+    wanted = hashlib.sha256(lock_file.read_bytes() + sys.version.encode()).hexdigest()
+    stamp = environment / ".installed"
+    with environment.with_suffix(".lock").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)  # another run of the tests may be at it
         if not stamp.is_file() or stamp.read_text() != wanted:
-            _uv("venv", "--clear", "--python", sys.executable, str(PYTHON_ENVIRONMENT))
+            _uv("venv", "--clear", "--python", sys.executable, str(environment))
             install = ["pip", "sync", "--python", str(python), "--require-hashes", "--only-binary", ":all:"]
-            _uv(*install, str(LOCK_FILE))
+            install += [option for name in _FROM_SOURCE for option in ("--no-binary", name)]
+            _uv(*install, str(lock_file))
             stamp.write_text(wanted)
     return python
 
@@ -99,7 +109,7 @@ def _uv(*arguments: str) -> None:
 
 def ask_with_python(python: Path, program: str, texts: Sequence[str], served: RunningGateway, home: Path) -> Answer:
     """Have a program of tests/sdk/python embed the texts. Its SDK keeps files of its own in `home`."""
-    environment = clean_environment(HOME=str(home), **_NO_TELEMETRY)
+    environment = clean_environment(HOME=str(home), **_OFFLINE)
     return _ask([str(python), "answer.py", program], PYTHON_FOLDER, texts, served, environment)
 
 
