@@ -60,3 +60,44 @@ def test_keys_of_providers_are_set_or_not_and_never_shown(
     assert keys["mine"] == {"provider": "mine", "is_set": True, "source": "mine.key"}
     assert keys["together"]["is_set"] is False
     assert SECRET not in ended.text + program("config", "show").text
+
+
+@pytest.mark.parametrize(
+    ("config", "variables", "said"),
+    [
+        *(
+            (f'[providers.mine]\nbase_url = "http://127.0.0.1:1/v1{path}"\n', {}, ["providers.mine.base_url", "/v1"])
+            for path in ("/embeddings", "/embeddings/", "/chat/completions", "/rerank", "/embed")
+        ),
+        ("", {"OPENAI_API_KEY": f'"{SECRET}"'}, ["OPENAI_API_KEY", "quotation marks"]),
+        ("", {"COHERE_API_KEY": f"'{SECRET}'"}, ["COHERE_API_KEY", "quotation marks"]),
+        ('[providers.openai]\napi_key_env = "MY_KEY"\n', {"MY_KEY": f'{SECRET}"'}, ["MY_KEY", "quotation marks"]),
+        ('[providers.openai]\napi_key_env = "MY_KEY"\n', {}, ["MY_KEY"]),
+        ('[providers.openai]\napi_key_env = ["MY_KEY", "OTHER"]\n', {"MY_KEY": SECRET, "OTHER": ""}, ["OTHER"]),
+        ('[providers.openai]\napi_key_file = "quoted.key"\n', {}, ["quoted.key", "quotation marks"]),
+        ('[access]\nmaster_key_env = "MASTER"\n', {}, ["access.master_key_env", "MASTER", "not set"]),
+    ],
+)
+def test_what_is_most_likely_wrong_is_found(
+    program: Program,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    config: str,
+    variables: dict[str, str],
+    said: list[str],
+) -> None:
+    (folder / "quoted.key").write_text(f'"{SECRET}"\n', encoding="utf-8")
+    (folder / "embedgate.toml").write_text(config, encoding="utf-8")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    ended = program("config", "check")
+    assert ended.code == 3
+    assert len(ended.errors.splitlines()) == 1, ended.errors
+    assert all(part in ended.errors for part in said), ended.errors
+    assert SECRET not in ended.errors
+
+
+def test_what_is_off_needs_no_key(program: Program, folder: Path) -> None:
+    config = '[providers.openai]\nenabled = false\napi_key_env = "MY_KEY"\n'
+    (folder / "embedgate.toml").write_text(config, encoding="utf-8")
+    assert program("config", "check").text == "ok: embedgate.toml\n"

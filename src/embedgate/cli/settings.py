@@ -39,7 +39,12 @@ class _ProviderKey:
 
 @app.command("check")
 def check(context: typer.Context, config_file: options.ConfigFile = None) -> None:
-    """Report every mistake in the settings, in the files they name and in the environment."""
+    """Report every mistake in the settings, in the files they name and in the environment.
+
+    Also what is allowed and most likely wrong: an address with an endpoint, a key in quotation marks, a variable
+    that is named and not set.
+    """
+    from embedgate.govern.config_check import likely_mistakes
     from embedgate.govern.selection import decide  # brings every provider and the catalogue
     from embedgate.server.tls import protection
 
@@ -50,6 +55,7 @@ def check(context: typer.Context, config_file: options.ConfigFile = None) -> Non
             examine()
         except ConfigError as error:
             mistakes += error.mistakes
+    mistakes += [mistake for mistake in likely_mistakes(loaded) if mistake not in mistakes]
     if mistakes:
         raise ConfigError(mistakes)
     typer.echo(f"ok: {loaded.file or 'defaults'}")
