@@ -94,7 +94,7 @@ class SqlLedger:
     def close(self) -> None:
         """Flush and close. Blocks, at most for `patience_s` and one more attempt if the database fails."""
         self._is_closed = True
-        if self.watch is not None:
+        if self.watch is not None and self.watch.is_running:
             self.watch.look()
         arrived, self._arrived = self._arrived, []
         self._writer.offer(*arrived)

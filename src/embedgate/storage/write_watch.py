@@ -112,6 +112,11 @@ class WriteWatch:
         self._thread = threading.Thread(target=self._run, name="embedgate-watch", daemon=True)
         self._thread.start()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started."""
+        return self._thread is not None
+
     def suspect(self) -> None:
         """Look at once: something has failed. Does not wait."""
         self._wake.set()
