@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from embedgate.core.demand import caller_left, while_wanted
+from embedgate.core.demand import caller_left, demand_of_task
 from embedgate.core.errors import NOT_SENT, CallerLeft, UpstreamNotAsked, UpstreamQueueFull
 from embedgate.observe import events, metrics
 
@@ -48,7 +48,8 @@ class ConcurrencyLimit:
             self._in_flight += 1
             return
         self._check_room(provider, size_bytes)
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
         self._waiting[turn] = size_bytes
         self._waiting_bytes += size_bytes
         metrics.provider_waits(provider, 1, size_bytes)
@@ -57,10 +58,14 @@ class ConcurrencyLimit:
             if not turn.done():
                 turn.set_exception(caller_left())
 
+        # Under load nearly every call waits here: a context manager for the timeout and one for the demand take longer
+        # than all else that is done.
+        demand = demand_of_task.get()
+        if demand is not None:
+            demand.watch(drop)
+        timer = loop.call_later(max(0.0, deadline_s - time.monotonic()), _expire, turn)
         try:
-            with while_wanted(drop):
-                async with asyncio.timeout(deadline_s - time.monotonic()):
-                    await turn
+            await turn
         except asyncio.CancelledError:
             self._give_up(turn)
             raise asyncio.CancelledError(NOT_SENT) from None
@@ -74,6 +79,9 @@ class ConcurrencyLimit:
                 f"All {self._max_parallel} places for calls to {provider} were taken for the call's time (max_parallel)"
             ) from None
         finally:
+            timer.cancel()
+            if demand is not None:
+                demand.unwatch(drop)
             metrics.provider_waits(provider, -1, -size_bytes)
 
     def leave(self) -> None:
@@ -126,3 +134,9 @@ class ConcurrencyLimit:
         size_bytes = self._waiting.pop(turn, None)
         if size_bytes is not None:
             self._waiting_bytes -= size_bytes
+
+
+def _expire(turn: asyncio.Future[None]) -> None:
+    """End the wait of a call whose time is over."""
+    if not turn.done():
+        turn.set_exception(TimeoutError())
