@@ -10,7 +10,7 @@ from embedgate.toolkit.plain_text import of_markdown
     [
         (
             "## Budgets\n\nA *budget* is for a [day](x.md) or `total`.\nNext.",
-            "Budgets A budget is for a day or total. Next.",
+            "Budgets: A budget is for a day or total. Next.",
         ),
         ("- one\n- two\n\n> said\n\n1. first", "one two said first"),
         ("| a | b |\n|---|---|\n| `c` | d |", "a b c d"),
