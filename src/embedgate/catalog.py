@@ -8,7 +8,7 @@ import difflib
 import importlib.resources
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -134,14 +134,17 @@ class Catalog:
                 return replacement
         return None
 
-    def close_matches(self, name: str, action: ActionName | None = None) -> list[str]:
+    def close_matches(
+        self, name: str, action: ActionName | None = None, providers: Collection[str] | None = None
+    ) -> list[str]:
         """Up to three ids that look like `name`, the closest first. For messages: it is slow.
 
-        action: of the models; None for all.
+        action: of the models. providers: that serve them. None for all.
         """
         ids = {}
         for model in self.models():
-            if action in (None, model.action):
+            is_served = providers is None or any(route.provider in providers for route in model.routes)
+            if action in (None, model.action) and is_served:
                 ids[model.name.casefold()] = model.id
                 ids[model.id.casefold()] = model.id
         close = difflib.get_close_matches(name[:_LONGEST_NAME].casefold(), ids, n=6, cutoff=0.7)

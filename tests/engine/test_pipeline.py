@@ -316,12 +316,14 @@ async def test_a_model_without_a_price_is_free_or_refused_as_the_settings_say() 
 
 async def test_models_and_providers_that_cannot_serve_are_told_apart() -> None:
     chat = Model(id="acme/chat", action="chat", routes=model("a").routes)
-    bench = Bench([model("a"), model("off", name="acme/off"), chat], {"a": ScriptedProvider()})
+    bench = Bench([model("a"), model("off", name="acme/off", space="another"), chat], {"a": ScriptedProvider()})
     with pytest.raises(UnknownModel, match="Did you mean acme/of"):
         await bench.embed(request(model="acme/of"))
     with pytest.raises(NotAnEmbeddingModel, match="Model acme/chat does not support embedding action. Use acme/m"):
         await bench.embed(request(model="acme/chat"))
     with pytest.raises(ProviderKeyMissing, match="switch off on"):
+        await bench.embed(request(model="acme/off"))
+    with pytest.raises(ProviderKeyMissing, match=r"Until then, use acme/m\.$"):
         await bench.embed(request(model="acme/off"))
     with pytest.raises(UnknownProvider):
         await bench.embed(request(provider="nobody"))

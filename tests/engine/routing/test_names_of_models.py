@@ -1,8 +1,10 @@
 """Names that callers write: other capitals, another author, a tag; they mean the one model that is on."""
 
+import re
+
 import pytest
 
-from embedgate.catalog import Catalog
+from embedgate.catalog import Catalog, read_model
 from embedgate.core.actions import CHAT, EMBEDDING
 from embedgate.core.errors import InvalidInput, UnknownModel
 from embedgate.engine.routing.find_model import ModelFinder
@@ -30,3 +32,40 @@ def test_a_name_means_nothing_of_another_kind_and_nothing_that_is_off() -> None:
 def test_an_empty_name_is_the_fault_of_the_request(name: str) -> None:
     with pytest.raises(InvalidInput, match="The model is empty"):
         finder("ollama").find(name, None, EMBEDDING)
+
+
+def twin_catalog() -> Catalog:
+    rows = [
+        {"id": "maker/embed", "space": "one", "max_input_tokens": 9, "dims": {"default": 8}},
+        {"id": "local/embed-int8", "space": "one", "max_input_tokens": 9, "dims": {"default": 8}},
+        {"id": "maker/other", "space": "two", "max_input_tokens": 9, "dims": {"default": 8}},
+    ]
+    providers = ("openai", "ollama", "openai")
+    models = [
+        read_model(row, {provider: {"provider": provider, "upstream_model": "m"}})
+        for row, provider in zip(rows, providers, strict=True)
+    ]
+    return Catalog(models)
+
+
+@pytest.mark.parametrize("name", ["maker/embed", "embed", "MAKER/Embed"])
+def test_a_model_that_is_off_means_its_twin_of_the_same_space(name: str) -> None:
+    catalog = twin_catalog()
+    assert ModelFinder(catalog, ("ollama",), "local/embed-int8").find(name, None, EMBEDDING).id == "local/embed-int8"
+    assert ModelFinder(catalog, ("ollama", "openai"), "x/y").find(name, None, EMBEDDING).id == "maker/embed"
+    assert ModelFinder(catalog, ("ollama",), "x/y").find("maker/other", None, EMBEDDING).id == "maker/other"
+    assert ModelFinder(catalog, ("ollama",), "x/y").find("maker/embed", "openai", EMBEDDING).id == "maker/embed"
+
+
+@pytest.mark.parametrize(
+    "name", ["bge-m", "text-embeding-3-small", "voyage-3-x", "nothing-like-it", "voyage/voyage-01"]
+)
+def test_a_name_that_is_advised_is_on(name: str) -> None:
+    finds = finder("ollama")
+    with pytest.raises(UnknownModel) as caught:
+        finds.find(name, None, EMBEDDING)
+    message = caught.value.message
+    advised = re.findall(r"(?:Did you mean|Use) (\S+/[^\s,?]+)", message)
+    assert advised, message
+    model = finds.find(advised[-1], None, EMBEDDING)
+    assert any(route.provider == "ollama" for route in model.routes), message

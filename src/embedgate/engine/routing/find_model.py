@@ -36,7 +36,8 @@ class ModelFinder:
         """The model of that name, made for `action`. provider: the only one that may serve it; then `name` may be its.
 
         A name that the catalogue does not have as it is, means the one model that is on and is called so: in other
-        capitals, behind another author, with the tag of a build. Raises InvalidInput, UnknownProvider,
+        capitals, behind another author, with the tag of a build. A model that is off means its twin that is on: one
+        whose vectors are of the same space. Raises InvalidInput, UnknownProvider,
         ModelNotAtProvider, UnknownModel, ProviderKeyMissing, NotAnEmbeddingModel or WrongAction.
         """
         asked = (name, provider, action.name)
@@ -64,8 +65,8 @@ class ModelFinder:
         model = self._catalog.at_provider(provider, name) if provider else self._catalog.find(name)
         if model is None and provider and self._catalog.find(name):
             raise ModelNotAtProvider(f"Model {name[:200]} is not served by {provider}.", param="model")
-        if model is None and provider is None:
-            model = self._called_so(name, action)
+        if provider is None and (model is None or not self._is_on(model)):
+            model = self._twin(model, action) if model is not None else self._called_so(name, action)
         if model is None:
             raise UnknownModel(self._explain_unknown(name, action), param="model")
         if not model.routes:
@@ -80,6 +81,16 @@ class ModelFinder:
             advice = f"Use {suggestion} instead." if suggestion else "See GET /v1/models for models that do."
             raise error(f"Model {name} does not support {action.policy_name} action. {advice}", param="model")
         return model
+
+    def _is_on(self, model: Model) -> bool:
+        return any(route.provider in self._switched_on for route in model.routes)
+
+    def _twin(self, model: Model, action: Action) -> Model:
+        """A model that is on and makes vectors of the same space as one that is off; that one if there is none."""
+        if model.space is None or model.action != action.name:
+            return model
+        twins = (other for other in self._catalog.models() if other.space == model.space and self._is_on(other))
+        return next(twins, model)
 
     def _called_so(self, name: str, action: Action) -> Model | None:
         """The model that is on and is called so by its id or by a provider; None if there is none, or are several.
@@ -124,8 +135,26 @@ class ModelFinder:
             return f"The model name {name!r} fits several models: {', '.join(ambiguous[:5])}. Use one of these ids."
         replacement = self._catalog.retired(name)
         if replacement:
-            return f"The model {name!r} was shut down by its provider. Use {replacement} instead."
-        close = self._catalog.close_matches(name, action.name)
+            found = self._catalog.find(replacement)
+            if found is not None and self._is_on(found):
+                return f"The model {name!r} was shut down by its provider. Use {replacement} instead."
+            usual = f"Use {self._default_model}, or see" if action.has_default_model else "See"
+            return (
+                f"The model {name!r} was shut down by its provider, and {replacement}, which came after it, is not "
+                f"switched on. {usual} GET /v1/models."
+            )
+        return f"The model {name[:200]!r} does not exist here. {self._hint(name, action)}"
+
+    def _hint(self, name: str, action: Action) -> str:
+        """Which model may have been meant; at the end one that is on, if there is any."""
         usual = f"Use {self._default_model}, or see" if action.has_default_model else "See"
-        hint = f"Did you mean {' or '.join(close)}?" if close else f"{usual} GET /v1/models."
-        return f"The model {name[:200]!r} does not exist here. {hint}"
+        close = self._catalog.close_matches(name, action.name)
+        if not close:
+            return f"{usual} GET /v1/models."
+        near = self._catalog.close_matches(name, action.name, self._switched_on)
+        off = [each for each in close if each not in near]
+        hint = f"Did you mean {' or '.join(close)}?"
+        if not off:
+            return hint
+        instead = f"Use {near[0]}, or see" if near else usual
+        return f"{hint} Not switched on here: {', '.join(off)}. {instead} GET /v1/models."

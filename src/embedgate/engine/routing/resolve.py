@@ -108,7 +108,14 @@ class Resolver:
 
     def _explain_missing(self, model: Model, routes: list[Route]) -> str:
         ways = "; ".join(dict.fromkeys(self._explain_off(route.provider) for route in routes))
-        return f"{model.id} is known, but no provider that serves it is switched on: {ways}."
+        message = f"{model.id} is known, but no provider that serves it is switched on: {ways}."
+        usable = [
+            (not route.is_free, other.id)
+            for other in self._catalog.models()
+            for route in other.routes
+            if other.action == model.action and route.provider in self._switched_on
+        ]
+        return f"{message} Until then, use {min(usable)[1]}." if usable else message
 
     def _fallback(self, asked: Model, request: AnyRequest) -> Model:
         name = request.fallback_model or ""
