@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer._click import Command
+from typer.core import TyperGroup
 
 import embedgate
-from embedgate.cli.main import EXIT_CODES
+from embedgate.cli.main import COMMANDS, EXIT_CODES, load
 from program import Program
 
 
@@ -65,3 +68,22 @@ def test_the_package_runs_as_a_module(folder: Path) -> None:
 
 def test_the_help_cuts_no_line_of_a_command(program: Program) -> None:
     assert "..." not in program("--help").text.partition("Commands:")[2]
+
+
+TAKES_AWAY = {"clear", "delete", "drop", "prune", "reconcile", "remove", "remove-key", "revoke"}
+"""Names of commands that do what no other command undoes; `reconcile` with --settle."""
+
+
+def test_every_command_that_cannot_be_taken_back_asks() -> None:
+    found = {path: each for name in COMMANDS for path, each in every_command(name, load(name))}
+    taking = {path: each for path, each in found.items() if path.rpartition(" ")[2] in TAKES_AWAY}
+    assert len(taking) >= len(TAKES_AWAY)
+    for path, each in taking.items():
+        assert any("--yes" in parameter.opts for parameter in each.params), path
+
+
+def every_command(name: str, command: Command) -> Iterator[tuple[str, Command]]:
+    yield name, command
+    if isinstance(command, TyperGroup):
+        for child, each in command.commands.items():
+            yield from every_command(f"{name} {child}", each)
