@@ -18,10 +18,11 @@ from embedgate.core.access import AuditEvent
 from embedgate.core.errors import InternalError
 from embedgate.core.types import LedgerEntry
 from embedgate.storage import ledger_chain
-from embedgate.storage.appender import Item
+from embedgate.storage.appender import Appender, Item
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
 from embedgate.storage.group_commit import GroupWriter, Pending
 from embedgate.storage.ledger import SqlLedger
+from embedgate.storage.quick_commit import QuickCommit
 from governing import entries_in, events_in, verified
 from waiting import PATIENCE_S
 
@@ -410,3 +411,23 @@ def test_a_ledger_that_cannot_be_read_says_so(impatient: Database, other: sqlite
     with pytest.raises(InternalError, match="no such table"):
         ledger.check()
     ledger.close()
+
+
+def test_a_quick_commit_says_no_while_the_file_cannot_be_opened_and_goes_on_after_that(tmp_path: Path) -> None:
+    database = open_database(tmp_path)
+    append = Appender(database.dialect)
+    quick = QuickCommit(tmp_path / DATABASE_FILE, append)
+    assert quick.commit([ENTRY])
+    quick.close()
+    database.close()  # so that all is in the one file
+    path = tmp_path / DATABASE_FILE
+    whole = path.read_bytes()
+    quick = QuickCommit(path, append)
+    path.write_bytes(b"no database" * 1000)
+    assert not any(quick.commit([structs.replace(ENTRY, request_id="in vain")]) for _ in range(3))
+    path.write_bytes(whole)
+    assert quick.commit([structs.replace(ENTRY, request_id="again")])
+    quick.close()
+    database = open_database(tmp_path)
+    assert [entry.request_id for entry in entries_in(database)] == ["r", "again"]
+    database.close()
