@@ -20,7 +20,7 @@ from embedgate.core.errors import RequestError, UnsupportedOption
 from embedgate.providers import fake
 from embedgate.server import chat_body, fields, rerank_body
 from embedgate.server.describe.document import document
-from embedgate.server.dialects import openai, ziri
+from embedgate.server.dialects import cohere, ollama, openai, tei, ziri
 from embedgate.settings import Settings
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -69,6 +69,12 @@ KINDS = [
     Kind("ChatRequest", openai.read_chat, CHAT, (openai, fields, chat_body)),
     Kind("ZiriChatRequest", ziri.read_chat, CHAT | AT, (ziri, fields, chat_body)),
     Kind("RerankRequest", openai.read_rerank, RANKING, (openai, fields, rerank_body)),
+    Kind("EngineEmbeddingsRequest", openai.Engine("a/b").read, {"input": "x"}, (openai, fields)),
+    Kind("DeploymentChatRequest", openai.Deployment("a/b").read_chat, CHAT, (openai, fields, chat_body)),
+    Kind("CohereEmbedRequest", cohere.Embed(2).read, {"model": "a/b", "texts": ["x"]}, (cohere, fields)),
+    Kind("OllamaEmbedRequest", ollama.read, TEXT, (ollama, fields)),
+    Kind("TeiEmbedRequest", tei.Server("a/b").read, {"inputs": "x"}, (tei, fields)),
+    Kind("TeiNamedRequest", tei.Server().read, {"model": "a/b", "inputs": "x"}, (tei, fields)),
 ]
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.schema)
 
@@ -94,7 +100,7 @@ def test_the_required_fields_are_those_that_cannot_be_left_out(kind: Kind) -> No
 
 def values(schema: Mapping[str, Any]) -> Iterator[Any]:
     """One value of each type, numbers at and beyond the bounds, and the words of an enumeration and one more."""
-    yield from [True, 7, 1.5, "text", "x" * 512, "x" * 513, {}, [], ["text"], None]
+    yield from [True, False, 7, 1.5, "text", "x" * 512, "x" * 513, {}, [], ["text"], None]
     yield from schema.get("enum", ())
     maximum = schema.get("maximum")
     yield from [maximum, maximum + 1] if maximum is not None else []
@@ -102,11 +108,11 @@ def values(schema: Mapping[str, Any]) -> Iterator[Any]:
 
 @each_kind
 def test_a_value_is_of_the_schema_if_it_is_read(kind: Kind) -> None:
-    """`input` of embeddings, `messages` and what needs a partner are compared over requests in `test_description`."""
+    """The texts of embeddings, `messages` and what needs a partner are compared over requests in `test_description`."""
     schema = SCHEMAS[kind.schema]
     components = {"components": {"schemas": SCHEMAS}}
     for name, described in schema["properties"].items():
-        if name in ("input", "messages", "documents", "query"):
+        if name in ("input", "inputs", "texts", "messages", "documents", "query"):
             continue
         validator = jsonschema.Draft202012Validator({**described, **components})
         for value in values(described):

@@ -274,21 +274,23 @@ def _ollama_schemas(model: Model) -> Json:
 
 
 def _tei_schemas(model: Model) -> Json:
+    properties: Json = {
+        "inputs": {"oneOf": [{"type": "string", "minLength": 1}, _TEXTS]},
+        "model": {"type": ["string", "null"], "description": "Id of the model, where the path names none."},
+        "truncate": {"type": ["boolean", "null"], "description": "Whether to cut a text that is too long."},
+        "truncation_direction": _choice(tei.DIRECTIONS, "Which side is cut."),
+        "prompt_name": _choice(tei.PROMPTS, "What the texts are for."),
+        "normalize": {
+            "type": ["boolean", "null"],
+            "enum": [True, None],
+            "description": "`false` is refused: vectors come at unit length.",
+        },
+        "dimensions": _size(),
+    }
     request: Json = {
         "type": "object",
         "required": ["inputs"],
-        "properties": {
-            "inputs": {"oneOf": [{"type": "string", "minLength": 1}, _TEXTS]},
-            "model": {"type": ["string", "null"], "description": "Id of the model, where the path names none."},
-            "truncate": {"type": ["boolean", "null"], "description": "Whether to cut a text that is too long."},
-            "truncation_direction": _choice(tei.DIRECTIONS, "Which side is cut."),
-            "prompt_name": _choice(tei.PROMPTS, "What the texts are for."),
-            "normalize": {
-                "type": ["boolean", "null"],
-                "description": "`false` is refused: vectors come at unit length.",
-            },
-            "dimensions": _size(),
-        },
+        "properties": properties,
         "additionalProperties": True,
         "examples": [{"inputs": EXAMPLE_INPUT}],
     }
@@ -296,6 +298,7 @@ def _tei_schemas(model: Model) -> Json:
         "TeiEmbedRequest": request,
         "TeiNamedRequest": {
             **request,
+            "properties": {**properties, "model": _model(model)},
             "required": ["model", "inputs"],
             "examples": [{"model": model.id, "inputs": EXAMPLE_INPUT}],
         },
