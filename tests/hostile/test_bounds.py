@@ -318,7 +318,7 @@ async def test_a_stranger_who_is_busy_on_many_connections_delays_nobody(running:
         for task in attack:
             task.cancel()
         await asyncio.gather(*attack, return_exceptions=True)
-        assert not IS_LONG or besieged_s < max(0.05, 10 * used_s), (besieged_s, used_s)
+        assert not IS_LONG or besieged_s < max(0.2, 10 * used_s), (besieged_s, used_s)
 
 
 @pytest.mark.parametrize("kind", LARGE if IS_LONG else ["wide", "fields"])

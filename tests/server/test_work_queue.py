@@ -74,3 +74,41 @@ async def test_failed_logins_that_go_on_are_counted_in_one_event(api: Api) -> No
         assert reply.status == 401
     failed = await api("GET", "/api/audit?kind=login&outcome=invalid_credentials")
     assert failed["total"] == 5
+
+
+async def test_exports_that_nobody_reads_leave_room_for_administration_and_for_others(api: Api) -> None:
+    """Five of one administrator at once, a quarter of a tenth of 200; a place is free when its caller has gone."""
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+    answers = list[int]()
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: dict[str, object]) -> None:
+        if message["type"] == "http.response.start":
+            assert isinstance(message["status"], int)
+            answers.append(message["status"])
+            if len(answers) == 5:
+                begun.set()
+        await goes_on.wait()
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/api/usage/entries",
+        "raw_path": b"/api/usage/entries",
+        "query_string": b"format=csv",
+        "headers": [(b"x-api-key", api.key.encode())],
+        "client": ("192.0.2.7", 4711),
+    }
+    readers = [asyncio.ensure_future(api.application(scope, receive, send)) for _ in range(5)]
+    await asyncio.wait_for(begun.wait(), PATIENCE_S)
+    refused = await api.reply("GET", "/api/usage/entries?format=csv")
+    assert (refused.status, "5 exports of yours" in refused.json["error"]) == (503, True)
+    assert (await api.reply("GET", "/api/users")).status == 200
+    readers[0].cancel()
+    await asyncio.gather(readers[0], return_exceptions=True)
+    assert (await api.reply("GET", "/api/usage/entries?format=csv")).status == 200
+    goes_on.set()
+    await asyncio.gather(*readers[1:])
+    assert answers == [200] * 5

@@ -23,6 +23,9 @@ from embedgate.wiring import Gateway
 
 _LOGIN_THREADS = 4
 """As many as passwords are checked at once."""
+_EXPORT_THREADS = 2
+_EXPORTS_OF = 10
+"""Exports at once: a tenth of the requests. Each takes seconds, and as long as its caller takes to read it."""
 _CSV = (b"content-type", b"text/csv; charset=utf-8")
 
 
@@ -46,11 +49,14 @@ class AdminApi:
         self._routes = Routes(operations)
         self._address_of = address_of
         self._queue = queue
-        self._logins = WorkQueue("logins", _LOGIN_THREADS, gateway.settings.server.max_admin_requests)
+        most = gateway.settings.server.max_admin_requests
+        self._logins = WorkQueue("logins", _LOGIN_THREADS, most)
+        self._exports = WorkQueue("exports", _EXPORT_THREADS, max(1, most // _EXPORTS_OF), "exports")
 
     def close(self) -> None:
         """End the threads of logins."""
         self._logins.close()
+        self._exports.close()
 
     def find(self, method: str, raw_path: str) -> Serve | None:
         """The handler of a path; one that refuses if the method is wrong; None if there is no such path.
@@ -86,7 +92,16 @@ class AdminApi:
         finally:
             # Also after a failure: a refused refresh of a login has ended that login.
             await self._gateway.follow(invocation.touched)
+        if isinstance(result, File):
+            return await self._file(result, asker, request.id)
         return self._answer(operation, result, request.id)
+
+    async def _file(self, file: File, asker: str, request_id: str) -> Answer:
+        """The answer with a file, which is made as it is read. Raises Overloaded if too many are made."""
+        others = [header for header in headers_of(request_id) if header != JSON]
+        pieces = self._pieces(file.pieces, asker)
+        await anext(pieces)  # what fails before its first piece is there has an answer
+        return Answer(200, [_CSV, *others], b"", stream=pieces)
 
     async def _identify(self, operation: Declaration, request: Request, secret: str) -> str:
         """The id of the user whose key or login this is. Raises an AccessError, also if the operation is not for it."""
@@ -105,16 +120,22 @@ class AdminApi:
     def _answer(self, operation: Declaration, result: object, request_id: str) -> Answer:
         headers = headers_of(request_id)
         others = [header for header in headers if header != JSON]
-        if isinstance(result, File):
-            return Answer(200, [_CSV, *others], b"", stream=self._pieces(result.pieces))
         if operation.gives is None:
             return Answer(204, others, b"")
         return Answer(operation.facts.status, headers, msgspec.json.encode(result))
 
-    async def _pieces(self, lines: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
-        """The lines joined to pieces, each made on a worker thread: it may come from the database."""
-        while piece := await self._queue.run(partial(_piece, lines)):
-            yield piece
+    async def _pieces(self, lines: Iterator[bytes], asker: str) -> AsyncGenerator[bytes, None]:
+        """The lines joined to pieces, each made on a worker thread: it may come from the database.
+
+        They have a place among the exports to their end, however slowly they are read. The first to come is empty: it
+        says that the place is taken.
+        """
+        with self._exports.place(asker):
+            piece = await self._exports.run(partial(_piece, lines))
+            yield b""
+            while piece:
+                yield piece
+                piece = await self._exports.run(partial(_piece, lines))
 
 
 class Routes:

@@ -172,10 +172,10 @@ async def _send_stream(
 ) -> None:
     if exchange is not None:
         send = exchange.framed(send)
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
     end = b""
     try:
         async with contextlib.aclosing(stream):
+            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
             async for piece in stream:
                 if exchange is not None and exchange.has_ended:
                     return  # pieces for nobody

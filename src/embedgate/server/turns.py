@@ -12,8 +12,8 @@ from collections.abc import Callable
 FEWEST = 4
 """Pieces of work that begin in any turn: requests, parts of what was received, TLS handshakes."""
 _MOST = 64
-_SHORT_S = 0.002
-_LONG_S = 0.004
+_SHORT_S = 0.001
+_LONG_S = 0.002
 """After a longer turn fewer pieces begin in the next, after a shorter one more: a piece takes 0.05 to 5 ms.
 
 A turn in itself takes 20 µs, which is all that a caller loses who is busy alone."""
@@ -22,7 +22,7 @@ Work = Callable[[], None]
 
 
 class Turns:
-    """Turns of one event loop: so many pieces of work begin in each as take a few milliseconds of processor time.
+    """Turns of one event loop: so many pieces of work begin in each as take a millisecond or two of processor time.
 
     What waits is taken from each address in turn. It is bounded by who asks: a connection has one request and one part
     of its bytes here, at most.

@@ -24,8 +24,9 @@ _RETRY_S = 1.0
 class WorkQueue:
     """Bounded queue before a few worker threads. For one event loop."""
 
-    def __init__(self, name: str, threads: int, max_requests: int) -> None:
-        """name: of the threads. max_requests: requests that run or wait; further ones are refused."""
+    def __init__(self, name: str, threads: int, max_requests: int, what: str = "requests") -> None:
+        """name: of the threads. max_requests: that run or wait; further ones are refused. what: their name."""
+        self._what = what
         self._worker = ThreadPoolExecutor(threads, thread_name_prefix=f"embedgate-{name}")
         self._max_requests = max_requests
         self._max_of_one = max(1, max_requests // _SHARE)
@@ -43,7 +44,7 @@ class WorkQueue:
         n_of_asker = self._by_asker.get(asker, 0)
         if self.is_full or n_of_asker >= self._max_of_one:
             metrics.administration_refused()
-            which = f"{self._n} requests" if self.is_full else f"{n_of_asker} requests of yours"
+            which = f"{self._n} {self._what}" if self.is_full else f"{n_of_asker} {self._what} of yours"
             raise Overloaded(
                 f"{which} to the administration API run or wait, as many as server.max_admin_requests allows, of which "
                 "one user, or one address without a login, has a quarter. Try again in a moment.",

@@ -101,8 +101,8 @@ class ServerSettings(Section):
     )
     max_admin_requests: Positive = Field(
         200,
-        description="Requests to the administration API that run or wait, and as many logins; one user, or one address "
-        "without a login, has a quarter. More get 503.",
+        description="Requests to the administration API that run or wait, as many logins, and a tenth as many exports; "
+        "one user, or one address without a login, has a quarter. More get 503.",
     )
     max_head_bytes: Positive = Field(32_768, description="Largest request line and headers, in bytes. More gets 400.")
     head_timeout_s: Seconds = Field(
