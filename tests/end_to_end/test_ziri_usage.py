@@ -56,7 +56,7 @@ def local(**more: Any) -> dict[str, Any]:
     return {"provider": "local", "model": "all-minilm-l6-v2", "input": "Hello, ZIRI!", **more}
 
 
-@pytest.mark.parametrize("key", [ZIRI_KEY, OLDER_KEY])
+@pytest.mark.parametrize("key", [ZIRI_KEY, OLDER_KEY], ids=["newer", "older"])
 @pytest.mark.parametrize("provider", ["local", "Local", "LOCAL"])
 @pytest.mark.parametrize("more", [{}, {"isEmergency": False}, {"isEmergency": True}])
 def test_imported_keys_and_provider_names_in_any_case_work(
