@@ -82,6 +82,7 @@ async def test_it_says_how_long_the_first_has_waited() -> None:
     now = Now()
     turns = Turns(now, Used())
     assert turns.wait_s == 0
+    now.s += 3_600  # without any work, which nobody has waited for
     for address in "aaaaaab":
         turns.do(address, lambda: None)
     now.s += 7

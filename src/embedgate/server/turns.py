@@ -36,7 +36,6 @@ class Turns:
         """By address, in the order in which the addresses are next."""
         self._is_scheduled = False
         self._most = self._left = FEWEST
-        self._now_s = clock_s()
         self._used_before_s: float | None = None
         """At the beginning of the turn before, if work has waited since."""
 
@@ -54,7 +53,7 @@ class Turns:
         if queue is None:
             queue = self._waiting[address] = deque()
             self._schedule()
-        queue.append((self._now_s, work))
+        queue.append((self._clock_s(), work))
 
     def do(self, address: str, work: Work) -> None:
         """Call `work` at once if it may begin, else once it is the turn of this address. It raises nothing."""
@@ -81,7 +80,6 @@ class Turns:
     def _turn(self) -> None:
         """Begin the next turn of the loop."""
         self._is_scheduled = False
-        self._now_s = self._clock_s()
         self._adapt()
         self._left = self._most
         while self._left and self._waiting:
