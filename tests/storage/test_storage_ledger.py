@@ -1,17 +1,21 @@
 """The ledger: every acknowledged entry is there, whatever happens to the database or to us."""
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
 import pytest
+import sqlalchemy as sa
 from msgspec import structs
 
 from embedgate.core.access import AuditEvent
@@ -24,7 +28,7 @@ from embedgate.storage.group_commit import GroupWriter, Pending
 from embedgate.storage.ledger import SqlLedger
 from embedgate.storage.quick_commit import QuickCommit
 from governing import entries_in, events_in, verified
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, until
 
 ENTRY = LedgerEntry(
     request_id="r",
@@ -431,3 +435,35 @@ def test_a_quick_commit_says_no_while_the_file_cannot_be_opened_and_goes_on_afte
     database = open_database(tmp_path)
     assert [entry.request_id for entry in entries_in(database)] == ["r", "again"]
     database.close()
+
+
+Transaction = Callable[[Database], AbstractContextManager[sa.Connection]]
+
+
+def _change_nothing(database: Database, transaction: Transaction) -> None:
+    with transaction(database) as change:
+        change.execute(sa.text("UPDATE rules_revision SET revision = revision"))
+
+
+@pytest.mark.parametrize("transaction", [Database.write, Database.write_on_demand])
+async def test_a_change_of_this_process_is_no_outage_however_long_it_holds_the_lock(
+    database: Database, transaction: Transaction
+) -> None:
+    ledger = SqlLedger(database)
+    watch, path = ledger.watch, database.path
+    assert watch is not None and path is not None
+    with transaction(database) as change:
+        change.execute(sa.text("UPDATE rules_revision SET revision = revision"))
+        assert await asyncio.to_thread(watch.check) is None
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor(1) as pool:  # a change that waits for the lock, too
+            waiting = pool.submit(_change_nothing, database, transaction)
+            await until(lambda: watch.check() is not None)
+            assert "locked" in (watch.outage or "")
+            other.execute("ROLLBACK")
+            with contextlib.suppress(InternalError):  # it may have waited too long
+                await asyncio.wrap_future(waiting)
+    await until(lambda: watch.check() is None)
+    ledger.close()
+    ledger.release()

@@ -8,6 +8,7 @@ an index of its own, and `spending` keeps sums below its largest whole number.
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,7 @@ class Database:
         self.quick_path = quick_path
         self._engine = engine
         self._writing_engine = _writing(engine)
+        self._writing: set[sa.Connection] = set()
 
     @property
     def dialect(self) -> sa.Dialect:
@@ -53,15 +55,32 @@ class Database:
     @contextlib.contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """Write transaction: locks other writers out from its start. Raises InternalError as `read`."""
-        with _reported(), self._writing_engine.begin() as connection:
+        with _reported(), self._noted(self._writing_engine.begin()) as connection:
             yield connection
 
     @contextlib.contextmanager
     def write_on_demand(self) -> Iterator[sa.Connection]:
         """As `write`, but it locks other writers out from its first statement on."""
-        with _reported(), self._writing_engine.connect() as connection:
+        with _reported(), self._noted(self._writing_engine.connect()) as connection:
             yield connection
             connection.commit()
+
+    @contextlib.contextmanager
+    def _noted(self, writer: AbstractContextManager[sa.Connection]) -> Iterator[sa.Connection]:
+        noted = None
+        try:
+            with writer as connection:
+                noted = connection
+                self._writing.add(connection)
+                yield connection
+        finally:
+            if noted is not None:
+                self._writing.discard(noted)
+
+    @property
+    def has_writer(self) -> bool:
+        """Whether `write` or `write_on_demand` holds the lock of the file now; who waits for it does not."""
+        return any(connection.in_transaction() for connection in tuple(self._writing))
 
     def connect_writer(self) -> sa.Connection:
         """A long-lived connection whose transactions are as in `write`. Raises SQLAlchemyError."""

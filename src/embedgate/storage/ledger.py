@@ -47,7 +47,11 @@ class SqlLedger:
         self._writer = GroupWriter(self._connection.commit, max_pending, patience_s)
         path = database.quick_path
         self._quick = QuickCommit(path, append) if path is not None else None
-        self.watch = WriteWatch(database.path, check_s, self._commits, beside) if database.path is not None else None
+        self.watch = (
+            WriteWatch(database.path, check_s, self._commits, beside, lambda: database.has_writer)
+            if database.path is not None
+            else None
+        )
         self._arrived: list[Pending] = []
         self._is_due = False
         self._timer: asyncio.TimerHandle | None = None

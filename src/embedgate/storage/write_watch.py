@@ -80,14 +80,20 @@ class WriteWatch:
     """
 
     def __init__(
-        self, path: Path, check_s: float, commits: Callable[[], int], beside: Callable[[], str | None]
+        self,
+        path: Path,
+        check_s: float,
+        commits: Callable[[], int],
+        beside: Callable[[], str | None],
+        has_writer: Callable[[], bool],
     ) -> None:
         """path: of an open database, in WAL mode. commits: a number that grows with every commit.
 
         check_s: how long a ledger may be quiet before it is written on trial. beside: an outage of what is written
-        beside it; called as often as the files are looked at.
+        beside it; called as often as the files are looked at. has_writer: whether this process holds the lock.
         """
         self._beside = beside
+        self._has_writer = has_writer
         self.outage: str | None = None
         self.is_replaced = False
         self._path = path
@@ -217,9 +223,16 @@ class WriteWatch:
             if self._connection is not None:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.rollback()
+            if _is_locked(error) and self._has_writer():
+                return None  # what waits for a change of our own is written after it
             return f"the ledger cannot be written: {error}"
         return None
 
     def _connect(self) -> sqlite3.Connection:
         uri = f"{self._path.resolve().as_uri()}?mode=rw"  # a file that is gone must not be made anew
         return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_LOCK_WAIT_S)
+
+
+def _is_locked(error: sqlite3.Error) -> bool:
+    code: int | None = getattr(error, "sqlite_errorcode", None)  # errors of the driver itself have none
+    return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
