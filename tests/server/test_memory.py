@@ -89,6 +89,17 @@ async def test_who_leaves_while_waiting_takes_nothing() -> None:
     assert budget.used_bytes == 0
 
 
+async def test_who_gets_room_in_the_moment_its_time_is_over_has_it() -> None:
+    budget = MemoryBudget(LIMIT, 0)
+    budget.force(MOST)
+    held = Held(budget)
+    waiting = asyncio.ensure_future(held.wait_for(1_000))
+    await asyncio.sleep(0)
+    budget.give_back(MOST)
+    await waiting
+    assert budget.used_bytes == held.size_bytes == 1_000
+
+
 async def test_who_holds_some_does_not_wait_for_more() -> None:
     budget = MemoryBudget(LIMIT, 60)
     budget.force(5_000)

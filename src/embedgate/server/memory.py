@@ -122,7 +122,8 @@ class MemoryBudget:
             async with asyncio.timeout(self._wait_s):
                 await waiting.granted
         except TimeoutError:
-            raise self._refusal(size_bytes, owner, held_bytes) from None
+            if waiting.granted.cancelled():  # else it was granted in the same turn of the loop
+                raise self._refusal(size_bytes, owner, held_bytes) from None
         except asyncio.CancelledError:
             if waiting.granted.done() and not waiting.granted.cancelled():
                 self.give_back(size_bytes, owner)
