@@ -87,6 +87,20 @@ async def test_it_says_how_long_the_first_has_waited() -> None:
         turns.do(address, lambda: None)
     now.s += 7
     assert turns.wait_s == 7
+    await until(lambda: turns.waiting == 0)
+    now.s += 60  # in which nothing is asked
+    turns.wait("a", lambda: None)
+    assert turns.wait_s == 0
+
+
+async def test_what_nobody_wants_any_more_takes_nobodys_turn() -> None:
+    turns, begun = Turns(Now(), Used()), list[int]()
+    for number in range(FEWEST):
+        turns.wait("b", partial(begun.append, number))
+        for _ in range(200):
+            turns.wait("a", lambda: False)
+    await asyncio.sleep(0)
+    assert (begun, turns.waiting) == (list(range(FEWEST)), 0)
 
 
 def stranger(server: Server, address: str) -> tuple[Connection, Recorder]:

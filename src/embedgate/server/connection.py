@@ -162,12 +162,12 @@ class Connection(HttpToolsProtocol):
             self._is_parsing_due = True
             self._gate.turns.do(self.address, self._parse_part)
 
-    def _parse_part(self) -> None:
+    def _parse_part(self) -> bool:
         """Parse a part of what waits, if there is room for requests; the next one has to wait for its turn."""
         self._is_parsing_due = False
         if self.transport.is_closing():
             self._forget_unparsed()
-            return
+            return False
         if self._unparsed.data and self._has_room():
             self._parse(self._unparsed.take(self._body_left()))
             if not self._unparsed.data:
@@ -176,6 +176,7 @@ class Connection(HttpToolsProtocol):
                 self._is_parsing_due = True
                 self._gate.turns.wait(self.address, self._parse_part)
         self._steer_reading()
+        return True
 
     def _body_left(self) -> int:
         """How much is still to come of a body of known length."""
@@ -280,9 +281,11 @@ class Connection(HttpToolsProtocol):
         else:
             gate.turns.wait(self.address, partial(self._begin, cycle, app))
 
-    def _begin(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        if not cycle.disconnected:
-            super()._start_asgi_task(cycle, app)
+    def _begin(self, cycle: RequestResponseCycle, app: ASGI3Application) -> bool:
+        if cycle.disconnected:
+            return False
+        super()._start_asgi_task(cycle, app)
+        return True
 
     def on_body(self, body: bytes) -> None:
         """Handle a piece of a body."""

@@ -60,15 +60,16 @@ class Handshake(asyncio.Protocol):
             self._transport.pause_reading()
             self._gate.turns.do(self.address, partial(self._begin, self._transport, data))
 
-    def _begin(self, transport: asyncio.Transport, first: bytes) -> None:
+    def _begin(self, transport: asyncio.Transport, first: bytes) -> bool:
         if transport.is_closing():
-            return
+            return False
         if first[:1].isalpha():
             self._gate.count("malformed")
             transport.write(closing_answer(self._gate.dialect.write_error(_plain_http(), new_request_id()), ()))
             transport.close()
         else:
             self._task = asyncio.get_running_loop().create_task(self._shake_hands(transport, first))
+        return True
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Release the place."""

@@ -6,7 +6,7 @@ as long as all of their requests together, and a request of anybody else takes h
 
 import asyncio
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 FEWEST = 4
@@ -18,21 +18,22 @@ _LONG_S = 0.002
 
 A turn in itself takes 20 µs, which is all that a caller loses who is busy alone."""
 
-Work = Callable[[], None]
+Work = Callable[[], bool | None]
+"""A piece of work. Returns False if it did nothing, because nobody wants it any more."""
 
 
 class Turns:
     """Turns of one event loop: so many pieces of work begin in each as take a millisecond or two of processor time.
 
     What waits is taken from each address in turn. It is bounded by who asks: a connection has one request and one part
-    of its bytes here, at most.
+    of its bytes here, at most; those of connections that have closed count in no turn.
     """
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic, used_s: Callable[[], float] = time.thread_time):
         """clock_s: seconds, for how long work waits. used_s: seconds of processor time of the loop's thread."""
         self._clock_s = clock_s
         self._used_s = used_s
-        self._waiting: dict[str, deque[tuple[float, Work]]] = {}
+        self._waiting: OrderedDict[str, deque[tuple[float, Work]]] = OrderedDict()
         """By address, in the order in which the addresses are next."""
         self._is_scheduled = False
         self._most = self._left = FEWEST
@@ -84,13 +85,17 @@ class Turns:
         self._left = self._most
         while self._left and self._waiting:
             address, queue = next(iter(self._waiting.items()))
-            del self._waiting[address]
             _, work = queue.popleft()
             if queue:
-                self._waiting[address] = queue
+                self._waiting.move_to_end(address)
+            else:
+                del self._waiting[address]
             self._left -= 1
             self._schedule()
-            work()
+            if work() is False:  # then it was nobody's turn
+                self._left += 1
+                if address in self._waiting:
+                    self._waiting.move_to_end(address, last=False)
 
     def _adapt(self) -> None:
         """Begin fewer pieces in a turn if the last one was long, more if it was short and work still waits."""
