@@ -91,12 +91,16 @@ def listening(
     body: Mapping[str, Any],
     path: str = "/v1/chat/completions",
     receive_bytes: int | None = None,
+    headers: str = "",
 ) -> Iterator[Listener]:
-    """Ask for a stream, and wait for the head of the answer. receive_bytes: how much the system may take in advance."""
+    """Ask for a stream, and wait for the head of the answer. receive_bytes: how much the system may take in advance.
+
+    headers: more of them, as lines.
+    """
     with raw_socket(running.url) as connection:
         if receive_bytes is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        ask(connection, key, body, path)
+        ask(connection, key, body, path, headers)
         received = b""
         while b"\r\n\r\n" not in received:
             piece = connection.recv(4096)
@@ -106,10 +110,16 @@ def listening(
         yield Listener(connection, head.decode().lower(), rest)
 
 
-def ask(connection: socket.socket, key: str, body: Mapping[str, Any], path: str = "/v1/chat/completions") -> None:
+def ask(
+    connection: socket.socket,
+    key: str,
+    body: Mapping[str, Any],
+    path: str = "/v1/chat/completions",
+    headers: str = "",
+) -> None:
     """Send one request, after which the connection ends."""
     raw = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\nx-api-key: {key}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\nx-api-key: {key}\r\n{headers}"
     connection.sendall(f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw)
 
 

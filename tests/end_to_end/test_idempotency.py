@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from administrator import Administrator, administrator
-from chat_upstream import Chat, ChatUpstream, running_chat_upstream
+from chat_upstream import LAST_WORD, Chat, ChatUpstream, running_chat_upstream
 from chatting import MESSAGES, UPSTREAM_KEYS
 from chatting import MODEL as CHAT
+from chatting import listening
 from crowd import LOCAL_OFF, MODEL, metric
 from embedgate.govern.keys import Key
 from running import RunningGateway, gateway
@@ -247,3 +248,21 @@ def test_an_answer_outlives_the_process(tmp_path: Path, settings: str, chats: Ch
         second = ask(running, secret, "k", path, body)
         assert (second.status, second.body) == (200, first.body)
         assert len(admin.entries(key)) == len(chats.requests) == 1
+
+
+def test_a_stream_that_opened_and_failed_for_nothing_leaves_the_key_free(
+    running: RunningGateway, admin: Administrator, account: tuple[Key, str], chats: ChatUpstream
+) -> None:
+    silence, comment = threading.Event(), b": at work\n\n"
+    refusal = b'{"error":{"message":"no such parameter","type":"invalid_request_error"}}'
+    chats.script_chats(Chat(comments=comment, silence=silence, events=[refusal]))
+    streaming = CHATTING | {"stream": True}
+    with listening(running, account[1], streaming, headers="idempotency-key: k\r\n") as listener:
+        listener.read_until(comment)
+        silence.set()
+        assert b"upstream_rejected" in listener.read_to_the_end()
+    again = ask(running, account[1], "k", "/v1/chat/completions", streaming)
+    assert (again.status, again.body.endswith(LAST_WORD)) == (200, True)
+    third = ask(running, account[1], "k", "/v1/chat/completions", streaming)
+    assert third.json["error"]["code"] == "idempotency_answer_not_kept"
+    assert [entry.outcome for entry in admin.entries(account[0])] == ["ok"]  # what costs nothing has no entry

@@ -46,6 +46,13 @@ async def test_an_answer_is_found_by_its_owner_until_it_is_too_old(store: Answer
     assert await store.find("one", b"k") is None
 
 
+async def test_a_key_that_is_forgotten_is_free(store: AnswerStore, clock: Clock) -> None:
+    await keep(store, clock, "one", "a", "b")
+    await keep(store, clock, "two", "a")
+    await store.forget("one", b"a")
+    assert (await kept(store, "one", "ab"), await kept(store, "two", "a")) == ("b", "a")
+
+
 async def test_the_oldest_answers_of_an_owner_go_first(store: AnswerStore, clock: Clock) -> None:
     await keep(store, clock, "one", *"abcd")
     assert await kept(store, "one", "abcd") == "bcd"

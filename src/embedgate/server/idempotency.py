@@ -1,13 +1,14 @@
 """Idempotency keys: a request that comes again with the key of an earlier one is answered alike, and charged once.
 
 The header `Idempotency-Key` counts for the API key that sends it. What is kept: every answer, and every error of a
-request that cost something. Any other error leaves the key free, so that the request can be tried again. Of a stream,
-and of an answer that is too large, only the fact is kept that it was answered.
+request that cost something. Any other error leaves the key free, so that the request can be tried again; so does one
+that ends a stream. Of a stream, and of an answer that is too large, only the fact is kept that it was answered.
 """
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from itertools import chain
 from typing import Protocol
 
@@ -174,7 +175,22 @@ class _Attempt:
             await self._store.keep(self._owner, self._key, KeptAnswer(self._digest, answer.status, headers, body))
         except InternalError as error:
             events.ANSWER_NOT_KEPT.emit(reason=error.message)
-        return answer
+        return answer if answer.stream is None else replace(answer, stream=self._freeing(answer.stream))
+
+    async def _freeing(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """The same stream, which leaves the key free if it ends with an error that cost nothing.
+
+        It may have opened before a provider has begun to answer.
+        """
+        try:
+            async with contextlib.aclosing(stream):
+                async for piece in stream:
+                    yield piece
+        except GatewayError as error:
+            if not error.is_charged and not isinstance(error, CallerLeft):
+                with contextlib.suppress(InternalError):  # then it stays taken, and its caller is told so
+                    await self._store.forget(self._owner, self._key)
+            raise
 
     def end(self) -> None:
         """Leave the key to the next request with it."""

@@ -64,6 +64,10 @@ class AnswerStore:
         """Keep an answer; return once it is on disk. Raises InternalError."""
         await self._aside(lambda: self._keep(owner, key, answer))
 
+    async def forget(self, owner: str, key: bytes) -> None:
+        """Leave a key of an owner free again. Raises InternalError."""
+        await self._aside(lambda: self._forget(owner, key))
+
     def close(self) -> None:
         """Write what is pending, and close the file."""
         self._worker.submit(self._close).result()
@@ -111,6 +115,10 @@ class AnswerStore:
             )
             self._evict("owner = ?", (owner,), bounds.max_answers_per_key, bounds.max_bytes_per_key)
             self._evict("1", (), bounds.max_answers, bounds.max_bytes)
+
+    def _forget(self, owner: str, key: bytes) -> None:
+        with (connection := self._open()):
+            connection.execute("DELETE FROM answers WHERE key = ?", (_digest(owner, key),))
 
     def _evict(self, which: str, values: tuple[str, ...], max_answers: int, max_bytes: int) -> None:
         """Delete the oldest answers among some until they are within the bounds."""
