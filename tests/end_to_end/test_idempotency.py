@@ -12,9 +12,8 @@ import pytest
 
 from administrator import Administrator, administrator
 from chat_upstream import LAST_WORD, Chat, ChatUpstream, running_chat_upstream
-from chatting import MESSAGES, UPSTREAM_KEYS
+from chatting import MESSAGES, UPSTREAM_KEYS, listening
 from chatting import MODEL as CHAT
-from chatting import listening
 from crowd import LOCAL_OFF, MODEL, metric
 from embedgate.govern.keys import Key
 from running import RunningGateway, gateway
