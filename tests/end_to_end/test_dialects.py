@@ -174,6 +174,14 @@ def test_each_refuses_in_its_own_form(
         assert reply.json["error_type"] == "Validation"
 
 
+def test_a_refusal_names_the_fields_of_its_api(running: RunningGateway) -> None:
+    size = ask(running, "/v2/embed", {"model": MODEL, "texts": TEXTS, "output_dimension": 0}).json["message"]
+    assert size.startswith("output_dimension is 0; ")
+    assert size.endswith("Leave output_dimension out for its own size.")
+    nameless = ask(running, "/api/embed", {"model": "", "input": "a"}).json["error"]
+    assert nameless.endswith("see GET /api/tags.")
+
+
 @pytest.mark.parametrize("path", ["/v1/embed", "/v2/embed", "/api/embed", "/embed", "/tei/fake/deterministic/embed"])
 def test_who_sends_no_key_or_a_wrong_one_is_refused(running: RunningGateway, path: str) -> None:
     for headers in ({"x-other": "a"}, {"authorization": "Bearer wrong"}):

@@ -36,7 +36,7 @@ class FakeProvider:
         tokens = [count_tokens(item) for item in batch.inputs]
         for index, n in enumerate(tokens):
             if n > route.max_input_tokens:
-                raise InputTooLong.measured(index, n, route.max_input_tokens)
+                raise InputTooLong.measured(index, n, route.max_input_tokens, can_cut=route.can_truncate("end"))
         remaining_s = deadline_s - time.monotonic()
         await asyncio.sleep(min(self._latency_s, max(remaining_s, 0)))
         if self._latency_s > remaining_s:

@@ -1,7 +1,8 @@
 """HTTP answers: status, headers, and the body whole or in pieces."""
 
 import math
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from msgspec import Struct
@@ -33,6 +34,7 @@ MAX_POSITIONS_BYTES = 512
 MAX_CONTENT_TYPE_BYTES = 256
 """Of the content type that a provider gives; a longer one is cut."""
 
+_NO_SPELLINGS: Mapping[str, str] = MappingProxyType({})
 _HEAD = b'{"object":"list","data":['
 _FIRST = b'{"object":"embedding","index":0,"embedding":'
 
@@ -225,11 +227,18 @@ def _rate_headers(rate: Rate) -> Headers:
     return found
 
 
-def error_message(error: GatewayError, request_id: str) -> str:
-    """What a caller reads of an error. Of our own faults, only where the details are."""
+def error_message(error: GatewayError, request_id: str, spellings: Mapping[str, str] = _NO_SPELLINGS) -> str:
+    """What a caller reads of an error. Of our own faults, only where the details are.
+
+    spellings: what a dialect calls the fields that the engine names as the OpenAI dialect does, so that its advice can
+    be followed there.
+    """
     if isinstance(error, InternalError):
         return f"The gateway failed. Its log has the details under request id {request_id}."
-    return error.message
+    message = error.message
+    for ours, theirs in spellings.items():
+        message = message.replace(ours, theirs)
+    return message
 
 
 def error_headers(error: GatewayError) -> Headers:

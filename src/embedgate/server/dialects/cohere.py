@@ -20,6 +20,14 @@ from embedgate.server.fields import ENCODING_FORMATS, EncodingFormat, Fields, qu
 NAME: Literal["cohere"] = "cohere"
 INPUT_TYPES: Mapping[str, InputType] = {"search_query": "query", "search_document": "document"}
 TRUNCATES: Mapping[str, Truncate] = {"NONE": "none", "START": "start", "END": "end"}
+SPELLINGS: Mapping[str, str] = {
+    '"truncate": "end"': '"truncate": "END"',
+    "dimensions is ": "output_dimension is ",
+    "; dimensions ": "; output_dimension ",
+    "encoding_format ": "embedding_types ",
+    "Leave dimensions out": "Leave output_dimension out",
+}
+"""What this API calls the fields of advice."""
 _FLOATS = "floats"
 """The form of an answer of version 1 to a request that names no types: one list."""
 
@@ -96,5 +104,5 @@ def _strictest(kinds: tuple[EncodingFormat, ...]) -> EncodingFormat:
 
 def write_error(error: GatewayError, request_id: str) -> Answer:
     """The error table of this API: statuses that make Cohere's SDKs raise the right class."""
-    body = {"id": request_id, "message": error_message(error, request_id), "code": error.code}
+    body = {"id": request_id, "message": error_message(error, request_id, SPELLINGS), "code": error.code}
     return Answer(error.status, [*common_headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))

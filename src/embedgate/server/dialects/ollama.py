@@ -3,7 +3,7 @@
 Owns the translation of its JSON and its error table. The older `/api/embeddings` is a path of the ZIRI API here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -25,6 +25,8 @@ _LATEST = ":latest"
 _NS_PER_MS = 1_000_000
 _MODIFIED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 """`modified_at` of every model: the API requires a time and none is known."""
+SPELLINGS: Mapping[str, str] = {'"truncate": "end"': '"truncate": true', "GET /v1/models": "GET /api/tags"}
+"""What this API calls the fields and paths of advice."""
 
 secret = bearer_or_key
 
@@ -98,5 +100,5 @@ def write_models(models: Iterable[Model], request_id: str) -> Answer:
 
 def write_error(error: GatewayError, request_id: str) -> Answer:
     """The error table of this API."""
-    body = {"error": error_message(error, request_id), "code": error.code}
+    body = {"error": error_message(error, request_id, SPELLINGS), "code": error.code}
     return Answer(error.status, [*common_headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))

@@ -30,6 +30,8 @@ PROMPTS: Mapping[str, InputType] = {"query": "query", "document": "document", "p
 """The usual names of the prompts that sentence-transformers' models have."""
 DIRECTIONS: Mapping[str, Truncate] = {"Right": "end", "Left": "start", "right": "end", "left": "start"}
 """As the server writes them, and as clients of Hugging Face do."""
+SPELLINGS: Mapping[str, str] = {'"truncate": "end"': '"truncate": true'}
+"""What this API calls the fields of advice."""
 _NO_MODEL = (
     "No model is named. A server of this API has one, and this gateway has many: give the client the address of this "
     "gateway, /tei/ and the model, such as /tei/local/all-minilm-l6-v2, or send model."
@@ -86,7 +88,7 @@ class Server:
 
 def write_error(error: GatewayError, request_id: str) -> Answer:
     """The error table of this API. `code` is ours."""
-    body = {"error": error_message(error, request_id), "error_type": _type(error), "code": error.code}
+    body = {"error": error_message(error, request_id, SPELLINGS), "error_type": _type(error), "code": error.code}
     return Answer(error.status, [*common_headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))
 
 
