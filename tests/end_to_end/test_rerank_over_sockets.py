@@ -250,6 +250,44 @@ def test_what_cannot_be_is_refused_by_name_and_nobody_is_asked(
     assert hosts.requests == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"documents": []}, 400, "invalid_input"),
+        ({"model": None}, 400, "missing_fields"),
+        ({"model": "no/such"}, 404, "model_not_found"),
+        ({"yy": 2}, 400, "unsupported_option"),
+    ],
+)
+def test_coheres_path_refuses_as_cohere_does(
+    running: RunningGateway, account: tuple[Key, str], changes: dict[str, Any], status: int, code: str
+) -> None:
+    asked = {"model": COHERE.model, "query": QUERY, "documents": DOCUMENTS, **changes}
+    here, there = (rerank(running, account[1], asked, path) for path in ("/v2/rerank", "/v1/rerank"))
+    message = there.json["error"]["message"]
+    assert here.json == {"id": here.headers["x-request-id"], "message": message, "code": code}
+    assert here.status == there.status == status
+
+
+def test_coheres_path_refuses_a_stranger_and_a_wrong_method_as_cohere_does(
+    running: RunningGateway, account: tuple[Key, str]
+) -> None:
+    stranger = call(running.url, "/v2/rerank", {"model": COHERE.model})
+    wrong = call(running.url, "/v2/rerank", headers={"x-api-key": account[1]})
+    assert (stranger.status, stranger.json["code"]) == (401, "invalid_api_key")
+    assert (wrong.status, wrong.json["code"], wrong.headers["allow"]) == (405, "method_not_allowed", "POST")
+    assert {"id", "message"} <= stranger.json.keys() & wrong.json.keys()
+
+
+def test_the_ledger_names_coheres_dialect(
+    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[Key, str]
+) -> None:
+    key, secret = account
+    hosts.script(said(COHERE))
+    assert rerank(running, secret, path="/v2/rerank", model=COHERE.model).status == 200
+    assert [entry.dialect for entry in admin.entries(key)] == ["cohere"]
+
+
 def test_a_query_that_cohere_would_cut_is_refused_and_is_no_call_on_any_account(
     running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[Key, str]
 ) -> None:

@@ -18,7 +18,7 @@ import pytest
 from embedgate.catalog import Catalog
 from embedgate.core.errors import RequestError, UnsupportedOption
 from embedgate.providers import fake
-from embedgate.server import chat_body, fields, rerank_body
+from embedgate.server import chat_body, fields, rerank_body, steering
 from embedgate.server.describe.document import document
 from embedgate.server.dialects import cohere, ollama, openai, tei, ziri
 from embedgate.settings import Settings
@@ -64,13 +64,14 @@ CHAT = {"model": "a/b", "messages": [{"role": "user", "content": "x"}]}
 RANKING = {"model": "a/b", "query": "x", "documents": ["y"]}
 AT = {"provider": "fake"}
 KINDS = [
-    Kind("EmbeddingsRequest", openai.read, TEXT, (openai, fields)),
+    Kind("EmbeddingsRequest", openai.read, TEXT, (openai, fields, steering)),
     Kind("ZiriEmbeddingsRequest", ziri.read, TEXT | AT, (ziri, fields)),
-    Kind("ChatRequest", openai.read_chat, CHAT, (openai, fields, chat_body)),
+    Kind("ChatRequest", openai.read_chat, CHAT, (openai, fields, chat_body, steering)),
     Kind("ZiriChatRequest", ziri.read_chat, CHAT | AT, (ziri, fields, chat_body)),
-    Kind("RerankRequest", openai.read_rerank, RANKING, (openai, fields, rerank_body)),
-    Kind("EngineEmbeddingsRequest", openai.Engine("a/b").read, {"input": "x"}, (openai, fields)),
-    Kind("DeploymentChatRequest", openai.Deployment("a/b").read_chat, CHAT, (openai, fields, chat_body)),
+    Kind("RerankRequest", openai.read_rerank, RANKING, (openai, fields, rerank_body, steering)),
+    Kind("RerankRequest", cohere.Rerank().read_rerank, RANKING, (cohere, fields, rerank_body, steering)),
+    Kind("EngineEmbeddingsRequest", openai.Engine("a/b").read, {"input": "x"}, (openai, fields, steering)),
+    Kind("DeploymentChatRequest", openai.Deployment("a/b").read_chat, CHAT, (openai, fields, chat_body, steering)),
     Kind("CohereEmbedRequest", cohere.Embed(2).read, {"model": "a/b", "texts": ["x"]}, (cohere, fields)),
     Kind("OllamaEmbedRequest", ollama.read, TEXT, (ollama, fields)),
     Kind("TeiEmbedRequest", tei.Server("a/b").read, {"inputs": "x"}, (tei, fields)),

@@ -25,7 +25,7 @@ from embedgate.server.answer import PIECE_BYTES, Answer
 from embedgate.server.body import Body, BodyBounds, Receive
 from embedgate.server.cors import Cors
 from embedgate.server.describe import Description
-from embedgate.server.dialect import ChatDialect, Dialect, SplitName
+from embedgate.server.dialect import AnyDialect, ChatDialect, Dialect, RerankDialect, SplitName
 from embedgate.server.dialects import cohere, ollama, openai, tei, ziri
 from embedgate.server.exchange import Send
 from embedgate.server.generation import Generations
@@ -54,7 +54,7 @@ _ADMIN_THREADS = 4
 class _NamedRoute(Struct, frozen=True):
     """A route with a model in its path. methods: the handlers for a model, by method."""
 
-    dialect: Dialect
+    dialect: AnyDialect
     methods: Callable[[str], dict[str, Serve]]
 
 
@@ -137,10 +137,10 @@ class Application:
         self._queue.close()
         self._admin.close()
 
-    def _routes(self) -> dict[str, tuple[Dialect, dict[str, Serve]]]:
+    def _routes(self) -> dict[str, tuple[AnyDialect, dict[str, Serve]]]:
         operations, description = Operations(self._gateway, self.readiness), Description(self._gateway)
         generations = Generations(self._gateway, self._queue)
-        table: dict[str, tuple[Dialect, dict[str, Serve]]] = {
+        table: dict[str, tuple[AnyDialect, dict[str, Serve]]] = {
             "/": (openai, {"GET": description.page}),
             "/docs": (openai, {"GET": description.page}),
             "/openapi.json": (openai, {"GET": description.openapi}),
@@ -153,10 +153,10 @@ class Application:
         for prefix in ("/v1", "/api/v1"):
             table[f"{prefix}/embeddings"] = (openai, {"POST": partial(self._embed, openai)})
             table[f"{prefix}/chat/completions"] = (openai, {"POST": partial(self._chat, openai)})
-            table[f"{prefix}/rerank"] = (openai, {"POST": self._rerank})
+            table[f"{prefix}/rerank"] = (openai, {"POST": partial(self._rerank, openai)})
             table[f"{prefix}/models"] = (openai, {"GET": self._models.list})
             table[f"{prefix}/generation"] = (openai, {"GET": generations.show})
-        table["/v2/rerank"] = table["/v1/rerank"]  # where Cohere's client looks for it
+        table["/v2/rerank"] = (cohere.Rerank(), {"POST": partial(self._rerank, cohere.Rerank())})
         for name in ("embeddings", "chat/completions", "models"):
             table[f"/openai/v1/{name}"] = table[f"/v1/{name}"]  # where Azure has the OpenAI API
         embeds: dict[str, Dialect] = {
@@ -190,7 +190,7 @@ class Application:
             "/tei/{id}/embed": _NamedRoute(tei.Server(), embeds(tei.Server)),
         }
 
-    def _route(self, method: str, path: str, raw_path: bytes | None) -> tuple[Dialect, Serve]:
+    def _route(self, method: str, path: str, raw_path: bytes | None) -> tuple[AnyDialect, Serve]:
         """The dialect and the handler of a path; for a wrong path or method, a handler that refuses.
 
         raw_path: the same, not decoded, if the server gives it.
@@ -199,7 +199,7 @@ class Application:
             return openai, partial(_preflight, self._cors)
         found = self._table.get(path) or self._named_route(path)
         if found is None:
-            dialect: Dialect = ziri if path.startswith("/api/") and not path.startswith("/api/v1/") else openai
+            dialect: AnyDialect = ziri if path.startswith("/api/") and not path.startswith("/api/v1/") else openai
             undecoded = quote(path) if raw_path is None else raw_path.decode("latin-1")
             return dialect, self._admin.find(method, undecoded) or partial(_refuse, self._not_found(path))
         dialect, methods = found
@@ -214,7 +214,7 @@ class Application:
         advice = f"Did you mean {near}?" if near else "/docs lists those there are."
         return NotFound(f"There is no route {path[:200]}. {advice}")
 
-    def _named_route(self, path: str) -> tuple[Dialect, dict[str, Serve]] | None:
+    def _named_route(self, path: str) -> tuple[AnyDialect, dict[str, Serve]] | None:
         """The dialect and the handlers of a path with a model in it, by method."""
         for route, each in self._named.items():
             before, _, after = route.partition("{id}")
@@ -255,19 +255,21 @@ class Application:
             request.body.hold_answer(len(completion.body))
         return dialect.write_chat(completion, request.id)
 
-    async def _rerank(self, request: Request) -> Answer:
+    async def _rerank(self, dialect: RerankDialect, request: Request) -> Answer:
         if HEADER in request.headers:
-            return await self._idempotency.serve(request, openai, "openai rerank", self._rerank)
+            return await self._idempotency.serve(
+                request, dialect, f"{dialect.NAME} rerank", partial(self._rerank, dialect)
+            )
         entrance = Entrance()
 
         async def read() -> RerankRequest:
             body = await request.body.read(enter=entrance.enter, owner=entrance.user_id)
-            return openai.read_rerank(body, self._gateway.catalog.parse_model_name)
+            return dialect.read_rerank(body, self._gateway.catalog.parse_model_name)
 
-        result = await self._gateway.pipeline.rerank(self._origin(openai, request), read, entrance)
-        return openai.write_rerank(result, request.id)
+        result = await self._gateway.pipeline.rerank(self._origin(dialect, request), read, entrance)
+        return dialect.write_rerank(result, request.id)
 
-    def _origin(self, dialect: Dialect, request: Request) -> Origin:
+    def _origin(self, dialect: AnyDialect, request: Request) -> Origin:
         return Origin(
             request.id,
             dialect.NAME,

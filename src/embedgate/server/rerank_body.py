@@ -12,7 +12,9 @@ from embedgate.core.errors import MalformedRequest, MissingFields, UnsupportedOp
 from embedgate.core.rerank import RerankRequest, RerankResult
 from embedgate.core.types import Routing
 from embedgate.server.answer import Answer, Headers, cost_headers
+from embedgate.server.dialect import SplitName
 from embedgate.server.fields import Fields
+from embedgate.server.steering import asked_model
 
 _REQUIRED = "query and documents are required: a text, and a list of texts to be put in order."
 
@@ -73,17 +75,24 @@ class Ranking(Struct, frozen=True, omit_defaults=True):
     meta: Annotated[RankingMeta | None, Meta(description="Where the provider bills searches.")] = None
 
 
-def rerank_request(
+def rerank_of(body: bytes, split_name: SplitName) -> RerankRequest:
+    """The rerank request in a body.
+
+    split_name: takes `author/name:provider` apart. Raises a RequestError naming the field at fault.
+    """
+    fields = Fields(body)
+    fields.required(("model",), "model is required: the id of a model that orders documents.")
+    return _request(fields, *asked_model(fields, split_name))
+
+
+def _request(
     fields: Fields,
     model: str,
     provider: str | None,
     routing: Routing | None,
     fallback_model: str | None,
 ) -> RerankRequest:
-    """The request of a body from which the dialect has taken its own fields.
-
-    Raises a RequestError that names the field, the value seen and the value allowed.
-    """
+    """The request of a body from which the fields that steer it are taken."""
     given, wanted = _read(fields)
     user = fields.user()
     if unknown := fields.rest():

@@ -17,6 +17,7 @@ from embedgate.server.describe.operation import (
     body_of,
     model_parameter,
     operation,
+    ranking,
     vectors_of,
 )
 from embedgate.server.describe.schemas import EXAMPLE_INPUT, object_of, openai_properties, openai_request, text_of
@@ -159,6 +160,7 @@ def _cohere_paths(model: Model, errors: DialectErrors) -> Paths:
     return {
         **_embeds("/v2/embed", told, cohere.Embed(2), model, errors),
         **_embeds("/v1/embed", older, cohere.Embed(1), model, errors),
+        "/v2/rerank": {"post": ranking("rankForCohere", "Cohere", cohere.Rerank().write_rerank, errors)},
     }
 
 

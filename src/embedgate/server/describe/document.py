@@ -6,15 +6,11 @@ Owns the operations. Answers and errors come from the dialects, limits from the 
 from embedgate.core.errors import (
     DependencyMissing,
     GatewayError,
-    InputTooLong,
     InternalError,
-    InvalidDimension,
     MalformedRequest,
     MethodNotAllowed,
     MissingFields,
-    NotAnEmbeddingModel,
     NotFound,
-    TooManyTokens,
     UnknownEntity,
     UnknownModel,
 )
@@ -29,13 +25,11 @@ from embedgate.server.describe.errors import (
     DialectErrors,
     Json,
     error_samples,
-    header_names,
     header_references,
 )
 from embedgate.server.describe.examples import (
     generation_example,
     listed_example,
-    ranking_example,
     sample_result,
     with_every_header,
 )
@@ -44,9 +38,9 @@ from embedgate.server.describe.operation import (
     KEY_ERRORS,
     aliases,
     answer_of,
-    body_of,
     model_parameter,
     operation,
+    ranking,
     vectors_of,
 )
 from embedgate.server.describe.schemas import components
@@ -57,7 +51,6 @@ from embedgate.server.models import ModelsQuery
 from embedgate.settings import Settings
 
 _NOT_OF_EMBEDDINGS = (NotFound, MethodNotAllowed)
-_NOT_OF_RANKINGS = (InputTooLong, TooManyTokens, InvalidDimension, NotAnEmbeddingModel)
 _ONLY_OF_EMBEDDINGS = (DependencyMissing,)
 _SHOWN_FORMATS = ("float", "base64", "int8")
 _AT_AZURE = ("/v1/embeddings", "/v1/chat/completions", "/v1/models")
@@ -88,7 +81,6 @@ def document(settings: Settings, model: Model) -> Json:
         "paths": {
             **main,
             **{f"/api{path}": aliases(path, item) for path, item in main.items()},
-            "/v2/rerank": aliases("/v1/rerank", main["/v1/rerank"], "OfCohere"),
             **{f"/openai{path}": aliases(path, main[path], "OfAzure") for path in _AT_AZURE},
             **_ziri_paths(model, ziri_errors),
             **smaller.paths,
@@ -139,7 +131,7 @@ def _openai_paths(model: Model, errors: DialectErrors) -> dict[str, dict[str, Js
                 request="EmbeddingsRequest",
             )
         },
-        "/v1/rerank": {"post": _rerank(errors)},
+        "/v1/rerank": {"post": ranking("createRanking", "OpenAI", openai.write_rerank, errors)},
         "/v1/models": {
             "get": operation(
                 "listModels",
@@ -191,31 +183,6 @@ def _ziri_chat(errors: DialectErrors) -> Json:
     responses = chat_responses(ziri.write_chat, "ZiriChatCompletion", errors)
     title = "Chat at a provider"
     return operation("createZiriChatCompletion", "ZIRI", title, _ABOUT_CHAT, responses, request="ZiriChatRequest")
-
-
-def _rerank(errors: DialectErrors) -> Json:
-    answer = openai.write_rerank(ranking_example(), REQUEST_ID)
-    return operation(
-        "createRanking",
-        "OpenAI",
-        "Rerank documents",
-        "Answers with the documents that answer the query best, by their position in the request. The bodies are those "
-        "of Cohere's and Jina's APIs.",
-        {
-            "200": {
-                "description": "The order.",
-                "headers": header_references(header_names(answer)),
-                "content": {
-                    "application/json": {
-                        "schema": {"$ref": "#/components/schemas/Ranking"},
-                        "example": body_of(answer),
-                    }
-                },
-            },
-            **errors.responses(GatewayError, without=(*_NOT_OF_EMBEDDINGS, *_NOT_OF_RANKINGS)),
-        },
-        request="RerankRequest",
-    )
 
 
 def _ziri_paths(model: Model, errors: DialectErrors) -> dict[str, dict[str, Json]]:

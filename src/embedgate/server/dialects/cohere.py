@@ -1,6 +1,6 @@
-"""Cohere's embed API on the wire: `POST /v2/embed` and `/v1/embed`, vectors by type, errors with a message.
+"""Cohere's API on the wire: `POST /v2/embed`, `/v1/embed` and `/v2/rerank`, vectors by type, errors with a message.
 
-Owns the translation of its JSON and its error table. Rerank, in Cohere's form, belongs to the OpenAI dialect.
+Owns the translation of its JSON and its error table. `/v1/rerank` belongs to the OpenAI dialect.
 """
 
 from collections.abc import Mapping
@@ -11,11 +11,13 @@ import orjson
 from embedgate.core.errors import GatewayError, MissingFields
 from embedgate.core.models import Truncate
 from embedgate.core.quantise import PACKED
+from embedgate.core.rerank import RerankResult
 from embedgate.core.types import EmbedRequest, EmbedResult, InputType
 from embedgate.server.answer import Answer, common_headers, error_headers, error_message, rows_answer
 from embedgate.server.credential import bearer_or_key
 from embedgate.server.dialect import SplitName
 from embedgate.server.fields import ENCODING_FORMATS, EncodingFormat, Fields, quantisation_of
+from embedgate.server.rerank_body import rerank_answer, rerank_of
 
 NAME: Literal["cohere"] = "cohere"
 INPUT_TYPES: Mapping[str, InputType] = {"search_query": "query", "search_document": "document"}
@@ -91,6 +93,23 @@ class Embed:
         }
         tail = b"%s,%s" % (b"]" if is_plain else b"]}", orjson.dumps(rest)[1:])
         return rows_answer(result, common_headers(request_id, result.rate), lists, tail)
+
+    def write_error(self, error: GatewayError, request_id: str) -> Answer:
+        """The error table of this API."""
+        return write_error(error, request_id)
+
+
+class Rerank:
+    """The API that puts documents in order. The body is that of the OpenAI dialect, which has it from this API."""
+
+    NAME: Literal["cohere"] = NAME
+
+    secret = staticmethod(bearer_or_key)
+    read_rerank = staticmethod(rerank_of)
+
+    def write_rerank(self, result: RerankResult, request_id: str) -> Answer:
+        """The answer to a served request."""
+        return rerank_answer(result, request_id, common_headers(request_id, result.rate))
 
     def write_error(self, error: GatewayError, request_id: str) -> Answer:
         """The error table of this API."""

@@ -9,20 +9,20 @@ import functools
 from collections.abc import Mapping
 from typing import Literal
 
-import msgspec
 import orjson
 from msgspec.structs import replace
 
 from embedgate.core.chat import ChatResult, ChatStream
-from embedgate.core.errors import GatewayError, MissingFields, RateLimited, UnknownModel
-from embedgate.core.rerank import RerankRequest, RerankResult
-from embedgate.core.types import ChatRequest, Dialect, EmbedRequest, EmbedResult, Routing
+from embedgate.core.errors import GatewayError, RateLimited, UnknownModel
+from embedgate.core.rerank import RerankResult
+from embedgate.core.types import ChatRequest, Dialect, EmbedRequest, EmbedResult
 from embedgate.server.answer import Answer, chat_answer, common_headers, error_headers, error_message, vector_answer
 from embedgate.server.chat_body import chat_request, open_chat
 from embedgate.server.credential import bearer_or_key
 from embedgate.server.dialect import SplitName
 from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields, plain, quantisation_of
-from embedgate.server.rerank_body import rerank_answer, rerank_request
+from embedgate.server.rerank_body import rerank_answer, rerank_of
+from embedgate.server.steering import asked_model, routing_of, steering_of
 
 NAME: Literal["openai"] = "openai"
 
@@ -41,6 +41,7 @@ _TYPES: Mapping[int, str] = {
 
 secret = bearer_or_key
 headers = common_headers
+read_rerank = rerank_of
 
 
 class Engine:
@@ -103,7 +104,7 @@ def _read_each(body: bytes, split_name: SplitName, path_model: str | None = None
     fields.required(("input",), "input is required: a text or a list of texts.")
     named = fields.text("model")
     model, provider = split_name(path_model or named or "")
-    steering = _steering(fields)
+    steering = steering_of(fields)
     encoding_format = fields.choice("encoding_format", ENCODING_FORMATS) or "float"
     request = EmbedRequest(
         model=model,
@@ -113,7 +114,7 @@ def _read_each(body: bytes, split_name: SplitName, path_model: str | None = None
         truncate=fields.choice("truncate", TRUNCATES) or "none",
         user=fields.user(),
         provider=provider,
-        routing=_routing(steering),
+        routing=routing_of(steering),
         fallback_model=steering.fallback if steering else None,
         cache=fields.choice("cache", CACHE_USES) or "store",
         allow_space_change=fields.flag("allow_space_change") or False,
@@ -133,53 +134,7 @@ def read_chat(body: bytes, split_name: SplitName, path_model: str | None = None)
     if path_model is None:
         fields.required(("model",), "model is required: the id of a chat model.")
     fields.required(("messages",), "messages is required: a list of messages, each with a role and a content.")
-    return chat_request(fields, *_asked(fields, split_name, path_model))
-
-
-def read_rerank(body: bytes, split_name: SplitName) -> RerankRequest:
-    """The rerank request in a body.
-
-    split_name: takes `author/name:provider` apart. Raises a RequestError naming the field at fault.
-    """
-    fields = Fields(body)
-    fields.required(("model",), "model is required: the id of a model that orders documents.")
-    return rerank_request(fields, *_asked(fields, split_name))
-
-
-def _asked(
-    fields: Fields, split_name: SplitName, path_model: str | None = None
-) -> tuple[str, str | None, Routing | None, str | None]:
-    """The requested model and provider, order of routes, and fallback model."""
-    named = fields.text("model")
-    model, provider = split_name(path_model or named or "")
-    steering = _steering(fields)
-    return model, provider, _routing(steering), steering.fallback if steering else None
-
-
-class _RoutingField(msgspec.Struct, forbid_unknown_fields=True):
-    type: Literal["order", "priority"]
-    providers: list[str] = []
-    primary_factor: Literal["latency", "price", "throughput", "weight"] | None = None
-
-
-class _ProviderField(msgspec.Struct, forbid_unknown_fields=True):
-    routing: _RoutingField | None = None
-    fallback: str | None = None
-
-
-def _steering(fields: Fields) -> _ProviderField | None:
-    return fields.take("provider", _ProviderField, "an object with routing or fallback")
-
-
-def _routing(steering: _ProviderField | None) -> Routing | None:
-    routing = steering.routing if steering else None
-    if routing is None:
-        return None
-    if routing.type == "order":
-        if not routing.providers:
-            raise MissingFields("provider.routing of type 'order' needs providers.", param="provider.routing.providers")
-        return Routing(order=tuple(routing.providers))
-    return Routing(by=routing.primary_factor or "price")
+    return chat_request(fields, *asked_model(fields, split_name, path_model))
 
 
 def write(result: EmbedResult, encoding_format: str, request_id: str) -> Answer:
