@@ -60,6 +60,12 @@ def test_a_user_makes_a_key_within_the_bounds(tmp_path: Path) -> None:
         (limit,) = ask(running, "GET", "/api/limits", admin)[1]["items"]
         assert (limit["subject"], limit["requests_per_minute"]) == (made["key"]["id"], 3)
         assert ask(running, "POST", "/api/me/keys", secret, {"name": "more"})[0] == 403  # a key makes no keys
+        other = ask(running, "POST", "/api/me/keys", ann, {"name": "desktop"})[1]
+        status, refused = ask(running, "POST", "/api/me/keys/desktop/rotate", secret)
+        assert (status, "Log in" in refused["error"]) == (403, True)  # and gets no other secret
+        assert ask(running, "POST", "/api/me/keys/desktop/rotate", other["secret"], {"overlap_s": 60})[0] == 200
+        assert ask(running, "POST", "/api/me/keys/desktop/rotate", other["secret"])[0] == 403  # an old secret
+        assert ask(running, "POST", "/api/me/keys/desktop/rotate", ann)[0] == 200
         for verb in ("rotate", "revoke"):
             for named in ("laptop", made["key"]["id"]):
                 assert ask(running, "POST", f"/api/me/keys/{named}/{verb}", bob)[0] == 404

@@ -1,7 +1,8 @@
 """Keys that users make, rotate and revoke for themselves, within the bounds that the settings `keys.own` set.
 
 A key that is somebody else's is as unknown here as one that does not exist. Only who has logged in with a password
-makes keys: a key that has leaked must not make others, which would outlive its revocation.
+makes keys, and rotates others than the one that asks: a key that has leaked must not get at other secrets, which may
+be for more and outlive its revocation.
 """
 
 from datetime import datetime, timedelta
@@ -111,24 +112,31 @@ def create_my_key(invocation: Invocation, new: OwnKeyToMake) -> KeyWithSecret:
 
     For who has logged in, and as far as your administrator allows. The answer has the secret; nobody can show it again.
     """
-    if not invocation.secret.startswith(ACCESS_PREFIX):
+    if not _has_logged_in(invocation):
         raise NotPermitted("Keys are made by who has logged in with a password, not with another key. Log in first.")
     with invocation.change() as change:
         return _make(change, new, change.resources.own_keys)
 
 
-@changes(
+@runs(
     "me.rotate_key",
     "POST",
     "/api/me/keys/{key}/rotate",
-    Facts("rotateMyKey", who="user", example={"overlap_s": 3600}),
+    Facts("rotateMyKey", who="user", example={"overlap_s": 3600}, raises=(NotPermitted,)),
+    is_change=True,
 )
-def rotate_my_key(change: Change, rotation: Rotation) -> KeyWithSecret:
+def rotate_my_key(invocation: Invocation, rotation: Rotation) -> KeyWithSecret:
     """Give a key of yours a new secret.
 
-    Its id, limits, budgets and all it has spent stay.
+    Its id, limits, budgets and all it has spent stay. A key does so for itself alone; for any, log in.
     """
-    return rotate(change, _mine(change, rotation.key), rotation.overlap_s)
+    with invocation.change() as change:
+        found, secret = _mine(change, rotation.key), invocation.secret
+        if secret and not _has_logged_in(invocation) and find_key(change, secret).id != found.id:
+            raise NotPermitted(
+                "A key gets a new secret for itself alone. Log in with a password to rotate another one."
+            )
+        return rotate(change, found, rotation.overlap_s)
 
 
 @changes("me.revoke_key", "POST", "/api/me/keys/{key}/revoke", Facts("revokeMyKey", who="user"))
@@ -141,6 +149,10 @@ def revoke_my_key(change: Change, which: WhichKey) -> Key:
     stop(change, found)
     change.note("keys.revoke", found.id)
     return find_key(change, found.id)
+
+
+def _has_logged_in(invocation: Invocation) -> bool:
+    return invocation.secret.startswith(ACCESS_PREFIX)
 
 
 def _make(change: Change, new: OwnKeyToMake, bounds: OwnKeyBounds) -> KeyWithSecret:
