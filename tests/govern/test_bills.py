@@ -105,6 +105,8 @@ def test_answers_of_the_usage_api_are_read() -> None:
         (EXPORTS["OpenAI usage export"][0].replace("text-embedding-3-small", ""), "has no model"),
         (EXPORTS["Google Cloud cost table"][0].replace("Gemini API", "Maps API"), "no rows"),
         ("what,ever\n1,2\n", "Give the columns date"),
+        ("Date;Model;Tokens\n2026-11-21;m;1e9999999\n", "has '1e9999999' for tokens"),
+        ("Date;Model;Cost_USD\n2026-11-21;m;-1e9999999\n", "has '-1e9999999' for cost_usd"),
     ],
 )
 def test_what_is_not_understood_is_refused(text: str, fault: str) -> None:

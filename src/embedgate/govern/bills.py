@@ -25,6 +25,8 @@ from embedgate.core.money import PICODOLLARS_PER_DOLLAR
 _MAX_TOKENS = 10**15
 _MAX_USD = 10**9
 _MAX_NUMBER_CHARACTERS = 40
+_MAX_NUMBER_DIGITS = 40
+"""Before the point: arithmetic with 1e9999999 fails."""
 _FIRST_YEAR = 1970
 _HEADER_WITHIN_LINES = 20
 _FORM = (
@@ -303,7 +305,7 @@ def _number(number: int, value: object, name: str) -> Decimal | None:
         exact = Decimal(text)
     except InvalidOperation as error:
         raise _fault(number, f"has {text[:_MAX_NUMBER_CHARACTERS]!r} for {name}") from error
-    if not exact.is_finite():
+    if not exact.is_finite() or exact.adjusted() >= _MAX_NUMBER_DIGITS:
         raise _fault(number, f"has {text!r} for {name}")
     return exact
 
