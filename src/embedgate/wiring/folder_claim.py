@@ -35,7 +35,8 @@ class FolderClaim:
         is_taken = False
         while not self.is_held:
             await asyncio.sleep(_TRY_EVERY_S)
-            with contextlib.suppress(ConfigError, InternalError):  # the folder cannot be used now; the next try may do
+            # The folder cannot be used now; the next try may do.
+            with contextlib.suppress(ConfigError, InternalError, OSError):
                 is_taken = is_taken or await asyncio.to_thread(self._take)
                 if is_taken:
                     await self._on_taken()
