@@ -19,7 +19,9 @@ _LOOK_S = 0.25
 _APART_S = 0.05
 """Between two trials, so that whoever asks for readiness in a loop writes no more than that."""
 _LOCK_WAIT_S = 0.5
-"""How long a trial waits for another writer's lock: administration holds it for milliseconds."""
+"""How long a trial waits for another writer's lock: most changes of administration hold it for milliseconds."""
+_CHANGE_S = 5.0
+"""How long a change of this process may hold it: one weighs the whole catalogue, which takes long on a busy machine."""
 _TRIAL = (
     "BEGIN IMMEDIATE",
     "INSERT INTO rules_revision (id, revision) VALUES (-1, 0)",
@@ -106,6 +108,8 @@ class WriteWatch:
         self._connection: sqlite3.Connection | None = None
         self._checking = threading.Lock()
         self._next_check_s = 0.0
+        self._changing_since_s: float | None = None
+        """Since when no trial could be written because a change of this process holds the lock."""
         self._wake = threading.Event()
         self._is_closed = False
         self._thread: threading.Thread | None = None
@@ -224,8 +228,12 @@ class WriteWatch:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.rollback()
             if _is_locked(error) and self._has_writer():
-                return None  # what waits for a change of our own is written after it
+                now_s = time.monotonic()
+                self._changing_since_s = self._changing_since_s or now_s
+                if now_s - self._changing_since_s < _CHANGE_S:
+                    return None  # what waits for a change of our own is written after it
             return f"the ledger cannot be written: {error}"
+        self._changing_since_s = None
         return None
 
     def _connect(self) -> sqlite3.Connection:
