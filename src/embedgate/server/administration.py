@@ -30,9 +30,10 @@ _CSV = (b"content-type", b"text/csv; charset=utf-8")
 
 
 class AdminApi:
-    """The administration API of one gateway. Operations run on worker threads, within the bounds of two queues.
+    """The administration API of one gateway. Operations run on worker threads, within the bounds of three queues.
 
-    What anyone may ask for, a login, has a queue of its own, so that strangers keep no administrator waiting.
+    What anyone may ask for, a login, has a queue of its own, so that strangers keep no administrator waiting; so have
+    exports, which are slow.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class AdminApi:
         self._exports = WorkQueue("exports", _EXPORT_THREADS, max(1, most // _EXPORTS_OF), "exports")
 
     def close(self) -> None:
-        """End the threads of logins."""
+        """End the threads of logins and of exports."""
         self._logins.close()
         self._exports.close()
 

@@ -46,8 +46,9 @@ class WorkQueue:
             metrics.administration_refused()
             which = f"{self._n} {self._what}" if self.is_full else f"{n_of_asker} {self._what} of yours"
             raise Overloaded(
-                f"{which} to the administration API run or wait, as many as server.max_admin_requests allows, of which "
-                "one user, or one address without a login, has a quarter. Try again in a moment.",
+                f"{which} to the administration API run or wait; at most {self._max_requests} may "
+                "(server.max_admin_requests), of which one user, or one address without a login, has a quarter. Try "
+                "again in a moment.",
                 retry_after_s=_RETRY_S,
             )
         self._n += 1
