@@ -9,6 +9,8 @@ import openai
 import pytest
 
 from chat_upstream import running_chat_upstream
+from embedgate.providers.listing import read_list
+from embedgate.transport import HttpReply
 from program import FAKE_ONLY
 from running import UPSTREAM_KEY, RunningGateway, gateway
 from wire import Reply, call
@@ -137,6 +139,21 @@ def test_tei_takes_the_prompts_of_models_and_one_text(running: RunningGateway) -
     expected = vectors(running, ["a cat"], input_type="query")
     assert json.loads(ask(running, f"/tei/{MODEL}/embed", body).body) == expected
     assert json.loads(ask(running, "/embed", {**body, "model": MODEL}).body) == expected
+
+
+def test_tei_tells_what_the_model_is_so_that_another_gateway_can_discover_it(running: RunningGateway) -> None:
+    key = {"x-api-key": running.key}
+    told = call(running.url, f"/tei/{quote(MODEL, safe='')}/info", headers=key)
+    assert told.json["model_type"] == {"embedding": {}}
+    (found,) = read_list("tei", HttpReply("tei", told.status, {}, told.body))
+    assert (found.name, found.action, found.max_tokens) == (MODEL, "embedding", told.json["max_input_length"])
+    for path, status, code in (
+        ("/tei/no/such/info", 404, "model_not_found"),
+        (f"/tei/{CHAT}/info", 404, "model_not_found"),
+    ):
+        refused = call(running.url, path, headers=key)
+        assert (refused.status, refused.json["code"], refused.json["error_type"]) == (status, code, "Validation")
+    assert call(running.url, f"/tei/{MODEL}/info").status == 401
 
 
 REFUSED: list[tuple[str, dict[str, Any], int, str, str]] = [

@@ -288,6 +288,61 @@ def test_the_ledger_names_coheres_dialect(
     assert [entry.dialect for entry in admin.entries(key)] == ["cohere"]
 
 
+def test_tei_ranks_texts_with_scores_from_0_to_1(
+    running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[Key, str]
+) -> None:
+    key, secret = account
+    asked = {"query": QUERY, "texts": DOCUMENTS, "truncate": True, "raw_scores": False}
+    for name, more in ((VOYAGE.model, {}), (VOYAGE.model, {"return_text": True})):
+        hosts.script(said(VOYAGE))
+        reply = rerank(running, secret, {**asked, **more}, f"/tei/{name}/rerank")
+        texts = {"text"} if more else set()
+        assert reply.status == 200, reply.body
+        assert [ranked["index"] for ranked in json.loads(reply.body)] == ORDER
+        assert [ranked["score"] for ranked in json.loads(reply.body)] == [SCORES[index] for index in ORDER]
+        assert all(ranked.keys() == {"index", "score"} | texts for ranked in json.loads(reply.body))
+        assert all(ranked["text"] == DOCUMENTS[ranked["index"]] for ranked in json.loads(reply.body) if more)
+        assert hosts.requests[-1].json["documents"] == DOCUMENTS
+    assert {entry.dialect for entry in admin.entries(key)} == {"tei"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code", "told"),
+    [
+        ({"query": None}, 400, "missing_fields", "query and texts are required"),
+        ({"texts": []}, 400, "invalid_input", "texts has 0 items; 1 to 1000 are allowed"),
+        ({"texts": ["x", ""]}, 400, "invalid_input", "texts[1] is empty"),
+        ({"texts": [1]}, 400, "invalid_request", "a list of texts"),
+        ({"truncate": False}, 400, "unsupported_option", "leave truncate out"),
+        ({"truncation_direction": "Left"}, 400, "unsupported_option", "Right"),
+        ({"yy": 1}, 400, "unsupported_option", "yy"),
+    ],
+)
+def test_tei_refuses_in_its_own_form(
+    running: RunningGateway,
+    hosts: Upstream,
+    account: tuple[Key, str],
+    changes: dict[str, Any],
+    status: int,
+    code: str,
+    told: str,
+) -> None:
+    asked = {"query": QUERY, "texts": DOCUMENTS, **changes}
+    reply = rerank(running, account[1], asked, f"/tei/{VOYAGE.model}/rerank")
+    assert (reply.status, reply.json["code"], reply.json["error_type"]) == (status, code, "Validation")
+    assert told in reply.json["error"]
+    assert hosts.requests == []
+
+
+def test_tei_tells_of_a_rerank_model(running: RunningGateway, account: tuple[Key, str]) -> None:
+    told = call(running.url, f"/tei/{VOYAGE.model}/info", headers={"x-api-key": account[1]}).json
+    assert (told["model_id"], told["model_type"], told["max_client_batch_size"]) == (
+        VOYAGE.model,
+        {"reranker": {}},
+        1000,
+    )
+
+
 def test_a_query_that_cohere_would_cut_is_refused_and_is_no_call_on_any_account(
     running: RunningGateway, admin: Administrator, hosts: Upstream, account: tuple[Key, str]
 ) -> None:

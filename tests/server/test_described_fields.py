@@ -75,6 +75,7 @@ KINDS = [
     Kind("CohereEmbedRequest", cohere.Embed(2).read, {"model": "a/b", "texts": ["x"]}, (cohere, fields)),
     Kind("OllamaEmbedRequest", ollama.read, TEXT, (ollama, fields)),
     Kind("TeiEmbedRequest", tei.Server("a/b").read, {"inputs": "x"}, (tei, fields)),
+    Kind("TeiRerankRequest", tei.Server("a/b").read_rerank, {"query": "x", "texts": ["y"]}, (tei, fields)),
     Kind("TeiNamedRequest", tei.Server().read, {"model": "a/b", "inputs": "x"}, (tei, fields)),
 ]
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.schema)

@@ -181,6 +181,12 @@ class Application:
         def shows(name: str) -> dict[str, Serve]:
             return {"GET": partial(self._models.show, name)}
 
+        def ranks(name: str) -> dict[str, Serve]:
+            return {"POST": partial(self._rerank, tei.Server(name), action=f"rerank {name}")}
+
+        def tells(name: str) -> dict[str, Serve]:
+            return {"GET": partial(self._models.info, name)}
+
         deployment = openai.Deployment("")
         return {
             **{f"{prefix}/models/{{id}}": _NamedRoute(openai, shows) for prefix in ("/v1", "/api/v1")},
@@ -188,6 +194,8 @@ class Application:
             "/openai/deployments/{id}/embeddings": _NamedRoute(deployment, embeds(openai.Deployment)),
             "/openai/deployments/{id}/chat/completions": _NamedRoute(deployment, chats),
             "/tei/{id}/embed": _NamedRoute(tei.Server(), embeds(tei.Server)),
+            "/tei/{id}/rerank": _NamedRoute(tei.Server(), ranks),
+            "/tei/{id}/info": _NamedRoute(tei.Server(), tells),
         }
 
     def _route(self, method: str, path: str, raw_path: bytes | None) -> tuple[AnyDialect, Serve]:
@@ -255,10 +263,10 @@ class Application:
             request.body.hold_answer(len(completion.body))
         return dialect.write_chat(completion, request.id)
 
-    async def _rerank(self, dialect: RerankDialect, request: Request) -> Answer:
+    async def _rerank(self, dialect: RerankDialect, request: Request, action: str = "rerank") -> Answer:
         if HEADER in request.headers:
             return await self._idempotency.serve(
-                request, dialect, f"{dialect.NAME} rerank", partial(self._rerank, dialect)
+                request, dialect, f"{dialect.NAME} {action}", partial(self._rerank, dialect)
             )
         entrance = Entrance()
 

@@ -21,7 +21,7 @@ from embedgate.govern.query import read_query
 from embedgate.govern.values import moment_or_none
 from embedgate.server.address import CallerAddress
 from embedgate.server.answer import Answer
-from embedgate.server.dialects import ollama, openai
+from embedgate.server.dialects import ollama, openai, tei
 from embedgate.server.fields import ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, EncodingFormat
 from embedgate.server.respond import Request
 from embedgate.wiring import Gateway, OfferedModel, OfferedRoute, RouteCondition
@@ -166,16 +166,25 @@ class Models:
         offered = await self._gateway.offer(caller, self._address.of(request))
         return ollama.write_models((each.model for each in offered if each.model.action == EMBEDDING.name), request.id)
 
+    async def info(self, name: str, request: Request) -> Answer:
+        """One model as a server of Text Embeddings Inference tells of its own. Raises UnknownModel."""
+        found = await self._find(name, request, tei.Server.secret(request.headers))
+        return tei.write_info(found.model, found.routes[0].route.precision, self._gateway.settings.limits, request.id)
+
     async def show(self, name: str, request: Request) -> Answer:
         """One model, by its id or bare name. Raises UnknownModel, also for one that the caller may not use."""
-        caller = await self._gateway.pipeline.identify(openai.secret(request.headers))
+        return _json(request.id, listed_model(await self._find(name, request, openai.secret(request.headers))))
+
+    async def _find(self, name: str, request: Request, secret: str | None) -> OfferedModel:
+        """The model of that name that the caller may use. Raises UnknownModel."""
+        caller = await self._gateway.pipeline.identify(secret)
         known = self._gateway.catalog.find(name)
         offered = await self._gateway.offer(caller, self._address.of(request), known.id) if known else []
         if not offered:
             raise UnknownModel(
                 f"There is no model {name[:200]!r} that this key can use here. See GET /v1/models.", param="model"
             )
-        return _json(request.id, listed_model(offered[0]))
+        return offered[0]
 
 
 def listed_model(offered: OfferedModel) -> ListedModel:

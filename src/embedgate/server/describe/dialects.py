@@ -6,11 +6,11 @@ Answers and errors come from the dialects themselves, so that they cannot drift 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from embedgate.core.errors import DependencyMissing, GatewayError, MethodNotAllowed, NotFound
+from embedgate.core.errors import DependencyMissing, GatewayError, MethodNotAllowed, NotFound, UnknownModel
 from embedgate.core.models import Model
 from embedgate.server.describe.chat import CHAT_MODEL, chat_responses
 from embedgate.server.describe.errors import REQUEST_ID, DialectErrors, Json
-from embedgate.server.describe.examples import sample_result, with_every_header
+from embedgate.server.describe.examples import RERANK_MODEL, sample_result, with_every_header
 from embedgate.server.describe.operation import (
     KEY_ERRORS,
     answer_of,
@@ -20,11 +20,20 @@ from embedgate.server.describe.operation import (
     ranking,
     vectors_of,
 )
-from embedgate.server.describe.schemas import EXAMPLE_INPUT, object_of, openai_properties, openai_request, text_of
+from embedgate.server.describe.schemas import (
+    EXAMPLE_DOCUMENTS,
+    EXAMPLE_INPUT,
+    EXAMPLE_QUERY,
+    object_of,
+    openai_properties,
+    openai_request,
+    text_of,
+)
 from embedgate.server.describe.structs import struct_schemas
 from embedgate.server.dialect import Dialect
 from embedgate.server.dialects import cohere, ollama, openai, tei
 from embedgate.server.fields import ENCODING_FORMATS
+from embedgate.settings import LimitSettings
 
 Paths = dict[str, dict[str, Json]]
 """Operations by path, then by method."""
@@ -182,10 +191,34 @@ def _ollama_paths(model: Model, errors: DialectErrors) -> Paths:
 
 def _tei_paths(model: Model, errors: DialectErrors) -> Paths:
     told = _Told("embedForTei", "TEI", "Embed texts", "TeiEmbedRequest", "TeiEmbeddings")
+    told_of = tei.write_info(model, model.routes[0].precision, LimitSettings(), REQUEST_ID)
+    info = operation(
+        "showTeiInfo",
+        "TEI",
+        "Show the model",
+        "What it is, and how much a request may hold.",
+        {
+            "200": answer_of("The model.", "ServerInfo", body_of(told_of)),
+            **errors.responses(*KEY_ERRORS, UnknownModel, without=(DependencyMissing,)),
+        },
+        parameters=[model_parameter(model)],
+    )
     named = _Told("embedForTeiByModel", "TEI", "Embed texts, model in the body", "TeiNamedRequest", "TeiEmbeddings")
     return {
         **_embeds("/tei/{id}/embed", told, tei.Server(model.id), model, errors),
         **_embeds("/embed", named, tei.Server(), model, errors),
+        "/tei/{id}/rerank": {
+            "post": ranking(
+                "rankForTei",
+                "TEI",
+                tei.Server(model.id).write_rerank,
+                errors,
+                request="TeiRerankRequest",
+                answer="TeiRanking",
+                parameters=[{**model_parameter(model), "example": RERANK_MODEL}],
+            )
+        },
+        "/tei/{id}/info": {"get": info},
     }
 
 
@@ -305,6 +338,32 @@ def _tei_schemas(model: Model) -> Json:
             "examples": [{"model": model.id, "inputs": EXAMPLE_INPUT}],
         },
         "TeiEmbeddings": _VECTORS,
+        **struct_schemas([tei.ServerInfo, tei.RankedText]),
+        "TeiRerankRequest": _tei_rerank_request(),
+        "TeiRanking": {"type": "array", "items": {"$ref": "#/components/schemas/RankedText"}},
+    }
+
+
+def _tei_rerank_request() -> Json:
+    properties: Json = {
+        "query": text_of("What the texts shall answer.", minLength=1),
+        "texts": {**_TEXTS, "description": "The texts to put in order."},
+        "model": {"type": ["string", "null"], "description": "Of no effect: the path names the model."},
+        "raw_scores": {"type": ["boolean", "null"], "description": "Scores as the model gives them, not from 0 to 1."},
+        "return_text": {"type": ["boolean", "null"], "description": "Whether the answer repeats the texts."},
+        "truncate": {
+            "type": ["boolean", "null"],
+            "enum": [True, None],
+            "description": "`false` is refused: whether a long text is cut is up to the provider.",
+        },
+        "truncation_direction": _choice(("Right", "right"), "Which side may be cut."),
+    }
+    return {
+        "type": "object",
+        "required": ["query", "texts"],
+        "properties": properties,
+        "additionalProperties": False,
+        "examples": [{"query": EXAMPLE_QUERY, "texts": EXAMPLE_DOCUMENTS}],
     }
 
 

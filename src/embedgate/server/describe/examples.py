@@ -16,6 +16,7 @@ from embedgate.server.generation import generation_of
 from embedgate.server.models import listed_model
 from embedgate.wiring import OfferedModel, OfferedRoute
 
+RERANK_MODEL = "cohere/rerank-v4.0-fast"
 _AT_MS = 1_795_253_400_000
 
 
@@ -42,7 +43,7 @@ def with_every_header(result: EmbedResult) -> EmbedResult:
 def ranking_example() -> RerankResult:
     """An example rerank result for EXAMPLE_DOCUMENTS, with every possible field and header."""
     return RerankResult(
-        model="cohere/rerank-v4.0-fast",
+        model=RERANK_MODEL,
         provider="cohere",
         scores=((1, 0.912), (0, 0.034)),
         usage=Usage(70, is_estimated=True),

@@ -128,29 +128,39 @@ def vectors_of(schema: str, examples: dict[str, Answer], with_every_header: Answ
     }
 
 
-def ranking(operation_id: str, tag: str, write: Callable[[RerankResult, str], Answer], errors: DialectErrors) -> Json:
-    """An operation that puts documents in order. write: of its dialect."""
+def ranking(
+    operation_id: str,
+    tag: str,
+    write: Callable[[RerankResult, str], Answer],
+    errors: DialectErrors,
+    *,
+    request: str = "RerankRequest",
+    answer: str = "Ranking",
+    parameters: list[Json] | None = None,
+) -> Json:
+    """An operation that puts documents in order. write: of its dialect. request, answer: names of the schemas."""
     example = write(ranking_example(), REQUEST_ID)
     return operation(
         operation_id,
         tag,
         "Rerank documents",
-        "Answers with the documents that answer the query best, by their position in the request. The bodies are those "
-        "of Cohere's and Jina's APIs.",
+        "Answers with the documents that answer the query best, by their position in the request."
+        + ("" if tag == "TEI" else " The bodies are those of Cohere's and Jina's APIs."),
         {
             "200": {
                 "description": "The order.",
                 "headers": header_references(header_names(example)),
                 "content": {
                     "application/json": {
-                        "schema": {"$ref": "#/components/schemas/Ranking"},
+                        "schema": {"$ref": f"#/components/schemas/{answer}"},
                         "example": body_of(example),
                     }
                 },
             },
             **errors.responses(GatewayError, without=_NOT_OF_RANKINGS),
         },
-        request="RerankRequest",
+        request=request,
+        parameters=parameters,
     )
 
 
