@@ -37,8 +37,9 @@ class FolderClaim:
             await asyncio.sleep(_TRY_EVERY_S)
             # The folder cannot be used now; the next try may do.
             with contextlib.suppress(ConfigError, InternalError, OSError):
-                is_taken = is_taken or await asyncio.to_thread(self._take)
-                if is_taken:
+                if not is_taken:
+                    is_taken = await asyncio.to_thread(self._take)
+                else:  # not at once: a process that ends lets go of its files one after the other
                     await self._on_taken()
                     self.is_held = True
                     events.SERVER_TOOK_OVER.emit()

@@ -431,6 +431,8 @@ async def open_gateway(loaded: Loaded, *, is_server: bool = False) -> Gateway:
                     ]
                 )
             events.SECOND_SERVER.emit()
+        elif is_server:  # once more: the server before may have ended only now
+            await asyncio.to_thread(storage.recover)
         stored = await asyncio.to_thread(storage.stored, rules, utc_ms())
         decided = decide(loaded, stored)
         if not decided.switched_on:
