@@ -22,7 +22,8 @@ COMMENT = b": the host is at work\n\n"
 FIRST = b'{"choices":[{"index":0,"delta":{"content":"first"}}]}'
 LAST = b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
 ZIRI: dict[str, Any] = {"provider": "openai", "model": "gpt-4o-mini", "messages": MESSAGES, "stream": True}
-SETTINGS = "[upstream]\nmax_retries = 0\n[server]\nstream_heartbeat_s = {}\n"
+# With patience: what one test has failed must not keep the next one from its provider.
+SETTINGS = "[upstream]\nmax_retries = 0\ncircuit_patience_s = 3600\n[server]\nstream_heartbeat_s = {}\n"
 
 
 @pytest.fixture(scope="module")

@@ -162,12 +162,26 @@ def test_nothing_is_bought_with_spoiled_books_and_what_was_is_booked_over_a_back
     assert assert_books_hold(folder, host) == {"interrupted": N}
 
 
+def is_deleted(journals: Path) -> bool:
+    """Delete them, unless the gateway makes some anew at the same moment."""
+    with suppress(OSError):
+        shutil.rmtree(journals)
+        return True
+    return False
+
+
+def is_replaced_by_a_file(journals: Path) -> bool:
+    """Put a file in their place, unless the gateway makes some anew at the same moment."""
+    with suppress(OSError):
+        return is_deleted(journals) and bool(journals.write_text("in the way of a folder", encoding="ascii"))
+    return False
+
+
 def test_readiness_says_when_intents_cannot_be_kept(folder: Path, host: BillingProvider, parent: Forks) -> None:
     running = start(parent, folder)
     secret = secret_of(folder)
     assert embed(running, secret) == 200
-    shutil.rmtree(folder / INTENTS_FOLDER)
-    (folder / INTENTS_FOLDER).write_text("in the way of a folder", encoding="ascii")
+    wait_until("a file is in the way of the folder", lambda: is_replaced_by_a_file(folder / INTENTS_FOLDER))
     wait_until("readiness says it", lambda: not is_ready(running))
     assert embed(running, secret) == 503
     assert host.calls_billed == 1
@@ -201,7 +215,7 @@ def test_intents_that_are_deleted_are_written_anew(
     if is_moved:
         journals.rename(folder / "elsewhere")
     else:
-        shutil.rmtree(journals)
+        wait_until("they are deleted", lambda: is_deleted(journals))
     wait_until("they are back", lambda: any(file.stat().st_size for file in journals.glob("*.journal")))
     running.kill()
     assert {future.result() for future in asked} == {0}
