@@ -1,6 +1,7 @@
 """Names that callers write: other capitals, another author, a tag; they mean the one model that is on."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,34 @@ def test_a_name_means_nothing_of_another_kind_and_nothing_that_is_off() -> None:
         finder("openai").find("xenova/bge-m3", None, EMBEDDING)
     with pytest.raises(UnknownModel):
         finder("ollama").find("xenova/bge-m", None, EMBEDDING)
+
+
+class Searched(Catalog):
+    """A catalogue that remembers which names it has looked for others near."""
+
+    def __init__(self) -> None:
+        super().__init__(Catalog.builtin().models())
+        self.names: list[str] = []
+
+    def close_matches(self, name: str, *more: Any) -> list[str]:
+        self.names.append(name)
+        return super().close_matches(name, *more)
+
+
+def test_names_near_an_unknown_one_are_looked_for_once() -> None:
+    catalog = Searched()
+    finder = ModelFinder(catalog, ("openai",), "BAAI/bge-m3")
+    told = []
+    for _ in range(3):
+        with pytest.raises(UnknownModel) as raised:
+            finder.find("text-embeding-3-smal", None, EMBEDDING)
+        told.append(raised.value.message)
+    assert len(set(told)) == 1
+    assert "text-embedding-3-small" in told[0]
+    n_searches = len(catalog.names)
+    with pytest.raises(UnknownModel, match="Did you mean"):
+        finder.find("text-embeding-3-large", None, EMBEDDING)
+    assert (n_searches, len(catalog.names)) == (2, 4)  # among all, and among those that are on
 
 
 @pytest.mark.parametrize("name", ["", " "])

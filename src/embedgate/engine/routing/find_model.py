@@ -17,6 +17,7 @@ from embedgate.core.model_names import bare_name
 from embedgate.core.models import Model
 
 _MAX_KEPT = 4_096
+_MAX_EXPLAINED = 256
 _LONGEST_KEPT = 200
 
 
@@ -31,6 +32,9 @@ class ModelFinder:
         self._called: dict[tuple[str, str], list[Model]] | None = None
         self._found: dict[tuple[str, str | None, str], Model] = {}
         """What was found before: the same as long as this object lives."""
+        self._explained: dict[tuple[str, str], str] = {}
+        """Why there is no model of a name: to look for names that are near takes milliseconds of the event loop, and a
+        client that is set up wrong asks for the same again and again."""
 
     def find(self, name: str, provider: str | None, action: Action) -> Model:
         """The model of that name, made for `action`. provider: the only one that may serve it; then `name` may be its.
@@ -68,7 +72,7 @@ class ModelFinder:
         if provider is None and (model is None or not self._is_on(model)):
             model = self._twin(model, action) if model is not None else self._called_so(name, action)
         if model is None:
-            raise UnknownModel(self._explain_unknown(name, action), param="model")
+            raise UnknownModel(self._explanation(name, action), param="model")
         if not model.routes:
             raise ProviderKeyMissing(
                 f"{model.id} is known, but the providers that could serve it are set to serve other models "
@@ -128,6 +132,17 @@ class ModelFinder:
             return self._default_model if action.has_default_model else None
         _, cheapest = min(near, key=lambda pair: pair[0])
         return cheapest.name if provider else cheapest.id
+
+    def _explanation(self, name: str, action: Action) -> str:
+        asked = (name, action.name)
+        known = self._explained.get(asked)
+        if known is None:
+            known = self._explain_unknown(name, action)
+            if len(name) <= _LONGEST_KEPT:
+                if len(self._explained) >= _MAX_EXPLAINED:
+                    self._explained.clear()
+                self._explained[asked] = known
+        return known
 
     def _explain_unknown(self, name: str, action: Action) -> str:
         ambiguous = self._catalog.ambiguous(name)
