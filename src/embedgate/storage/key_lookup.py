@@ -111,9 +111,8 @@ class SqlKeyStore:
             self._storing.cancel()
         self._uses_worker.shutdown()
         if self._uses:
-            with contextlib.suppress(
-                InternalError
-            ):  # what is lost is when a key was last used, and nothing hangs on it
+            # What may be lost is when a key was last used, and nothing hangs on it.
+            with contextlib.suppress(InternalError):
                 store_uses(self._database, self._uses)
 
     def _load(self, digest: bytes) -> KeyRecord | None:
