@@ -63,6 +63,16 @@ def test_a_path_without_a_model_is_none(running: RunningGateway, path: str) -> N
     assert (wrong.status, wrong.headers["allow"]) == (405, "POST")
 
 
+@pytest.mark.parametrize("path", NAMED)
+@pytest.mark.parametrize("spoilt", ["{}/", "//{}"])
+def test_a_path_with_a_slash_too_many_is_told_the_right_one(running: RunningGateway, path: str, spoilt: str) -> None:
+    right = path.format(MODEL).partition("?")[0]
+    reply = ask(running, spoilt.format(right[1:] if spoilt.startswith("//") else right), {"input": "a"})
+    message = reply.json["error"]["message"]
+    assert reply.status == 404
+    assert message.endswith(f"Did you mean {right}?")
+
+
 def test_azures_client_embeds_and_chats(running: RunningGateway) -> None:
     client = openai.AzureOpenAI(
         azure_endpoint=running.url, api_key=running.key, api_version="2024-10-21", max_retries=0

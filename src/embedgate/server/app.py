@@ -218,7 +218,8 @@ class Application:
         return dialect, serve
 
     def _not_found(self, path: str) -> NotFound:
-        near = near_route(path, self.routes)
+        tidied = "/" + "/".join(part for part in path[:200].split("/") if part)
+        near = tidied if self._named_route(tidied) else near_route(path, self.routes)
         advice = f"Did you mean {near}?" if near else "/docs lists those there are."
         return NotFound(f"There is no route {path[:200]}. {advice}")
 
