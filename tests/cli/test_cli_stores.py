@@ -52,6 +52,10 @@ def test_every_command_works_in_every_place(
     assert program("index", "drop", "notes", "--yes").text == "deleted the collection notes\n"
     assert program("index", "list").errors.startswith("there are no collections")
     monkeypatch.delenv("EMBEDGATE_STORE")
+    (folder / "one.txt").write_text("a text\n")
+    for adding in ("add", "update"):
+        told = program("index", adding, "notes", str(folder / "one.txt")).errors
+        assert told.endswith("There are: none yet. `embedgate index create notes` makes it.\n")
     assert program("search", "notes", "x").errors == "error: There is no collection 'notes'. There are: none yet.\n"
 
 

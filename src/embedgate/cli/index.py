@@ -302,10 +302,15 @@ def _add_pieces(
     replaces: "Callable[[str], bool]",
 ) -> None:
     """Add texts to a collection, documents in pieces, and say what came of it. replaces: as `Collection.add`."""
-    with collection.opened(context, config_file, store, name, wish) as target:
-        pieces = _in_pieces(context, config_file, target.serving.model, records)
-        _report(target, _add(target, pieces, on_error, replaces), pieces)
-        collection.keep_indexed(target)
+    from embedgate.core.errors import UnknownEntity
+
+    try:
+        with collection.opened(context, config_file, store, name, wish) as target:
+            pieces = _in_pieces(context, config_file, target.serving.model, records)
+            _report(target, _add(target, pieces, on_error, replaces), pieces)
+            collection.keep_indexed(target)
+    except UnknownEntity as error:
+        raise UnknownEntity(f"{error.message} `embedgate index create {name}` makes it.") from error
 
 
 def _in_pieces(context: typer.Context, config_file: Path | None, model: str, records: "list[Record]") -> "list[Record]":
