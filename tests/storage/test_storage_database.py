@@ -93,6 +93,7 @@ def test_entries_of_an_older_version_are_kept_and_are_of_embeddings(tmp_path: Pa
     old.execute("ALTER TABLE ledger DROP COLUMN digest")  # what 0008 added
     old.execute("DROP TABLE ledger_chain")
     old.execute("DROP TABLE added_models")  # what 0009 added
+    old.execute("DROP TABLE aliases")  # what 0012 added
     for name in (
         "models", "weight", "precision", "requests_per_minute", "tokens_per_minute", "free", "names_freely",
     ):  # fmt: skip
@@ -118,6 +119,7 @@ def test_entries_of_an_older_version_are_kept_and_are_of_embeddings(tmp_path: Pa
 def test_what_was_used_before_the_last_rotation_is_of_the_secret_before_it(tmp_path: Path) -> None:
     open_database(tmp_path).close()
     old = sqlite3.connect(tmp_path / DATABASE_FILE)
+    old.execute("DROP TABLE aliases")
     for name in ("rotated_at_ms", "last_used_at_ms", "models"):
         old.execute(f"ALTER TABLE keys DROP COLUMN {name}")
     old.execute("INSERT INTO users (id, name, is_admin, is_disabled, created_at_ms) VALUES ('u', 'ann', 0, 0, 1)")

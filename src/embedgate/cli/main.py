@@ -53,6 +53,7 @@ COMMANDS = {
     "reindex": "Move a collection to another model, and back.",
     "ask": "Answer a question from the texts of a collection.",
     "models": "Look at the models.",
+    "aliases": "Set and remove other names of models.",
     "users": "Make, change and delete users.",
     "roles": "Make and delete roles.",
     "projects": "Make, change and delete projects.",

@@ -201,6 +201,19 @@ class AddedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class AliasRule:
+    """Another name of a model, for the callers of one project, or for everybody.
+
+    `space` is the vector space that the name stands for since it was set; None if the model makes no vectors.
+    """
+
+    name: str
+    project_id: str | None
+    model: str
+    space: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """All rules that can be changed while the gateway runs, as of one `revision`."""
 
@@ -213,6 +226,7 @@ class Rules:
     added: tuple[AddedModel, ...] = ()
     cleared: tuple[tuple[str, int], ...] = ()
     """Ids of models whose cached vectors were cleared, and how often."""
+    aliases: tuple[AliasRule, ...] = ()
 
 
 class Question(Struct, frozen=True):

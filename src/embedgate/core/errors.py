@@ -3,16 +3,15 @@
     GatewayError                     code, status, may_retry, may_reroute
       RequestError                   the caller can correct it
         InvalidInput  InputTooLong  TooManyTokens  InvalidDimension  UnsupportedOption  MalformedRequest
-        MissingFields  UnknownModel  UnknownProvider  ModelNotAtProvider  ProviderKeyMissing
+        MissingFields  UnknownModel  UnknownProvider  ModelNotAtProvider  ProviderKeyMissing  SpaceChange
         NotAnEmbeddingModel  WrongAction  BodyTooLarge  BodyTooSlow  PriceUnknown  IdempotencyKeyReused
         AnswerNotKept  UnknownEntity  Conflict  InvalidPolicy  NotFound  MethodNotAllowed  UnsupportedEncoding
       AccessError                    rights and limits
         MissingKey  MalformedKey  UnknownKey  RevokedKey  InvalidCredentials  NotPermitted
         RateLimited  BudgetExhausted  Overloaded  LedgerUnavailable  RequestInProgress  CallerLeft
       UpstreamError                  the far side of a provider call
-        UpstreamRejected  UpstreamBusy  UpstreamFailed  UpstreamTimeout  UpstreamGarbled  UpstreamDenied
-        UpstreamTooLarge  UpstreamMisconfigured  UpstreamLimited  UpstreamQueueFull  UpstreamLost
-        UpstreamNotAsked  UpstreamMismatch
+        UpstreamRejected  UpstreamBusy  UpstreamFailed  UpstreamTimeout  UpstreamGarbled  UpstreamDenied  UpstreamTooLarge
+        UpstreamMisconfigured  UpstreamLimited  UpstreamQueueFull  UpstreamLost  UpstreamNotAsked  UpstreamMismatch
       InternalError                  our own fault; only an id leaves the process
         DependencyMissing
       GatewayRefused                 another gateway's answer, raised by the client
@@ -222,6 +221,12 @@ class Conflict(RequestError):
 
     code = "conflict"
     status = 409
+
+
+class SpaceChange(Conflict):
+    """A name would stand for a model of another vector space; send `allow_space_change` if that is meant."""
+
+    code = "space_change"
 
 
 class InvalidPolicy(RequestError):

@@ -180,8 +180,8 @@ class Pipeline:
         """Validate, resolve, weigh, admit, execute: embeddings. `execute` plans each route: cache, batches."""
         stages, request = self._stages, call.request
         at_most = total_bound(request.inputs)
-        model = await stages.embedding_validator.validate(request, at_most)
-        candidates = stages.resolver.resolve(request, model)
+        model = await stages.embedding_validator.validate(request, at_most, call.caller.project_id)
+        candidates = stages.resolver.resolve(request, model, call.caller.project_id)
         matters = self._admission.depends_on_weight(call.caller)
         weighed = await stages.embedding_weigher.weigh(request, candidates, at_most, matters=matters)
         if request.options:
@@ -195,8 +195,8 @@ class Pipeline:
     async def _complete(self, call: Call[ChatRequest], out: StreamBuffer | None) -> ChatServed:
         """Validate, resolve, weigh, admit, execute: a chat completion. out: where a stream goes."""
         stages, request = self._stages, call.request
-        model = stages.chat_validator.validate(request)
-        candidates = stages.resolver.resolve(request, model)
+        model = stages.chat_validator.validate(request, call.caller.project_id)
+        candidates = stages.resolver.resolve(request, model, call.caller.project_id)
         is_budgeted = self._admission.is_budgeted(call.caller)
         request, surcharge = stages.paid_options.of_chat(request, candidates, is_budgeted=is_budgeted)
         call.request, call.surcharge_picodollars = request, surcharge
@@ -209,8 +209,8 @@ class Pipeline:
     async def _rank(self, call: Call[RerankRequest]) -> Ranked:
         """Validate, resolve, weigh, admit, execute: reranking."""
         stages, request = self._stages, call.request
-        model = stages.rerank_validator.validate(request)
-        candidates = stages.resolver.resolve(request, model)
+        model = stages.rerank_validator.validate(request, call.caller.project_id)
+        candidates = stages.resolver.resolve(request, model, call.caller.project_id)
         matters = self._admission.depends_on_weight(call.caller)
         weighed = await stages.rerank_weigher.weigh(request, candidates, matters=matters)
         grant = await self._admission.admit(call, weighed)

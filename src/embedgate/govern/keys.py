@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from embedgate.core.errors import Conflict, InvalidInput, UnknownEntity
 from embedgate.core.keys import ZIRI_PREFIX, digest, is_well_formed, new_secret
+from embedgate.govern.aliases import model_ids
 from embedgate.govern.change import Change, Plain, Reading
 from embedgate.govern.fields import MAX_NAME_CHARACTERS, MAX_TIME_MS, check_name, check_number, findable, new_id
 from embedgate.govern.lists import Listed, Listing, ListQuery, read_page
@@ -176,9 +177,8 @@ def create_key(change: Change, new: KeyToMake) -> KeyWithSecret:
 
     The answer has the secret; nobody can show it again.
     """
-    catalog = change.resources.catalog()
-    models = new.models and tuple(found.id if (found := catalog.find(name)) else name for name in new.models)
-    made = add_key(change, msgspec.structs.replace(new, models=models))
+    project = find_project(change, new.project).id if new.project else None
+    made = add_key(change, msgspec.structs.replace(new, models=new.models and model_ids(change, new.models, project)))
     note_made(change, made.key)
     return made
 

@@ -10,6 +10,7 @@ from embedgate.core.actions import ActionName
 from embedgate.core.errors import Conflict, InvalidInput, UnknownEntity, UnknownProvider
 from embedgate.core.models import LOCAL, Model
 from embedgate.govern.added_models import TABLE, detail_of, read_added
+from embedgate.govern.aliases import check_no_alias, check_unused
 from embedgate.govern.change import Change, Reading
 from embedgate.govern.fields import check_number, check_text, findable
 from embedgate.govern.models import CatalogModel, find_model, model_facts
@@ -90,6 +91,7 @@ def add_model(change: Change, new: NewModel) -> ModelAdded:
     added = read_added(change.connection)
     _check_place(new, selection, added)
     record = _record(new, selection, added, change.now_ms)
+    check_no_alias(change.connection, record.model)
     _store(change, record)
     check_sound(faults_of(change), was_sound=True, param="model")
     change.rules_changed()
@@ -111,6 +113,9 @@ def remove_model(change: Change, which: ModelAtProvider) -> None:
     if not removed:
         raise UnknownEntity(_not_added(change, which), param="model")
     check_sound(faults_of(change), was_sound=was_sound, param="model")
+    is_left = any(each.model == which.model for each in read_added(change.connection))
+    if not is_left and which.model in change.resources.gateway.selection().own_models:
+        check_unused(change.connection, which.model)
     change.rules_changed()
     change.note("models.remove", which.model, providers=", ".join(sorted(removed)))
 

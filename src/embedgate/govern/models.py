@@ -11,6 +11,7 @@ from embedgate.catalog import Catalog
 from embedgate.core.actions import ActionName
 from embedgate.core.errors import ModelNotAtProvider, UnknownModel, UnknownProvider
 from embedgate.core.models import DimRange, Model, Price, Route
+from embedgate.engine.routing.find_model import aliased
 from embedgate.govern.change import Invocation
 from embedgate.govern.lists import Listed, ListQuery, pick, sorts
 from embedgate.govern.operation import Facts, runs
@@ -29,7 +30,7 @@ class ModelQuery(ListQuery):
 class WhichModel(Struct, forbid_unknown_fields=True):
     """A model."""
 
-    model: Annotated[str, Meta(description="Id of the model, or its bare name.", examples=["text-embedding-3-small"])]
+    model: Annotated[str, Meta(description="Id, alias or bare name of the model.", examples=["text-embedding-3-small"])]
 
 
 class Sizes(Struct, frozen=True):
@@ -100,7 +101,8 @@ def show_model(invocation: Invocation, which: WhichModel) -> CatalogModel:
     Its routes are in the order in which they are tried.
     """
     selection = invocation.resources.gateway.selection()
-    return model_facts(find_model(selection.catalog, which.model)[0], selection.switched_on)
+    name = aliased(which.model, None, selection.aliases, selection.catalog)
+    return model_facts(find_model(selection.catalog, name)[0], selection.switched_on)
 
 
 def find_model(catalog: Catalog, name: str) -> tuple[Model, tuple[Route, ...]]:

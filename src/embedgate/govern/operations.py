@@ -1,6 +1,7 @@
 """Every operation of administration, in the order of the API description."""
 
 from embedgate.govern import (
+    aliases,
     audit,
     budgets,
     cache,
@@ -43,6 +44,7 @@ _SUBJECTS = (
     discovery,
     models,
     model_changes,
+    aliases,
     usage,
     entries,
     reconcile,

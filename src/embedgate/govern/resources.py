@@ -80,7 +80,7 @@ class Resources:
 
     key_prefix: start of new keys; accepted_prefixes: of other keys that can be imported whole. sealer: for the keys of
     providers. catalog: gives the one in force, with the prices of administrators. now_ms: UTC milliseconds.
-    is_emergency: as setting access.is_emergency says.
+    is_emergency: as setting access.is_emergency says. max_aliases: of models, as catalog.max_aliases says.
     """
 
     key_prefix: str
@@ -93,3 +93,4 @@ class Resources:
     is_emergency: bool = False
     accepted_prefixes: tuple[str, ...] = ()
     own_keys: OwnKeyBounds = OwnKeyBounds()
+    max_aliases: int = 1_000

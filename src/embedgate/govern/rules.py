@@ -1,4 +1,4 @@
-"""Rules: policies, limits, budgets, prices, stored providers, added and cleared models, as of one revision.
+"""Rules: policies, limits, budgets, prices, stored providers, added and cleared models, aliases, as of one revision.
 
 What a gateway loads and, when the revision has moved on, loads again. Each change of a rule counts the revision up, in
 its own transaction (`Change.rules_changed`), so that no revision ever names two states.
@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from embedgate.core.access import Rules
 from embedgate.govern.added_models import read_added
+from embedgate.govern.aliases import read_aliases
 from embedgate.govern.budgets import read_budgets
 from embedgate.govern.cleared_models import read_cleared
 from embedgate.govern.limits import read_limits
@@ -28,4 +29,5 @@ def read_rules(connection: sa.Connection) -> Rules:
         providers=read_providers(connection),
         added=read_added(connection),
         cleared=read_cleared(connection),
+        aliases=read_aliases(connection),
     )

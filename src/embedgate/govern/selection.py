@@ -9,8 +9,9 @@ import msgspec
 
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
-from embedgate.core.access import AddedModel, PriceRule, ProviderRecord
+from embedgate.core.access import AddedModel, AliasRule, PriceRule, ProviderRecord
 from embedgate.core.actions import ACTIONS
+from embedgate.core.aliases import NO_ALIASES, Aliases
 from embedgate.core.errors import ConfigError, DependencyMissing
 from embedgate.core.models import LOCAL, Model, Price, Route
 from embedgate.govern.added_models import entries_with_added, with_added
@@ -78,10 +79,20 @@ class Selection:
     """The providers that a key is found for, on or off."""
     own_models: frozenset[str] = frozenset()
     """The ids of models that only administrators have added: the catalogue does not know them."""
+    aliases: Aliases = NO_ALIASES
 
     def is_on(self, provider: str) -> bool:
         """Whether something can be asked of a provider: it is switched on, and has a model."""
         return provider in self.switched_on and provider in self.catalog.providers()
+
+    def find_model(self, name: str, project_id: str | None = None) -> Model | None:
+        """The model of an id, an alias or a bare name, on or off; None if there is none. project_id: of the caller."""
+        alias = None if self.catalog.by_id(name) else self.aliases.find(name, project_id)
+        return self.catalog.find(name if alias is None else alias.model)
+
+    def aliases_of(self, project_id: str | None) -> tuple[AliasRule, ...]:
+        """The aliases that count for the callers of a project, by name: none that is the id of a model by now."""
+        return tuple(alias for alias in self.aliases.of(project_id) if self.catalog.by_id(alias.name) is None)
 
     def default_model(self, wanted: str) -> str:
         """The id of `wanted` if it is known, else of the first embedding model that is on."""
@@ -160,6 +171,7 @@ class Stored:
     """What administrators have set at run time; it counts before the settings. keys: of providers, by name.
 
     cleared: how often the cached vectors of a model were cleared, by its id. added: models that were added.
+    aliases: other names of models.
     """
 
     providers: Mapping[str, ProviderRecord] = field(default_factory=dict)
@@ -167,6 +179,7 @@ class Stored:
     prices: tuple[PriceRule, ...] = ()
     cleared: Mapping[str, int] = field(default_factory=dict)
     added: tuple[AddedModel, ...] = ()
+    aliases: tuple[AliasRule, ...] = ()
 
 
 NOTHING_STORED = Stored()
@@ -207,7 +220,17 @@ def decide(loaded: Loaded, stored: Stored = NOTHING_STORED, local_models: LocalM
         )
         for model in catalog.models()
     )
-    return Selection(catalog, local_models, in_use, frozenset(switched_on), rows, entries, frozenset(keyed), own)
+    return Selection(
+        catalog,
+        local_models,
+        in_use,
+        frozenset(switched_on),
+        rows,
+        entries,
+        frozenset(keyed),
+        own,
+        Aliases(stored.aliases),
+    )
 
 
 @functools.cache

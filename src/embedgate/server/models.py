@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from embedgate.core.access import Caller
 from embedgate.core.actions import ACTIONS, EMBEDDING, ActionName, Modality
 from embedgate.core.errors import UnknownModel
 from embedgate.core.models import BatchLimits, DimRange, Model, Price, Route, ScoreScale, Truncate
@@ -131,6 +132,7 @@ class ListedModel(Struct, frozen=True, omit_defaults=True):
         ScoreScale | None,
         Meta(description="Scale of a rerank model: `unit` is 0 to 1, `cosine` -1 to 1, `logit` has no bounds."),
     ] = None
+    alias_of: Annotated[str | None, Meta(description="Id of the model that this other name stands for.")] = None
 
 
 class ListedModels(Struct, frozen=True):
@@ -152,9 +154,10 @@ class Models:
         """The models that the caller may use now, with the routes that it may use. Raises MalformedRequest."""
         caller = await self._gateway.pipeline.identify(openai.secret(request.headers))
         query = read_query(request.query, ModelsQuery)
+        offered = await self._gateway.offer(caller, self._address.of(request))
         data = [
-            listed_model(each)
-            for each in await self._gateway.offer(caller, self._address.of(request))
+            listed_model(each, alias)
+            for alias, each in self._named(caller, offered)
             if query.action in (None, each.model.action)
             and (query.provider is None or any(at.route.provider == query.provider for at in each.routes))
         ]
@@ -164,7 +167,9 @@ class Models:
         """The embedding models that the caller may use now, as Ollama lists them."""
         caller = await self._gateway.pipeline.identify(ollama.secret(request.headers))
         offered = await self._gateway.offer(caller, self._address.of(request))
-        return ollama.write_models((each.model for each in offered if each.model.action == EMBEDDING.name), request.id)
+        named = self._named(caller, offered)
+        names = (alias or each.model.id for alias, each in named if each.model.action == EMBEDDING.name)
+        return ollama.write_models(names, request.id)
 
     async def info(self, name: str, request: Request) -> Answer:
         """One model as a server of Text Embeddings Inference tells of its own. Raises UnknownModel."""
@@ -172,13 +177,13 @@ class Models:
         return tei.write_info(found.model, found.routes[0].route.precision, self._gateway.settings.limits, request.id)
 
     async def show(self, name: str, request: Request) -> Answer:
-        """One model, by its id or bare name. Raises UnknownModel, also for one that the caller may not use."""
+        """One model, by its id, alias or bare name. Raises UnknownModel, also for one that the caller may not use."""
         return _json(request.id, listed_model(await self._find(name, request, openai.secret(request.headers))))
 
     async def _find(self, name: str, request: Request, secret: str | None) -> OfferedModel:
         """The model of that name that the caller may use. Raises UnknownModel."""
         caller = await self._gateway.pipeline.identify(secret)
-        known = self._gateway.catalog.find(name)
+        known = self._gateway.find_model(name, caller.project_id)
         offered = await self._gateway.offer(caller, self._address.of(request), known.id) if known else []
         if not offered:
             raise UnknownModel(
@@ -186,12 +191,20 @@ class Models:
             )
         return offered[0]
 
+    def _named(self, caller: Caller, offered: Sequence[OfferedModel]) -> Iterable[tuple[str | None, OfferedModel]]:
+        """Models with None, and those that have aliases for the caller once more with each of these, at the end."""
+        by_id = {each.model.id: each for each in offered}
+        yield from ((None, each) for each in offered)
+        for alias in self._gateway.aliases_of(caller):
+            if alias.model in by_id:
+                yield alias.name, by_id[alias.model]
 
-def listed_model(offered: OfferedModel) -> ListedModel:
-    """The answer for a model."""
+
+def listed_model(offered: OfferedModel, alias: str | None = None) -> ListedModel:
+    """The answer for a model. alias: instead of its id."""
     model = offered.model
     return ListedModel(
-        id=model.id,
+        id=alias or model.id,
         object="model",
         created=_CREATED_S,
         owned_by=model.author,
@@ -207,6 +220,7 @@ def listed_model(offered: OfferedModel) -> ListedModel:
         pricings=_pricings(_cheapest(each.route.price for each in offered.routes)),
         routes=tuple(_route(each) for each in offered.routes),
         scores=model.scores,
+        alias_of=model.id if alias else None,
     )
 
 

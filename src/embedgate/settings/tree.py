@@ -418,6 +418,11 @@ class CatalogSettings(Section):
         description="A model without a known price is refused, or costs nothing. Callers with a budget are refused in "
         "any case.",
     )
+    max_aliases: Positive = Field(
+        1_000,
+        description="Aliases of models, of everybody and all projects together. One more is refused; every gateway "
+        "holds all of them in memory.",
+    )
 
 
 class TransportSettings(Section):

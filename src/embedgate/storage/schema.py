@@ -6,7 +6,7 @@ a new migration and a new `REVISION`.
 
 import sqlalchemy as sa
 
-REVISION = "0011"
+REVISION = "0012"
 """The newest migration, which this program reads and writes."""
 
 metadata = sa.MetaData(
@@ -170,7 +170,17 @@ added_models = sa.Table(
     sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
 )
 
-# One row. Every change of policies, limits, budgets, prices, providers or models increments it, in the same
+# Other names of models. An empty project is everybody; `space` is that of the model when the alias was set.
+aliases = sa.Table(
+    "aliases",
+    metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("model", sa.String(255), nullable=False),
+    sa.Column("space", sa.String(255)),
+)
+
+# One row. Every change of policies, limits, budgets, prices, providers, models or aliases increments it, in the same
 # transaction.
 rules_revision = sa.Table(
     "rules_revision",

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from embedgate.config import Loaded
 from embedgate.core.clock import utc_ms
 from embedgate.govern.added_models import read_added
+from embedgate.govern.aliases import read_aliases
 from embedgate.govern.cleared_models import read_cleared
 from embedgate.govern.prices import read_prices
 from embedgate.govern.providers import read_keys, read_providers
@@ -29,6 +30,7 @@ def open_resources(loaded: Loaded, gateway: GatewayAccess) -> Resources:
         is_emergency=settings.access.is_emergency,
         accepted_prefixes=settings.keys.accepted_prefixes,
         own_keys=OwnKeyBounds(**settings.keys.own.model_dump()),
+        max_aliases=settings.catalog.max_aliases,
     )
 
 
@@ -37,7 +39,7 @@ def decide_within(loaded: Loaded, connection: sa.Connection, local_models: Local
     keys = read_keys(connection, open_sealer(loaded))
     providers, prices = read_providers(connection), read_prices(connection)
     cleared, added = read_cleared(connection), read_added(connection)
-    stored = stored_at(utc_ms(), providers, prices, keys, cleared, added)
+    stored = stored_at(utc_ms(), providers, prices, keys, cleared, added, read_aliases(connection))
     return decide(loaded, stored, local_models)
 
 

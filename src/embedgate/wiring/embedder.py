@@ -45,7 +45,7 @@ class _InProcess(Embedder):
         self._runner = runner
         self._gateway = gateway
         self._name, self._provider = gateway.catalog.parse_model_name(model)
-        self._known = gateway.catalog.find(self._name)
+        self._known = gateway.find_model(self._name)
         self._dim = dim
         self._truncate: Truncate = truncate
         self._limits = limits

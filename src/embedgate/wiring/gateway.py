@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
-from embedgate.core.access import AuditEvent, BudgetState, Caller, Rules
+from embedgate.core.access import AliasRule, AuditEvent, BudgetState, Caller, Rules
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import ConfigError, DependencyMissing, ProviderKeyMissing
 from embedgate.core.models import LOCAL, Model
@@ -182,6 +182,14 @@ class Gateway:
         models = [model for model in self._decided.served_models() if model_id in (None, model.id)]
         return await self._offer.of(models, caller, ip_address)
 
+    def find_model(self, name: str, project_id: str | None = None) -> Model | None:
+        """The model of an id, an alias or a bare name, on or off; None if there is none. project_id: of the caller."""
+        return self._decided.find_model(name, project_id)
+
+    def aliases_of(self, caller: Caller) -> tuple[AliasRule, ...]:
+        """The aliases that count for a caller, by name, whether or not it may use their models."""
+        return self._decided.aliases_of(caller.project_id)
+
     def cache_stats(self) -> CacheStats | None:
         """What the vector cache holds and has done; None without one."""
         return self._storage.cache.stats() if self._storage.cache is not None else None
@@ -315,7 +323,8 @@ class Gateway:
         now_ms = utc_ms()
         # The record of a provider whose key was changed is another one, so that no key needs to be read to compare.
         keys = self._stored.keys
-        if stored_at(now_ms, rules.providers, rules.prices, keys, rules.cleared, rules.added) == self._stored:
+        providers, prices, cleared = rules.providers, rules.prices, rules.cleared
+        if stored_at(now_ms, providers, prices, keys, cleared, rules.added, rules.aliases) == self._stored:
             return
         stored = await asyncio.to_thread(self._storage.stored, rules, now_ms)
         decided = await asyncio.to_thread(decide, self._loaded, stored, self._decided.local_models)
@@ -375,7 +384,8 @@ class Gateway:
         """The stages that depend on which models and providers there are."""
         decided, settings, tokenizers = self._decided, self.settings, self._tokenizers
         healths, upstream = self._healths, settings.upstream
-        finder = ModelFinder(decided.catalog, decided.switched_on, decided.default_model(settings.local.default_model))
+        default_model = decided.default_model(settings.local.default_model)
+        finder = ModelFinder(decided.catalog, decided.switched_on, default_model, decided.aliases)
         remote = {name: provider for name, provider in self._providers.items() if isinstance(provider, Credentials)}
         return Stages(
             resolver=Resolver(
@@ -384,6 +394,7 @@ class Gateway:
                 decided.explain_off,
                 refuses_unpriced=settings.catalog.unpriced == "refuse",
                 order=RouteOrder(healths, upstream.order),
+                aliases=decided.aliases,
             ),
             paid_options=PaidOptions(
                 {name: int(usd * PICODOLLARS_PER_DOLLAR) for name, usd in settings.limits.paid_options.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
-from embedgate.core.access import AddedModel, PriceRule, ProviderRecord, RecentRequest, Rules
+from embedgate.core.access import AddedModel, AliasRule, PriceRule, ProviderRecord, RecentRequest, Rules
 from embedgate.core.errors import ConfigError, InternalError
 from embedgate.govern.change import COMMAND_LINE, Invocation
 from embedgate.govern.first_start import FirstKeys, ensure_first_keys
@@ -76,7 +76,7 @@ class Storage:
         """What administrators have set of providers and prices, as it is now. Blocks. Raises ConfigError."""
         with self.database.read() as connection:
             keys = read_keys(connection, self.sealer)
-        return stored_at(now_ms, rules.providers, rules.prices, keys, rules.cleared, rules.added)
+        return stored_at(now_ms, rules.providers, rules.prices, keys, rules.cleared, rules.added, rules.aliases)
 
     def close(self) -> None:
         """Write what is pending, and let go of files and threads. Blocks."""
@@ -100,14 +100,19 @@ def stored_at(
     keys: Mapping[str, str],
     cleared: Iterable[tuple[str, int]],
     added: Iterable[AddedModel],
+    aliases: Iterable[AliasRule],
 ) -> Stored:
-    """What administrators have set of providers, prices and models, as it is at a time. keys: of providers, by name."""
+    """What administrators have set of providers, prices, models and aliases, as it is at a time.
+
+    keys: of providers, by name.
+    """
     return Stored(
         providers={record.name: record for record in providers},
         keys=keys,
         prices=tuple(sorted((price for price in prices if price.from_ms <= now_ms), key=lambda price: price.from_ms)),
         cleared=dict(cleared),
         added=tuple(added),
+        aliases=tuple(aliases),
     )
 
 

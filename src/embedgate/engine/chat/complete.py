@@ -62,9 +62,12 @@ class ChatValidator:
     def __init__(self, finder: ModelFinder) -> None:
         self._finder = finder
 
-    def validate(self, request: ChatRequest) -> Model:
-        """The model that is asked for. Raises a RequestError if there is none, or it does not chat."""
-        return self._finder.find(request.model, request.provider, CHAT)
+    def validate(self, request: ChatRequest, project_id: str | None = None) -> Model:
+        """The model that is asked for. project_id: of the caller.
+
+        Raises a RequestError if there is none, or it does not chat.
+        """
+        return self._finder.find(request.model, request.provider, CHAT, project_id)
 
 
 class Completer:

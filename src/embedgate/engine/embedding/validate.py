@@ -19,12 +19,12 @@ class EmbeddingValidator:
         self._limits = limits
         self._tokenizers = tokenizers
 
-    async def validate(self, request: EmbedRequest, at_most: int) -> Model:
-        """The model that is asked for. at_most: a bound of the tokens of the inputs.
+    async def validate(self, request: EmbedRequest, at_most: int, project_id: str | None = None) -> Model:
+        """The model that is asked for. at_most: a bound of the tokens of the inputs. project_id: of the caller.
 
         Raises a RequestError that names the field, the value seen and the value allowed.
         """
-        model = self._finder.find(request.model, request.provider, EMBEDDING)
+        model = self._finder.find(request.model, request.provider, EMBEDDING, project_id)
         if request.dim is not None and model.dims is not None and request.dim not in model.dims:
             raise InvalidDimension(
                 f"dimensions is {request.dim}; {model.id} makes vectors of {model.dims.describe()}. "

@@ -56,12 +56,12 @@ class RerankValidator:
         self._finder = finder
         self._limits = limits
 
-    def validate(self, request: RerankRequest) -> Model:
-        """The model that is asked for.
+    def validate(self, request: RerankRequest, project_id: str | None = None) -> Model:
+        """The model that is asked for. project_id: of the caller.
 
         Raises a RequestError that names the field, the value seen and the value allowed.
         """
-        model = self._finder.find(request.model, request.provider, RERANK)
+        model = self._finder.find(request.model, request.provider, RERANK, project_id)
         if not request.query:
             raise InvalidInput("query is empty; send the text that the documents shall answer.", param="query")
         n, at_most = len(request.documents), self._limits.max_documents

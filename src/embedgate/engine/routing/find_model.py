@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from embedgate.catalog import Catalog
 from embedgate.core.actions import EMBEDDING, Action
+from embedgate.core.aliases import NO_ALIASES, Aliases
 from embedgate.core.errors import (
     InvalidInput,
     ModelNotAtProvider,
@@ -24,31 +25,39 @@ _LONGEST_KEPT = 200
 class ModelFinder:
     """Finds models by the catalogue and by which providers are on."""
 
-    def __init__(self, catalog: Catalog, switched_on: Collection[str], default_model: str) -> None:
-        """switched_on: providers that can be called. default_model: an embedding model, named when nothing fits."""
+    def __init__(
+        self, catalog: Catalog, switched_on: Collection[str], default_model: str, aliases: Aliases = NO_ALIASES
+    ) -> None:
+        """switched_on: providers that can be called. default_model: an embedding model, named when nothing fits.
+
+        aliases: names that go before all but the ids of the catalogue.
+        """
         self._catalog = catalog
         self._switched_on = switched_on
         self._default_model = default_model
+        self._aliases = aliases
+        self._projects = aliases.projects
         self._called: dict[tuple[str, str], list[Model]] | None = None
-        self._found: dict[tuple[str, str | None, str], Model] = {}
+        self._found: dict[tuple[str, str | None, str, str | None], Model] = {}
         """What was found before: the same as long as this object lives."""
         self._explained: dict[tuple[str, str], str] = {}
         """Why there is no model of a name: to look for names that are near takes milliseconds of the event loop, and a
         client that is set up wrong asks for the same again and again."""
 
-    def find(self, name: str, provider: str | None, action: Action) -> Model:
+    def find(self, name: str, provider: str | None, action: Action, project_id: str | None = None) -> Model:
         """The model of that name, made for `action`. provider: the only one that may serve it; then `name` may be its.
 
-        A name that the catalogue does not have as it is, means the one model that is on and is called so: in other
-        capitals, behind another author, with the tag of a build. A model that is off means its twin that is on: one
-        whose vectors are of the same space. Raises InvalidInput, UnknownProvider,
+        project_id: of the caller, whose project may have aliases of its own. An id means its model, an alias the model
+        that it was set to. Another name that the catalogue does not have as it is, means the one model that is on and
+        is called so: in other capitals, behind another author, with the tag of a build. A model that is off means its
+        twin that is on: one whose vectors are of the same space. Raises InvalidInput, UnknownProvider,
         ModelNotAtProvider, UnknownModel, ProviderKeyMissing, NotAnEmbeddingModel or WrongAction.
         """
-        asked = (name, provider, action.name)
+        asked = (name, provider, action.name, project_id if project_id in self._projects else None)
         known = self._found.get(asked)
         if known is not None:
             return known
-        found = self._find(name, provider, action)
+        found = self._find(aliased(name, project_id, self._aliases, self._catalog), provider, action)
         if len(name) <= _LONGEST_KEPT:
             if len(self._found) >= _MAX_KEPT:  # a name may be spelled in many ways
                 self._found.clear()
@@ -173,3 +182,20 @@ class ModelFinder:
             return hint
         instead = f"Use {near[0]}, or see" if near else usual
         return f"{hint} Not switched on here: {', '.join(off)}. {instead} GET /v1/models."
+
+
+def aliased(name: str, project_id: str | None, aliases: Aliases, catalog: Catalog) -> str:
+    """The id of the model that an alias stands for; the name itself if it is an id or no alias. Raises UnknownModel.
+
+    project_id: of the caller.
+    """
+    alias = None if catalog.by_id(name) else aliases.find(name, project_id)
+    if alias is None:
+        return name
+    if catalog.by_id(alias.model) is None:
+        raise UnknownModel(
+            f"{alias.name} is an alias of {alias.model}, which does not exist here any more. Ask an administrator to "
+            f"set it to another model: embedgate aliases set {alias.name} MODEL.",
+            param="model",
+        )
+    return alias.model

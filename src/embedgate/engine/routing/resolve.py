@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 
 from embedgate.catalog import Catalog
 from embedgate.core.actions import ACTIONS
+from embedgate.core.aliases import NO_ALIASES, Aliases
 from embedgate.core.errors import (
     GatewayError,
     ModelNotAtProvider,
@@ -18,6 +19,7 @@ from embedgate.core.errors import (
 from embedgate.core.models import Model, Route
 from embedgate.core.quantise import BITS_PER_NUMBER, PACKED, Quantisation
 from embedgate.core.types import AnyRequest, Candidate, EmbedRequest
+from embedgate.engine.routing.find_model import aliased
 from embedgate.engine.routing.order import RouteOrder
 
 
@@ -32,11 +34,14 @@ class Resolver:
         refuses_unpriced: bool = False,
         *,
         order: RouteOrder,
+        aliases: Aliases = NO_ALIASES,
     ) -> None:
         """switched_on: names of providers that can be called. explain_off: how to switch one on, for messages.
 
         refuses_unpriced: whether routes without a known price are left out. order: which of the others go first.
+        aliases: names that a fallback may have, too.
         """
+        self._aliases = aliases
         self._order = order
         self._refuses_unpriced = refuses_unpriced
         self._catalog = catalog
@@ -45,8 +50,10 @@ class Resolver:
         self._is_constant = order.is_constant
         self._plain: dict[str, tuple[Candidate, ...]] = {}
 
-    def resolve(self, request: AnyRequest, model: Model) -> tuple[Candidate, ...]:
+    def resolve(self, request: AnyRequest, model: Model, project_id: str | None = None) -> tuple[Candidate, ...]:
         """At least one candidate, best first; those of a fallback model last. model: the asked one.
+
+        project_id: of the caller.
 
         Raises UnknownProvider, ModelNotAtProvider, ProviderKeyMissing, UnknownModel or UnsupportedOption.
         """
@@ -60,7 +67,7 @@ class Resolver:
             return known
         candidates = [Candidate(model, route) for route in self._routes(model, request)]
         if request.fallback_model:
-            fallback = self._fallback(model, request)
+            fallback = self._fallback(model, request, project_id)
             routes = self._routes(fallback, request, pinned=False)
             # It may be the asked model itself, at its other providers.
             tried = [candidate.route.provider for candidate in candidates if fallback is model]
@@ -117,9 +124,9 @@ class Resolver:
         ]
         return f"{message} Until then, use {min(usable)[1]}." if usable else message
 
-    def _fallback(self, asked: Model, request: AnyRequest) -> Model:
+    def _fallback(self, asked: Model, request: AnyRequest, project_id: str | None) -> Model:
         name = request.fallback_model or ""
-        fallback = self._catalog.find(name)
+        fallback = self._catalog.find(aliased(name, project_id, self._aliases, self._catalog))
         if fallback is None or fallback.action != asked.action:
             raise UnknownModel(
                 f"The fallback {name[:200]!r} is not known here as a model for {ACTIONS[asked.action].purpose}. "

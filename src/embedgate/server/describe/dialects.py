@@ -175,7 +175,7 @@ def _cohere_paths(model: Model, errors: DialectErrors) -> Paths:
 
 def _ollama_paths(model: Model, errors: DialectErrors) -> Paths:
     told = _Told("embedForOllama", "Ollama", "Embed texts", "OllamaEmbedRequest", "OllamaEmbeddings")
-    listed = ollama.write_models([model], REQUEST_ID)
+    listed = ollama.write_models([model.id], REQUEST_ID)
     tags = operation(
         "listOllamaTags",
         "Ollama",

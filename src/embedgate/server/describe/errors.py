@@ -108,6 +108,7 @@ def _of_requests(settings: Settings, model: Model) -> tuple[GatewayError, ...]:
         ),
         errors.UnknownEntity("There is no user 'alice'. List the users to see their names and ids."),
         errors.Conflict("There is already a user named 'alice'. Choose another name.", param="name"),
+        errors.SpaceChange("house stands for vectors of another space; send allow_space_change if that is meant."),
         errors.InvalidPolicy([PolicyMistake("unexpected end of input", 3, 1)]),
         errors.NotFound("There is no route /v2/embeddings. /docs lists those there are."),
         errors.MethodNotAllowed("/v1/embeddings takes POST, not GET.", allowed=("POST",)),

@@ -12,7 +12,6 @@ import orjson
 from msgspec import Meta, Struct
 
 from embedgate.core.errors import GatewayError, MalformedRequest
-from embedgate.core.models import Model
 from embedgate.core.types import EmbedRequest, EmbedResult
 from embedgate.server.answer import Answer, common_headers, error_headers, error_message, rows_answer
 from embedgate.server.credential import bearer_or_key
@@ -91,10 +90,10 @@ def write(result: EmbedResult, _encoding_format: str, request_id: str) -> Answer
     return rows_answer(result, common_headers(request_id, result.rate), lists, tail)
 
 
-def write_models(models: Iterable[Model], request_id: str) -> Answer:
-    """The answer to `GET /api/tags`."""
+def write_models(names: Iterable[str], request_id: str) -> Answer:
+    """The answer to `GET /api/tags`. names: ids and aliases."""
     details = ModelDetails("", "", "")
-    listed = TaggedModels(tuple(TaggedModel(model.id, model.id, _MODIFIED_AT, 0, "", details) for model in models))
+    listed = TaggedModels(tuple(TaggedModel(name, name, _MODIFIED_AT, 0, "", details) for name in names))
     return Answer(200, common_headers(request_id), msgspec.json.encode(listed))
 
 
