@@ -10,8 +10,8 @@
         MissingKey  MalformedKey  UnknownKey  RevokedKey  InvalidCredentials  NotPermitted
         RateLimited  BudgetExhausted  Overloaded  LedgerUnavailable  RequestInProgress  CallerLeft
       UpstreamError                  the far side of a provider call
-        UpstreamRejected  UpstreamBusy  UpstreamFailed  UpstreamTimeout  UpstreamGarbled  UpstreamDenied  UpstreamTooLarge
-        UpstreamMisconfigured  UpstreamLimited  UpstreamQueueFull  UpstreamLost  UpstreamNotAsked  UpstreamMismatch
+        UpstreamRejected  UpstreamBusy  UpstreamFailed  UpstreamTimeout  UpstreamGarbled  UpstreamDenied  UpstreamLost
+        UpstreamMisconfigured  UpstreamLimited  UpstreamQueueFull  UpstreamTooLarge  UpstreamNotAsked  UpstreamMismatch
       InternalError                  our own fault; only an id leaves the process
         DependencyMissing
       GatewayRefused                 another gateway's answer, raised by the client
