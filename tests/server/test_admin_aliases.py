@@ -117,6 +117,9 @@ async def test_names_and_targets_that_cannot_be_are_refused_with_what_to_do(api:
     assert "There is no model" in (await set_alias(api, "home", "nothing/such", 400))["error"]
     assert "names a provider" in (await set_alias(api, "home", f"{FAKE}:fake", 400))["error"]
     assert "There is no project" in (await set_alias(api, "home", FAKE, 404, project="none"))["error"]
+    assert "There is no project" in (await api("GET", "/api/aliases?project=none", status=404))["error"]
+    described = await api("GET", "/openapi.json")
+    assert "404" in described["paths"]["/api/aliases"]["get"]["responses"]
     assert "There are house" in (await api("DELETE", "/api/aliases/home", status=404))["error"]
     off = await set_alias(api, "later", "openai/text-embedding-3-small")
     assert off["alias"]["is_on"] is False

@@ -79,7 +79,7 @@ class AliasSet(Struct, frozen=True):
     notes: Annotated[tuple[str, ...], Meta(description="What to know or to do, one sentence each.")]
 
 
-@reads("aliases.list", "GET", "/api/aliases", Facts("listAliases"))
+@reads("aliases.list", "GET", "/api/aliases", Facts("listAliases", raises=(UnknownEntity,)))
 def list_aliases(reading: Reading, query: AliasQuery) -> Listed[Alias]:
     """List the aliases of models."""
     project = None if query.project is None else find_project(reading, query.project).id
