@@ -111,7 +111,7 @@ def test_keys_that_are_not_taken_are_told_apart_by_one_sentence_only(edge: Runni
         env=environment,
     )
     revoked = made.stdout.decode().strip()
-    subprocess.run([*administration, "revoke", revoked], capture_output=True, check=True, env=environment)
+    subprocess.run([*administration, "revoke", revoked, "--yes"], capture_output=True, check=True, env=environment)
     unknown = f"eg_{'a' * 12}4{'a' * 3}8{'a' * 15}"
     sentences = {
         "has not the form": "nonsense",
@@ -168,10 +168,10 @@ def test_https_is_served_with_a_certificate_of_ones_own(tmp_path: Path) -> None:
         request = urllib.request.Request(f"{url}/v1/embeddings", body, headers)
         with urllib.request.urlopen(request, context=ssl.create_default_context(cafile=str(cert_file))) as answer:
             assert len(json.load(answer)["data"]) == 1
-        # Neither plain HTTP nor a handshake that does not come holds a connection.
+        # Plain HTTP is told what is wrong, and a handshake that does not come holds no connection.
         with raw_socket(f"http://127.0.0.1:{port}") as silent, raw_socket(f"http://127.0.0.1:{port}") as plain:
             plain.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-            assert read_status(plain) == 0
+            assert read_status(plain) == 400
             began_s = time.monotonic()
             assert read_status(silent) == 0
             assert time.monotonic() - began_s < PATIENCE_S
