@@ -65,8 +65,8 @@ class ApproximateStore(SqliteStore):
     def optimize(self, number: int, on_progress: Progress | None = None) -> None:
         """Add to the index what it does not have; build it anew if much of what it has was deleted.
 
-        Takes about a third of a millisecond of a core for a vector of 384 numbers, and the memory of the index: a byte
-        for each number and some 140 for each vector.
+        Takes a third of a millisecond to one of a core for a vector of 384 numbers, the more there are, and the memory
+        of the index: a byte for each number and some 280 for each vector.
         """
         with self._reading():
             dim = self._facts().generation(number).dim
