@@ -19,8 +19,8 @@ from embedgate.toolkit.libraries import library
 
 _CONNECTIVITY = 32
 _EXPANSION_ADD = 128
-"""Twice the graph and the time to build that 16 and 64 take, which leave one in eight of the nearest of a million vectors
-out of reach, however long a search is."""
+"""Twice the graph and the time to build that 16 and 64 take, which leave one in eight of the nearest of a million
+vectors out of reach, however long a search is."""
 EXPANSION_SEARCH = 256
 """Four times what usearch takes: of 10,000 vectors of 64 true dimensions it finds 98 % of the ten nearest, not 80 %."""
 _NAME = re.compile(r"\.([0-9a-f]+)-(\d+)-(\d+)-(\d+)\.usearch")
