@@ -8,11 +8,18 @@ from msgspec import Struct
 from embedgate.core.access import Rate
 from embedgate.core.types import Timing, Usage
 
+EVENT_STREAM = "text/event-stream"
+
 told_early: ContextVar[Callable[[bytes], None] | None] = ContextVar("told_early", default=None)
 """Told of a stream that its head is here, and of the comments before its first event. None where nobody wants to know.
 
 An answer has not begun by that: until its first event, another route may be tried.
 """
+
+
+def media_type(content_type: str) -> str:
+    """The media type of a content type, without parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 class ChatResult(Struct, frozen=True):

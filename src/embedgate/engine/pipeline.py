@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from msgspec import Struct
 
 from embedgate.core.access import Caller, Rate
-from embedgate.core.chat import ChatResult, ChatStream
+from embedgate.core.chat import EVENT_STREAM, ChatResult, ChatStream
 from embedgate.core.demand import demand_of_task
 from embedgate.core.errors import GatewayError, InternalError, Overloaded
 from embedgate.core.rerank import RerankRequest, RerankResult
@@ -34,7 +34,7 @@ from embedgate.engine.admission.admit import Admission, Entrance
 from embedgate.engine.admission.authenticate import Authenticator
 from embedgate.engine.admission.paid_options import PaidOptions, surcharged
 from embedgate.engine.chat.complete import ChatServed, ChatValidator, Completer
-from embedgate.engine.chat.stream import EVENT_STREAM, StreamBuffer
+from embedgate.engine.chat.stream import StreamBuffer
 from embedgate.engine.chat.weigh import ChatWeigher
 from embedgate.engine.embedding.execute import Executor
 from embedgate.engine.embedding.validate import EmbeddingValidator

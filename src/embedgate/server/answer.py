@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from types import MappingProxyType
 from typing import Protocol
 
+import orjson
 from msgspec import Struct
 
 from embedgate.core.access import Rate
@@ -24,7 +25,6 @@ from embedgate.core.vectors import Vectors, to_base64, to_json
 
 Headers = list[tuple[bytes, bytes]]
 JSON = (b"content-type", b"application/json")
-EVENT_STREAM = b"text/event-stream"
 PIECE_BYTES = 128 * 1024
 """Size of one piece of a large body: encoding it blocks the event loop for a millisecond at most."""
 
@@ -239,6 +239,11 @@ def error_message(error: GatewayError, request_id: str, spellings: Mapping[str, 
     for ours, theirs in spellings.items():
         message = message.replace(ours, theirs)
     return message
+
+
+def error_answer(error: GatewayError, request_id: str, body: object) -> Answer:
+    """The answer to a failed request, for dialects with the common headers. body: as the dialect has it, for JSON."""
+    return Answer(error.status, [*common_headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))
 
 
 def error_headers(error: GatewayError) -> Headers:

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 from msgspec import Struct, field
 
+from embedgate.core.chat import EVENT_STREAM
 from embedgate.core.demand import Demand
 from embedgate.core.errors import CallerLeft, GatewayError, InternalError
 from embedgate.observe import events
-from embedgate.server.answer import EVENT_STREAM, Answer
+from embedgate.server.answer import Answer
 from embedgate.server.body import Body, BodyBounds, CallerGone, Receive
 from embedgate.server.cors import Cors
 from embedgate.server.exchange import Exchange, Send, exchange_of
@@ -184,7 +185,8 @@ async def _send_stream(
     except CallerLeft:
         return
     except Exception as error:
-        if not any(name == b"content-type" and value.startswith(EVENT_STREAM) for name, value in answer.headers):
+        of_events = EVENT_STREAM.encode()
+        if not any(name == b"content-type" and value.startswith(of_events) for name, value in answer.headers):
             raise  # closes the connection: the only sign that such an answer is incomplete
         await send({"type": "http.response.body", "body": _last_event(end, refuse(error)), "more_body": True})
     await send({"type": "http.response.body", "body": b"", "more_body": False})

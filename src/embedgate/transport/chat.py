@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from embedgate.core.chat import told_early
+from embedgate.core.chat import EVENT_STREAM, media_type, told_early
 from embedgate.core.errors import UpstreamError, UpstreamGarbled, UpstreamMismatch
 from embedgate.core.hints import Observe
 from embedgate.core.types import ChatUsage
@@ -29,7 +29,6 @@ In ticks, so that a moment in which this process does not run is not taken for s
 """
 _END_S = 1.0
 """How long a stream may take to end after `[DONE]`, so that the connection can be kept."""
-_EVENT_STREAM = "text/event-stream"
 _JSON = ("application/json", "+json")
 
 
@@ -111,13 +110,13 @@ class IncomingChat:
         asked.observe(read_hints(self._incoming.headers))
         if not self._incoming.is_success:
             raise classify(self._reply(asked, await self._read_fault()))
-        media_type = self.content_type.partition(";")[0].strip().lower()
-        if media_type == _EVENT_STREAM:
+        sent_type = media_type(self.content_type)
+        if sent_type == EVENT_STREAM:
             await self._begin_stream(asked)
-        elif media_type.endswith(_JSON):
+        elif sent_type.endswith(_JSON):
             await self._read_whole(asked)
         else:
-            sent = self._reply(asked, b"").quote(media_type) or "something of no type"
+            sent = self._reply(asked, b"").quote(sent_type) or "something of no type"
             raise UpstreamMismatch(f"{asked.provider} sent {sent} in place of a completion; check base_url")
 
     async def _begin_stream(self, asked: AskedChat) -> None:

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 
 from msgspec import Struct
 
+from embedgate.core.chat import EVENT_STREAM, media_type
 from embedgate.core.errors import CallerLeft, UpstreamMismatch, UpstreamTimeout
 from embedgate.core.types import Candidate
 
-EVENT_STREAM = "text/event-stream"
 HEARTBEAT = b": heartbeat\n\n"
 """A comment of an event stream, which clients skip: proxies cut connections that are silent."""
 _ENDS_OF_EVENT = (b"\n\n", b"\r\n\r\n", b"\r\r")
@@ -30,7 +30,7 @@ class StreamHead(Struct, frozen=True):
     @property
     def is_event_stream(self) -> bool:
         """Whether it consists of events, and can have comments between them."""
-        return self.content_type.partition(";")[0].strip().lower() == EVENT_STREAM
+        return media_type(self.content_type) == EVENT_STREAM
 
 
 class StreamBuffer:

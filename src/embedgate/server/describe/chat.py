@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import orjson
 
-from embedgate.core.chat import ChatResult, ChatStream
+from embedgate.core.chat import EVENT_STREAM, ChatResult, ChatStream
 from embedgate.core.errors import (
     GatewayError,
     InputTooLong,
@@ -21,7 +21,7 @@ from embedgate.core.errors import (
     UpstreamTooLarge,
 )
 from embedgate.core.types import Timing, Usage
-from embedgate.server.answer import EVENT_STREAM, Answer
+from embedgate.server.answer import Answer
 from embedgate.server.chat_body import MAX_CHOICES, MAX_OUTPUT_TOKENS
 from embedgate.server.describe.errors import REQUEST_ID, DialectErrors, Json, header_names, header_references
 from embedgate.server.fields import CACHE_USES, MAX_USER_BYTES
@@ -68,7 +68,7 @@ def chat_responses(
             "schema": {"$ref": f"#/components/schemas/{schema}"},
             "example": orjson.loads(whole.body),
         },
-        EVENT_STREAM.decode(): {"schema": {"type": "string"}, "example": _EVENTS.decode()},
+        EVENT_STREAM: {"schema": {"type": "string"}, "example": _EVENTS.decode()},
     }
     answered: Json = {
         "description": "What the provider sent, byte for byte; with `stream`, as it comes. A stream that breaks off "
@@ -209,4 +209,4 @@ def _stream() -> ChatStream:
         yield _EVENTS
 
     result = _result()
-    return ChatStream(result.model, result.provider, EVENT_STREAM.decode(), events())
+    return ChatStream(result.model, result.provider, EVENT_STREAM, events())

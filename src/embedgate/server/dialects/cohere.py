@@ -13,7 +13,7 @@ from embedgate.core.models import Truncate
 from embedgate.core.quantise import PACKED
 from embedgate.core.rerank import RerankResult
 from embedgate.core.types import EmbedRequest, EmbedResult, InputType
-from embedgate.server.answer import Answer, common_headers, error_headers, error_message, rows_answer
+from embedgate.server.answer import Answer, common_headers, error_answer, error_message, rows_answer
 from embedgate.server.credential import bearer_or_key
 from embedgate.server.dialect import SplitName
 from embedgate.server.fields import ENCODING_FORMATS, EncodingFormat, Fields, quantisation_of
@@ -124,4 +124,4 @@ def _strictest(kinds: tuple[EncodingFormat, ...]) -> EncodingFormat:
 def write_error(error: GatewayError, request_id: str) -> Answer:
     """The error table of this API: statuses that make Cohere's SDKs raise the right class."""
     body = {"id": request_id, "message": error_message(error, request_id, SPELLINGS), "code": error.code}
-    return Answer(error.status, [*common_headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))
+    return error_answer(error, request_id, body)

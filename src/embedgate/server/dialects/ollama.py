@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from embedgate.core.errors import GatewayError, MalformedRequest
 from embedgate.core.types import EmbedRequest, EmbedResult
-from embedgate.server.answer import Answer, common_headers, error_headers, error_message, rows_answer
+from embedgate.server.answer import Answer, common_headers, error_answer, error_message, rows_answer
 from embedgate.server.credential import bearer_or_key
 from embedgate.server.dialect import SplitName
 from embedgate.server.fields import Fields
@@ -100,4 +100,4 @@ def write_models(names: Iterable[str], request_id: str) -> Answer:
 def write_error(error: GatewayError, request_id: str) -> Answer:
     """The error table of this API."""
     body = {"error": error_message(error, request_id, SPELLINGS), "code": error.code}
-    return Answer(error.status, [*common_headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))
+    return error_answer(error, request_id, body)

@@ -10,19 +10,18 @@ from collections.abc import Mapping
 from typing import Literal
 
 import orjson
-from msgspec.structs import replace
 
 from embedgate.core.chat import ChatResult, ChatStream
 from embedgate.core.errors import GatewayError, RateLimited, UnknownModel
 from embedgate.core.rerank import RerankResult
 from embedgate.core.types import ChatRequest, Dialect, EmbedRequest, EmbedResult
-from embedgate.server.answer import Answer, chat_answer, common_headers, error_headers, error_message, vector_answer
+from embedgate.server.answer import Answer, chat_answer, common_headers, error_answer, error_message, vector_answer
 from embedgate.server.chat_body import chat_request, open_chat
 from embedgate.server.credential import bearer_or_key
 from embedgate.server.dialect import SplitName
 from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, TRUNCATES, Fields, plain, quantisation_of
 from embedgate.server.rerank_body import rerank_answer, rerank_of
-from embedgate.server.steering import asked_model, routing_of, steering_of
+from embedgate.server.steering import asked_model
 
 NAME: Literal["openai"] = "openai"
 
@@ -102,9 +101,7 @@ def _read_each(body: bytes, split_name: SplitName, path_model: str | None = None
     if path_model is None:
         fields.required(("model",), "model is required: the id of an embedding model, see GET /v1/models.")
     fields.required(("input",), "input is required: a text or a list of texts.")
-    named = fields.text("model")
-    model, provider = split_name(path_model or named or "")
-    steering = steering_of(fields)
+    model, provider, routing, fallback_model = asked_model(fields, split_name, path_model)
     encoding_format = fields.choice("encoding_format", ENCODING_FORMATS) or "float"
     request = EmbedRequest(
         model=model,
@@ -114,8 +111,8 @@ def _read_each(body: bytes, split_name: SplitName, path_model: str | None = None
         truncate=fields.choice("truncate", TRUNCATES) or "none",
         user=fields.user(),
         provider=provider,
-        routing=routing_of(steering),
-        fallback_model=steering.fallback if steering else None,
+        routing=routing,
+        fallback_model=fallback_model,
         cache=fields.choice("cache", CACHE_USES) or "store",
         allow_space_change=fields.flag("allow_space_change") or False,
         options=fields.rest(),
@@ -165,19 +162,20 @@ def write_rerank(result: RerankResult, request_id: str) -> Answer:
 
 def write_error(error: GatewayError, request_id: str) -> Answer:
     """The error table of this API: statuses that make the SDKs raise the right class."""
-    status = error.status
-    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    message = error_message(error, request_id)
-    body = {"error": {"message": message, "type": kind, "param": error.param, "code": error.code}}
-    return Answer(status, [*headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))
+    return _error_answer(error, request_id, error.code)
 
 
 def write_azure_error(error: GatewayError, request_id: str) -> Answer:
     """The error table of Azure: OpenAI's, but for the codes that Azure's own gate has."""
-    answer = write_error(error, request_id)
-    code = "DeploymentNotFound" if isinstance(error, UnknownModel) else str(answer.status)
-    if not isinstance(error, UnknownModel | RateLimited) and answer.status != 401:
-        return answer
-    body = orjson.loads(answer.body)
-    body["error"]["code"] = code
-    return replace(answer, body=orjson.dumps(body))
+    code = error.code
+    if isinstance(error, UnknownModel):
+        code = "DeploymentNotFound"
+    elif isinstance(error, RateLimited) or error.status == 401:
+        code = str(error.status)
+    return _error_answer(error, request_id, code)
+
+
+def _error_answer(error: GatewayError, request_id: str, code: str) -> Answer:
+    kind = _TYPES.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error")
+    fault = {"message": error_message(error, request_id), "type": kind, "param": error.param, "code": code}
+    return error_answer(error, request_id, {"error": fault})

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
-import orjson
 from msgspec import Meta, Struct
 
 from embedgate.core.errors import (
@@ -27,7 +26,7 @@ from embedgate.core.models import Model, Truncate
 from embedgate.core.rerank import RerankRequest, RerankResult
 from embedgate.core.types import EmbedRequest, EmbedResult, InputType
 from embedgate.core.version import VERSION
-from embedgate.server.answer import Answer, common_headers, cost_headers, error_headers, error_message, rows_answer
+from embedgate.server.answer import Answer, common_headers, cost_headers, error_answer, error_message, rows_answer
 from embedgate.server.credential import bearer_or_key
 from embedgate.server.dialect import SplitName
 from embedgate.server.fields import Fields
@@ -91,9 +90,7 @@ class Server:
         Raises a RequestError naming the field at fault.
         """
         fields = Fields(body)
-        named = fields.text("model")
-        if not (wanted := self._model or named):
-            raise MissingFields(_NO_MODEL, param="model")
+        wanted = self._wanted(fields)
         fields.required(("inputs",), "inputs is required: a text or a list of texts.")
         model, provider = split_name(wanted)
         if fields.flag("normalize") is False:
@@ -114,6 +111,14 @@ class Server:
         )
         return request, "float"
 
+    def _wanted(self, fields: Fields) -> str:
+        """The name of the model: that of the path counts. Raises MissingFields."""
+        named = fields.text("model")
+        wanted = self._model or named
+        if not wanted:
+            raise MissingFields(_NO_MODEL, param="model")
+        return wanted
+
     def write(self, result: EmbedResult, _encoding_format: str, request_id: str) -> Answer:
         """The answer to a served request."""
         return rows_answer(result, common_headers(request_id, result.rate), [(b"[", "float")], b"]")
@@ -124,9 +129,7 @@ class Server:
         Raises a RequestError naming the field at fault.
         """
         fields = Fields(body)
-        named = fields.text("model")
-        if not (wanted := self._model or named):
-            raise MissingFields(_NO_MODEL, param="model")
+        wanted = self._wanted(fields)
         fields.required(("query", "texts"), "query and texts are required: a text, and a list of texts.")
         model, provider = split_name(wanted)
         if fields.flag("truncate") is False:
@@ -180,7 +183,7 @@ def write_info(model: Model, precision: str, limits: LimitSettings, request_id: 
 def write_error(error: GatewayError, request_id: str) -> Answer:
     """The error table of this API. `code` is ours."""
     body = {"error": error_message(error, request_id, SPELLINGS), "error_type": _type(error), "code": error.code}
-    return Answer(error.status, [*common_headers(request_id, error.rate), *error_headers(error)], orjson.dumps(body))
+    return error_answer(error, request_id, body)
 
 
 def _type(error: GatewayError) -> str:
