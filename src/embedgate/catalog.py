@@ -143,7 +143,7 @@ class Catalog:
         """
         ids = {}
         for model in self.models():
-            is_served = providers is None or any(route.provider in providers for route in model.routes)
+            is_served = providers is None or model.is_served_by(providers)
             if action in (None, model.action) and is_served:
                 ids[model.name.casefold()] = model.id
                 ids[model.id.casefold()] = model.id

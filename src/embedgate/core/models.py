@@ -1,6 +1,6 @@
 """Records of the catalogue: models, their routes, sizes, limits and prices. All frozen."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -169,6 +169,10 @@ class Model:
     max_output_tokens: int | None = None
     revision: str = ""
     scores: ScoreScale | None = None
+
+    def is_served_by(self, providers: Collection[str]) -> bool:
+        """Whether one of its routes is at one of these providers."""
+        return any(route.provider in providers for route in self.routes)
 
     @property
     def author(self) -> str:

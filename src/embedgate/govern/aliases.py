@@ -15,7 +15,7 @@ from embedgate.core.actions import EMBEDDING
 from embedgate.core.aliases import Aliases
 from embedgate.core.errors import Conflict, GatewayError, InvalidInput, SpaceChange, UnknownEntity, UnknownModel
 from embedgate.core.models import Model
-from embedgate.engine.routing.find_model import ModelFinder, aliased
+from embedgate.engine.routing.find_model import ModelFinder, alias_of, aliased
 from embedgate.govern.change import Change, Reading
 from embedgate.govern.lists import Listed, ListQuery, pick, sorts
 from embedgate.govern.models import find_model
@@ -205,7 +205,7 @@ def _check_name(name: str, selection: Selection) -> None:
 
 def _target(named: str, selection: Selection, aliases: Aliases, project: str | None) -> Model:
     """The model that an alias is set to. Raises InvalidInput for another alias, UnknownModel."""
-    other = None if selection.catalog.by_id(named) else aliases.find(named, project)
+    other = alias_of(named, project, aliases, selection.catalog)
     if other is not None:
         raise InvalidInput(f"{named[:200]} is an alias itself. Give the id of the model: {other.model}.", param="model")
     model = selection.catalog.find(named)
@@ -228,8 +228,7 @@ def _meaning(name: str, project: str | None, selection: Selection, aliases: Alia
         model = ModelFinder(selection.catalog, selection.switched_on, "").find(name, None, EMBEDDING)
     except GatewayError:
         return None
-    is_on = any(route.provider in selection.switched_on for route in model.routes)
-    return (model.id, _space_of(model)) if is_on else None
+    return (model.id, _space_of(model)) if model.is_served_by(selection.switched_on) else None
 
 
 def _check_space(name: str, before: _Meaning | None, after: _Meaning | None) -> None:
@@ -267,7 +266,7 @@ def _row(rule: AliasRule) -> dict[str, str | None]:
 
 def _alias(rule: AliasRule, selection: Selection) -> Alias:
     model = selection.catalog.by_id(rule.model)
-    is_on = model is not None and any(route.provider in selection.switched_on for route in model.routes)
+    is_on = model is not None and model.is_served_by(selection.switched_on)
     return Alias(rule.name, rule.model, rule.project_id, rule.space, is_on)
 
 

@@ -14,6 +14,7 @@ from embedgate.core.actions import ACTIONS
 from embedgate.core.aliases import NO_ALIASES, Aliases
 from embedgate.core.errors import ConfigError, DependencyMissing
 from embedgate.core.models import LOCAL, Model, Price, Route
+from embedgate.engine.routing.find_model import alias_of
 from embedgate.govern.added_models import entries_with_added, with_added
 from embedgate.govern.model_revision import providers_at, revision_of
 from embedgate.govern.provider_keys import find_keys
@@ -87,7 +88,7 @@ class Selection:
 
     def find_model(self, name: str, project_id: str | None = None) -> Model | None:
         """The model of an id, an alias or a bare name, on or off; None if there is none. project_id: of the caller."""
-        alias = None if self.catalog.by_id(name) else self.aliases.find(name, project_id)
+        alias = alias_of(name, project_id, self.aliases, self.catalog)
         return self.catalog.find(name if alias is None else alias.model)
 
     def aliases_of(self, project_id: str | None) -> tuple[AliasRule, ...]:

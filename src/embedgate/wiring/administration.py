@@ -12,7 +12,7 @@ from embedgate.govern.aliases import read_aliases
 from embedgate.govern.cleared_models import read_cleared
 from embedgate.govern.prices import read_prices
 from embedgate.govern.providers import read_keys, read_providers
-from embedgate.govern.resources import GatewayAccess, OwnKeyBounds, Resources
+from embedgate.govern.resources import GatewayAccess, Resources
 from embedgate.govern.selection import Selection, decide
 from embedgate.inference.runtime import LocalModels
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
@@ -29,7 +29,7 @@ def open_resources(loaded: Loaded, gateway: GatewayAccess) -> Resources:
         gateway=gateway,
         is_emergency=settings.access.is_emergency,
         accepted_prefixes=settings.keys.accepted_prefixes,
-        own_keys=OwnKeyBounds(**settings.keys.own.model_dump()),
+        own_keys=settings.keys.own,
         max_aliases=settings.catalog.max_aliases,
     )
 

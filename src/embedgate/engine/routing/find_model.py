@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from embedgate.catalog import Catalog
+from embedgate.core.access import AliasRule
 from embedgate.core.actions import EMBEDDING, Action
 from embedgate.core.aliases import NO_ALIASES, Aliases
 from embedgate.core.errors import (
@@ -78,7 +79,7 @@ class ModelFinder:
         model = self._catalog.at_provider(provider, name) if provider else self._catalog.find(name)
         if model is None and provider and self._catalog.find(name):
             raise ModelNotAtProvider(f"Model {name[:200]} is not served by {provider}.", param="model")
-        if provider is None and (model is None or not self._is_on(model)):
+        if provider is None and (model is None or not model.is_served_by(self._switched_on)):
             model = self._twin(model, action) if model is not None else self._called_so(name, action)
         if model is None:
             raise UnknownModel(self._explanation(name, action), param="model")
@@ -95,15 +96,12 @@ class ModelFinder:
             raise error(f"Model {name} does not support {action.policy_name} action. {advice}", param="model")
         return model
 
-    def _is_on(self, model: Model) -> bool:
-        return any(route.provider in self._switched_on for route in model.routes)
-
     def _twin(self, model: Model, action: Action) -> Model:
         """A model that is on and makes vectors of the same space as one that is off; that one if there is none."""
         if model.space is None or model.action != action.name:
             return model
-        twins = (other for other in self._catalog.models() if other.space == model.space and self._is_on(other))
-        return next(twins, model)
+        same = (other for other in self._catalog.models() if other.space == model.space)
+        return next((other for other in same if other.is_served_by(self._switched_on)), model)
 
     def _called_so(self, name: str, action: Action) -> Model | None:
         """The model that is on and is called so by its id or by a provider; None if there is none, or are several.
@@ -160,7 +158,7 @@ class ModelFinder:
         replacement = self._catalog.retired(name)
         if replacement:
             found = self._catalog.find(replacement)
-            if found is not None and self._is_on(found):
+            if found is not None and found.is_served_by(self._switched_on):
                 return f"The model {name!r} was shut down by its provider. Use {replacement} instead."
             usual = f"Use {self._default_model}, or see" if action.has_default_model else "See"
             return (
@@ -184,12 +182,20 @@ class ModelFinder:
         return f"{hint} Not switched on here: {', '.join(off)}. {instead} GET /v1/models."
 
 
+def alias_of(name: str, project_id: str | None, aliases: Aliases, catalog: Catalog) -> AliasRule | None:
+    """The alias that a name is; None for an id, which goes before, and for any other name.
+
+    project_id: of the caller.
+    """
+    return None if catalog.by_id(name) else aliases.find(name, project_id)
+
+
 def aliased(name: str, project_id: str | None, aliases: Aliases, catalog: Catalog) -> str:
     """The id of the model that an alias stands for; the name itself if it is an id or no alias. Raises UnknownModel.
 
     project_id: of the caller.
     """
-    alias = None if catalog.by_id(name) else aliases.find(name, project_id)
+    alias = alias_of(name, project_id, aliases, catalog)
     if alias is None:
         return name
     if catalog.by_id(alias.model) is None:
