@@ -19,8 +19,8 @@ from embedgate.govern.own_keys import (
     rotate_my_key,
     show_my_bounds,
 )
-from embedgate.govern.resources import OwnKeyBounds
 from embedgate.govern.values import moment
+from embedgate.settings import OwnKeySettings
 from governing import Clock, Governing
 
 SMALL, LARGE = "openai/text-embedding-3-small", "openai/text-embedding-3-large"
@@ -33,7 +33,7 @@ def logged_in(call: Governing) -> Callable[..., Governing]:
     def as_user(name: str = "ann", **bounds: object) -> Governing:
         user = next((each for each in call.every(users.list_users, users.UserQuery()) if each.name == name), None)
         user = user or call(users.create_user, users.NewUser(name))
-        own = OwnKeyBounds(**{"max_active": 2, **bounds})  # type: ignore[arg-type]  # of any field
+        own = OwnKeySettings(**{"max_active": 2, **bounds})
         me = call.with_actor(Actor(user.id)).with_secret(f"{ACCESS_PREFIX}token")
         return replace(me, resources=replace(call.resources, own_keys=own))
 

@@ -33,9 +33,9 @@ from embedgate.govern.lists import Listed
 from embedgate.govern.logins import ACCESS_PREFIX
 from embedgate.govern.operation import Facts, NoParameters, changes, reads, runs
 from embedgate.govern.projects import find_project
-from embedgate.govern.resources import OwnKeyBounds
 from embedgate.govern.users import find_user
 from embedgate.govern.values import moment
+from embedgate.settings import OwnKeySettings
 from embedgate.storage import schema
 
 _EVERY = "*"
@@ -155,7 +155,7 @@ def _has_logged_in(invocation: Invocation) -> bool:
     return invocation.secret.startswith(ACCESS_PREFIX)
 
 
-def _make(change: Change, new: OwnKeyToMake, bounds: OwnKeyBounds) -> KeyWithSecret:
+def _make(change: Change, new: OwnKeyToMake, bounds: OwnKeySettings) -> KeyWithSecret:
     _check_numbers(change, bounds)
     user = find_user(change, change.actor.id)
     latest = moment(change.now_ms) + timedelta(days=bounds.max_days)
@@ -177,7 +177,7 @@ def _make(change: Change, new: OwnKeyToMake, bounds: OwnKeyBounds) -> KeyWithSec
     return made
 
 
-def _check_numbers(change: Change, bounds: OwnKeyBounds) -> None:
+def _check_numbers(change: Change, bounds: OwnKeySettings) -> None:
     if bounds.max_active == 0:
         raise NotPermitted("Users make no keys here. Ask your administrator for a key, or to set keys.own.max_active.")
     active, made_today = _numbers(change)
@@ -214,7 +214,7 @@ def _end(wanted: datetime | None, latest: datetime) -> datetime:
     return wanted or latest
 
 
-def _project(change: Change, wanted: str | None, bounds: OwnKeyBounds) -> str | None:
+def _project(change: Change, wanted: str | None, bounds: OwnKeySettings) -> str | None:
     if wanted is None:
         return None
     try:
@@ -228,24 +228,25 @@ def _project(change: Change, wanted: str | None, bounds: OwnKeyBounds) -> str | 
     return found.id
 
 
-def _most_models(reading: Reading, bounds: OwnKeyBounds) -> tuple[str, ...] | None:
-    if bounds.models is None:
-        return None
-    catalog = reading.resources.catalog()
-    found = [(catalog.find(name), name) for name in bounds.models]
-    return tuple(sorted({name if model is None else model.id for model, name in found}))
+def _most_models(reading: Reading, bounds: OwnKeySettings) -> tuple[str, ...] | None:
+    return None if bounds.models is None else _ids(reading, bounds.models)
 
 
-def _models(change: Change, wanted: tuple[str, ...] | None, bounds: OwnKeyBounds) -> tuple[str, ...] | None:
+def _models(change: Change, wanted: tuple[str, ...] | None, bounds: OwnKeySettings) -> tuple[str, ...] | None:
     most = _most_models(change, bounds)
     if wanted is None:
         return most
-    catalog = change.resources.catalog()
-    found = [(catalog.find(name), name) for name in wanted]
-    ids = tuple(sorted({name if model is None else model.id for model, name in found}))
+    ids = _ids(change, wanted)
     if most is not None and (refused := [model for model in ids if model not in most]):
         raise NotPermitted(f"You cannot make keys for {refused[0][:200]}; those you can: {', '.join(most) or 'none'}.")
     return ids
+
+
+def _ids(reading: Reading, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The ids of models by id or bare name, each once; a name that no model has stays as it is."""
+    catalog = reading.resources.catalog()
+    found = [(catalog.find(name), name) for name in names]
+    return tuple(sorted({name if model is None else model.id for model, name in found}))
 
 
 def _within(wanted: int | None, most: int | None, name: str) -> int | None:

@@ -18,6 +18,7 @@ from embedgate.govern.failed_logins import FailedLogins
 from embedgate.govern.found_models import ModelsThere, Probed
 from embedgate.govern.passwords import PasswordHashes
 from embedgate.govern.selection import Selection
+from embedgate.settings import OwnKeySettings
 from embedgate.storage.sealing import Sealer
 
 
@@ -62,25 +63,13 @@ NO_GATEWAY = GatewayAccess(_no_gateway, _no_gateway, _no_gateway, CacheAccess(_n
 
 
 @dataclass(frozen=True, slots=True)
-class OwnKeyBounds:
-    """What users who log in may make for themselves, as the settings `keys.own` say."""
-
-    max_active: int = 0
-    max_per_day: int = 20
-    max_days: int = 90
-    projects: tuple[str, ...] = ()
-    models: tuple[str, ...] | None = None
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Resources:
     """Safe to share between threads.
 
     key_prefix: start of new keys; accepted_prefixes: of other keys that can be imported whole. sealer: for the keys of
     providers. catalog: gives the one in force, with the prices of administrators. now_ms: UTC milliseconds.
-    is_emergency: as setting access.is_emergency says. max_aliases: of models, as catalog.max_aliases says.
+    is_emergency: as setting access.is_emergency says. own_keys: what users who log in may make for
+    themselves. max_aliases: of models, as catalog.max_aliases says.
     """
 
     key_prefix: str
@@ -92,5 +81,5 @@ class Resources:
     gateway: GatewayAccess = NO_GATEWAY
     is_emergency: bool = False
     accepted_prefixes: tuple[str, ...] = ()
-    own_keys: OwnKeyBounds = OwnKeyBounds()
+    own_keys: OwnKeySettings = field(default_factory=OwnKeySettings)
     max_aliases: int = 1_000

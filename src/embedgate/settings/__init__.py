@@ -1,6 +1,6 @@
 """Settings of the gateway: one typed tree, a module for each part of it."""
 
-from embedgate.settings.keys import KeySettings
+from embedgate.settings.keys import KeySettings, OwnKeySettings
 from embedgate.settings.storage import MIN_CACHE_DISK_BYTES, CacheSettings, IdempotencySettings, StorageSettings
 from embedgate.settings.tree import (
     MIN_VERIFY_PAUSE_S,
@@ -29,6 +29,7 @@ __all__ = [
     "LocalModelSettings",
     "LocalSettings",
     "LogSettings",
+    "OwnKeySettings",
     "ProviderSettings",
     "ServerSettings",
     "Settings",
