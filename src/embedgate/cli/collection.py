@@ -40,7 +40,6 @@ OwnModel = Annotated[
 ]
 
 _SNIPPET_CHARS = 160
-_MARKDOWN_ENDINGS = (".md", ".markdown", ".mdx")
 _LEAST_UNINDEXED, _UNINDEXED_SHARE = 1_000, 0.05
 """Texts outside of an approximate index that are compared in less time than the index takes to be written anew."""
 
@@ -126,8 +125,9 @@ def print_found(found: "Sequence[Found]", output: Path | None, file_format: str 
 def snippet(found: "Found") -> str:
     """The beginning of a text that was found, on one line; of Markdown without its marks."""
     from embedgate.toolkit.plain_text import of_markdown
+    from embedgate.toolkit.reading import MARKDOWN_ENDINGS
 
-    is_markdown = found.source.lower().endswith(_MARKDOWN_ENDINGS)
+    is_markdown = found.source.lower().endswith(tuple(MARKDOWN_ENDINGS))
     text = of_markdown(found.text) if is_markdown else found.text
     return results.excerpt(text, _SNIPPET_CHARS, "...")
 

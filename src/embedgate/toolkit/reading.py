@@ -29,7 +29,8 @@ TABLE_ENDINGS: dict[str, InputFormat] = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
-PROSE_ENDINGS = frozenset({".adoc", ".htm", ".html", ".markdown", ".md", ".mdx", ".org", ".rst", ".tex"})
+MARKDOWN_ENDINGS = frozenset({".markdown", ".md", ".mdx"})
+PROSE_ENDINGS = MARKDOWN_ENDINGS | {".adoc", ".htm", ".html", ".org", ".rst", ".tex"}
 CODE_ENDINGS = frozenset(
     f".{name}"
     for name in (

@@ -13,14 +13,12 @@ from embedgate.core.ports import Embedder, TokenCounter
 from embedgate.toolkit.division import Division, Range
 from embedgate.toolkit.meaning import drifts
 from embedgate.toolkit.outline import Kind, Outline, outline, sentences
-from embedgate.toolkit.reading import CODE_ENDINGS
+from embedgate.toolkit.reading import CODE_ENDINGS, MARKDOWN_ENDINGS
 from embedgate.toolkit.records import Record
 from embedgate.toolkit.tokens import MeasuredText, Tokens
 
 DEFAULT_SIZE = 256
 """Tokens of a piece: a few paragraphs. Smaller ones are found more exactly, larger ones say more."""
-
-_MARKDOWN_ENDINGS = frozenset({".markdown", ".md", ".mdx"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,7 @@ class Splitter:
 def kind_of(file: str) -> Kind:
     """How a file is cut, by its ending: as Markdown, as code, else as prose."""
     ending = PurePath(file).suffix.lower()
-    if ending in _MARKDOWN_ENDINGS:
+    if ending in MARKDOWN_ENDINGS:
         return "markdown"
     return "code" if ending in CODE_ENDINGS else "prose"
 
