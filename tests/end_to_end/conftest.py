@@ -6,6 +6,8 @@ import openai
 import pytest
 
 from administrator import Administrator, administrator
+from billing_provider import BillingProvider, billing_provider
+from crowd import weight
 from embedgate.govern.keys import Key
 from running import UPSTREAM_KEY, RunningGateway, gateway
 from upstream import Upstream, running_upstream
@@ -62,3 +64,12 @@ def admin(running: RunningGateway) -> Iterator[Administrator]:
 def account(admin: Administrator) -> tuple[Key, str]:
     """A new key and its secret."""
     return admin.new_key()
+
+
+@pytest.fixture
+def host() -> Iterator[BillingProvider]:
+    """A provider of one test that writes a bill; calls that hang end with the test."""
+    with billing_provider() as found:
+        found.count_tokens = weight
+        yield found
+        found.let_go()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from administrator import administrator
-from billing_provider import BillingProvider, billing_provider
+from billing_provider import BillingProvider
 from crowd import LOCAL_OFF, Caller, exchange, weight
 from embedgate.core.access import Period, Subject
 from embedgate.core.clock import ms_of
@@ -28,14 +28,6 @@ UNIT = weight(TEXT.format(0)) * 20_000
 WORTH = 6
 LAST_HOUR = datetime(2031, 1, 31, 23, tzinfo=UTC)
 NEXT_DAY = LAST_HOUR + timedelta(hours=2)
-
-
-@pytest.fixture
-def host() -> Iterator[BillingProvider]:
-    with billing_provider() as provider:
-        provider.count_tokens = weight
-        yield provider
-        provider.let_go()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from administrator import administrator
-from billing_provider import SILENT, BillingProvider, Mode, billing_provider
+from billing_provider import SILENT, BillingProvider, Mode
 from crowd import LOCAL_OFF, Caller, exchange, weight
 from embedgate.core.access import Subject
 from embedgate.core.types import LedgerEntry
@@ -51,14 +51,6 @@ SETTINGS = (
     {upstream}
 """
 )
-
-
-@pytest.fixture
-def host() -> Iterator[BillingProvider]:
-    with billing_provider() as found:
-        found.count_tokens = weight
-        yield found
-        found.let_go()
 
 
 @pytest.fixture

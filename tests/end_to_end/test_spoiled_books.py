@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from administrator import administrator
-from billing_provider import BillingProvider, billing_provider
-from crowd import LOCAL_OFF, MODEL, weight
+from billing_provider import BillingProvider
+from crowd import LOCAL_OFF, MODEL
 from embedgate.core.types import LedgerEntry
 from embedgate.storage.intents import INTENTS_FOLDER
 from forked import Fork, Forks, forks
@@ -32,14 +32,6 @@ from wire import call
 NUMBERS = itertools.count()
 FILES = ("embedgate.db", "embedgate.db-wal", "embedgate.db-shm")
 N = 4
-
-
-@pytest.fixture
-def host() -> Iterator[BillingProvider]:
-    with billing_provider() as provider:
-        provider.count_tokens = weight
-        yield provider
-        provider.let_go()
 
 
 @pytest.fixture

@@ -1,16 +1,13 @@
 """Two servers on one data folder: only the first counts budgets and knows idempotency keys; the other takes over."""
 
 import itertools
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 
-import pytest
-
 from administrator import administrator
-from billing_provider import BillingProvider, billing_provider
+from billing_provider import BillingProvider
 from crowd import LOCAL_OFF, MODEL, weight
 from embedgate.core.access import Subject
 from forked import forks
@@ -20,14 +17,6 @@ from wire import Reply, call
 TEXT = "caller {:08}"
 UNIT = weight(TEXT.format(0)) * 20_000
 NUMBERS = itertools.count()
-
-
-@pytest.fixture
-def host() -> Iterator[BillingProvider]:
-    with billing_provider() as provider:
-        provider.count_tokens = weight
-        yield provider
-        provider.let_go()
 
 
 def embed(url: str, secret: str, **headers: str) -> Reply:
