@@ -217,6 +217,11 @@ class Candidate(Struct, frozen=True, gc=False):
     model: Model
     route: Route
 
+    def cost_of(self, tokens: int) -> int:
+        """Picodollars for input tokens here; 0 where no price is known."""
+        price = self.route.price
+        return tokens * price.picodollars_per_token if price else 0
+
 
 class Weighed(Struct, frozen=True, gc=False):
     """A candidate with the maximum cost of the request there. `dim` is the size of the vectors, 0 without any.

@@ -15,7 +15,7 @@ from embedgate.core.ports import Tokenizers
 from embedgate.core.types import Batch, Call, Candidate, EmbedRequest, Part
 from embedgate.engine.embedding.outcome import Outcome, charge_outcome
 from embedgate.engine.embedding.plan import Planner
-from embedgate.engine.ledger.charge import cost_at, cover
+from embedgate.engine.ledger.charge import cover
 from embedgate.engine.ledger.tokens import count_aside
 from embedgate.engine.routing.failover import RouteAttempts
 from embedgate.observe import metrics
@@ -109,7 +109,7 @@ class Hedger:
 
     async def _cost(self, candidate: Candidate, batch: Batch) -> int:
         counted = await count_aside(batch.inputs, candidate.route, self._tokenizers)
-        return cost_at(candidate, counted.total)
+        return candidate.cost_of(counted.total)
 
     async def _given_up(self, here: RouteAttempts, runner: _Runner) -> Outcome:
         """What a call whose answer is not needed any more came to, after it has ended."""

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from embedgate.core.errors import GatewayError, InternalError, UpstreamError
 from embedgate.core.types import Call, Candidate
 from embedgate.core.vectors import Vectors
-from embedgate.engine.ledger.charge import charge, cost_at
+from embedgate.engine.ledger.charge import charge
 
 
 class Outcome(Struct, frozen=True):
@@ -74,11 +74,11 @@ def charge_outcome(call: Call[Any], candidate: Candidate, outcome: Outcome, *, i
     call.upstream_s += outcome.upstream_s
     if not outcome.billed:
         return
-    cost = cost_at(candidate, outcome.billed)
+    cost = candidate.cost_of(outcome.billed)
     if call.surcharge_picodollars:
         surcharge = call.surcharge_picodollars * len(outcome.tokens) // call.request.n_items
         charge(call, candidate, 0, surcharge, is_estimated=True)
     charge(call, candidate, outcome.billed, cost, is_estimated=outcome.is_estimated)
     used = 0 if in_vain or outcome.error is not None else sum(outcome.tokens)
     if used != outcome.billed:
-        call.wasted_picodollars += cost_at(candidate, outcome.billed - used)
+        call.wasted_picodollars += candidate.cost_of(outcome.billed - used)

@@ -7,7 +7,6 @@ from embedgate.core.models import Route
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import Candidate, EmbedRequest, Input, Weighed
 from embedgate.engine.embedding.prepare import prefix_of, prepared
-from embedgate.engine.ledger.charge import cost_at
 from embedgate.engine.ledger.tokens import count_aside
 
 
@@ -30,7 +29,7 @@ class EmbeddingWeigher:
         for candidate in candidates:
             tokens = await self._count(request, candidate.route, found) if matters else at_most
             dim = request.dim or candidate.route.dims.default
-            weighed.append(Weighed(candidate, tokens, cost_at(candidate, tokens), dim))
+            weighed.append(Weighed(candidate, tokens, candidate.cost_of(tokens), dim))
         return weighed
 
     async def _count(self, request: EmbedRequest, route: Route, found: dict[tuple[str | bool, ...], int]) -> int:

@@ -1,4 +1,8 @@
-"""Accounting: what a request used and cost goes to the ledger once, whatever became of it; then its grant ends."""
+"""Accounting: the one ledger entry of a request, once it has ended, and the intent that stands for it until then.
+
+An intent is the entry that is booked if this process ends before the request: as outcome `interrupted`, at the most
+that the request could cost, marked as estimated. It is on disk before a call that can cost money leaves.
+"""
 
 import time
 from collections.abc import Callable
@@ -7,10 +11,11 @@ from typing import Any
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import GatewayError
 from embedgate.core.ports import Ledger
-from embedgate.core.types import Answered, Call, Grant, LedgerEntry
-from embedgate.engine.ledger.charge import cost_at
-from embedgate.engine.ledger.entry import entry_of
+from embedgate.core.types import Answered, Call, Candidate, Grant, LedgerEntry
 from embedgate.observe import events, metrics
+
+INTERRUPTED = "interrupted"
+"""Outcome of a request whose process ended before it did."""
 
 
 class Accountant:
@@ -74,7 +79,7 @@ class Accountant:
         candidate = answered.candidate if answered else call.spends[-1].candidate
         reused_tokens = answered.usage.reused_tokens if answered else 0
         tokens = output_tokens = estimated_tokens = estimated_cost = 0
-        cost = cost_at(candidate, reused_tokens) if self._charges_reuse else 0
+        cost = candidate.cost_of(reused_tokens) if self._charges_reuse else 0
         is_estimated = False
         for spend in call.spends:
             tokens += spend.tokens
@@ -84,7 +89,7 @@ class Accountant:
                 is_estimated = True
                 estimated_tokens += spend.estimated_tokens
                 estimated_cost += spend.estimated_picodollars
-        return entry_of(
+        return _entry_of(
             call,
             candidate,
             self._now_ms(),
@@ -115,3 +120,87 @@ def _end(grant: Grant, entry: LedgerEntry | None, answered: Answered | None, *, 
         true_tokens = entry.tokens + entry.output_tokens if entry else 0
     grant.counted.correct(true_tokens)
     grant.counted.leave()
+
+
+async def intend(call: Call[Any], grant: Grant, candidate: Candidate) -> None:
+    """Return once a call to the candidate may leave. Writes nothing if what is on disk says so already.
+
+    An intent replaces the one before it, but what was billed at an earlier candidate stays billed: the dearest of those
+    that were called bounds the whole. Raises LedgerUnavailable if the intent cannot be kept.
+    """
+    if grant.intents is None:
+        return
+    most = grant.most_at(candidate)
+    if call.intended_for is not None:
+        earlier = grant.most_at(call.intended_for)
+        if earlier.cost_picodollars >= most.cost_picodollars:
+            candidate, most = call.intended_for, earlier
+    cost = most.cost_picodollars + call.wasted_picodollars
+    if not cost or (call.intended_for is candidate and cost <= call.intended_picodollars):
+        return
+    entry = _entry_of(
+        call,
+        candidate,
+        utc_ms(),
+        INTERRUPTED,
+        tokens=most.tokens,
+        cost_picodollars=cost,
+        output_tokens=most.most_output_tokens,
+        estimated_tokens=most.tokens,
+        estimated_picodollars=cost,
+        tokens_estimated=True,
+    )
+    await grant.intents.write(entry)
+    call.intended_for, call.intended_picodollars = candidate, cost
+
+
+def _entry_of(
+    call: Call[Any],
+    candidate: Candidate,
+    at_ms: int,
+    outcome: str,
+    *,
+    tokens: int,
+    cost_picodollars: int,
+    output_tokens: int,
+    estimated_tokens: int,
+    estimated_picodollars: int,
+    tokens_estimated: bool,
+    reused_tokens: int = 0,
+    total_ms: float = 0.0,
+    upstream_ms: float = 0.0,
+    authenticate_ms: float = 0.0,
+    admit_ms: float = 0.0,
+) -> LedgerEntry:
+    """The entry of a request that a candidate has served, or may serve."""
+    model, route = candidate.model, candidate.route
+    price, caller, request = route.price, call.caller, call.request
+    return LedgerEntry(
+        request_id=call.request_id,
+        at_ms=at_ms,
+        dialect=call.dialect,
+        user_id=caller.user_id,
+        key_id=caller.key_id,
+        end_user=request.user,
+        model=model.id,
+        space=model.space or model.id,
+        provider=route.provider,
+        upstream_model=route.upstream_model,
+        items=request.n_items,
+        tokens=tokens,
+        reused_tokens=reused_tokens,
+        tokens_estimated=tokens_estimated,
+        price_picodollars=price.picodollars_per_token if price else 0,
+        price_as_of=price.as_of if price else None,
+        cost_picodollars=cost_picodollars,
+        outcome=outcome,
+        total_ms=total_ms,
+        upstream_ms=upstream_ms,
+        project_id=caller.project_id,
+        authenticate_ms=authenticate_ms,
+        admit_ms=admit_ms,
+        action=request.action.policy_name,
+        output_tokens=output_tokens,
+        estimated_tokens=estimated_tokens,
+        estimated_picodollars=estimated_picodollars,
+    )

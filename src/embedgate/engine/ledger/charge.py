@@ -16,7 +16,7 @@ from embedgate.core.errors import (
 )
 from embedgate.core.models import LOCAL
 from embedgate.core.types import Call, Candidate, Spend
-from embedgate.engine.ledger.intend import intend
+from embedgate.engine.ledger.account import intend
 from embedgate.observe import metrics
 
 
@@ -94,9 +94,3 @@ def count_call(call: Call[Any], candidate: Candidate, n_items: int, outcome: str
     call.upstream_s += spent_s
     if outcome is not None:
         metrics.provider_call(candidate.route.provider, outcome, n_items, spent_s)
-
-
-def cost_at(candidate: Candidate, tokens: int) -> int:
-    """Picodollars for input tokens at a candidate; 0 where no price is known."""
-    price = candidate.route.price
-    return tokens * price.picodollars_per_token if price else 0
