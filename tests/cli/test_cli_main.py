@@ -87,3 +87,14 @@ def every_command(name: str, command: Command) -> Iterator[tuple[str, Command]]:
     if isinstance(command, TyperGroup):
         for child, each in command.commands.items():
             yield from every_command(f"{name} {child}", each)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_lists_of_commands_cut_no_summary(name: str) -> None:
+    group = load(name)
+    if isinstance(group, TyperGroup):
+        columns = 80 - 2 - 6 - max(map(len, group.commands))  # margins and gaps of typer's help
+        cut = [
+            command for command, found in group.commands.items() if found.get_short_help_str(columns).endswith("...")
+        ]
+        assert cut == []

@@ -97,7 +97,7 @@ def verify(
         ),
     ] = None,
 ) -> None:
-    """Follow the audit trail and the ledger from digest to digest, and print where they end.
+    """Verify the chains of the audit trail and the ledger. Their last digests are printed.
 
     Keep these heads in another place: only with them can a chain be told from one that was cut short or written anew.
     """

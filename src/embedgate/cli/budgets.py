@@ -39,7 +39,7 @@ def set_budget(
     project: subjects.Project = None,
     key: subjects.Key = None,
 ) -> None:
-    """Set a budget, instead of the one that the subject has for that period."""
+    """Set a budget of a subject. It replaces the one for the same period."""
     named = subjects.named(user, project, key)
     budget = session.call(budgets.set_budget, NewBudget(named.kind, named.name, period, cap_usd))
     subject = Subject(budget.kind, budget.subject)

@@ -38,7 +38,7 @@ def clear(
     model: Annotated[str | None, typer.Option(help="The only model whose vectors are forgotten.")] = None,
     is_agreed: asking.Yes = False,
 ) -> None:
-    """Forget every vector that was kept, in memory of running gateways too. Texts are then embedded and paid anew."""
+    """Clear the cache, that of running gateways, too. Texts are then embedded and paid for anew."""
     what = "every vector that was kept" if model is None else f"every vector of {model} that was kept"
     asking.confirm(f"Forget {what}?", is_agreed=is_agreed)
     session.call(cache.clear_cache, WhatToClear(model))

@@ -103,7 +103,10 @@ def update(
     store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
-    """As add, and delete what was added from these files and folders and is not in them any more."""
+    """Add texts, and delete those no longer in the files.
+
+    Only texts that were added from the same files and folders are deleted.
+    """
     records = _read(files, column, id_column, read_as, encoding, skip_empty=skip_empty)
     if texts.STANDARD_INPUT in files:
         raise typer.BadParameter("what comes through a pipe is not known the next time; use add", param_hint="FILE")
@@ -174,7 +177,7 @@ def show(
     store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
-    """Show what a collection has: its model and space, texts, metadata, and vectors of other models."""
+    """Show a collection: model, space, texts, metadata. Vectors of other models that it has are shown, too."""
     with collection.opened_alone(context, config_file, store, name) as found:
         facts = found.facts
         shown = _facts(found) | {"search": "approximate" if facts.is_approximate else "exact"}
@@ -214,7 +217,10 @@ def export(
     store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
-    """Write all texts with their vectors, as `embedgate embed` writes them. Vectors have unit length."""
+    """Write all texts with their vectors to a file.
+
+    The formats are those of `embedgate embed`; vectors have unit length.
+    """
     from embedgate.toolkit.writing import (
         BINARY,
         VECTOR_ENDINGS,
@@ -241,7 +247,7 @@ def optimize(
     store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
-    """Make searches fast after many changes: bring an approximate index up to date, join small files."""
+    """Make searches fast after many changes. An approximate index is brought up to date, small files are joined."""
     with collection.opened_alone(context, config_file, store, name) as found:
         collection.optimize(found)
         typer.echo(f"optimized the collection {name} of {results.count(len(found), 'text')}")

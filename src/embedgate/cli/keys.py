@@ -188,7 +188,7 @@ def import_key(
     expires_at_ms: Expires = None,
     hint: Annotated[str, typer.Option(metavar="TEXT", help="Last 4 characters of the key; only for a digest.")] = "",
 ) -> None:
-    """Take over a key that exists already, so that its owner need not change it.
+    """Import a key that exists, so that its owner can keep it.
 
     Standard input is the whole key, or its SHA-256 as 64 hexadecimal digits.
     """

@@ -51,7 +51,7 @@ def set_limit(
         list[_Field] | None, typer.Option(metavar="NAME", help=f"Take one away: {', '.join(_Field)}; repeatable.")
     ] = None,
 ) -> None:
-    """Change the limit of a subject: what is given; the rest stays as it is."""
+    """Change limits of a subject. What is not given stays as it is."""
     given = {
         "requests_per_minute": requests_per_minute,
         "tokens_per_minute": tokens_per_minute,

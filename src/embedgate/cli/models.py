@@ -59,7 +59,7 @@ def show_model(
     session: Session,
     model_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a model, or its bare name.")],
 ) -> None:
-    """Show one model and the providers that serve it, in the order in which they are tried."""
+    """Show a model and the providers that serve it. They are in the order in which they are tried."""
     model = session.call(models.show_model, WhichModel(model_id))
     if session.as_json:
         print_json(model)
@@ -98,8 +98,9 @@ def discover_models(
     most: Annotated[int, typer.Option(metavar="N", min=1, help="How many models are tried.")] = 20,
     adds: Annotated[bool, typer.Option("--add", help="Add what is found.")] = False,
 ) -> None:
-    """Ask a provider's server which models it has, try those that are not served yet, and propose or add them.
+    """Ask a provider which models it has, and try and add them.
 
+    Models that are served already are not tried; without --add, commands that add the others are printed.
     Trying a model takes a few calls, of some ten thousand tokens together.
     """
     discover.discover(session, provider, names=names or (), most=most, adds=adds)
@@ -127,7 +128,7 @@ def verify_models(
     as_json: options.AsJson = False,
     config_file: options.ConfigFile = None,
 ) -> None:
-    """Embed the same texts on every route of a model, and say which of them give other vectors, and likely why.
+    """Find routes of a model that give other vectors. Every route embeds the same texts; the likely cause is named.
 
     Without an id: of every model that several providers serve, or that runs here, too. A route costs some 600 tokens,
     which are in the ledger. Ends with 1 if a route is wrong or does not answer.

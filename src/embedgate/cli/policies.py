@@ -67,7 +67,7 @@ commands.add(
     "show",
     policies.show_policy,
     lambda policy: policy.text.removesuffix("\n"),
-    doc="Print the text of a policy, as `create` and `update` take it.",
+    doc="Print the text of a policy.",
 )
 
 
@@ -78,7 +78,10 @@ def check_policies(
     url: options.Url = None,
     api_key: options.ApiKey = None,
 ) -> None:
-    """Report mistakes in files with policies, by line and column, and what may make one fail. Needs no database."""
+    """Report mistakes in files with policies.
+
+    Each is given by line and column, and what may make a policy fail is a warning; no database is needed.
+    """
     texts = {file: asking.read_text(file) for file in files}
     with _checker(url, api_key) as check:
         found = {file: check(TextToCheck(text)) for file, text in texts.items()}
@@ -120,7 +123,7 @@ def create_policy(session: Session, file: File, description: Description = None,
 
 @commands.written("update")
 def update_policy(session: Session, file: File, description: Description = None) -> None:
-    """Save another text of the policy that has the @id in the file."""
+    """Replace the text of the policy with the file's @id."""
     text = _checked_text(session, file)
     wanted = PolicyChange(policy_id(text) or "", text, description)
     saved = session.call(policies.change_policy, wanted)

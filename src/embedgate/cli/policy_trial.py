@@ -28,7 +28,10 @@ def try_policies(
         typer.Option("--emergency/--no-emergency", help="As setting access.is_emergency says if absent."),
     ] = None,
 ) -> None:
-    """Show what the policies in force would say of a request, provider by provider. Nothing is sent or counted."""
+    """Show what the policies decide about a request.
+
+    The decision is given for each provider; nothing is sent or counted.
+    """
     judged = session.call(
         judge,
         DryRunOf(

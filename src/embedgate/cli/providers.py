@@ -53,7 +53,7 @@ class _Field(StrEnum):
 
 @commands.written("list")
 def list_providers(session: Session) -> None:
-    """List the providers that are on, and those that are stored, with the end of a stored key."""
+    """List the providers that are on or stored. A stored key is shown by its end."""
     listed = session.every(providers.list_providers, ProviderQuery())
     for lacks in {each.how_to_switch_on for each in listed.items if each.is_on is None}:
         typer.echo(f"warning: a gateway could not start: {lacks}", err=True)  # the list helps to repair that
@@ -91,7 +91,7 @@ def set_provider(
         bool, typer.Option("--allow-private", help="Take an address of this machine or its network.")
     ] = False,
 ) -> None:
-    """Store what is given of a provider, known or new; the rest stays as it is. A key is stored sealed."""
+    """Change a provider, or add one. What is not given stays as it is; a key is stored encrypted."""
     given = {
         "host": host, "base_url": base_url, "max_parallel": max_parallel, "batching": batching,
         "models": tuple(models) if models else None, "weight": weight, "precision": precision,
@@ -150,7 +150,7 @@ commands.add_delete(
     providers.show_provider,
     lambda provider: f"Delete what is stored of {provider.name}, its key too?",
     lambda provider: f"{provider.name} is left to the settings file",
-    "Delete what is stored of a provider, its key too, so that the settings file holds.",
+    "Delete what is stored of a provider. Its stored key goes, too; the settings file applies again.",
 )
 
 

@@ -39,7 +39,7 @@ class _ProviderKey:
 
 @app.command("check")
 def check(context: typer.Context, config_file: options.ConfigFile = None) -> None:
-    """Report every mistake in the settings, in the files they name and in the environment.
+    """Report every mistake in the settings. Files that they name and the environment are read, too.
 
     Also what is allowed and most likely wrong: an address with an endpoint, a key in quotation marks, a variable
     that is named and not set.
@@ -63,7 +63,7 @@ def check(context: typer.Context, config_file: options.ConfigFile = None) -> Non
 
 @app.command("show")
 def show(context: typer.Context, as_json: options.AsJson = False, config_file: options.ConfigFile = None) -> None:
-    """Show the settings in effect, from file, environment and defaults, and which provider keys are there."""
+    """Show the settings in effect, and where each comes from. Provider keys are shown as present or absent."""
     loaded = options.load_settings(context, config_file)
     effective = list(_effective(loaded))
     keys = list(_provider_keys(loaded))

@@ -178,7 +178,7 @@ def reconcile_bill(
     is_agreed: asking.Yes = False,
     as_csv: options.AsCsv = False,
 ) -> None:
-    """Compare a provider's bill with the ledger, day by day and model by model. Changes nothing without --settle.
+    """Compare a provider's bill with the ledger, by day and model. Changes nothing without --settle.
 
     The bill is an export of OpenAI, Azure, Google, Cohere or Voyage as it is, or has the columns date, model (as the
     provider calls it), and tokens or cost_usd or both, cut by commas, semicolons or tabs. A difference is

@@ -81,7 +81,7 @@ commands.add(
 )
 for verb, is_disabled, help_text in (
     ("enable", False, "Let a disabled user and its keys in again."),
-    ("disable", True, "Log a user out and refuse its keys, until it is enabled again."),
+    ("disable", True, "Log a user out, and refuse its keys until it is enabled."),
 ):
     commands.add(
         verb,
@@ -108,7 +108,7 @@ def set_password(
     user: Annotated[str, typer.Argument(metavar="USER", help="Name or id of the user.")],
     is_piped: Annotated[bool, typer.Option("--stdin", help="Read it from standard input, one line.")] = False,
 ) -> None:
-    """Give a user a password to log in with, at least 12 characters, and log it out everywhere.
+    """Set a user's password, and log the user out everywhere. It has at least 12 characters.
 
     It is asked for without being shown.
     """

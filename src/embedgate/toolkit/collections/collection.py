@@ -161,7 +161,7 @@ class Collection:
         return [item.id for item in self.items() if wanted is None or filters.matches(wanted, item.metadata)]
 
     def optimize(self, *, on_progress: Progress | None = None) -> None:
-        """Make searches fast after many changes: bring an approximate index up to date, join small files.
+        """Make searches fast after many changes. An approximate index is brought up to date, small files are joined.
 
         on_progress: with the number of texts that are indexed, and that of all that must be.
         """
