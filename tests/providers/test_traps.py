@@ -21,7 +21,7 @@ from embedgate.core.errors import (
 from embedgate.core.models import DimRange, Model, Route, Truncate
 from embedgate.core.types import Batch, EmbedRequest, ProviderReply
 from embedgate.core.vectors import Vectors, norms, shorten
-from embedgate.engine.embedding.check import checked
+from embedgate.engine.embedding.ask import checked
 from embedgate.engine.routing.resolve import refusal
 from embedgate.providers import hosts
 from embedgate.server.dialects import openai as dialect

@@ -9,7 +9,7 @@ from embedgate.catalog import Catalog
 from embedgate.core.errors import UpstreamGarbled
 from embedgate.core.models import Model, Route
 from embedgate.core.types import Batch, ProviderReply
-from embedgate.engine.embedding.check import checked
+from embedgate.engine.embedding.ask import checked
 from embedgate.providers import hosts
 
 CATALOG = Catalog.builtin()

@@ -15,9 +15,8 @@ from embedgate.core.demand import check_wanted, demand_of_task
 from embedgate.core.errors import AccessError, GatewayError, InternalError, InvalidInput, UpstreamError
 from embedgate.core.ports import Provider, Tokenizers
 from embedgate.core.types import Batch, Call, Candidate, EmbedRequest, Part, Served
-from embedgate.engine.embedding.ask import RouteCaller
+from embedgate.engine.embedding.ask import RouteCaller, SpaceOf
 from embedgate.engine.embedding.batching import Batcher
-from embedgate.engine.embedding.check import SpaceOf
 from embedgate.engine.embedding.hedge import Hedger
 from embedgate.engine.embedding.outcome import Outcome, charge_outcome, for_another, lost
 from embedgate.engine.embedding.plan import Planner, RoutePlan
