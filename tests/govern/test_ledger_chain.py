@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from embedgate.core.types import LedgerEntry
 from embedgate.govern.audit import VerifiedLedger, VerifyQuery, verify_trail
 from embedgate.storage.appender import Appender
+from embedgate.storage.chain import LEDGER_COLUMNS, ORIGIN, digest_of
 from embedgate.storage.database import DATABASE_FILE, open_database
 from embedgate.storage.ledger import SqlLedger
-from embedgate.storage.ledger_chain import COLUMNS, ORIGIN, digest_of
 from governing import Governing, resources_for
 
 ENTRY = LedgerEntry(
@@ -89,7 +89,7 @@ def test_what_the_gateway_wrote_is_whole(folder: Path) -> None:
     assert verified(folder) == found
 
 
-@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("column", LEDGER_COLUMNS)
 def test_a_change_of_any_column_is_found(folder: Path, column: str) -> None:
     value = "'strange'" if column in ("request_id", "project_id", "action") else "987654"
     run(folder, f"UPDATE ledger SET {column} = {value} WHERE id = 4")
@@ -102,7 +102,7 @@ NO_TEXTS = ("CAST(X'ff41' AS TEXT)", "CAST(X'eda080' AS TEXT)", "X'ff'", "9e999"
 """Bytes that are no UTF-8, half a character, a blob, infinity, another text."""
 
 
-@pytest.mark.parametrize("column", [*COLUMNS, "digest"])
+@pytest.mark.parametrize("column", [*LEDGER_COLUMNS, "digest"])
 def test_a_value_that_cannot_be_read_is_found_at_its_entry(folder: Path, column: str) -> None:
     for value in NO_TEXTS:
         run(folder, f"UPDATE ledger SET {column} = {value} WHERE id = 4")
@@ -212,6 +212,6 @@ def test_entries_from_before_the_chain_are_told_apart(folder: Path) -> None:
 
 def test_a_column_that_is_added_later_changes_no_digest() -> None:
     values = list(range(27))
-    before = digest_of(ORIGIN, 1, values)
-    assert digest_of(ORIGIN, 1, [*values, 0, None, ""]) == before
-    assert digest_of(ORIGIN, 1, [*values, 0, 1]) != digest_of(ORIGIN, 1, [*values, 1, 0]) != before
+    before = digest_of(ORIGIN.digest, 1, values)
+    assert digest_of(ORIGIN.digest, 1, [*values, 0, None, ""]) == before
+    assert digest_of(ORIGIN.digest, 1, [*values, 0, 1]) != digest_of(ORIGIN.digest, 1, [*values, 1, 0]) != before

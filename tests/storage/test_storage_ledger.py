@@ -21,8 +21,8 @@ from msgspec import structs
 from embedgate.core.access import AuditEvent
 from embedgate.core.errors import InternalError
 from embedgate.core.types import LedgerEntry
-from embedgate.storage import ledger_chain
 from embedgate.storage.appender import Appender, Item
+from embedgate.storage.chain import LEDGER_COLUMNS
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
 from embedgate.storage.group_commit import GroupWriter, Pending
 from embedgate.storage.ledger import SqlLedger
@@ -126,7 +126,7 @@ async def test_each_of_many_concurrent_entries_is_there_once_and_unchanged(datab
 
 
 def test_the_fields_of_an_entry_are_the_columns_of_the_ledger_in_their_order() -> None:
-    assert LedgerEntry.__struct_fields__ == ledger_chain.COLUMNS
+    assert LedgerEntry.__struct_fields__ == LEDGER_COLUMNS
 
 
 async def test_an_entry_that_is_recorded_again_is_written_once(database: Database) -> None:

@@ -17,10 +17,8 @@ from embedgate.govern.fields import check_number, findable
 from embedgate.govern.lists import Listed, Listing, ListQuery, read_page
 from embedgate.govern.operation import Facts, reads, runs
 from embedgate.govern.values import Moment, milliseconds, moment
-from embedgate.storage.chain import ORIGIN, AuditRow, Link, event_of, is_unchanged
+from embedgate.storage.chain import LEDGER_COLUMNS, ORIGIN, AuditRow, LedgerWalk, Link, event_of, is_unchanged
 from embedgate.storage.database import any_text
-from embedgate.storage.ledger_chain import COLUMNS as CHAINED_COLUMNS
-from embedgate.storage.ledger_chain import LedgerWalk
 from embedgate.storage.schema import audit, keys, ledger, projects, users
 from embedgate.storage.schema import ledger_chain as ledger_chain_table
 
@@ -32,7 +30,7 @@ _COLUMNS = tuple(audit.c[name] for name in AuditRow._fields)
 # As the driver returns them: a value of a wrong type must be detected, not fail in its conversion.
 _UNTYPED = tuple(sa.type_coerce(column, sa.types.NULLTYPE).label(column.name) for column in _COLUMNS)
 _LEDGER_COLUMNS = tuple(
-    sa.type_coerce(ledger.c[name], sa.types.NULLTYPE).label(name) for name in ("id", "digest", *CHAINED_COLUMNS)
+    sa.type_coerce(ledger.c[name], sa.types.NULLTYPE).label(name) for name in ("id", "digest", *LEDGER_COLUMNS)
 )
 _LISTING = Listing(
     fields={

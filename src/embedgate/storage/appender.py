@@ -13,8 +13,7 @@ from msgspec.structs import astuple
 from embedgate.core.access import AuditEvent
 from embedgate.core.errors import InternalError
 from embedgate.core.types import LedgerEntry
-from embedgate.storage import ledger_chain
-from embedgate.storage.chain import ORIGIN, AuditRow, chained
+from embedgate.storage.chain import LEDGER_COLUMNS, ORIGIN, AuditRow, chained, digest_of
 from embedgate.storage.schema import audit, ledger
 
 Item = LedgerEntry | AuditEvent
@@ -52,7 +51,7 @@ class Appender:
 
     def __init__(self, dialect: sa.Dialect) -> None:
         """dialect: of an engine with a positional paramstyle. Raises InternalError for another."""
-        self._insert_entries = _Insert(dialect, ledger, ("id", *ledger_chain.COLUMNS, "digest"))
+        self._insert_entries = _Insert(dialect, ledger, ("id", *LEDGER_COLUMNS, "digest"))
         self._insert_rows = _Insert(dialect, audit, AuditRow._fields)
         self._ends = str(_ENDS.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
         self._is_there = str(_IS_THERE.compile(dialect=dialect))
@@ -78,7 +77,7 @@ class Appender:
         if events:
             self._insert_rows(run, chained(events, (seq, trail_digest) if seq else ORIGIN))
         if entries:
-            self._append_entries(run, entries, entry_id or 0, ledger_digest or ledger_chain.ORIGIN)
+            self._append_entries(run, entries, entry_id or 0, ledger_digest or ORIGIN.digest)
 
     def _append_entries(self, run: Run, entries: Sequence[LedgerEntry], entry_id: int, digest: bytes) -> None:
         """Insert the entries, chained to the last one, which has this id and digest."""
@@ -86,7 +85,7 @@ class Appender:
         for entry in entries:
             entry_id += 1
             values = astuple(entry)  # in the order of the columns
-            digest = ledger_chain.digest_of(digest, entry_id, values)
+            digest = digest_of(digest, entry_id, values)
             rows.append((entry_id, *values, digest))
         self._insert_entries(run, rows)
 

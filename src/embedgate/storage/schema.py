@@ -216,7 +216,7 @@ cleared_models = sa.Table(
 )
 
 # No foreign keys: a ledger entry must be writable even if its user is gone. Append-only: `digest` covers the entry and
-# the digest before it (`storage.ledger_chain`), so what is to be corrected gets a further entry. A new column goes
+# the digest before it (`storage.chain`), so what is to be corrected gets a further entry. A new column goes
 # before `digest`, with an empty default.
 ledger = sa.Table(
     "ledger",
