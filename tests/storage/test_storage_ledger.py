@@ -23,10 +23,9 @@ from embedgate.core.errors import InternalError
 from embedgate.core.types import LedgerEntry
 from embedgate.storage.appender import Appender, Item
 from embedgate.storage.chain import LEDGER_COLUMNS
+from embedgate.storage.commits import GroupWriter, Pending, QuickCommit
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
-from embedgate.storage.group_commit import GroupWriter, Pending
 from embedgate.storage.ledger import SqlLedger
-from embedgate.storage.quick_commit import QuickCommit
 from governing import entries_in, events_in, verified
 from waiting import PATIENCE_S, until
 

@@ -1,7 +1,7 @@
 """Database file: create, open, migrate and close. Knows no table's meaning.
 
 SQLite in WAL: readers never wait for the writer. How its file is opened and how its transactions begin is decided here.
-Elsewhere, these depend on SQLite: `quick_commit` uses the driver itself, `schema` and the migrations give it types and
+Elsewhere, these depend on SQLite: `commits` uses the driver itself, `schema` and the migrations give it types and
 an index of its own, and `spending` keeps sums below its largest whole number.
 """
 

@@ -1,22 +1,20 @@
 """Ledger writer: usage, cost and audit events of requests, committed together in one transaction.
 
 An audit event that was noted before an entry was recorded is on disk when the entry is. Rows are append-only.
-`quick_commit` and `group_commit` write groups and handle failures; reading is in `govern`.
+`commits` writes groups and handles failures; reading is in `govern`.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
 
 from embedgate.core.access import AuditEvent
 from embedgate.core.errors import LedgerUnavailable
 from embedgate.core.types import LedgerEntry
-from embedgate.storage.appender import Appender, Item
+from embedgate.storage.appender import Appender
+from embedgate.storage.commits import GroupWriter, Pending, QuickCommit, WriterConnection
 from embedgate.storage.database import Database
-from embedgate.storage.group_commit import GroupWriter, Pending
-from embedgate.storage.quick_commit import QuickCommit
 from embedgate.storage.schema import ledger
 from embedgate.storage.write_watch import WriteWatch
 
@@ -43,7 +41,7 @@ class SqlLedger:
         self._database = database
         self._max_pending = max_pending
         append = Appender(database.dialect)
-        self._connection = _WriterConnection(database, append, lambda: self.is_lost)
+        self._connection = WriterConnection(database, append, lambda: self.is_lost)
         self._writer = GroupWriter(self._connection.commit, max_pending, patience_s)
         path = database.quick_path
         self._quick = QuickCommit(path, append) if path is not None else None
@@ -154,38 +152,3 @@ class SqlLedger:
         if is_quick and self.watch is not None:
             self.watch.suspect()
         self._writer.offer(*group)
-
-
-class DatabaseReplaced(SQLAlchemyError):
-    """The file that is open is not the file of its name any more."""
-
-
-class _WriterConnection:
-    """The writer thread's connection, opened on first use and again after a failure."""
-
-    def __init__(self, database: Database, append: Appender, is_lost: Callable[[], bool]) -> None:
-        """is_lost: whether what is written now is lost with the end of the process."""
-        self._database = database
-        self._append = append
-        self._is_lost = is_lost
-        self._connection: sa.Connection | None = None
-        self.commits = 0
-
-    def commit(self, items: Sequence[Item]) -> None:
-        """Commit all the items or none. Raises SQLAlchemyError, or the driver's error for a bad value."""
-        if self._is_lost():
-            raise DatabaseReplaced
-        self._connection = self._connection or self._database.connect_writer()
-        try:
-            with self._connection.begin():
-                self._append(self._connection.exec_driver_sql, items)
-        except SQLAlchemyError:
-            self.close()
-            raise
-        self.commits += 1
-
-    def close(self) -> None:
-        """Close the connection; the next commit opens another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
