@@ -26,8 +26,7 @@ from embedgate.storage.cache.disk import DiskTier
 from embedgate.storage.cache.files import Damaged
 from embedgate.storage.cache.generation import Rejected
 from embedgate.storage.cache.record import HEADER_BYTES, Entry, checksum, encode, record_bytes
-from embedgate.storage.cache.state import State, StateFile, create_state
-from embedgate.storage.cache.store import GENERATIONS, Found, Store
+from embedgate.storage.cache.store import GENERATIONS, Found, State, StateFile, Store, create_state
 from embedgate.storage.folder import locked
 
 _STATE = "state"

@@ -14,8 +14,7 @@ from embedgate.observe import events
 from embedgate.storage.cache.files import Damaged
 from embedgate.storage.cache.generation import Rejected
 from embedgate.storage.cache.record import Entry
-from embedgate.storage.cache.state import State
-from embedgate.storage.cache.store import Store
+from embedgate.storage.cache.store import State, Store
 
 _RETRY_S = 30.0
 _MAX_REJECTED = 10_000

@@ -1,19 +1,23 @@
 """The open folder of the disk tier: generations of records, the youngest written, the oldest evicted for room.
 
-Owns which generations exist and the bound on their bytes. Every process on the folder reads without a lock, and writes
-under the lock of the folder, which the system releases when its holder dies. Eviction deletes files; their blocks are
-free once the other processes have closed them, at once or, when idle, within seconds. Does not handle failures.
+Owns the bound on their bytes, and which of them are live: one small file says it to all processes on the folder. Every
+process reads without a lock, and writes under the lock of the folder, which the system releases when its holder dies.
+Eviction deletes files; their blocks are free once the other processes have closed them, at once or, when idle, within
+seconds. Does not handle failures.
 """
 
 import contextlib
+import functools
 import re
 import shutil
+import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from embedgate.observe import events
-from embedgate.storage.cache.files import Damaged
+from embedgate.storage.cache.files import Damaged, MappedFile, create_file
 from embedgate.storage.cache.generation import (
     Generation,
     Rejected,
@@ -23,7 +27,6 @@ from embedgate.storage.cache.generation import (
     max_group,
 )
 from embedgate.storage.cache.record import Entry, Record, encode, record_bytes
-from embedgate.storage.cache.state import MAX_GENERATION, State, StateFile, create_state
 from embedgate.storage.cache.table import TableView, locate
 from embedgate.storage.folder import locked
 
@@ -34,6 +37,74 @@ _DROPPED = "dropped"
 _DAMAGED = "damaged"
 _RESERVE_BYTES = 262_144  # for everything but generations
 _GRAIN_BYTES = 65_536  # a multiple of the blocks of file systems
+_STATE_RECORD = struct.Struct("<8sQQQI")
+_STATE_MAGIC = b"egcache1"
+_STATE_BYTES = 4096
+_MAX_GENERATION = 1_000_000_000
+"""Highest number of a generation, and of clears: one a second reaches it in thirty years."""
+
+
+class State(NamedTuple):
+    """Generations `oldest` to `youngest` are live, none if oldest > youngest. Numbers are never used again."""
+
+    clears: int = 0
+    oldest: int = 1
+    youngest: int = 0
+
+
+class StateFile:
+    """The state file of one folder. `read` may be called on any thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file. Raises Damaged or OSError."""
+        self._file = MappedFile(path)
+        try:
+            if self._file.size_bytes != _STATE_BYTES:
+                raise Damaged(f"{path.name} has {self._file.size_bytes} bytes, not {_STATE_BYTES}")
+            self.read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def read(self) -> State:
+        """The state as any process wrote it last. Raises Damaged, also for a moment while another process writes."""
+        return _unpack_state(self._file.map[: _STATE_RECORD.size])
+
+    def write(self, state: State) -> None:
+        """Replace the state and flush it. The caller holds the lock of the folder. Raises OSError."""
+        self._file.write([_pack_state(state)], 0)
+        self._file.sync()
+
+    def is_in_place(self) -> bool:
+        """Whether the path still names this file."""
+        return self._file.is_in_place()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def create_state(path: Path, state: State) -> None:
+    """Create the state file atomically. Raises OSError."""
+    draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
+    create_file(draft, _STATE_BYTES, _pack_state(state))
+    draft.rename(path)
+
+
+def _pack_state(state: State) -> bytes:
+    raw = _STATE_RECORD.pack(_STATE_MAGIC, *state, 0)[:-4]
+    return raw + zlib.crc32(raw).to_bytes(4, "little")
+
+
+@functools.lru_cache(maxsize=4)  # it is read before every look-up, and changes a few times a day
+def _unpack_state(raw: bytes) -> State:
+    magic, clears, oldest, youngest, checksum = _STATE_RECORD.unpack(raw)
+    if magic != _STATE_MAGIC or checksum != zlib.crc32(raw[:-4]):
+        raise Damaged("the state is of another format")
+    if clears > _MAX_GENERATION or youngest > _MAX_GENERATION or not 0 < oldest <= youngest + 1:
+        raise Damaged("the state has numbers that cannot be")
+    return State(clears, oldest, youngest)
 
 
 class Found(NamedTuple):
@@ -177,7 +248,7 @@ class Store:
             events.CACHE_SET_ASIDE.emit(what=_STATE, reason=str(damage))
             path.rename(self._folder / f"{_DAMAGED}-{_STATE}")
         # The generations on disk may have been cleared, so none is live, and their numbers are not used again.
-        newest = max((number for number in self._on_disk() if number < MAX_GENERATION), default=0)
+        newest = max((number for number in self._on_disk() if number < _MAX_GENERATION), default=0)
         create_state(path, State(0, newest + 1, newest))
         return StateFile(path)
 

@@ -16,8 +16,7 @@ from embedgate.settings import CacheSettings
 from embedgate.storage.cache.disk import DiskTier
 from embedgate.storage.cache.memory import MemoryTier
 from embedgate.storage.cache.record import Entry
-from embedgate.storage.cache.state import State
-from embedgate.storage.cache.store import GENERATIONS
+from embedgate.storage.cache.store import GENERATIONS, State
 from embedgate.storage.cache.writer import WriteBehind
 
 _FOLDER = "cache"
