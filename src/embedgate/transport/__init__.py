@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING
 from embedgate.core.lazy import imported_on_use
 
 if TYPE_CHECKING:
-    from embedgate.transport.bodies import decode, encode, input_type_word, put, wishes
+    from embedgate.transport.bodies import encode, input_type_word, put, wishes
     from embedgate.transport.concurrency_limit import ConcurrencyLimit, QueueBounds
-    from embedgate.transport.counts import NOTHING_TOLD, read_count, read_object, read_usage
     from embedgate.transport.driver import CallTimeouts, HttpDriver
     from embedgate.transport.faults import classify, retry_after_s
     from embedgate.transport.records import Chat, Endpoint, HttpCall, HttpProvider, HttpReply, HttpUnary, Signer
-    from embedgate.transport.replies import read_embeddings, read_vector, read_vectors
+    from embedgate.transport.replies import (
+        NOTHING_TOLD,
+        decode,
+        read_count,
+        read_embeddings,
+        read_object,
+        read_usage,
+        read_vector,
+        read_vectors,
+    )
 
 __all__ = [
     "NOTHING_TOLD",
@@ -54,18 +62,18 @@ _HOMES = {
     "HttpProvider": "records",
     "HttpReply": "records",
     "HttpUnary": "records",
-    "NOTHING_TOLD": "counts",
+    "NOTHING_TOLD": "replies",
     "QueueBounds": "concurrency_limit",
     "Signer": "records",
     "classify": "faults",
-    "decode": "bodies",
+    "decode": "replies",
     "encode": "bodies",
     "input_type_word": "bodies",
     "put": "bodies",
-    "read_count": "counts",
+    "read_count": "replies",
     "read_embeddings": "replies",
-    "read_object": "counts",
-    "read_usage": "counts",
+    "read_object": "replies",
+    "read_usage": "replies",
     "read_vector": "replies",
     "read_vectors": "replies",
     "retry_after_s": "faults",

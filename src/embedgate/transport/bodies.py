@@ -1,36 +1,17 @@
-"""JSON bodies of calls and replies: bytes to typed records and back."""
+"""JSON bodies of calls: what a caller asked for, in the fields and words of a route. Pure."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 import orjson
 
-from embedgate.core.errors import UpstreamGarbled, UpstreamMismatch
 from embedgate.core.models import Route
 from embedgate.core.types import Batch
-from embedgate.transport.records import HttpReply
-
-_Body = TypeVar("_Body")
 
 
 def encode(body: Mapping[str, object]) -> bytes:
     """A call's body as JSON. Raw JSON goes in as `orjson.Fragment`."""
     return orjson.dumps(body)
-
-
-def decode(reply: HttpReply, decoder: msgspec.json.Decoder[_Body]) -> _Body:
-    """A reply's body as a typed record; fields that the record does not name are skipped.
-
-    Raises UpstreamGarbled if it is not JSON, UpstreamMismatch if it is not of that shape. The message names places and
-    types, no values.
-    """
-    try:
-        return decoder.decode(reply.body)
-    except msgspec.ValidationError as error:
-        raise UpstreamMismatch(f"{reply.provider} sent an answer of another shape: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UpstreamGarbled(f"{reply.provider} sent an answer that is not JSON") from error
 
 
 def put(body: dict[str, Any], field: str, value: object) -> None:

@@ -6,7 +6,7 @@ One reader for all hosts: they differ only in where they put usage. What is read
 import msgspec
 
 from embedgate.core.types import ChatUsage
-from embedgate.transport.counts import read_count, read_object
+from embedgate.transport.replies import read_count, read_object
 
 _NULL = msgspec.Raw(b"null")
 

@@ -1,12 +1,16 @@
-"""Reads vectors from reply bodies: lists of numbers or base64, one per input. Vendor modules find the JSON of each.
+"""Reads reply bodies: JSON as typed records, vectors, counts of tokens and searches. Pure.
 
-Checks the shape of an answer for all vendors. Messages never show its content.
+Vendor modules find the JSON of each vector, a list of numbers or base64, and that of each count. The shape of an answer
+is checked here for all vendors; messages never show its content. Bookkeeping never spoils a good answer: a count that
+cannot be read counts as not told, and is then estimated.
 """
 
+import math
 import struct
 from array import array
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,7 +21,28 @@ from embedgate.core.types import Batch, ProviderReply
 from embedgate.core.vectors import Vectors, from_base64
 from embedgate.transport.records import HttpReply, ScannedReply
 
+_Body = TypeVar("_Body")
+NOTHING_TOLD = msgspec.Raw(b"null")
+"""The default of a field for usage."""
+_MOST_COUNTED = 10**9
+"""Largest count that is believed: a larger one is wrong, and its cost might not fit the ledger."""
+_ANYTHING = msgspec.json.Decoder()
+_MAX_DIGITS = 20
 _QUOTE = ord('"')
+
+
+def decode(reply: HttpReply, decoder: msgspec.json.Decoder[_Body]) -> _Body:
+    """A reply's body as a typed record; fields that the record does not name are skipped.
+
+    Raises UpstreamGarbled if it is not JSON, UpstreamMismatch if it is not of that shape. The message names places and
+    types, no values.
+    """
+    try:
+        return decoder.decode(reply.body)
+    except msgspec.ValidationError as error:
+        raise UpstreamMismatch(f"{reply.provider} sent an answer of another shape: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UpstreamGarbled(f"{reply.provider} sent an answer that is not JSON") from error
 
 
 def read_embeddings(
@@ -34,7 +59,7 @@ def read_embeddings(
     """Vectors (n, dim) float32 in the order of the inputs, from one piece of JSON for each.
 
     positions: the index that each row reports; without any, rows are in the order of the inputs. tokens: the
-    provider's count, as `counts` reads it. read: reads one row, given the provider's name for messages;
+    provider's count, as `read_count` reads it. read: reads one row, given the provider's name for messages;
     `read_vector` if absent.
     Raises UpstreamMismatch, with the billed tokens, unless there is one vector for each input, all of one length.
     """
@@ -96,6 +121,37 @@ def read_vector(raw: msgspec.Raw, provider: str) -> Vectors:
     raise UpstreamMismatch(f"{provider} sent an embedding that is neither a list of numbers nor base64")
 
 
+def read_count(told: object) -> int | None:
+    """Tokens or searches that a provider reports, rounded up; None if it cannot be a count.
+
+    told: a value, or the JSON of one. A number may be written as a text.
+    """
+    if type(told) is int:  # as of most hosts
+        return told if 0 <= told <= _MOST_COUNTED else None
+    if isinstance(told, msgspec.Raw):
+        told = _decoded(told)
+    if isinstance(told, str):
+        told = _number(told)
+    if isinstance(told, bool) or not isinstance(told, (int, float)):
+        return None
+    return math.ceil(told) if 0 <= told <= _MOST_COUNTED else None
+
+
+def read_usage(raw: msgspec.Raw, *names: str) -> int | None:
+    """The first of these fields of an object that is a count; None if none is, or it is no object."""
+    usage = read_object(raw)
+    for name in names:
+        if (count := read_count(usage.get(name))) is not None:
+            return count
+    return None
+
+
+def read_object(raw: msgspec.Raw) -> dict[str, Any]:
+    """An object of a reply; an empty one in place of anything else."""
+    found = _decoded(raw)
+    return found if isinstance(found, dict) else {}
+
+
 def _packed(numbers: list[float]) -> bytes:
     """Numbers as float32, rounded as numpy rounds. Raises what `struct` raises for a text or a list among them.
 
@@ -134,3 +190,17 @@ def _vectors(rows: Sequence[msgspec.Raw], reply: HttpReply, read: Callable[[msgs
             return found
         read = partial(_read_scanned, reply.scanned, read)
     return read_vectors(rows, reply.provider, read)
+
+
+def _decoded(raw: msgspec.Raw) -> Any:
+    try:
+        return _ANYTHING.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # such as a number out of range
+        return None
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text) if len(text) <= _MAX_DIGITS else None
+    except ValueError:
+        return None
