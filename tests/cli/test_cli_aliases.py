@@ -24,6 +24,7 @@ def check_life_of_an_alias(program: Program, server: Upstream) -> None:
     refused = program("aliases", "set", "fast-embed", "acme/encoder")
     assert refused.code == 2
     assert "give --yes" in refused.errors
+    assert "allow_space_change" not in refused.errors
     for words in (f"stands for {FAKE} now", f"of the space {FAKE}", "of the space acme/encoder"):
         assert words in " ".join(refused.errors.split())
     assert program("aliases", "set", "fast-embed", "acme/encoder", "--yes").code == 0

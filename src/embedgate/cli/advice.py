@@ -10,6 +10,7 @@ _SAID: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     for api, command in (
         (r'or send "truncate": "end"', "or cut it with --truncate end"),
         (r', or send "allow_space_change": true', ""),
+        (r" If that is meant, send allow_space_change with true\.", ""),
         (r"Leave (dimensions|truncate) out", r"Leave --\1 out"),
         (r"(?<![\w-])dimensions is (?=-?\d)", "--dimensions is "),
         (r"See GET /v1/models for models that do\.", "`embedgate models list` shows models that do."),

@@ -6,6 +6,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from embedgate.cli import asking, subjects
+from embedgate.cli.advice import for_commands
 from embedgate.cli.commands import Commands, Session
 from embedgate.cli.output import Table
 from embedgate.core.access import Subject
@@ -78,7 +79,7 @@ def _agreed(call: Callable[[bool], T], is_agreed: bool) -> T:
     except GatewayError as error:  # over HTTP, only its code is that of the operation's error
         if error.code.casefold() != SpaceChange.code:
             raise
-        asking.confirm(f"{error.message}\nGo on?", is_agreed=False)
+        asking.confirm("Go on?", is_agreed=False, reason=for_commands(error.message))
     return call(True)
 
 

@@ -18,12 +18,17 @@ _STANDARD_INPUT = "-"
 _MAX_TEXT_BYTES = 10_000_000
 
 
-def confirm(question: str, *, is_agreed: bool) -> None:
-    """Go on only if somebody at a terminal agrees, or has agreed by --yes. question: in words that end with `?`."""
+def confirm(question: str, *, is_agreed: bool, reason: str = "") -> None:
+    """Go on only if somebody at a terminal agrees, or has agreed by --yes.
+
+    question: in words that end with `?`. reason: why it is asked, printed before it.
+    """
     if is_agreed:
         return
     if not sys.stdin.isatty():
-        raise typer.BadParameter(f"nobody is there to be asked; give --yes if it is meant: {question}")
+        raise typer.BadParameter(f"nobody is there to be asked; give --yes if it is meant: {reason or question}")
+    if reason:
+        typer.echo(reason, err=True)
     typer.confirm(question, abort=True, err=True)
 
 

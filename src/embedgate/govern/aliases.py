@@ -241,7 +241,7 @@ def _check_space(name: str, before: _Meaning | None, after: _Meaning | None) -> 
     )
     raise SpaceChange(
         f"{name} stands for {old} now, whose vectors are of the space {old_space}; {others}. What is stored under this "
-        "name must be embedded anew. If that is meant, give --yes, or send allow_space_change with true.",
+        "name must be embedded anew. If that is meant, send allow_space_change with true.",
         param="allow_space_change",
     )
 
