@@ -116,10 +116,13 @@ def ask(
     body: Mapping[str, Any],
     path: str = "/v1/chat/completions",
     headers: str = "",
+    *,
+    is_last: bool = True,
 ) -> None:
-    """Send one request, after which the connection ends."""
+    """Send one request. is_last: the connection ends after it."""
     raw = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\nx-api-key: {key}\r\n{headers}"
+    ending = "connection: close\r\n" if is_last else ""
+    head = f"POST {path} HTTP/1.1\r\nhost: gateway\r\n{ending}x-api-key: {key}\r\n{headers}"
     connection.sendall(f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw)
 
 

@@ -72,6 +72,32 @@ def test_the_first_piece_arrives_while_the_model_still_thinks(
     assert entry_of(admin, account[0]).outcome == "ok"  # it was there before the last word was
 
 
+def test_the_head_and_the_first_piece_are_one_write(
+    running: RunningGateway, account: tuple[Key, str], host: ChatUpstream
+) -> None:
+    pause = threading.Event()
+    host.script_chats(Chat(pause=pause))
+    with raw_socket(running.url) as connection:
+        ask(connection, account[1], STREAM)
+        head, _, body = connection.recv(1 << 16).partition(b"\r\n\r\n")
+        pause.set()
+    assert head.lower().count(b"transfer-encoding: chunked") == 1
+    assert b"connection: close" in head.lower()
+    assert b"assistant" in body
+
+
+def test_who_sends_what_is_no_request_during_a_stream_leaves_it(
+    running: RunningGateway, account: tuple[Key, str], host: ChatUpstream
+) -> None:
+    host.script_chats(Chat(pause=threading.Event()))
+    with raw_socket(running.url) as connection:
+        ask(connection, account[1], STREAM, is_last=False)
+        connection.recv(1 << 16)
+        connection.sendall(b"this is no request\r\n\r\n")
+        wait_until("the provider's connection is closed", lambda: bool(host.left_at_s))
+        wait_until("nothing is left over", lambda: nothing_runs(running))
+
+
 def test_who_leaves_while_the_model_thinks_closes_the_call_and_pays_for_what_came(
     running: RunningGateway, admin: Administrator, account: tuple[Key, str], host: ChatUpstream
 ) -> None:

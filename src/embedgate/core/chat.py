@@ -50,3 +50,5 @@ class ChatStream(Struct, frozen=True):
     content_type: str
     pieces: AsyncGenerator[bytes, None]
     rate: Rate | None = None
+    ready: Callable[[], bytes] = bytes
+    """Takes what is here already from the pieces, so that it can go out with the head; nothing if nothing is."""

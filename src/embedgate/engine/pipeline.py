@@ -133,6 +133,7 @@ class Pipeline:
             content_type=begun.content_type if begun else EVENT_STREAM,
             pieces=self._pieces(serving, out),
             rate=self._admission.rate(call.caller),
+            ready=out.take_now,
         )
 
     async def rerank(self, origin: Origin, read: Read[RerankRequest], entrance: Entrance | None = None) -> RerankResult:

@@ -42,7 +42,7 @@ _FIRST = b'{"object":"embedding","index":0,"embedding":'
 class Answer(Struct, frozen=True):
     """One HTTP answer. `pieces` follow `body`, produced one at a time, so that a large body is never in memory whole.
 
-    `stream` replaces both where each piece must be awaited.
+    `stream` follows `body` in place of them where each piece must be awaited.
     """
 
     status: int
@@ -195,7 +195,7 @@ def chat_answer(completion: ChatResult | ChatStream, others: Headers) -> Answer:
         found.append((b"x-embedgate-model", completion.model.encode()))
     if isinstance(completion, ChatStream):
         # A buffering proxy would defeat the stream; nginx reads this header.
-        return Answer(200, [*found, (b"x-accel-buffering", b"no")], b"", stream=completion.pieces)
+        return Answer(200, [*found, (b"x-accel-buffering", b"no")], completion.ready(), stream=completion.pieces)
     found += [
         (b"x-embedgate-cost-usd", usd_text(completion.cost_picodollars).encode()),
         (b"x-embedgate-cached-tokens", b"%d" % completion.cached_tokens),

@@ -58,6 +58,7 @@ class Body:
         self._max_bytes = bounds.max_bytes
         self._advice = "Send fewer inputs per request, or raise server.max_body_bytes."
         self._watch: asyncio.Task[None] | None = None
+        self._gone: Callable[[], None] | None = None
         self._held: Held | None = None
         self.owner = ""
         self.is_busy = False
@@ -150,12 +151,18 @@ class Body:
     def watch(self, gone: Callable[[], None]) -> None:
         """Call `gone` when the caller disconnects. Only once the body is read; until `close`."""
         self.is_busy = True
-        self._watch = asyncio.get_running_loop().create_task(self._until_gone(gone))
+        if self._exchange is not None:
+            self._gone = gone
+            self._exchange.demand.watch(gone)
+        else:
+            self._watch = asyncio.get_running_loop().create_task(self._until_gone(gone))
 
     async def close(self) -> None:
         """Stop watching, and give back what was held: the answer is complete."""
         if self._held is not None:
             self._held.become(0)
+        if self._gone is not None and self._exchange is not None:
+            self._exchange.demand.unwatch(self._gone)
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait([self._watch])

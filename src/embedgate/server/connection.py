@@ -115,8 +115,6 @@ class Connection(HttpToolsProtocol):
         self._count_nothing_unsent()
         self._forget_unparsed()
         self._give_up(self._served)  # uvicorn notifies the newest request only, which may be a pipelined one
-        if self._exchange is not None:
-            self._exchange.demand.leave()
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes, a few requests at a time."""
@@ -472,13 +470,14 @@ class Connection(HttpToolsProtocol):
             self._give_up(unfinished)
         self.linger()
 
-    @staticmethod
-    def _give_up(cycle: RequestResponseCycle | None) -> None:
+    def _give_up(self, cycle: RequestResponseCycle | None) -> None:
         """Tell the handler of a request that its caller has gone."""
         if cycle is not None:
             cycle.disconnected = True
             cycle.waiting_for_100_continue = False  # nothing may be written any more
             cycle.message_event.set()
+        if cycle is self._served and self._exchange is not None:
+            self._exchange.demand.leave()
 
     def _is_connected(self) -> bool:
         transport: asyncio.Transport | None = self.transport  # uvicorn types it otherwise

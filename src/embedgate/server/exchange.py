@@ -89,6 +89,24 @@ class Exchange:
         cycle.on_response()
         return True
 
+    def begin(self, status: int, headers: Sequence[tuple[bytes, bytes]], piece: bytes) -> bool:
+        """Write the head of an answer in chunks, and its first piece if there is one, with one write.
+
+        False, with nothing written, if it has to go the usual way. Raises RuntimeError if a header holds a line end.
+        """
+        cycle = self._cycle
+        is_plain = cycle.scope["method"] != "HEAD" and cycle.scope["http_version"] != "1.0"
+        is_ready = not (cycle.flow.write_paused or cycle.disconnected or cycle.response_started)
+        if not (is_plain and is_ready) or cycle.waiting_for_100_continue:
+            return False
+        ending = [(b"transfer-encoding", b"chunked")]
+        if not cycle.keep_alive:
+            ending.append((b"connection", b"close"))
+        head = _head(status, (*cycle.default_headers, *headers, *ending))
+        cycle.response_started = cycle.chunked_encoding = True
+        cycle.transport.write(b"%s%x\r\n%s\r\n" % (head, len(piece), piece) if piece else head)
+        return True
+
 
 class UntilClosed:
     """ASGI's `send` for HTTP/1.0, which knows no chunks: an answer without a length ends with its connection."""

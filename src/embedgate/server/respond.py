@@ -173,10 +173,13 @@ async def _send_stream(
 ) -> None:
     if exchange is not None:
         send = exchange.framed(send)
-    end = b""
+    end = answer.body
     try:
         async with contextlib.aclosing(stream):
-            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+            if exchange is None or not exchange.begin(answer.status, answer.headers, answer.body):
+                await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+                if answer.body:
+                    await send({"type": "http.response.body", "body": answer.body, "more_body": True})
             async for piece in stream:
                 if exchange is not None and exchange.has_ended:
                     return  # pieces for nobody

@@ -133,9 +133,8 @@ class IncomingChat:
         finally:
             if self._ticking is not None:
                 self._ticking.cancel()
-        said = read_completion(events.first or b"")
-        if said is not None:
-            self._check(said, asked, events.first or b"")
+        if events.first_said is not None:
+            self._check(events.first_said, asked, events.first or b"")
         self._count(events)
 
     def _tell_head(self, tell: Callable[[bytes], None], ticks: int) -> None:

@@ -41,7 +41,9 @@ def build_chat(request: ChatRequest, route: Route, chat: Chat) -> HttpCall:
     body["model"] = model
     # Compressed, pieces would wait for each other.
     headers = {"accept-encoding": "identity"} if request.is_stream else {}
-    path = chat.path.replace("{model}", urllib.parse.quote(model, safe=""))
+    path = chat.path
+    if "{model}" in path:
+        path = path.replace("{model}", urllib.parse.quote(model, safe=""))
     return HttpCall("POST", path, encode(body), headers, chat.key_header, chat.key_prefix)
 
 

@@ -8,7 +8,7 @@ a part of an event, so it loses no time. Memory does not grow with the stream.
 import re
 
 from embedgate.core.types import ChatUsage
-from embedgate.transport.chat_usage import read_completion
+from embedgate.transport.chat_usage import Said, read_completion
 
 MAX_EVENT_BYTES = 65_536
 """A larger event is passed on unread, and counts as written by the model."""
@@ -26,7 +26,8 @@ _LAST_WORD = b"[DONE]"
 class EventReader:
     """Reads one event stream, chunk by chunk, and returns what to pass on.
 
-    `first` is the data of the first event that has any: None before it has come, empty if it was too large to be read.
+    `first` is the data of the first event that has any: None before it has come, empty if it was too large to be read;
+    `first_said` is what it says, None unless it is a JSON object.
     `is_over`: `[DONE]` has come, and nothing should follow. `usage` is the last one reported, None until the stream is
     over, because some hosts report as they go. `written_bytes` is what the model has written so far. `fault` is the
     data of the first event that is an error. `is_finished`: the model has said why it stopped, or `[DONE]` has come; an
@@ -36,6 +37,7 @@ class EventReader:
     def __init__(self, *, hides_usage: bool) -> None:
         """hides_usage: remove the event that only reports usage."""
         self.first: bytes | None = None
+        self.first_said: Said | None = None
         self.is_over = False
         self.usage: ChatUsage | None = None
         self.written_bytes = 0
@@ -83,9 +85,9 @@ class EventReader:
         data = b"\n".join(_DATA.findall(event))
         if not data:
             return event
-        if self.first is None:
-            self.first = data
         said = read_completion(data)
+        if self.first is None:
+            self.first, self.first_said = data, said
         if said is not None:
             self._usage_so_far = said.usage or self._usage_so_far
             self.written_bytes += said.written_bytes

@@ -23,7 +23,7 @@ from pyreqwest.bytes import Bytes
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.http import HeaderMap
 from pyreqwest.request import RequestBuilder, StreamRequest
-from pyreqwest.response import Response, ResponseBodyReader
+from pyreqwest.response import Response
 
 from embedgate.core.errors import (
     InternalError,
@@ -93,7 +93,9 @@ class Incoming:
         self._reader = response.body_reader
         self._fault = fault
         self._idle_s = idle_s
-        self._reading: asyncio.Task[bytes | None] | None = None
+        self._reading: asyncio.Task[object] | None = None
+        self._is_stopped = False
+        self._has_stopped: asyncio.Future[None] | None = None
         self._is_closed = False
 
     @property
@@ -108,18 +110,31 @@ class Incoming:
         """
         if self._is_closed:
             raise UpstreamLost(_CLOSED)
-        self._reading = reading = asyncio.ensure_future(_next_chunk(self._reader))
-        # Awaited itself, it would take the reader's cancellation, and might not heed it.
-        await asyncio.wait([reading], timeout=self._idle_s)
-        if not reading.done():
-            await self.aclose()
-            raise UpstreamTimeout(f"The provider sent nothing for {self._idle_s:g} s (upstream.stream_idle_timeout_s)")
+        loop = asyncio.get_running_loop()
+        # In the reader's own task: one of its own for each read is a tenth of a millisecond until the first token.
+        task = self._reading = cast(asyncio.Task[object], asyncio.current_task())
+        n_cancelled = task.cancelling()
+        timer = None if self._idle_s is None else loop.call_later(self._idle_s, self._stop)
+        chunk: Bytes | None = None
         try:
-            return reading.result()
+            chunk = await self._reader.read_chunk()
         except exceptions.RequestError as error:
-            raise self._fault(error) from error
+            if not self._is_stopped:
+                raise self._fault(error) from error
         except asyncio.CancelledError:
-            raise UpstreamLost(_CLOSED) from None
+            if not self._is_stopped:
+                raise
+        finally:
+            self._reading = None
+            if timer is not None:
+                timer.cancel()
+            if self._has_stopped is not None and not self._has_stopped.done():
+                self._has_stopped.set_result(None)
+        if (task.uncancel() if self._is_stopped else task.cancelling()) > n_cancelled:
+            raise asyncio.CancelledError  # of the reader itself: the library may have lost it
+        if self._is_stopped:
+            raise await self._closed()
+        return None if chunk is None else bytes(chunk)
 
     async def aclose(self) -> None:
         """Close the connection if the end has not come, whoever is reading; keep it for another call if it has."""
@@ -128,10 +143,24 @@ class Incoming:
         self._is_closed = True
         try:
             if self._reading is not None:
-                self._reading.cancel()
-                await asyncio.gather(self._reading, return_exceptions=True)
+                self._has_stopped = asyncio.get_running_loop().create_future()
+                self._stop()
+                await self._has_stopped
         finally:
             await self._request.__aexit__(None, None, None)
+
+    def _stop(self) -> None:
+        """End the read in progress: nothing has come for too long, or somebody closes the answer."""
+        if self._reading is not None and not self._is_stopped:
+            self._is_stopped = True
+            self._reading.cancel()
+
+    async def _closed(self) -> UpstreamError:
+        """What a read that was stopped fails with; the answer is closed then."""
+        if self._is_closed:
+            return UpstreamLost(_CLOSED)
+        await self.aclose()
+        return UpstreamTimeout(f"The provider sent nothing for {self._idle_s:g} s (upstream.stream_idle_timeout_s)")
 
 
 class ConnectionPool:
@@ -284,11 +313,6 @@ class ConnectionPool:
             return UpstreamFailed(f"The connection to {provider} broke: {detail}")
         self._lost_calls = min(self._lost_calls + 1, self._settings.pool_max_idle)
         return UpstreamLost(f"The connection to {provider} broke: {detail}")
-
-
-async def _next_chunk(reader: ResponseBodyReader) -> bytes | None:
-    chunk = await reader.read_chunk()
-    return None if chunk is None else bytes(chunk)
 
 
 async def _pour(chunks: list[Bytes], sink: Sink) -> None:

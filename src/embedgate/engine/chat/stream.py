@@ -48,7 +48,8 @@ class StreamBuffer:
         self._max_bytes = max_bytes
         self._pieces: list[bytes] = []
         self._size_bytes = 0
-        self._has_changed = asyncio.Event()
+        self._has_changed = False
+        self._waiter: asyncio.Future[None] | None = None
         self._has_room = asyncio.Event()
         self._has_ended = False
         self._has_left = False
@@ -79,7 +80,7 @@ class StreamBuffer:
         if self._is_open and not begun.is_event_stream:
             raise UpstreamMismatch(f"{begun.candidate.route.provider} sent {begun.content_type} in place of a stream")
         self.begun = begun
-        self._has_changed.set()
+        self._changed()
 
     def open(self, comments: bytes) -> None:
         """Let the stream open before its answer begins, with comments of whoever is asked for it."""
@@ -87,14 +88,14 @@ class StreamBuffer:
         if comments and self._size_bytes < self._max_bytes:  # more are of no use to who does not read them
             self._pieces.append(comments)
             self._size_bytes += len(comments)
-        self._has_changed.set()
+        self._changed()
 
     async def put(self, piece: bytes) -> None:
         """Add a piece; return once there is room for the next one. Raises CallerLeft if nobody wants it."""
         self._check_wanted()
         self._pieces.append(piece)
         self._size_bytes += len(piece)
-        self._has_changed.set()
+        self._changed()
         if self._size_bytes >= self._max_bytes:
             self._has_room.clear()
             await self._has_room.wait()
@@ -102,7 +103,7 @@ class StreamBuffer:
     def end(self) -> None:
         """Let the answer end after what was put; also if it never began."""
         self._has_ended = True
-        self._has_changed.set()
+        self._changed()
 
     async def beginning(self) -> StreamHead | None:
         """The head of the answer, once it begins. None if the stream is open before that, or has ended."""
@@ -121,6 +122,10 @@ class StreamBuffer:
         while not self._pieces and not self._has_ended:
             if not await self._change() and self._is_between_events():
                 return HEARTBEAT
+        return self.take_now()
+
+    def take_now(self) -> bytes:
+        """All that waits; nothing if nothing does."""
         taken = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self._size_bytes = 0
@@ -149,13 +154,28 @@ class StreamBuffer:
 
     async def _change(self) -> bool:
         """Wait for a change. False: there was silence for the time of a heartbeat."""
-        self._has_changed.clear()
+        # A future and a timer, as this is between a token and its caller: an event and a timeout take three times as
+        # long.
+        loop = asyncio.get_running_loop()
+        self._has_changed = False
+        self._waiter = loop.create_future()
+        timer = loop.call_later(self._heartbeat_s, self._wake) if self._heartbeat_s else None
         try:
-            async with asyncio.timeout(self._heartbeat_s):
-                await self._has_changed.wait()
-        except TimeoutError:
-            return self._has_changed.is_set()
-        return True
+            await self._waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+        return self._has_changed
+
+    def _changed(self) -> None:
+        self._has_changed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let the sender go on, if it waits."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 _LEFT = "The caller closed the connection before the answer was complete."
