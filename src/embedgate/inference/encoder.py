@@ -7,6 +7,7 @@ the 99th percentile 49 ms instead of 27.
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,15 +27,8 @@ class Encoder:
 
         Raises DependencyMissing without onnxruntime.
         """
+        options = session_options(threads)
         onnxruntime = import_extra("onnxruntime", "local")
-        options = onnxruntime.SessionOptions()
-        # Left to itself, onnxruntime counts the cores of the machine, not those of this process, and pins threads.
-        options.intra_op_num_threads = threads or _usable_cores()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
-        # A memory plan is kept per shape, and every micro-batch has another shape: 15 MB more, and no faster.
-        options.enable_mem_pattern = False
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(graph_file, options, providers=["CPUExecutionProvider"])
         self._micro_batch_tokens = micro_batch_tokens
         self.dim: int = self._session.get_outputs()[0].shape[1]
@@ -43,7 +37,7 @@ class Encoder:
         """Split texts of these token counts into micro-batches: positions of each."""
         return cut_by_length(lengths, self._micro_batch_tokens)
 
-    def embed(self, rows: Sequence[TokenRow]) -> Vectors:
+    def embed(self, rows: Sequence[TokenRow], n_prompt_tokens: int = 0) -> Vectors:  # noqa: ARG002 - all are pooled
         """Embed one micro-batch. Returns (n, dim) float32, unit rows, in order; a row does not depend on the others."""
         lengths = np.fromiter(map(len, rows), dtype=np.int32, count=len(rows))
         ids = np.zeros((len(rows), int(lengths.max())), dtype=np.int32)
@@ -51,6 +45,22 @@ class Encoder:
             place[: len(row)] = row
         vectors: Vectors = self._session.run(["vectors"], {"ids": ids, "lengths": lengths})[0]
         return vectors
+
+
+def session_options(threads: int) -> Any:
+    """Options of a session of onnxruntime on the CPU. threads: cores that one run uses, 0 for all.
+
+    Raises DependencyMissing without onnxruntime.
+    """
+    options = import_extra("onnxruntime", "local").SessionOptions()
+    # Left to itself, onnxruntime counts the cores of the machine, not those of this process, and pins threads.
+    options.intra_op_num_threads = threads or _usable_cores()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    # A memory plan is kept per shape, and every micro-batch has another shape: 15 MB more, and no faster.
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
 
 
 def _usable_cores() -> int:

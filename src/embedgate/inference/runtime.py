@@ -6,15 +6,17 @@ Runs on the caller's thread. Loading is thread-safe.
 import ctypes
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from embedgate.core.errors import InputTooLong, UnknownModel
 from embedgate.core.models import BatchLimits, Model, Price, Route, Truncate
-from embedgate.inference.available import AvailableModel, Engine, available_models
+from embedgate.core.types import InputType
+from embedgate.inference.available import available_models
+from embedgate.inference.engine import AvailableModel, Engine
 from embedgate.inference.tokenizer import Tokenizer, TokenRow
 from embedgate.observe import events
 from embedgate.settings import LocalSettings
@@ -27,12 +29,16 @@ _Loaded = TypeVar("_Loaded")
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A loaded model, ready to run."""
+    """A loaded model, ready to run.
+
+    `n_prompt_tokens`: by input type, the tokens of a prefix that the model does not pool; none if it pools all.
+    """
 
     name: str
     max_input_tokens: int
     tokenizer: Tokenizer
     engine: Engine
+    n_prompt_tokens: Mapping[InputType, int] = field(default_factory=dict)
 
     def fit(self, texts: Sequence[str], truncate: Truncate) -> tuple[list[TokenRow], list[int]]:
         """The ids of each text, truncated to the model's limit if `truncate` allows it, and the positions of those cut.
@@ -98,11 +104,21 @@ class LocalModels:
 
     def _load(self, known: AvailableModel) -> LoadedModel:
         started_s = time.monotonic()
-        model = LoadedModel(known.name, known.max_input_tokens, self.tokenizer(known.name), known.load_engine())
+        tokenizer = self.tokenizer(known.name)
+        model = LoadedModel(
+            known.name, known.max_input_tokens, tokenizer, known.load_engine(), _prompt_tokens(known, tokenizer)
+        )
         _give_back_memory()
         load_ms = round((time.monotonic() - started_s) * 1000, 1)
         events.MODEL_LOADED.emit(model=f"{PROVIDER}/{known.name}", dim=model.engine.dim, load_ms=load_ms)
         return model
+
+
+def _prompt_tokens(known: AvailableModel, tokenizer: Tokenizer) -> Mapping[InputType, int]:
+    if known.pools_prefix:
+        return {}
+    prefixes: dict[InputType, str] = {"query": known.query_prefix, "document": known.document_prefix}
+    return {kind: tokenizer.count_prompt(prefix) for kind, prefix in prefixes.items() if prefix}
 
 
 def _give_back_memory() -> None:

@@ -33,7 +33,7 @@ class StaticTable:
         """Split into runs, in order; without padding there is no need to sort."""
         return cut_in_order(lengths, _RUN_TOKENS)
 
-    def embed(self, rows: Sequence[TokenRow]) -> Vectors:
+    def embed(self, rows: Sequence[TokenRow], n_prompt_tokens: int = 0) -> Vectors:  # noqa: ARG002 - it has no prompt
         """Embed one run. Returns (n, dim) float32, unit rows, in order.
 
         Raises InvalidInput with the position of a row without any token.

@@ -38,6 +38,8 @@ class Tokenizer:
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
             raise ConfigError([f"tokenizer file {file} cannot be read: {error}"]) from error
+        padding = tokenizer.padding
+        self._pad_id: int | None = padding["pad_id"] if padding else None
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
@@ -54,6 +56,18 @@ class Tokenizer:
     def n_special_tokens(self) -> int:
         """Tokens that are put around every text."""
         return self._n_before + self._n_after
+
+    def padding_id(self, token: str | None, otherwise: int | None) -> int:
+        """The id that pads shorter texts: that of `token`, else the one in this file, else `otherwise`, else 0."""
+        found = None if token is None else self._tokenizer.token_to_id(token)
+        for each in (found, self._pad_id, otherwise):
+            if each is not None:
+                return each
+        return 0
+
+    def count_prompt(self, prompt: str) -> int:
+        """Tokens that a prompt takes at the start of a text, with the special ones before it."""
+        return len(self.encode([prompt])[0]) - min(self._n_after, 1)
 
     def encode(self, texts: Sequence[str]) -> list[TokenRow]:
         """The ids of each text, in order. Runs on all cores, outside the interpreter lock.

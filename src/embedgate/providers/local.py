@@ -22,7 +22,7 @@ from embedgate.core.errors import (
     UpstreamTimeout,
 )
 from embedgate.core.models import Route
-from embedgate.core.types import Batch, ProviderReply
+from embedgate.core.types import Batch, InputType, ProviderReply
 from embedgate.core.vectors import Vectors
 from embedgate.inference.batching import Rows, cut_in_order
 from embedgate.inference.runtime import LoadedModel, LocalModels
@@ -64,7 +64,7 @@ class LocalProvider:
             async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
                 model = await self._loaded(route.upstream_model)
                 rows, truncated = await self._tokenize(model, batch)
-                vectors = await self._run(model, rows)
+                vectors = await self._run(model, rows, batch.input_type)
         except TimeoutError as error:
             raise UpstreamTimeout(
                 f"local/{route.upstream_model} did not finish within the call's time; send fewer inputs"
@@ -112,9 +112,10 @@ class LocalProvider:
             truncated += [span[position] for position in cut]
         return rows, tuple(truncated)
 
-    async def _run(self, model: LoadedModel, rows: Sequence[TokenRow]) -> Vectors:
+    async def _run(self, model: LoadedModel, rows: Sequence[TokenRow], input_type: InputType | None) -> Vectors:
         """Vectors of all rows, (n, dim), computed run by run."""
         vectors: Vectors = np.empty((len(rows), model.engine.dim), dtype=np.float32)
+        n_prompt_tokens = model.n_prompt_tokens.get(input_type, 0) if input_type else 0
         waiting: deque[tuple[Rows, asyncio.Future[Vectors]]] = deque()
 
         async def finish_first() -> None:
@@ -130,7 +131,8 @@ class LocalProvider:
                 if len(waiting) == _RUNS_IN_FLIGHT:
                     await finish_first()
                 check_wanted()
-                answer = _on(self._inference, model.engine.embed, [rows[position] for position in run])
+                part = [rows[position] for position in run]
+                answer = _on(self._inference, model.engine.embed, part, n_prompt_tokens)
                 waiting.append((run, answer))
             while waiting:
                 await finish_first()

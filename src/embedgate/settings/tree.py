@@ -296,11 +296,21 @@ class LimitSettings(Section):
 
 
 class LocalModelSettings(Section):
-    """One local model of the BERT family, from a folder. Its id is `local/<name>`."""
+    """One local model, from a folder. Its id is `local/<name>`."""
 
-    path: Path = Field(description="Folder with model.safetensors, config.json and tokenizer.json.")
+    path: Path = Field(
+        description="Folder with config.json, tokenizer.json, and weights: an ONNX file, or model.safetensors of the "
+        "BERT family."
+    )
+    file: str | None = Field(
+        None,
+        description="File in the folder that is run, such as `onnx/model_quantized.onnx`. If absent: model.safetensors "
+        "if it is of the BERT family, else `model.onnx`, else `model_quantized.onnx`, each in `onnx` or in the folder.",
+    )
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
-        None, description="SHA-256 that model.safetensors must have; any other file is refused."
+        None,
+        description="SHA-256 that the file must have; any other is refused. Of an ONNX file with external data: of the "
+        "file followed by these, in the order of their names.",
     )
     space: str | None = Field(
         None, description="Name of its vector space; the id if absent. Same weights elsewhere share a space."
@@ -336,9 +346,14 @@ class LocalSettings(Section):
         description="cl100k_base.tiktoken, the rank file for tiktoken, to count and decode cl100k_base tokens where "
         "rs-bpe is not installed.",
     )
+    max_model_bytes: Positive = Field(
+        8 * 2**30,
+        description="Size of the weights of one model, and of all files that `models pull` downloads. A larger one is "
+        "refused before it is read; too much for the machine's memory ends the process.",
+    )
     models: dict[str, LocalModelSettings] = Field(
         default_factory=dict,
-        description="Further models by id, each a folder with safetensors weights and tokenizer.json.",
+        description="Further models by id, each a folder with an ONNX file or safetensors weights and tokenizer.json.",
     )
 
 
