@@ -7,6 +7,8 @@ from typing import Literal
 from embedgate.core.actions import ActionName
 
 Truncate = Literal["none", "start", "end"]
+Side = Literal["start", "end"]
+"""Where an over-long input is cut."""
 Confidence = Literal["confirmed", "partial", "third-party", "unconfirmed"]
 ParamValue = str | int | float | bool
 LOCAL = "local"
@@ -86,7 +88,8 @@ class Route:
     name is a level of nesting. `required_params` go into every call, `truncate_params` into those that want over-long
     inputs cut so; where there are any, no other cut is possible. `promises_unit_length` says that this host is
     known to return vectors of length 1. `aliases` are other names of the model in the host's answers; with
-    `names_freely` any name is taken there, unless it is that of a known model of another space. `confidence` is how
+    `names_freely` any name is taken there, unless it is that of a known model of another space. `cuts_here` says that
+    the gateway has the tokenizer, and cuts over-long inputs itself where the host cannot. `confidence` is how
     certain names and sizes are. `weight` is the share of requests that it gets where routes are drawn by weight; 0:
     only those that no other can serve. `is_free` is a server of one's own: what has no price there costs nothing.
     """
@@ -117,6 +120,7 @@ class Route:
     promises_unit_length: bool = False
     aliases: tuple[str, ...] = ()
     names_freely: bool = True
+    cuts_here: bool = False
     confidence: Confidence = "confirmed"
     precision: str = "f32"
     weight: int = 1
@@ -133,7 +137,11 @@ class Route:
         return self.is_free if self.price is None else self.price.is_zero()
 
     def can_truncate(self, truncate: Truncate) -> bool:
-        """Whether this route can treat over-long inputs as `truncate` says."""
+        """Whether over-long inputs can be treated as `truncate` says on this route: by the host, or before a call."""
+        return self.cuts_here or self.host_truncates(truncate)
+
+    def host_truncates(self, truncate: Truncate) -> bool:
+        """Whether the host itself can treat over-long inputs as `truncate` says."""
         if truncate == "none":
             return True
         return self.accepts_truncate and (not self.truncate_params or truncate in self.truncate_params)

@@ -17,7 +17,7 @@ from embedgate.core.access import (
 )
 from embedgate.core.actions import Action
 from embedgate.core.errors import UpstreamError
-from embedgate.core.models import Route
+from embedgate.core.models import Route, Side
 from embedgate.core.types import (
     Batch,
     CachedVector,
@@ -136,6 +136,18 @@ class TokenCounter(Protocol):
         ...
 
 
+class TextCutter(Protocol):
+    """Cuts texts at the borders of one tokenizer's tokens."""
+
+    def cut(self, text: str, max_tokens: int, side: Side, prefix: str = "") -> str:
+        """The text, or what is left of it after cutting as little as possible at one side.
+
+        Guarantees that `prefix` and the result together have at most `max_tokens` tokens, special tokens included, and
+        that no character is cut in two. Empty if nothing fits. Blocks for about a microsecond per 10 bytes.
+        """
+        ...
+
+
 class TokenDecoder(Protocol):
     """Decoder of cl100k_base token ids into text."""
 
@@ -149,6 +161,10 @@ class Tokenizers(Protocol):
 
     def counter(self, route: Route) -> TokenCounter:
         """The token counter of a route: exact where its tokenizer is installed, else an upper bound from bytes."""
+        ...
+
+    def cutter(self, route: Route) -> TextCutter | None:
+        """What cuts texts for a route; None where its tokenizer is not installed."""
         ...
 
     def decoder(self) -> TokenDecoder:

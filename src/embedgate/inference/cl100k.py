@@ -7,11 +7,13 @@ ranks. Special tokens are not recognised: `<|endoftext|>` in a text is ordinary 
 import base64
 import hashlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from embedgate.core.errors import ConfigError, DependencyMissing, InvalidInput
+from embedgate.core.models import Side
+from embedgate.inference.cutting import TokenizedText
 
 RANK_FILE_SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
 VOCABULARY_SIZE = 100_256
@@ -21,11 +23,12 @@ _SPLIT = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]"
     r"|\s+(?!\S)|\s"
 )
+_NOT_UNICODE = "is not valid Unicode: it has half of a surrogate pair."
 _NOT_UTF8 = "is a list of token ids whose bytes are not UTF-8 text; send whole characters, or send text."
 
 
 class Cl100k(Protocol):
-    """cl100k_base tokenizer: counts and decodes."""
+    """cl100k_base tokenizer: counts, decodes, and finds the borders of tokens."""
 
     is_exact: bool
 
@@ -37,6 +40,15 @@ class Cl100k(Protocol):
         """The text of the ids. Raises InvalidInput for an id outside the vocabulary or bytes that are not UTF-8."""
         ...
 
+    def tokenized(self, text: str) -> TokenizedText:
+        """A text and the borders of its tokens. Raises InvalidInput if it is not valid Unicode."""
+        ...
+
+
+def is_installed(rank_file: Path | None) -> bool:
+    """Whether `load_cl100k` will find an engine, without loading it."""
+    return rank_file is not None or importlib.util.find_spec("rs_bpe") is not None
+
 
 def load_cl100k(rank_file: Path | None) -> Cl100k | None:
     """Load the installed engine; None without one.
@@ -46,7 +58,24 @@ def load_cl100k(rank_file: Path | None) -> Cl100k | None:
     """
     if rank_file is not None:
         return _Tiktoken(rank_file)
-    return _RsBpe() if importlib.util.find_spec("rs_bpe") else None
+    return _RsBpe() if is_installed(None) else None
+
+
+class _Ids:
+    """A text as its token ids."""
+
+    def __init__(self, ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> None:
+        self.n_tokens = len(ids)
+        self._ids = ids
+        self._decode = decode
+
+    def kept(self, n_tokens: int, side: Side) -> str | None:
+        """The text of so many tokens when the others are cut off at `side`; None if that cuts a character in two."""
+        ids = self._ids[:n_tokens] if side == "end" else self._ids[len(self._ids) - n_tokens :]
+        try:
+            return self._decode(ids)
+        except InvalidInput:
+            return None
 
 
 class _Tiktoken:
@@ -73,6 +102,9 @@ class _Tiktoken:
     def count(self, text: str) -> int:
         return len(self._encoding.encode_ordinary(text))
 
+    def tokenized(self, text: str) -> TokenizedText:
+        return _Ids(self._encoding.encode_ordinary(text), self.decode)
+
     def decode(self, tokens: Sequence[int]) -> str:
         _check_ids(tokens)
         try:
@@ -95,8 +127,14 @@ class _RsBpe:
             count: int = self._tokenizer.count(text)
         except UnicodeEncodeError:
             # The cause would contain the text itself.
-            raise InvalidInput("is not valid Unicode: it has half of a surrogate pair.") from None
+            raise InvalidInput(_NOT_UNICODE) from None
         return count
+
+    def tokenized(self, text: str) -> TokenizedText:
+        try:
+            return _Ids(self._tokenizer.encode(text), self.decode)
+        except UnicodeEncodeError:
+            raise InvalidInput(_NOT_UNICODE) from None
 
     def decode(self, tokens: Sequence[int]) -> str:
         # rs-bpe aborts the process on an id outside the vocabulary.

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from embedgate.core.errors import DependencyMissing
 from embedgate.core.models import Route
-from embedgate.core.ports import TokenCounter, TokenDecoder
-from embedgate.inference.cl100k import Cl100k, load_cl100k
+from embedgate.core.ports import TextCutter, TokenCounter, TokenDecoder
+from embedgate.inference.cl100k import Cl100k, is_installed, load_cl100k
+from embedgate.inference.cutting import Cutter
 from embedgate.inference.runtime import LocalModels
 
 _MAX_SPECIAL_TOKENS = 4  # more than any tokenizer we know puts around a text
@@ -43,6 +44,30 @@ class KnownTokenizers:
         if route.tokenizer == "tiktoken:cl100k_base":
             return self._load_cl100k() or ByteBound()
         return ByteBound()
+
+    def can_cut(self, route: Route) -> bool:
+        """Whether `cutter` has one for a route, without loading it."""
+        if route.max_input_tokens <= 0:
+            return False
+        if route.tokenizer == "tiktoken:cl100k_base":
+            return is_installed(self._cl100k_file)
+        return self._twin(route) is not None
+
+    def cutter(self, route: Route) -> TextCutter | None:
+        """For OpenAI's models by cl100k_base, for others by the tokenizer of the same model on this machine."""
+        if not self.can_cut(route):
+            return None
+        if route.tokenizer == "tiktoken:cl100k_base":
+            cl100k = self._load_cl100k()
+            return None if cl100k is None else Cutter(cl100k)
+        name = self._twin(route)
+        return None if name is None else Cutter(self._models.tokenizer(name))
+
+    def _twin(self, route: Route) -> str | None:
+        """The local model with a route's tokenizer."""
+        if route.tokenizer == "local":
+            return route.upstream_model
+        return self._models.of_space(route.tokenizer.removeprefix("hf:")) if route.tokenizer.startswith("hf:") else None
 
     def decoder(self) -> TokenDecoder:
         """The decoder of cl100k_base. Raises DependencyMissing if none is installed."""

@@ -72,6 +72,10 @@ class LocalModels:
         """Catalogue records of the models that can run here, ids `local/<name>`."""
         return tuple(_record(known) for known in self._known.values() if known.is_installed)
 
+    def of_space(self, space: str) -> str | None:
+        """The name of the model that can run here and gives the vectors of a space; None without one."""
+        return next((known.name for known in self._known.values() if known.is_installed and known.space == space), None)
+
     def tokenizer(self, name: str) -> Tokenizer:
         """The model's tokenizer, loaded if needed; the weights are not read.
 

@@ -6,12 +6,14 @@ caller decides about over-long texts; none is cut silently.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from embedgate.core.errors import ConfigError, InvalidInput
+from embedgate.core.models import Side
+from embedgate.inference.cutting import TokenizedText, is_mark
 from embedgate.inference.extras import import_extra
 
 if TYPE_CHECKING:
@@ -92,12 +94,22 @@ class Tokenizer:
         """Tokens of each text as the model sees it, special tokens included. Raises as `encode`."""
         return [len(row) for row in self.encode(texts)]
 
+    def tokenized(self, text: str) -> TokenizedText:
+        """A text and the borders of its tokens, without special ones. Raises InvalidInput if it is no valid Unicode."""
+        if self._lowercases and len(lowered := text.lower()) != len(text):
+            text = lowered  # borders are those of the text that is read
+        try:
+            encoding = self._tokenizer.encode(text.lower() if self._lowercases else text, add_special_tokens=False)
+        except TypeError as error:
+            raise InvalidInput("is not valid Unicode: it has half of a surrogate pair.") from error
+        return _Spans(text, encoding.offsets)
+
     @property
     def adds_up(self) -> bool:
         """Whether the tokens of a text are exactly those of its words, which white space separates: WordPiece."""
         return type(self._tokenizer.model).__name__ == "WordPiece"
 
-    def cut(self, row: TokenRow, max_tokens: int, side: Literal["start", "end"]) -> TokenRow:
+    def cut(self, row: TokenRow, max_tokens: int, side: Side) -> TokenRow:
         """Truncate a row to `max_tokens` at one side of the text; its special tokens stay.
 
         max_tokens: more than `n_special_tokens`.
@@ -115,6 +127,24 @@ class Tokenizer:
         mask = self._tokenizer.encode("a").special_tokens_mask
         is_text = [place for place, is_special in enumerate(mask) if not is_special]
         return (is_text[0], len(mask) - 1 - is_text[-1]) if is_text else (len(mask), 0)
+
+
+class _Spans:
+    """A text with the place of each token in it."""
+
+    def __init__(self, text: str, spans: Sequence[tuple[int, int]]) -> None:
+        self.n_tokens = len(spans)
+        self._text = text
+        self._spans = spans
+
+    def kept(self, n_tokens: int, side: Side) -> str | None:
+        """The text of so many tokens when the others are cut off at `side`. Tokens of one character have its place."""
+        if side == "start":
+            return self._text[self._spans[len(self._spans) - n_tokens][0] :]
+        end = self._spans[n_tokens - 1][1]
+        while end < len(self._text) and is_mark(self._text[end]):  # accents that the tokenizer strips are in no token
+            end += 1
+        return self._text[:end]
 
 
 def _has_lone_surrogate(text: str) -> bool:
