@@ -16,8 +16,16 @@ from embedgate.core.access import AuditEvent, Decision, KeyRecord, Question, Rul
 from embedgate.core.clock import utc_now
 from embedgate.core.errors import InvalidInput
 from embedgate.core.keys import digest
-from embedgate.core.models import BatchLimits, DimRange, Model, Price, Route
-from embedgate.core.ports import ChatProvider, TokenCounter, TokenDecoder, Tokenizers, UnaryProvider, VectorCache
+from embedgate.core.models import BatchLimits, DimRange, Model, Price, Route, Side
+from embedgate.core.ports import (
+    ChatProvider,
+    TextCutter,
+    TokenCounter,
+    TokenDecoder,
+    Tokenizers,
+    UnaryProvider,
+    VectorCache,
+)
 from embedgate.core.rerank import RerankRequest, RerankResult
 from embedgate.core.types import (
     Batch,
@@ -120,8 +128,18 @@ class _Digits:
         return "".join(map(str, tokens))
 
 
+class _Scissors:
+    def cut(self, text: str, max_tokens: int, side: Side, prefix: str = "") -> str:
+        words, room = text.split(), max_tokens - weight(prefix)
+        return " ".join(words[:room] if side == "end" else words[-room:]) if len(words) > room else text
+
+
 class Words:
     """Tokenizers whose tokens are words, and whose token ids are digits."""
+
+    def cutter(self, route: Route) -> TextCutter | None:
+        """The same for all routes."""
+        return _Scissors()
 
     def counter(self, route: Route) -> TokenCounter:
         """The same for all routes."""
@@ -296,14 +314,13 @@ class Bench:
         finder = ModelFinder(catalog, switched_on, models[0].id)
         order = RouteOrder(self.states, upstream.order)
         limit_settings = limits or LimitSettings()
+        resolver = Resolver(catalog, switched_on, lambda name: f"switch {name} on", refuses_unpriced, order=order)
         self.pipeline = Pipeline(
             authenticator=Authenticator(self.memory, "eg"),
             stages=Stages(
-                resolver=Resolver(
-                    catalog, switched_on, lambda name: f"switch {name} on", refuses_unpriced, order=order
-                ),
+                resolver=resolver,
                 paid_options=PaidOptions(paid_options),
-                embedding_validator=EmbeddingValidator(finder, limit_settings, tokenizers),
+                embedding_validator=EmbeddingValidator(finder, limit_settings, tokenizers, resolver),
                 embedding_weigher=EmbeddingWeigher(tokenizers),
                 executor=Executor(
                     providers,

@@ -9,6 +9,7 @@ _SAID: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(api), command)
     for api, command in (
         (r'or send "truncate": "end"', "or cut it with --truncate end"),
+        (r'Send "truncate": "end"', "Give --truncate end"),
         (r', or send "allow_space_change": true', ""),
         (r" If that is meant, send allow_space_change with true\.", ""),
         (r"Leave (dimensions|truncate) out", r"Leave --\1 out"),

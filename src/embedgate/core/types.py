@@ -167,12 +167,14 @@ class Batch(Struct, frozen=True, gc=False):
 class Part(Struct, frozen=True, gc=False):
     """One provider call of a request: its batch, and the rows of the answer that the batch fills.
 
-    `keys` are those of its inputs in the cache; None if they have none.
+    `keys` are those of its inputs in the cache; None if they have none. `truncated` holds the positions of inputs that
+    were cut before.
     """
 
     rows: tuple[int, ...]
     batch: Batch
     keys: tuple[bytes, ...] | None = None
+    truncated: tuple[int, ...] = ()
 
 
 class ProviderReply(Struct, frozen=True, gc=False):

@@ -18,6 +18,7 @@ from embedgate.engine.routing.find_model import alias_of
 from embedgate.govern.added_models import entries_with_added, with_added
 from embedgate.govern.model_revision import providers_at, revision_of
 from embedgate.govern.provider_keys import find_keys
+from embedgate.inference.counters import KnownTokenizers
 from embedgate.inference.runtime import LocalModels
 from embedgate.providers import fake, hosts
 from embedgate.providers.hosts import GENERIC, Host
@@ -213,10 +214,11 @@ def decide(loaded: Loaded, stored: Stored = NOTHING_STORED, local_models: LocalM
     catalog = with_added(catalog, stored.added, entries, rows)
     if mistakes := _unknown_models(catalog, entries):
         raise ConfigError(mistakes)
+    tokenizers = KnownTokenizers(local_models, settings.local.cl100k_file)
     catalog = catalog.with_models(
         replace(
             model,
-            routes=_priced(model.id, _adapted(model, entries, in_use), stored.prices),
+            routes=_priced(model.id, _adapted(model, entries, in_use, tokenizers), stored.prices),
             revision=revision_of(model, listed.by_id(model.id), stored.cleared.get(model.id, 0), entries, rows),
         )
         for model in catalog.models()
@@ -412,7 +414,10 @@ def _unknown_models(catalog: Catalog, entries: Mapping[str, ProviderSettings]) -
 
 
 def _adapted(
-    model: Model, entries: Mapping[str, ProviderSettings], in_use: Mapping[str, HostInUse]
+    model: Model,
+    entries: Mapping[str, ProviderSettings],
+    in_use: Mapping[str, HostInUse],
+    tokenizers: KnownTokenizers,
 ) -> tuple[Route, ...]:
     """Routes with what their hosts take, and a copy for each provider of the settings that follows another's row.
 
@@ -433,5 +438,7 @@ def _adapted(
                     is_free=copy.is_free or host.host.is_free,
                     names_freely=copy.names_freely or host.host.names_freely,
                 )
+            if is_batched and tokenizers.can_cut(copy):
+                copy = replace(copy, cuts_here=True)
             adapted.append(host.host.adapt(copy) if host and is_batched else copy)
     return tuple(adapted)

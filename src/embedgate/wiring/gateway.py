@@ -387,19 +387,20 @@ class Gateway:
         default_model = decided.default_model(settings.local.default_model)
         finder = ModelFinder(decided.catalog, decided.switched_on, default_model, decided.aliases)
         remote = {name: provider for name, provider in self._providers.items() if isinstance(provider, Credentials)}
+        resolver = Resolver(
+            decided.catalog,
+            decided.switched_on,
+            decided.explain_off,
+            refuses_unpriced=settings.catalog.unpriced == "refuse",
+            order=RouteOrder(healths, upstream.order),
+            aliases=decided.aliases,
+        )
         return Stages(
-            resolver=Resolver(
-                decided.catalog,
-                decided.switched_on,
-                decided.explain_off,
-                refuses_unpriced=settings.catalog.unpriced == "refuse",
-                order=RouteOrder(healths, upstream.order),
-                aliases=decided.aliases,
-            ),
+            resolver=resolver,
             paid_options=PaidOptions(
                 {name: int(usd * PICODOLLARS_PER_DOLLAR) for name, usd in settings.limits.paid_options.items()}
             ),
-            embedding_validator=EmbeddingValidator(finder, settings.limits, tokenizers),
+            embedding_validator=EmbeddingValidator(finder, settings.limits, tokenizers, resolver),
             embedding_weigher=EmbeddingWeigher(tokenizers),
             executor=Executor(
                 self._providers,

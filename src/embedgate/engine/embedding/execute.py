@@ -22,6 +22,7 @@ from embedgate.engine.embedding.outcome import Outcome, charge_outcome, for_anot
 from embedgate.engine.embedding.plan import Planner, RoutePlan
 from embedgate.engine.embedding.progress import Progress
 from embedgate.engine.embedding.single_flight import Flight, JoinedInput, SingleFlight
+from embedgate.engine.embedding.truncate import NONE_CUT
 from embedgate.engine.ledger.charge import cover, may_be_billed
 from embedgate.engine.ledger.tokens import estimate
 from embedgate.engine.routing.failover import Failover, Probe, RouteAttempts, in_order_of_health
@@ -97,13 +98,15 @@ class Executor:
         if progress.candidate is not candidate:
             await self._planner.look_up(call, plan, progress)
             await cover(call)  # also for what is found instead of asked for: that may cost as much
-        route = self._route(candidate)
+        route, request, shortened = self._route(candidate), call.request, NONE_CUT
+        if plan.cuts_here:
+            request, shortened = await self._planner.truncated(request, progress.missing(), plan)
         may_join = True
         while progress.n_missing:
             missing = progress.missing()
             keys = progress.keys if may_join else None
             own = missing if keys is None else route.single_flight.first_of_each(missing, keys)
-            parts = self._planner.cut(call.request, own, plan, progress.keys) if own else []
+            parts = self._planner.cut(request, own, plan, progress.keys, shortened) if own else []
             depart, demand = route.single_flight.depart, call.demand
             if len(parts) == 1 and len(own) == len(missing):
                 (part,) = parts
@@ -170,6 +173,8 @@ class Executor:
                     tokens = estimate(part.batch.inputs, answered_by.route, self._tokenizers)
                     charge_outcome(call, answered_by, lost(tokens), in_vain=True)
                 raise
+            if part.truncated and answered_by is here.candidate:
+                outcome = outcome.with_truncated(part.truncated)
             charge_outcome(call, answered_by, outcome)
             attempt += 1
             if not isinstance(outcome.error, UpstreamError):

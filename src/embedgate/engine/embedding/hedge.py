@@ -57,10 +57,10 @@ class Hedger:
             second = None if is_over else await self._second(call, here, part)
             if second is None:
                 return first.candidate, await first.task
-            candidate, batch, cost_picodollars = second
+            candidate, other, cost_picodollars = second
             try:
                 if not first.task.done():
-                    runners.append(self._start(candidate, batch, here.until_s()))
+                    runners.append(self._start(candidate, other.batch, here.until_s()))
                 winner = await _winner(runners)
                 lost = [(runner, await self._given_up(here, runner)) for runner in runners if runner is not winner]
             except asyncio.CancelledError:
@@ -72,7 +72,8 @@ class Hedger:
             for runner, outcome in lost:  # at once: what is not held any more must be charged
                 charge_outcome(call, runner.candidate, outcome, in_vain=True)
                 metrics.hedged(is_won=winner is not first)
-            return winner.candidate, winner.task.result()
+            outcome = winner.task.result()
+            return winner.candidate, outcome if winner is first else outcome.with_truncated(other.truncated)
         finally:
             await _end(runners)
 
@@ -82,7 +83,7 @@ class Hedger:
 
     async def _second(
         self, call: Call[EmbedRequest], here: RouteAttempts, part: Part
-    ) -> tuple[Candidate, Batch, int] | None:
+    ) -> tuple[Candidate, Part, int] | None:
         """Who can be asked beside, for what, and how much more that may cost, which is held; None if nobody can."""
         wanted = self._planner.of_route(call, here.candidate).identity
         for candidate, health in here.others():
@@ -90,21 +91,22 @@ class Hedger:
             if plan.identity != wanted:
                 continue
             try:
-                parts = self._planner.cut(call.request, part.rows, plan)
+                request, shortened = await self._planner.truncated(call.request, part.rows, plan)
+                parts = self._planner.cut(request, part.rows, plan, None, shortened)
             except InvalidInput:
                 continue
             if len(parts) > 1 or not health.may_retry():
                 continue
-            batch = parts[0].batch
             # Either of the two may be given up, and either may be the dearer one.
-            cost_picodollars = max(await self._cost(here.candidate, part.batch), await self._cost(candidate, batch))
+            costs = await self._cost(here.candidate, part.batch), await self._cost(candidate, parts[0].batch)
+            cost_picodollars = max(costs)
             call.wasted_picodollars += cost_picodollars
             try:
                 await cover(call, candidate)
             except GatewayError:
                 call.wasted_picodollars -= cost_picodollars
                 return None
-            return candidate, batch, cost_picodollars
+            return candidate, parts[0], cost_picodollars
         return None
 
     async def _cost(self, candidate: Candidate, batch: Batch) -> int:

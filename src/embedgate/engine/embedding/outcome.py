@@ -29,6 +29,10 @@ class Outcome(Struct, frozen=True):
     error: GatewayError | None = None
     is_spent: bool = False
 
+    def with_truncated(self, positions: tuple[int, ...]) -> "Outcome":
+        """The same outcome of inputs of which these, too, were cut."""
+        return replace(self, truncated=tuple(sorted({*self.truncated, *positions}))) if positions else self
+
     def part(self, start: int, end: int) -> "Outcome":
         """The outcome of the inputs from `start` to `end`: their share of what was billed, an error of their own."""
         tokens = self.tokens[start:end]

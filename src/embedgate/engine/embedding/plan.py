@@ -4,7 +4,7 @@ Cutting is done per route, because the next route may take other sizes. Nothing 
 """
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -17,6 +17,7 @@ from embedgate.core.types import Batch, CachedVector, Call, Candidate, EmbedRequ
 from embedgate.engine.embedding.outcome import Outcome
 from embedgate.engine.embedding.prepare import prefix_of, prepared
 from embedgate.engine.embedding.progress import Progress
+from embedgate.engine.embedding.truncate import Truncated, needs_truncation, truncated
 from embedgate.engine.ledger.charge import write_off
 from embedgate.engine.ledger.tokens import bounds, count, total_bound
 from embedgate.observe import metrics
@@ -35,7 +36,7 @@ class RoutePlan(Struct, frozen=True):
     Where `identity` is equal, vectors are interchangeable: kept under the same keys, and asked for in each other's
     place. `owner` is whose texts they are, `candidate` the model and the route. `upstream_dim` is the size to ask the
     route for, None for its native one, which is shortened afterwards if need be; `width` is the size that it answers
-    with.
+    with. `cuts_here`: over-long inputs are cut before the host is asked.
     """
 
     candidate: Candidate
@@ -46,6 +47,7 @@ class RoutePlan(Struct, frozen=True):
     input_type: InputType | None
     prefix: str
     is_cached: bool
+    cuts_here: bool = False
 
 
 class Planner:
@@ -108,6 +110,7 @@ class Planner:
             input_type=request.input_type if route.input_types else None,
             prefix=prefix_of(request.input_type, route),
             is_cached=self._cache is not None and upstream_dim is None and request.cache == "store",
+            cuts_here=needs_truncation(request, route),
         )
 
     async def look_up(self, call: Call[EmbedRequest], plan: RoutePlan, progress: Progress) -> None:
@@ -180,12 +183,27 @@ class Planner:
         owner = self.of_route(call, candidate).owner
         return (owner, batch.dim, batch.input_type, batch.truncate, batch.user, tuple(sorted(batch.options.items())))
 
+    async def truncated(self, request: EmbedRequest, rows: Sequence[int], plan: RoutePlan) -> Truncated:
+        """A request as the plan's route takes it: inputs of `rows` that are too long are cut, if the plan says so.
+
+        Raises InvalidInput if token ids have to be decoded for this route and cannot be.
+        """
+        if not plan.cuts_here:
+            return Truncated(request)
+        return await truncated(request, rows, plan.candidate.route, plan.prefix, self._tokenizers)
+
     def cut(
-        self, request: EmbedRequest, rows: Sequence[int], plan: RoutePlan, keys: tuple[bytes, ...] | None = None
+        self,
+        request: EmbedRequest,
+        rows: Sequence[int],
+        plan: RoutePlan,
+        keys: tuple[bytes, ...] | None = None,
+        shortened: Collection[int] = (),
     ) -> list[Part]:
         """Parts that cover `rows`, in order, each within the limits of the plan's route. keys: of all inputs, if any.
 
-        Raises InvalidInput if token ids have to be decoded for this route and cannot be.
+        shortened: the rows of inputs that `truncated` has cut. Raises InvalidInput if token ids have to be decoded for
+        this route and cannot be.
         """
         route = plan.candidate.route
         inputs = self._prepared(request, rows, plan.prefix, route)
@@ -199,13 +217,14 @@ class Planner:
                 expected_dim=plan.width,
                 dim=plan.upstream_dim,
                 input_type=plan.input_type,
-                truncate=request.truncate,
+                truncate="none" if plan.cuts_here else request.truncate,
                 user=request.user if route.accepts_user else None,
                 options=request.options,
             )
             filled = tuple(rows[start:end])
             own = keys if keys is None or len(filled) == len(keys) else tuple([keys[row] for row in filled])
-            parts.append(Part(filled, batch, own))
+            cut = tuple([n for n, row in enumerate(filled) if row in shortened]) if shortened else ()
+            parts.append(Part(filled, batch, own, cut))
             start = end
         return parts
 

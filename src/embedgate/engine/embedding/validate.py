@@ -2,20 +2,22 @@
 
 from embedgate.core.actions import EMBEDDING
 from embedgate.core.errors import InputTooLong, InvalidDimension, InvalidInput, TooManyTokens
-from embedgate.core.models import Model, Route
+from embedgate.core.models import Model
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import EmbedRequest
 from embedgate.engine.ledger.tokens import bound, count_aside
 from embedgate.engine.routing.find_model import ModelFinder
+from embedgate.engine.routing.resolve import Resolver
 from embedgate.settings import LimitSettings
 
 
 class EmbeddingValidator:
     """Refuses what makes no sense: cheap, by the catalogue and, for large requests, a tokenizer."""
 
-    def __init__(self, finder: ModelFinder, limits: LimitSettings, tokenizers: Tokenizers) -> None:
-        """limits: of any request. tokenizers: to measure large ones."""
+    def __init__(self, finder: ModelFinder, limits: LimitSettings, tokenizers: Tokenizers, resolver: Resolver) -> None:
+        """limits: of any request. tokenizers: to measure large ones. resolver: to say whether a long one can be cut."""
         self._finder = finder
+        self._resolver = resolver
         self._limits = limits
         self._tokenizers = tokenizers
 
@@ -38,16 +40,14 @@ class EmbeddingValidator:
             )
         # No input has more tokens than all of them together: most requests need no closer look.
         if at_most > self._limits.max_tokens or (model.max_input_tokens and at_most > model.max_input_tokens):
-            await self._check_tokens(request, model, at_most)
+            await self._check_tokens(request, model, at_most, project_id)
         return model
 
-    async def _check_tokens(self, request: EmbedRequest, model: Model, at_most: int) -> None:
+    async def _check_tokens(self, request: EmbedRequest, model: Model, at_most: int, project_id: str | None) -> None:
         """Refuse what is surely too long. Where no exact tokenizer is here, the provider decides."""
+        longest = model.max_input_tokens
         is_long = bool(
-            model.max_input_tokens
-            and at_most > model.max_input_tokens
-            and request.truncate == "none"
-            and max(map(bound, request.inputs)) > model.max_input_tokens
+            longest and at_most > longest and request.truncate == "none" and max(map(bound, request.inputs)) > longest
         )
         if at_most <= self._limits.max_tokens and not is_long:
             return
@@ -56,16 +56,16 @@ class EmbeddingValidator:
         if not counted.is_exact:
             return
         if is_long:
-            _check_each(counted.each, route, can_cut=any(other.can_truncate("end") for other in model.routes))
-        if counted.total > self._limits.max_tokens:
+            for index, n in enumerate(counted.each):
+                if n > route.max_input_tokens:
+                    can_cut = self._resolver.can_cut(request, model, project_id)
+                    raise InputTooLong.measured(index, n, route.max_input_tokens, can_cut=can_cut)
+        is_cut = request.truncate != "none" and longest
+        each = [min(n, longest) for n in counted.each] if is_cut else counted.each
+        if sum(each) > self._limits.max_tokens:
+            fits = max(each) <= self._limits.max_tokens
             raise TooManyTokens(
-                f"The inputs have {counted.total} tokens together; at most {self._limits.max_tokens} are allowed in "
-                "one request. Send them in several requests.",
+                f"The inputs have {sum(each)} tokens together; at most {self._limits.max_tokens} are allowed in "
+                f"one request. {'Send them in several requests.' if fits else 'Split the longest into several texts.'}",
                 param="input",
             )
-
-
-def _check_each(tokens: tuple[int, ...], route: Route, *, can_cut: bool) -> None:
-    for index, n in enumerate(tokens):
-        if n > route.max_input_tokens:
-            raise InputTooLong.measured(index, n, route.max_input_tokens, can_cut=can_cut)

@@ -7,6 +7,7 @@ from embedgate.core.models import Route
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import Candidate, EmbedRequest, Input, Weighed
 from embedgate.engine.embedding.prepare import prefix_of, prepared
+from embedgate.engine.embedding.truncate import most_tokens_each
 from embedgate.engine.ledger.tokens import count_aside
 
 
@@ -24,7 +25,7 @@ class EmbeddingWeigher:
 
         at_most: that bound.
         """
-        found: dict[tuple[str | bool, ...], int] = {}
+        found: dict[tuple[str | int | None, ...], int] = {}
         weighed = []
         for candidate in candidates:
             tokens = await self._count(request, candidate.route, found) if matters else at_most
@@ -32,13 +33,14 @@ class EmbeddingWeigher:
             weighed.append(Weighed(candidate, tokens, candidate.cost_of(tokens), dim))
         return weighed
 
-    async def _count(self, request: EmbedRequest, route: Route, found: dict[tuple[str | bool, ...], int]) -> int:
+    async def _count(self, request: EmbedRequest, route: Route, found: dict[tuple[str | int | None, ...], int]) -> int:
         """The tokens of the request on a route. found: those of routes that count alike, to be added to."""
         model = route.upstream_model if route.tokenizer == "local" else ""
-        alike = (route.tokenizer, model, prefix_of(request.input_type, route), route.accepts_token_ids)
+        most = most_tokens_each(request, route)
+        alike = (route.tokenizer, model, prefix_of(request.input_type, route), route.accepts_token_ids, most)
         if alike not in found:
-            sent = self._as_sent(request, route)
-            found[alike] = (await count_aside(sent, route, self._tokenizers)).total
+            counted = await count_aside(self._as_sent(request, route), route, self._tokenizers)
+            found[alike] = counted.total if most is None else sum([min(tokens, most) for tokens in counted.each])
         return found[alike]
 
     def _as_sent(self, request: EmbedRequest, route: Route) -> Sequence[Input]:

@@ -5,7 +5,8 @@ the exact count is taken only where that bound does not already answer the quest
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 from msgspec import Struct
 
@@ -14,6 +15,9 @@ from embedgate.core.ports import Tokenizers
 from embedgate.core.rerank import RerankRequest
 from embedgate.core.types import Input
 from embedgate.observe import events, metrics
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SPECIAL_TOKENS = 4
 """At most this many tokens are added to a text by any tokenizer we know (`[CLS]`, `[SEP]`, a dummy prefix)."""
@@ -112,9 +116,14 @@ def by_rule(n_bytes: int) -> int:
 
 async def count_aside(inputs: Sequence[Input], route: Route, tokenizers: Tokenizers) -> Count:
     """`count`, on a worker thread where it takes more than about a millisecond."""
+    return await aside(inputs, count, inputs, route, tokenizers)
+
+
+async def aside(inputs: Sequence[Input], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What some work on the tokens of inputs returns: on a worker thread where it takes more than a millisecond."""
     if total_bound(inputs) > _COUNT_ON_WORKER_BYTES:
-        return await asyncio.to_thread(count, inputs, route, tokenizers)
-    return count(inputs, route, tokenizers)
+        return await asyncio.to_thread(work, *args, **kwargs)
+    return work(*args, **kwargs)
 
 
 def estimate(inputs: Sequence[Input], route: Route, tokenizers: Tokenizers) -> tuple[int, ...]:

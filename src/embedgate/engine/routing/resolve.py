@@ -5,6 +5,8 @@ A route that cannot honour what the request names is left out; if none is left, 
 
 from collections.abc import Callable, Collection
 
+from msgspec.structs import replace
+
 from embedgate.catalog import Catalog
 from embedgate.core.actions import ACTIONS
 from embedgate.core.aliases import NO_ALIASES, Aliases
@@ -73,6 +75,14 @@ class Resolver:
             tried = [candidate.route.provider for candidate in candidates if fallback is model]
             candidates += [Candidate(fallback, route) for route in routes if route.provider not in tried]
         return tuple(candidates)
+
+    def can_cut(self, request: EmbedRequest, model: Model, project_id: str | None = None) -> bool:
+        """Whether the request would have a route if it asked for over-long inputs to be cut at their end."""
+        try:
+            self.resolve(replace(request, truncate="end"), model, project_id)
+        except GatewayError:
+            return False
+        return True
 
     def _routes(self, model: Model, request: AnyRequest, pinned: bool = True) -> list[Route]:
         routes = list(model.routes)
@@ -163,8 +173,8 @@ def refusal(model: Model, route: Route, request: EmbedRequest) -> GatewayError |
         )
     if not route.can_truncate(request.truncate):
         return UnsupportedOption(
-            f"{model.id} at {route.provider} cannot cut over-long inputs at their {request.truncate}. "
-            "Leave truncate out.",
+            f"{model.id} at {route.provider} cannot cut over-long inputs at their {request.truncate}, and this gateway "
+            f"has no tokenizer of that model to do it here. {_instead(route)}",
             param="truncate",
         )
     if request.quantisation is not None and (reason := _unfit(model, dim or native, request.quantisation)):
@@ -178,6 +188,13 @@ def refusal(model: Model, route: Route, request: EmbedRequest) -> GatewayError |
             param=min(request.options)[:100],
         )
     return None
+
+
+def _instead(route: Route) -> str:
+    """What to do where a route cannot truncate as asked."""
+    if route.can_truncate("end"):
+        return 'Send "truncate": "end", or shorten or split texts that are too long.'
+    return "Leave truncate out, and shorten or split texts that are too long."
 
 
 def _unfit(model: Model, dim: int, quantisation: Quantisation) -> str:

@@ -38,6 +38,7 @@ PROMPTS: Mapping[str, InputType] = {"query": "query", "document": "document", "p
 DIRECTIONS: Mapping[str, Truncate] = {"Right": "end", "Left": "start", "right": "end", "left": "start"}
 """As the server writes them, and as clients of Hugging Face do."""
 SPELLINGS: Mapping[str, str] = {
+    'Send "truncate": "end"': 'Send "truncation_direction": "Right"',
     '"truncate": "end"': '"truncate": true',
     "documents has ": "texts has ",
     "documents[": "texts[",
