@@ -65,6 +65,8 @@ COMMANDS = {
     "providers": "Add and change providers and their keys.",
     "usage": "Sum up what was used and what it cost.",
     "audit": "Read, verify and shorten the audit trail.",
+    "backup": "Back the data folder up into one archive.",
+    "restore": "Restore the data folder from an archive, or check one.",
     "cache": "Look at the vector cache, and clear it.",
     "config": "Check and show the settings.",
 }

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from embedgate.core.errors import ConfigError, InternalError
+from embedgate.storage import swap
 from embedgate.storage.folder import create_empty, locked, writable
 from embedgate.storage.schema import REVISION
 
@@ -104,6 +105,7 @@ def open_database(
     # The lock covers more than the migration: entering WAL fails at once, without waiting, when two try together.
     with locked(data_dir):
         with writable(data_dir):
+            swap.finish(data_dir)  # of a restore that was killed
             create_empty(path)
         engine = sqlite_engine(path, synchronous, busy_timeout_s)
         try:

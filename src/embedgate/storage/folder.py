@@ -10,6 +10,7 @@ from embedgate.core.errors import ConfigError
 
 _LOCK_FILE = "embedgate.lock"
 _SERVER_FILE = "server.lock"
+LOCK_FILES = (_LOCK_FILE, _SERVER_FILE)
 _OWNER_ONLY = 0o600
 
 
@@ -69,6 +70,15 @@ def create_empty(path: Path) -> None:
     # this process holds on it, SQLite's among them.
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY))
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk. Raises OSError."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -27,7 +27,7 @@ from embedgate.storage.database import Database
 from embedgate.storage.schema import ledger
 
 INTENTS_FOLDER = "intents"
-_SUFFIX = ".journal"
+SUFFIX = ".journal"
 _DRAFT = ".new"
 _INTENT, _ENDED = b"I", b"E"
 _EMPTY_FROM_BYTES = 65_536
@@ -46,7 +46,7 @@ class _File:
 
     def __init__(self, folder: Path) -> None:
         """Make it, under its name only once it is locked. Raises OSError."""
-        self.path = folder / f"{os.getpid()}-{uuid.uuid4().hex}{_SUFFIX}"
+        self.path = folder / f"{os.getpid()}-{uuid.uuid4().hex}{SUFFIX}"
         draft = self.path.with_suffix(_DRAFT)
         self.descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
@@ -219,7 +219,7 @@ def recover(data_dir: Path, database: Database) -> int:
     """
     n = 0
     folder = data_dir / INTENTS_FOLDER
-    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
         with _abandoned(path) as content:
             if content is None:
                 continue

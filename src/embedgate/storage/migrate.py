@@ -22,9 +22,8 @@ def upgrade(engine: sa.Engine) -> None:
     starting at once one waits and then finds nothing to do.
     Raises ConfigError if the database knows a migration that this program does not.
     """
-    config = Config()
-    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))  # the parser reads % as a reference
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    config = _config()
+    known = _revisions(config)
     with engine.begin() as connection:
         applied = set(MigrationContext.configure(connection).get_current_heads())
         if applied - known:
@@ -36,3 +35,18 @@ def upgrade(engine: sa.Engine) -> None:
             )
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, REVISION)
+
+
+def known_revisions() -> set[str]:
+    """The schemas that this program can bring up to date, and its own."""
+    return _revisions(_config())
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))  # the parser reads % as a reference
+    return config
+
+
+def _revisions(config: Config) -> set[str]:
+    return {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}

@@ -1,0 +1,1 @@
+"""Backup and restore of the data folder: one archive, checked, put into place as a whole."""
