@@ -24,14 +24,11 @@ from embedgate.core.types import Timing, Usage
 from embedgate.server.answer import Answer
 from embedgate.server.chat_body import MAX_CHOICES, MAX_OUTPUT_TOKENS
 from embedgate.server.describe.errors import REQUEST_ID, DialectErrors, Json, header_names, header_references
+from embedgate.server.describe.schemas import EMERGENCY, TOKENS, meta, steering
 from embedgate.server.fields import CACHE_USES, MAX_USER_BYTES
 
 CHAT_MODEL = "openai/gpt-4o-mini"
 """The one in the examples."""
-EMERGENCY: Json = {
-    "type": ["boolean", "null"],
-    "description": "Whether this is an emergency: policies may read it if `access.heeds_callers_emergency` is on.",
-}
 _MESSAGES: list[object] = [{"role": "user", "content": "Who sat on the mat?"}]
 _NOT_OF_CHATS = (
     NotFound,
@@ -79,15 +76,20 @@ def chat_responses(
     return {"200": answered, **errors.responses(GatewayError, without=_NOT_OF_CHATS)}
 
 
-def chat_schemas(steering: Json, meta: Json) -> Json:
-    """Schemas of requests and answers by name. steering: of the field `provider`. meta: of `_meta`."""
+def chat_schemas() -> Json:
+    """Schemas of requests and answers by name."""
+    steers = steering("A model to ask when no provider of the first one could answer: any chat model.")
+    cost = meta(
+        {**TOKENS, "description": "Tokens that the model wrote."},
+        "Input tokens that the provider had cached and bills at a lower price.",
+    )
     model: Json = {"type": "string", "minLength": 1, "description": "Id of a chat model, as in other requests."}
     named: Json = {"type": "string", "minLength": 1, "description": "What the provider calls the model."}
     provider: Json = {"type": "string", "minLength": 1, "description": "The provider to ask."}
     chat: Json = {"model": CHAT_MODEL, "messages": _MESSAGES}
     ziri_chat: Json = {"provider": "openai", "model": "gpt-4o-mini", "messages": _MESSAGES}
     return {
-        "ChatRequest": _request({"model": model, "provider": steering}, ["model", "messages"], chat),
+        "ChatRequest": _request({"model": model, "provider": steers}, ["model", "messages"], chat),
         "ZiriChatRequest": _request(
             {"provider": provider, "model": named, "isEmergency": EMERGENCY},
             ["provider", "model", "messages"],
@@ -96,7 +98,7 @@ def chat_schemas(steering: Json, meta: Json) -> Json:
         "DeploymentChatRequest": _request(
             {
                 "model": {"type": ["string", "null"], "description": "Of no effect: the path names the model."},
-                "provider": steering,
+                "provider": steers,
             },
             ["messages"],
             {"messages": _MESSAGES},
@@ -109,7 +111,7 @@ def chat_schemas(steering: Json, meta: Json) -> Json:
             "description": "A message in the format of OpenAI's API. The provider reads it, and the gateway does not.",
         },
         "ChatCompletion": _completion({}),
-        "ZiriChatCompletion": _completion({"_meta": meta}),
+        "ZiriChatCompletion": _completion({"_meta": cost}),
     }
 
 

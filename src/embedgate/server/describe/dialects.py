@@ -10,20 +10,18 @@ from embedgate.core.errors import DependencyMissing, GatewayError, MethodNotAllo
 from embedgate.core.models import Model
 from embedgate.server.describe.chat import CHAT_MODEL, chat_responses
 from embedgate.server.describe.errors import REQUEST_ID, DialectErrors, Json
-from embedgate.server.describe.examples import RERANK_MODEL, sample_result, with_every_header
+from embedgate.server.describe.examples import sample_result, with_every_header
 from embedgate.server.describe.operation import (
     KEY_ERRORS,
     answer_of,
     body_of,
     model_parameter,
     operation,
-    ranking,
     vectors_of,
 )
+from embedgate.server.describe.rerank import EXAMPLE_DOCUMENTS, EXAMPLE_QUERY, RERANK_MODEL, ranking
 from embedgate.server.describe.schemas import (
-    EXAMPLE_DOCUMENTS,
     EXAMPLE_INPUT,
-    EXAMPLE_QUERY,
     object_of,
     openai_properties,
     openai_request,

@@ -18,7 +18,7 @@ from embedgate.core.models import Model
 from embedgate.core.version import VERSION
 from embedgate.govern.operations import OPERATIONS
 from embedgate.server.describe.administration import admin_paths, admin_schemas, admin_tag
-from embedgate.server.describe.chat import chat_responses
+from embedgate.server.describe.chat import chat_responses, chat_schemas
 from embedgate.server.describe.dialects import describe_dialects
 from embedgate.server.describe.errors import (
     REQUEST_ID,
@@ -40,9 +40,9 @@ from embedgate.server.describe.operation import (
     answer_of,
     model_parameter,
     operation,
-    ranking,
     vectors_of,
 )
+from embedgate.server.describe.rerank import ranking, rerank_schemas
 from embedgate.server.describe.schemas import components
 from embedgate.server.describe.structs import query_parameters
 from embedgate.server.dialects import openai, ziri
@@ -88,7 +88,11 @@ def document(settings: Settings, model: Model) -> Json:
             **_operation_paths(openai_errors),
         },
         "components": components(
-            settings, model, openai_errors, ziri_errors, admin_schemas(OPERATIONS) | smaller.schemas
+            settings,
+            model,
+            openai_errors,
+            ziri_errors,
+            chat_schemas() | rerank_schemas(settings.limits) | admin_schemas(OPERATIONS) | smaller.schemas,
         ),
     }
 

@@ -7,16 +7,13 @@ from msgspec.structs import replace
 
 from embedgate.core.models import Model
 from embedgate.core.money import cost_picodollars
-from embedgate.core.rerank import RerankResult
 from embedgate.core.types import EmbedResult, LedgerEntry, Timing, Usage
 from embedgate.engine.routing.route_health import HealthReport
 from embedgate.server.describe.errors import EXAMPLE_RATE, REQUEST_ID
-from embedgate.server.describe.schemas import EXAMPLE_DOCUMENTS
 from embedgate.server.generation import generation_of
 from embedgate.server.models import listed_model
 from embedgate.wiring import OfferedModel, OfferedRoute
 
-RERANK_MODEL = "cohere/rerank-v4.0-fast"
 _AT_MS = 1_795_253_400_000
 
 
@@ -38,21 +35,6 @@ def sample_result(model: Model) -> EmbedResult:
 def with_every_header(result: EmbedResult) -> EmbedResult:
     """The result for which a dialect sends every header."""
     return replace(result, usage=replace(result.usage, is_estimated=True), truncated=(0,), rate=EXAMPLE_RATE)
-
-
-def ranking_example() -> RerankResult:
-    """An example rerank result for EXAMPLE_DOCUMENTS, with every possible field and header."""
-    return RerankResult(
-        model=RERANK_MODEL,
-        provider="cohere",
-        scores=((1, 0.912), (0, 0.034)),
-        usage=Usage(70, is_estimated=True),
-        searches=1,
-        cost_picodollars=2_000_000_000,
-        timing=Timing(total_ms=131.8, authenticate_ms=0.031, upstream_ms=131.2),
-        documents=tuple(EXAMPLE_DOCUMENTS),
-        rate=EXAMPLE_RATE,
-    )
 
 
 def listed_example(model: Model) -> object:

@@ -1,42 +1,23 @@
 """Operations and answers of the OpenAPI document, as every API has them."""
 
-from collections.abc import Callable
-
 import orjson
 
 from embedgate.core.errors import (
-    GatewayError,
-    InputTooLong,
     InternalError,
-    InvalidDimension,
     MalformedKey,
-    MethodNotAllowed,
     MissingKey,
-    NotAnEmbeddingModel,
-    NotFound,
     Overloaded,
     RevokedKey,
-    TooManyTokens,
     UnknownKey,
 )
 from embedgate.core.models import Model
-from embedgate.core.rerank import RerankResult
 from embedgate.server.answer import Answer
-from embedgate.server.describe.errors import REQUEST_ID, DialectErrors, Json, header_names, header_references
-from embedgate.server.describe.examples import ranking_example
+from embedgate.server.describe.errors import REQUEST_ID, Json, header_names, header_references
 from embedgate.server.dialects import openai
 from embedgate.server.idempotency import HEADER, MAX_CHARACTERS
 
 KEY_ERRORS = (MissingKey, MalformedKey, UnknownKey, RevokedKey, Overloaded, InternalError)
 """Errors of every route that needs a key."""
-_NOT_OF_RANKINGS = (
-    NotFound,
-    MethodNotAllowed,
-    InputTooLong,
-    TooManyTokens,
-    InvalidDimension,
-    NotAnEmbeddingModel,
-)
 COMMON_HEADERS = [name.decode() for name, _ in openai.headers(REQUEST_ID)]
 """Headers that no dialect writes."""
 _IDEMPOTENCY_KEY: Json = {
@@ -126,42 +107,6 @@ def vectors_of(schema: str, examples: dict[str, Answer], with_every_header: Answ
             }
         },
     }
-
-
-def ranking(
-    operation_id: str,
-    tag: str,
-    write: Callable[[RerankResult, str], Answer],
-    errors: DialectErrors,
-    *,
-    request: str = "RerankRequest",
-    answer: str = "Ranking",
-    parameters: list[Json] | None = None,
-) -> Json:
-    """An operation that puts documents in order. write: of its dialect. request, answer: names of the schemas."""
-    example = write(ranking_example(), REQUEST_ID)
-    return operation(
-        operation_id,
-        tag,
-        "Rerank documents",
-        "Answers with the documents that answer the query best, by their position in the request."
-        + ("" if tag == "TEI" else " The bodies are those of Cohere's and Jina's APIs."),
-        {
-            "200": {
-                "description": "The order.",
-                "headers": header_references(header_names(example)),
-                "content": {
-                    "application/json": {
-                        "schema": {"$ref": f"#/components/schemas/{answer}"},
-                        "example": body_of(example),
-                    }
-                },
-            },
-            **errors.responses(GatewayError, without=_NOT_OF_RANKINGS),
-        },
-        request=request,
-        parameters=parameters,
-    )
 
 
 def body_of(answer: Answer) -> object:

@@ -1,20 +1,20 @@
 """Components of the OpenAPI document: schemas of bodies, response headers, security schemes."""
 
 from embedgate.core.models import Model
-from embedgate.server.describe.chat import EMERGENCY, chat_schemas
 from embedgate.server.describe.errors import DialectErrors, Json
 from embedgate.server.describe.structs import struct_schemas
 from embedgate.server.fields import CACHE_USES, ENCODING_FORMATS, INPUT_TYPES, MAX_USER_BYTES, TRUNCATES
 from embedgate.server.generation import Generation
 from embedgate.server.models import ListedModels
-from embedgate.server.rerank_body import Ranking
 from embedgate.settings import LimitSettings, Settings
 
 EXAMPLE_INPUT = ["A cat sat on the mat.", "A dog ran through the park."]
-EXAMPLE_QUERY = "Where do cats sit?"
-EXAMPLE_DOCUMENTS = ["A dog ran through the park.", "A cat sat on the mat."]
+EMERGENCY: Json = {
+    "type": ["boolean", "null"],
+    "description": "Whether this is an emergency: policies may read it if `access.heeds_callers_emergency` is on.",
+}
 _TOKEN_ID: Json = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
-_TOKENS: Json = {"type": "integer", "minimum": 0}
+TOKENS: Json = {"type": "integer", "minimum": 0}
 _MILLISECONDS: Json = {"type": "number", "minimum": 0}
 _DOLLARS: Json = {"type": "number", "minimum": 0}
 
@@ -22,7 +22,8 @@ _DOLLARS: Json = {"type": "number", "minimum": 0}
 def components(
     settings: Settings, model: Model, openai: DialectErrors, ziri: DialectErrors, more_schemas: Json
 ) -> Json:
-    """The `components` of the document. more_schemas: of the administration API and the smaller dialects, by name."""
+    """The `components` of the document. more_schemas: of the administration API, the
+    smaller dialects and the other kinds of requests, by name."""
     return {
         "securitySchemes": {
             "bearer": {
@@ -42,24 +43,16 @@ def components(
         "schemas": {
             "EmbeddingsRequest": openai_request(model),
             "ZiriEmbeddingsRequest": _ziri_request(model),
-            "RerankRequest": _rerank_request(settings.limits),
             "Input": _input(settings.limits),
             "EmbeddingList": _embedding_list(text_of("Id of the model that made the vectors.")),
             "ZiriEmbeddingList": _ziri_embedding_list(),
             "Embedding": _embedding(),
             "Usage": _usage(),
-            **struct_schemas([ListedModels, Generation, Ranking]),
-            **chat_schemas(
-                _steering("A model to ask when no provider of the first one could answer: any chat model."),
-                _meta(
-                    {**_TOKENS, "description": "Tokens that the model wrote."},
-                    "Input tokens that the provider had cached and bills at a lower price.",
-                ),
-            ),
+            **struct_schemas([ListedModels, Generation]),
             "Health": object_of(status=_constant("ok")),
             "Ready": _readiness(status=_constant("ready")),
             "NotReady": _readiness(
-                status=_constant("not ready"), missing=_list({"type": "string"}, "What is missing, in words.")
+                status=_constant("not ready"), missing=list_of({"type": "string"}, "What is missing, in words.")
             ),
             "Document": {"type": "object", "description": "An OpenAPI 3.1 document.", "required": ["openapi", "paths"]},
             "Error": _openai_error(openai),
@@ -71,7 +64,7 @@ def components(
 
 def _readiness(**properties: object) -> Json:
     """Schema of a readiness, which also names the bounds that are reached, if any is."""
-    reached = _list({"type": "string"}, "Bounds that are reached now: `connections`, `memory`.")
+    reached = list_of({"type": "string"}, "Bounds that are reached now: `connections`, `memory`.")
     return {**object_of(**properties), "properties": {**properties, "reached": reached}}
 
 
@@ -89,7 +82,8 @@ def _constant(value: str) -> Json:
     return {"type": "string", "const": value}
 
 
-def _list(items: Json, description: str, **more: object) -> Json:
+def list_of(items: Json, description: str, **more: object) -> Json:
+    """Schema of a list."""
     return {"type": "array", "items": items, "description": description, **more}
 
 
@@ -176,7 +170,7 @@ def openai_properties(model: Model) -> Json:
         ),
         "input": {"$ref": "#/components/schemas/Input"},
         **_shared_options(),
-        "provider": _steering(
+        "provider": steering(
             "A model to ask when no provider of the first one could answer. It must make vectors of the same "
             "space, unless `allow_space_change` is true."
         ),
@@ -188,88 +182,8 @@ def openai_properties(model: Model) -> Json:
     }
 
 
-def _rerank_options() -> Json:
-    return {
-        "top_n": {
-            "type": ["integer", "null"],
-            "minimum": 1,
-            "description": "How many documents to answer with, the best first; all if absent.",
-        },
-        "top_k": {"type": ["integer", "null"], "minimum": 1, "description": "Another name of `top_n`."},
-        "return_documents": {
-            "type": ["boolean", "null"],
-            "default": False,
-            "description": "Whether the answer shall repeat the documents.",
-        },
-        "normalize": {
-            "type": ["boolean", "null"],
-            "default": False,
-            "description": "Whether scores shall be from 0 to 1, whatever the model's scale.",
-        },
-        "max_tokens_per_doc": {
-            "type": ["integer", "null"],
-            "minimum": 1,
-            "description": "How much is read of each document at most. Where a provider cuts none, longer ones are "
-            "refused.",
-        },
-    }
-
-
-def _rerank_request(limits: LimitSettings) -> Json:
-    text: Json = {"type": "string", "minLength": 1}
-    document: Json = {"oneOf": [text, {**object_of(text=text), "additionalProperties": True}]}
-    query = text_of("The query.", minLength=1)
-    documents = _list(document, "The documents to rank.", minItems=1, maxItems=limits.max_documents)
-    both: Json = {**object_of(query=query, documents=documents), "additionalProperties": False}
-    wanted = _rerank_options()
-    return {
-        "type": "object",
-        "required": ["model"],
-        "properties": {
-            "model": text_of("Id of a rerank model, as in other requests.", minLength=1),
-            "query": _or_null(query),
-            "documents": _or_null(documents),
-            **wanted,
-            "input": {**_or_null(both), "description": "Alternative place of query and documents."},
-            "parameters": {
-                "type": ["object", "null"],
-                "properties": wanted,
-                "additionalProperties": False,
-                "description": "Alternative place of options.",
-            },
-            "user": {
-                "type": ["string", "null"],
-                "maxLength": MAX_USER_BYTES,
-                "description": f"Whom you serve: kept in the ledger beside your key. At most {MAX_USER_BYTES} bytes.",
-            },
-            "provider": _steering(
-                "A model to ask when no provider of the first one could answer. Its scores are other ones: do not "
-                "compare them with a fixed number."
-            ),
-        },
-        "oneOf": [
-            _given({"query": "string", "documents": "array"}, "input"),
-            _given({"input": "object"}, "query", "documents"),
-        ],
-        "additionalProperties": False,
-        "description": "`query` and `documents` must be there, or `input` with both. A field that is null counts as "
-        "absent. Fields that are not listed are refused by name.",
-        "examples": [{"model": "cohere/rerank-v4.0-fast", "query": EXAMPLE_QUERY, "documents": EXAMPLE_DOCUMENTS}],
-    }
-
-
-def _or_null(schema: Json) -> Json:
-    return {**schema, "type": [schema["type"], "null"]}
-
-
-def _given(types: dict[str, str], *absent: str) -> Json:
-    """Schema of an object with these fields, all optional, and no others."""
-    properties = {**types, **dict.fromkeys(absent, "null")}
-    return {"required": [*types], "properties": {name: {"type": kind} for name, kind in properties.items()}}
-
-
-def _steering(fallback: str) -> Json:
-    """fallback: description of that field."""
+def steering(fallback: str) -> Json:
+    """Schema of the field `provider`, which steers a request. fallback: description of that field."""
     return {
         "type": ["object", "null"],
         "additionalProperties": False,
@@ -290,7 +204,7 @@ def _routing() -> Json:
                 "enum": ["order", "priority"],
                 "description": "`order` follows `providers`; `priority` the best by `primary_factor`.",
             },
-            "providers": _list({"type": "string"}, "Names of providers, best first; for `order`."),
+            "providers": list_of({"type": "string"}, "Names of providers, best first; for `order`."),
             "primary_factor": {
                 "type": ["string", "null"],
                 "enum": ["latency", "price", "throughput", "weight", None],
@@ -327,7 +241,7 @@ def _ziri_request(model: Model) -> Json:
 def _embedding_list(model: Json, **more: object) -> Json:
     return object_of(
         object=_constant("list"),
-        data=_list({"$ref": "#/components/schemas/Embedding"}, "One for each input, in the order of the request."),
+        data=list_of({"$ref": "#/components/schemas/Embedding"}, "One for each input, in the order of the request."),
         model=model,
         usage={"$ref": "#/components/schemas/Usage"},
         **more,
@@ -335,20 +249,20 @@ def _embedding_list(model: Json, **more: object) -> Json:
 
 
 def _ziri_embedding_list() -> Json:
-    meta = _meta(
-        {**_TOKENS, "const": 0, "description": "Embeddings have none."},
+    cost = meta(
+        {**TOKENS, "const": 0, "description": "Embeddings have none."},
         "Of the input, tokens that cost nothing: see `x-embedgate-cached-tokens`.",
     )
-    return _embedding_list(text_of("Bare name of the model that made the vectors."), _meta=meta)
+    return _embedding_list(text_of("Bare name of the model that made the vectors."), _meta=cost)
 
 
-def _meta(output_tokens: Json, cached_tokens: str) -> Json:
-    """cached_tokens: their description."""
+def meta(output_tokens: Json, cached_tokens: str) -> Json:
+    """Schema of `_meta` in answers of the ZIRI API. cached_tokens: their description."""
     cost = object_of(
         actual={**_DOLLARS, "description": "Cost in dollars."},
-        inputTokens={**_TOKENS, "description": "Tokens of the input."},
+        inputTokens={**TOKENS, "description": "Tokens of the input."},
         outputTokens=output_tokens,
-        cachedTokens={**_TOKENS, "description": cached_tokens},
+        cachedTokens={**TOKENS, "description": cached_tokens},
         totalCost={**_DOLLARS, "description": "The same as `actual`."},
     )
     timing = object_of(
@@ -356,8 +270,8 @@ def _meta(output_tokens: Json, cached_tokens: str) -> Json:
         authMs={**_MILLISECONDS, "description": "Until the key was known."},
         llmMs={**_MILLISECONDS, "description": "At the provider, all its calls together."},
     )
-    meta = object_of(requestId=text_of("The id in `x-request-id`."), cost=cost, timing=timing)
-    return {**meta, "description": "What the request cost and how long it took."}
+    found = object_of(requestId=text_of("The id in `x-request-id`."), cost=cost, timing=timing)
+    return {**found, "description": "What the request cost and how long it took."}
 
 
 def _embedding() -> Json:
@@ -374,8 +288,8 @@ def _embedding() -> Json:
 
 def _usage() -> Json:
     return object_of(
-        prompt_tokens={**_TOKENS, "description": "Tokens of all inputs, kept or embedded now."},
-        total_tokens={**_TOKENS, "description": "The same: embeddings have no output tokens."},
+        prompt_tokens={**TOKENS, "description": "Tokens of all inputs, kept or embedded now."},
+        total_tokens={**TOKENS, "description": "The same: embeddings have no output tokens."},
     )
 
 
@@ -399,7 +313,7 @@ def _ziri_error(errors: DialectErrors) -> Json:
         "reason": text_of("With `AUTHORIZATION_DENIED`: what forbids it."),
         "retryAfter": {"type": "integer", "minimum": 1, "description": "Seconds to wait, where waiting helps."},
         "resetAt": {"type": "string", "format": "date-time", "description": "When to try again."},
-        "mistakes": _list({"$ref": "#/components/schemas/Mistake"}, "With `INVALID_POLICY`: all that is wrong."),
+        "mistakes": list_of({"$ref": "#/components/schemas/Mistake"}, "With `INVALID_POLICY`: all that is wrong."),
     }
     return {"type": "object", "required": list(always), "properties": {**always, **at_times}}
 
