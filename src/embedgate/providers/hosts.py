@@ -15,15 +15,14 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import ModuleType
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import msgspec
 
 import embedgate.providers
-from embedgate.core.actions import RERANK
+from embedgate.core.actions import ActionName
 from embedgate.core.errors import ConfigError
 from embedgate.core.models import BatchLimits, ParamValue, Route, Truncate
-from embedgate.core.rerank import RerankReply, RerankRequest
 from embedgate.transport import Chat, HttpProvider, HttpUnary
 
 GENERIC = "generic"
@@ -56,7 +55,7 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     names_freely: bool = False
     extra: Mapping[str, ParamValue] = {}
     truncate: Mapping[Truncate, Mapping[str, ParamValue]] = {}
-    rerank: Mapping[str, ParamValue] | None = None
+    unary: Mapping[ActionName, Mapping[str, ParamValue]] = {}
     chat: Chat | None = None
     embeds: bool = True
     precision: str = "f32"
@@ -111,11 +110,11 @@ class _Vendor(Protocol):
         ...
 
 
-class _Ranking(Protocol):
-    """The module of Jina's rerank format, which several vendors use."""
+class _Unary(Protocol):
+    """The module of the format in which several vendors serve an action; it has the action's name."""
 
     @staticmethod
-    def reranker(params: Mapping[str, ParamValue]) -> HttpUnary[RerankRequest, RerankReply]:
+    def unary(params: Mapping[str, ParamValue]) -> HttpUnary[Any, Any]:
         """The translation functions for a host that needs these fields in every call."""
         ...
 
@@ -141,11 +140,8 @@ def load() -> Mapping[str, Host]:
 def vendor(host: Host) -> HttpProvider:
     """The vendor module of a host. Raises DependencyMissing if it needs an extra that is not installed."""
     provider = cast(_Vendor, _import(host.package, host.module)).provider(host)
-    provider = replace(provider, chat=host.chat)
-    if host.rerank is None:
-        return provider
-    ranking = cast(_Ranking, importlib.import_module(f"{__package__}.ranking"))
-    return replace(provider, unary={RERANK.name: ranking.reranker(host.rerank)})
+    unary = {action: cast(_Unary, _import(__package__, action)).unary(params) for action, params in host.unary.items()}
+    return replace(provider, chat=host.chat, unary={**provider.unary, **unary})
 
 
 def _native() -> Iterator[tuple[str, Host]]:

@@ -33,7 +33,7 @@ class _Body(msgspec.Struct):
 _BODY = msgspec.json.Decoder(_Body)
 
 
-def reranker(params: Mapping[str, ParamValue]) -> HttpUnary[RerankRequest, RerankReply]:
+def unary(params: Mapping[str, ParamValue]) -> HttpUnary[RerankRequest, RerankReply]:
     """The translation functions of one host. params: fields of every call."""
     return HttpUnary(partial(build, params=params), parse)
 
