@@ -12,8 +12,9 @@ from embedgate.core.models import Side
 _MARKS = frozenset({"Mn", "Me", "Mc"})
 _JOINER = "\u200d"
 _MOST_STEPS = 64
-"""Tokens that are given up so that a character stays whole with its marks, and letters of flags that are looked at.
-Longer rows of them are no writing."""
+"""Tokens that are given up so that a character stays whole with its marks. Longer rows of marks are no writing."""
+_MOST_FLAG_LETTERS = 10_000
+"""How far back flags are told apart."""
 
 
 class TokenizedText(Protocol):
@@ -85,7 +86,7 @@ def _is_split(text: str, at: int) -> bool:
     if _JOINER in {before, after} or is_mark(after) or _is_modifier(after):
         return True
     if _is_flag_letter(before) and _is_flag_letter(after):
-        start, least = at, max(0, at - _MOST_STEPS)
+        start, least = at, max(0, at - _MOST_FLAG_LETTERS)
         while start > least and _is_flag_letter(text[start - 1]):
             start -= 1
         return (at - start) % 2 == 1
