@@ -143,6 +143,18 @@ def test_every_form_of_a_vector_comes_from_one_entry(
     assert len(host.requests) == 1
 
 
+def test_floats_of_a_vector_that_is_asked_for_again_are_written_once(caching: RunningGateway, host: Upstream) -> None:
+    before = metric(caching, "embedgate_cache_json_hits_total")
+    replies = [embed(caching, ["asked for as floats"]) for _ in range(4)]
+    assert metric(caching, "embedgate_cache_json_hits_total") == before + 2  # the first has no hit, the second writes
+    assert metric(caching, "embedgate_cache_json_bytes") > 4 * DIM
+    assert len({json.dumps(reply.json["data"]) for reply in replies}) == 1
+    np.testing.assert_allclose(vectors_of(replies[-1]), right(["asked for as floats"]), atol=1e-6)
+    embed(caching, ["asked for as floats"] * 2)  # of several, none is looked for
+    assert metric(caching, "embedgate_cache_json_hits_total") == before + 2
+    assert len(host.requests) == 1
+
+
 def test_no_store_neither_finds_nor_keeps(caching: RunningGateway, host: Upstream) -> None:
     text = ["kept by nobody"]
     embed(caching, text, cache="no-store")

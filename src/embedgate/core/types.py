@@ -4,7 +4,7 @@ Records that every request makes anew are structs: a frozen dataclass takes ten 
 cycle of references can pass through are not tracked by the garbage collector (`gc=False`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Generic, Literal, Protocol, TypeVar
@@ -17,7 +17,7 @@ from embedgate.core.demand import Demand
 from embedgate.core.errors import GatewayError
 from embedgate.core.models import Model, Route, Truncate
 from embedgate.core.quantise import Quantisation
-from embedgate.core.vectors import Vectors
+from embedgate.core.vectors import Vectors, to_json
 
 InputType = Literal["query", "document"]
 Dialect = Literal["openai", "ziri", "azure", "cohere", "ollama", "tei"]
@@ -265,7 +265,7 @@ class EmbedResult(Struct, frozen=True, gc=False):
     """The answer to an EmbedRequest: one row of `vectors` per input, in the caller's order, shape (n, dim) float32.
 
     `model` is the public id of the model that served it; `provider` the route. `truncated` holds the positions of
-    inputs that were cut on request.
+    inputs that were cut on request. `json_of` writes one vector as JSON.
     """
 
     model: str
@@ -276,6 +276,7 @@ class EmbedResult(Struct, frozen=True, gc=False):
     truncated: tuple[int, ...]
     timing: "Timing"
     rate: Rate | None = None
+    json_of: Callable[[Vectors], bytes] = to_json
 
 
 class Timing(Struct, frozen=True, gc=False):
@@ -354,6 +355,7 @@ class CacheStats:
 
     `dropped` entries stayed in memory but never reached the disk, because the queue was full or the disk refused
     them. `rejected` ones were read from disk and did not match their checksum. `pending_bytes` wait to be written.
+    `texts`: of vectors as JSON, kept beside both tiers.
     """
 
     memory: TierStats
@@ -362,6 +364,7 @@ class CacheStats:
     dropped: int
     rejected: int
     pending_bytes: int
+    texts: TierStats = TierStats()
 
 
 class Spend(Struct):

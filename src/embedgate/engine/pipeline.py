@@ -30,6 +30,7 @@ from embedgate.core.types import (
     Served,
     Timing,
 )
+from embedgate.core.vectors import Vectors, to_json
 from embedgate.engine.admission.admit import Admission, Entrance
 from embedgate.engine.admission.authenticate import Authenticator
 from embedgate.engine.admission.paid_options import PaidOptions, surcharged
@@ -91,8 +92,13 @@ class Pipeline:
         accountant: Accountant,
         request_timeout_s: float,
         chat_timeout_s: float,
+        json_of: Callable[[Vectors], bytes] = to_json,
     ) -> None:
-        """request_timeout_s: from the first byte of a request to its answer. chat_timeout_s: to the end of a stream."""
+        """request_timeout_s: from the first byte of a request to its answer. chat_timeout_s: to the end of a stream.
+
+        json_of: writes vectors that were found in the cache, which may be asked for again and again.
+        """
+        self._json_of = json_of
         self._authenticator = authenticator
         self._stages = stages
         self._admission = admission
@@ -108,7 +114,7 @@ class Pipeline:
     async def embed(self, origin: Origin, read: Read[EmbedRequest], entrance: Entrance | None = None) -> EmbedResult:
         """Serve one embeddings request. entrance: what `read` passes before it waits. Raises a GatewayError."""
         call = await self._begin(origin, read, self._request_timeout_s, entrance)
-        return _embed_result(await self.running.to_the_end(self._accounted(call, self._embed), origin))
+        return _embed_result(await self.running.to_the_end(self._accounted(call, self._embed), origin), self._json_of)
 
     async def chat(
         self, origin: Origin, read: Read[ChatRequest], out: StreamBuffer, entrance: Entrance | None = None
@@ -148,7 +154,7 @@ class Pipeline:
         """Serve a request of this process's own operator, who needs no key. Raises a GatewayError."""
         origin = Origin(request_id, "openai", None)
         call = _call(origin, caller, request, time.monotonic(), 0.0, self._request_timeout_s)
-        return _embed_result(await self.running.to_the_end(self._accounted(call, self._embed), origin))
+        return _embed_result(await self.running.to_the_end(self._accounted(call, self._embed), origin), self._json_of)
 
     async def identify(self, secret: str | None) -> Caller:
         """The caller of an API key, for routes that serve no model. Raises an AccessError."""
@@ -277,7 +283,8 @@ def _call(
     )
 
 
-def _embed_result(done: Done[Served]) -> EmbedResult:
+def _embed_result(done: Done[Served], json_of: Callable[[Vectors], bytes]) -> EmbedResult:
+    """json_of: for a vector that cost this request nothing."""
     served, entry = done.answered, done.entry
     return EmbedResult(
         model=entry.model,
@@ -288,6 +295,7 @@ def _embed_result(done: Done[Served]) -> EmbedResult:
         truncated=served.truncated,
         timing=done.timing,
         rate=done.rate,
+        json_of=json_of if served.usage.reused_tokens else to_json,
     )
 
 

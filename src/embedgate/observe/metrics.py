@@ -359,6 +359,8 @@ def _cache_families(cache: CacheStats) -> Iterator[Metric]:
         size.add_metric([name], tier.size_bytes)
         hits.add_metric([name], tier.hits)
     yield from (entries, size, hits)
+    yield GaugeMetricFamily("embedgate_cache_json_bytes", "Bytes of the JSON of vectors.", cache.texts.size_bytes)
+    yield CounterMetricFamily("embedgate_cache_json_hits", "Vectors whose JSON was there.", cache.texts.hits)
 
 
 def text(cache: CacheStats | None) -> bytes:

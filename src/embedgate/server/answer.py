@@ -81,13 +81,13 @@ def vector_answer(result: EmbedResult, encoding_format: str, headers: Headers, t
         pieces = _vector_pieces(result, encoding_format, tail)
         return Answer(200, found, next(pieces), pieces)
     quote = b'"' if encoding_format == "base64" else b""
-    encoded = _encoder(encoding_format)(result.vectors[0])
+    encoded = _encoder(encoding_format, result)(result.vectors[0])
     return Answer(200, found, b"%s%s%s%s%s}%s" % (_HEAD, _FIRST, quote, encoded, quote, tail))
 
 
 def _vector_pieces(result: EmbedResult, encoding_format: str, tail: bytes) -> Iterator[bytes]:
     """Pieces of the body: head, the data items, `tail`, joined to PIECE_BYTES."""
-    encode = _encoder(encoding_format)
+    encode = _encoder(encoding_format, result)
     quote = b'"' if encoding_format == "base64" else b""
     parts = [_HEAD]
     size = 0
@@ -117,7 +117,7 @@ def _row_pieces(result: EmbedResult, lists: Sequence[tuple[bytes, str]], tail: b
     parts: list[bytes] = []
     size = 0
     for lead, encoding_format in lists:
-        encode = _encoder(encoding_format)
+        encode = _encoder(encoding_format, result)
         quote = b'"' if encoding_format == "base64" else b""
         parts.append(lead)
         for index, vector in enumerate(result.vectors):
@@ -131,12 +131,15 @@ def _row_pieces(result: EmbedResult, lists: Sequence[tuple[bytes, str]], tail: b
     yield b"".join(parts)
 
 
-def _encoder(encoding_format: str) -> Callable[[Vectors], bytes]:
-    """The encoder of one vector for an encoding format, without quotes."""
+def _encoder(encoding_format: str, result: EmbedResult) -> Callable[[Vectors], bytes]:
+    """The encoder of one vector of a result for an encoding format, without quotes."""
     if encoding_format == "base64":
         return to_base64
     quantise = QUANTISERS.get(encoding_format)
-    return to_json if quantise is None else lambda vector: to_json(quantise(vector))
+    if quantise is not None:
+        return lambda vector: to_json(quantise(vector))
+    # The texts of one large answer would take the place of all that are kept.
+    return result.json_of if len(result.vectors) == 1 else to_json
 
 
 def result_headers(result: EmbedResult) -> Headers:

@@ -18,6 +18,7 @@ from embedgate.core.types import (
     EmbedRequest,
     EmbedResult,
 )
+from embedgate.core.vectors import to_json
 from embedgate.engine.admission.admit import Admission
 from embedgate.engine.admission.authenticate import Authenticator
 from embedgate.engine.admission.budgets import Budgets
@@ -104,6 +105,7 @@ class Gateway:
             Accountant(storage.ledger, charges_reuse=settings.cache.reuse_costs == "full"),
             settings.server.request_timeout_s,
             settings.server.chat_timeout_s,
+            storage.cache.json_of if storage.cache is not None else to_json,
         )
         self.drift = DriftWatch(self.usable_models, self._embed_as_operator, settings.upstream.verify_every_s)
         self._offer = Offer(

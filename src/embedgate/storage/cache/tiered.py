@@ -12,8 +12,10 @@ from msgspec.structs import replace
 
 from embedgate.core.clock import utc_ms
 from embedgate.core.types import CachedVector, CacheStats, TierStats
+from embedgate.core.vectors import Vectors
 from embedgate.settings import CacheSettings
 from embedgate.storage.cache.disk import DiskTier
+from embedgate.storage.cache.json_texts import JsonTexts
 from embedgate.storage.cache.memory import MemoryTier
 from embedgate.storage.cache.record import Entry
 from embedgate.storage.cache.store import GENERATIONS, State
@@ -32,7 +34,8 @@ def open_cache(settings: CacheSettings, data_dir: Path) -> "TieredCache":
     Never fails: if the folder cannot be used, there is no disk tier, and an event says why.
     """
     disk = DiskTier(data_dir / _FOLDER, settings.disk_bytes) if settings.disk_bytes else None
-    return TieredCache(MemoryTier(settings.memory_bytes), disk, settings.max_pending_bytes, settings.ttl_s)
+    texts = JsonTexts(settings.json_bytes)
+    return TieredCache(MemoryTier(settings.memory_bytes), disk, settings.max_pending_bytes, settings.ttl_s, texts=texts)
 
 
 class TieredCache:
@@ -50,11 +53,14 @@ class TieredCache:
         max_pending_bytes: int,
         ttl_s: float | None = None,
         clock: Callable[[], int] = utc_ms,
+        texts: JsonTexts | None = None,
     ) -> None:
         """disk: None for a memory tier only. max_pending_bytes: of the write-behind queue.
 
-        ttl_s: time to live; older entries are misses. clock: UTC milliseconds.
+        ttl_s: time to live; older entries are misses. clock: UTC milliseconds. texts: of vectors as JSON; none are kept
+        if absent.
         """
+        self._texts = texts or JsonTexts(0)
         self._memory = memory
         self._disk = disk
         self._ttl_ms = None if ttl_s is None else int(ttl_s * 1000)
@@ -140,7 +146,12 @@ class TieredCache:
                 dropped=self._dropped + (disk.dropped if disk is not None else 0),
                 rejected=disk.rejected if disk is not None else 0,
                 pending_bytes=self._writer.pending_bytes if self._writer is not None else 0,
+                texts=self._texts.stats(),
             )
+
+    def json_of(self, vector: Vectors) -> bytes:
+        """A vector that was found, as a JSON list; its text is kept for the next time. vector: (d,), C-contiguous."""
+        return self._texts.of(vector)
 
     def clear(self) -> None:
         """Delete every entry, for all processes on the folder. Raises InternalError if the disk fails."""
@@ -192,6 +203,7 @@ class TieredCache:
 
     def _forget(self) -> None:
         self._memory.clear()
+        self._texts.clear()
         if self._writer is not None:
             self._writer.forget()
 
