@@ -13,6 +13,7 @@ from embedgate.storage.appender import Appender
 from embedgate.storage.chain import LEDGER_COLUMNS, ORIGIN, digest_of
 from embedgate.storage.database import DATABASE_FILE, open_database
 from embedgate.storage.ledger import SqlLedger
+from empty_database import write_empty_database
 from governing import Governing, resources_for
 
 ENTRY = LedgerEntry(
@@ -76,6 +77,7 @@ def run(folder: Path, *statements: str) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A ledger of eight entries: alone, in a group, and alone."""
+    write_empty_database(tmp_path)
     write(tmp_path, 1)
     write(tmp_path, *range(2, 8))
     write(tmp_path, 8)

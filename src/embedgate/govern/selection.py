@@ -431,7 +431,8 @@ def _adapted(
         for name, entry in providers_at(route, model, entries):
             host = in_use.get(name)
             weight = entry.weight if entry is not None else 1
-            copy = replace(route, provider=name, weight=weight)
+            is_same = (name, weight) == (route.provider, route.weight)  # of most: copying is slow
+            copy = route if is_same else replace(route, provider=name, weight=weight)
             if host and (host.host.is_free or host.host.names_freely):
                 copy = replace(
                     copy,

@@ -120,12 +120,11 @@ class _Unary(Protocol):
 
 
 def load() -> Mapping[str, Host]:
-    """The table by provider name, `generic` included. Reads the file at each call.
+    """The table by provider name, `generic` included. The file is read once.
 
     Raises ConfigError if vendor modules of other packages cannot be used.
     """
-    text = importlib.resources.files(__package__).joinpath("hosts.toml").read_text(encoding="utf-8")
-    rows = msgspec.convert(tomllib.loads(text), dict[str, Host])
+    rows = _table()
     own: dict[str, Host] = {**rows, **dict(_native()), GENERIC: rows[GENERIC]}
     installed = _installed()
     taken = own.keys() | {found.name for found in pkgutil.iter_modules(embedgate.providers.__path__)}
@@ -142,6 +141,13 @@ def vendor(host: Host) -> HttpProvider:
     provider = cast(_Vendor, _import(host.package, host.module)).provider(host)
     unary = {action: cast(_Unary, _import(__package__, action)).unary(params) for action, params in host.unary.items()}
     return replace(provider, chat=host.chat, unary={**provider.unary, **unary})
+
+
+@functools.cache
+def _table() -> Mapping[str, Host]:
+    """The rows of the file."""
+    text = importlib.resources.files(__package__).joinpath("hosts.toml").read_text(encoding="utf-8")
+    return msgspec.convert(tomllib.loads(text), dict[str, Host])
 
 
 def _native() -> Iterator[tuple[str, Host]]:
