@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from embedgate.cli.main import run
 from embedgate.core.types import LedgerEntry
 from embedgate.storage.appender import Appender
 from embedgate.storage.database import open_database
+from empty_database import write_empty_database
 from program import FAKE_ONLY, AddEntries, Ended, Program
 from running import gateway
 from upstream import Upstream, running_upstream
@@ -23,13 +25,22 @@ from upstream import Upstream, running_upstream
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder, and an environment that says only where the data go."""
+    """A working folder with an empty database, and an environment that says only where the data go."""
     for name in list(os.environ):
         if re.match(r"EMBEDGATE_|.*_API_KEY$|.*_TOKEN$", name):
             monkeypatch.delenv(name)
     monkeypatch.setenv("EMBEDGATE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
+    data_dir = tmp_path / "data"
+    data_dir.mkdir(mode=0o700)
+    write_empty_database(data_dir)
     return tmp_path
+
+
+@pytest.fixture
+def no_data(folder: Path) -> None:
+    """No database and no folder for it, as on a new machine."""
+    shutil.rmtree(folder / "data")
 
 
 @pytest.fixture

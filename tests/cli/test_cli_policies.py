@@ -46,6 +46,7 @@ def test_mistakes_are_shown_with_file_line_and_column(program: Program, good: st
     assert list(states(program)) == ["permit-everything"]
 
 
+@pytest.mark.usefixtures("no_data")
 def test_a_check_needs_no_database(program: Program, folder: Path, good: str, bad: str) -> None:
     assert program("policies", "check", good).text == "ok: good.cedar\n"
     ended = program("policies", "check", good, bad, "--json")

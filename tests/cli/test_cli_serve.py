@@ -113,6 +113,7 @@ def test_interrupts_stay_ignored_where_a_shell_has_started_it_in_the_background(
         assert process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.usefixtures("no_data")
 def test_other_machines_are_served_without_tls_only_where_that_was_said(
     program: Program, folder: Path, data_dir: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_other_machines_are_served_without_tls_only_where_that_was_said(
     assert "warning: listening on 0.0.0.0 without TLS" in errors
 
 
+@pytest.mark.usefixtures("no_data")
 def test_a_taken_port_ends_with_3_before_anything_is_opened(program: Program, folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -1,5 +1,6 @@
 """The `embedgate` program: its commands, and the one place where an error becomes an exit code."""
 
+import functools
 import importlib
 import sys
 from collections.abc import Sequence
@@ -76,8 +77,9 @@ and all providers, which takes longer than the help takes to print."""
 _MODULES = {"config": "settings"}
 
 
+@functools.cache
 def load(name: str) -> Command:
-    """The command of that name, or the group of commands, with all its options."""
+    """The command of that name, or the group of commands, with all its options. Made once in a process."""
     module = importlib.import_module(f"embedgate.cli.{_MODULES.get(name, name)}")
     program = typer.Typer(rich_markup_mode=None, add_completion=False)
     program.callback()(lambda: None)  # with it a program of one command is a group, too
@@ -128,11 +130,16 @@ def version(as_json: options.AsJson = False) -> None:
         typer.echo(f"embedgate {__version__}")
 
 
+@functools.cache
+def _program() -> Command:
+    return typer.main.get_command(app)
+
+
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the program and exit. arguments: those of the process if None."""
     CHOICE.set(Choice())
     try:
-        app(args=arguments, prog_name="embedgate")
+        _program()(args=arguments, prog_name="embedgate")
     except ConfigError as error:
         _fail(BAD_CONFIG, error.mistakes)
     except GatewayError as error:
