@@ -11,6 +11,7 @@ import struct
 from embedgate.core.types import Input
 
 DIGEST_BYTES = 16
+_PIECE_CHARACTERS = 250_000
 
 
 def fingerprint(parts: tuple[str, ...], text: Input) -> bytes:
@@ -22,7 +23,12 @@ def fingerprint(parts: tuple[str, ...], text: Input) -> bytes:
     """
     digest = _digest_of_parts(parts).copy()
     if isinstance(text, str):
-        digest.update(b"t" + text.encode())
+        if len(text) <= _PIECE_CHARACTERS:
+            digest.update(b"t" + text.encode())
+        else:  # a single call would keep the interpreter from others for long
+            digest.update(b"t")
+            for start in range(0, len(text), _PIECE_CHARACTERS):
+                digest.update(text[start : start + _PIECE_CHARACTERS].encode())
     else:
         digest.update(b"i" + struct.pack(f"<{len(text)}q", *text))
     return digest.digest()

@@ -41,7 +41,7 @@ from embedgate.engine.embedding.execute import Executor
 from embedgate.engine.embedding.validate import EmbeddingValidator
 from embedgate.engine.embedding.weigh import EmbeddingWeigher
 from embedgate.engine.ledger.account import Accountant
-from embedgate.engine.ledger.tokens import total_bound
+from embedgate.engine.ledger.tokens import LARGE_CHARACTERS, total_bound, total_bound_aside
 from embedgate.engine.rerank.rank import Ranked, Ranker, RerankValidator
 from embedgate.engine.rerank.weigh import RerankWeigher
 from embedgate.engine.routing.resolve import Resolver
@@ -186,7 +186,9 @@ class Pipeline:
     async def _embed(self, call: Call[EmbedRequest]) -> Served:
         """Validate, resolve, weigh, admit, execute: embeddings. `execute` plans each route: cache, batches."""
         stages, request = self._stages, call.request
-        at_most = total_bound(request.inputs)
+        inputs = request.inputs
+        is_small = len(inputs) == 1 and len(inputs[0]) <= LARGE_CHARACTERS
+        at_most = total_bound(inputs) if is_small else await total_bound_aside(inputs)
         model = await stages.embedding_validator.validate(request, at_most, call.caller.project_id)
         candidates = stages.resolver.resolve(request, model, call.caller.project_id)
         matters = self._admission.depends_on_weight(call.caller)

@@ -30,6 +30,7 @@ from embedgate.server.dialects import cohere, ollama, openai, tei, ziri
 from embedgate.server.exchange import Send
 from embedgate.server.generation import Generations
 from embedgate.server.idempotency import HEADER, Idempotency
+from embedgate.server.large_json import LARGE_BYTES
 from embedgate.server.memory import SMALL_BYTES, MemoryBudget, memory_budget
 from embedgate.server.models import Models
 from embedgate.server.operations import Operations
@@ -70,7 +71,12 @@ class _Exchange:
 
     async def read(self) -> EmbedRequest:
         body = await self._body.read(enter=self.entrance.enter, owner=self.entrance.user_id)
-        request, self.encoding_format = self._dialect.read(body, self._split_name)
+        if len(body) <= LARGE_BYTES:
+            request, self.encoding_format = self._dialect.read(body, self._split_name)
+        else:
+            request, self.encoding_format = await self._body.parsed(
+                lambda whole: self._dialect.read(whole, self._split_name), body
+            )
         return request
 
 
@@ -85,9 +91,8 @@ class Application:
         self._gateway = gateway
         memory = memory or memory_budget(server)
         self._cors = Cors(server.cors_origins) if server.cors_origins else None
-        self._respond = Responder(
-            BodyBounds(server.max_body_bytes, server.max_body_values, server.body_timeout_s, memory), self._cors
-        )
+        self._bodies = BodyBounds(server.max_body_bytes, server.max_body_values, server.body_timeout_s, memory)
+        self._respond = Responder(self._bodies, self._cors)
         self._address = CallerAddress(server.trusted_proxies)
         self._models = Models(gateway, self._address)
         self._queue = WorkQueue("administration", _ADMIN_THREADS, server.max_admin_requests)
@@ -133,7 +138,8 @@ class Application:
             events.REQUESTS_CUT.emit(requests=cut)
 
     def close(self) -> None:
-        """End the threads of administration. Call after draining."""
+        """End the threads of administration and of large bodies. Call after draining."""
+        self._bodies.worker.shutdown(wait=False)
         self._queue.close()
         self._admin.close()
 
@@ -254,7 +260,8 @@ class Application:
 
         async def read() -> ChatRequest:
             body = await request.body.read(enter=entrance.enter, owner=entrance.user_id)
-            asked = dialect.read_chat(body, self._gateway.catalog.parse_model_name)
+            split_name = self._gateway.catalog.parse_model_name
+            asked = await request.body.parsed(lambda whole: dialect.read_chat(whole, split_name), body)
             if asked.is_stream:  # else the answer is complete almost at once, and the true cost is worth waiting for
                 request.body.watch(out.leave)
             return asked
@@ -273,7 +280,8 @@ class Application:
 
         async def read() -> RerankRequest:
             body = await request.body.read(enter=entrance.enter, owner=entrance.user_id)
-            return dialect.read_rerank(body, self._gateway.catalog.parse_model_name)
+            split_name = self._gateway.catalog.parse_model_name
+            return await request.body.parsed(lambda whole: dialect.read_rerank(whole, split_name), body)
 
         result = await self._gateway.pipeline.rerank(self._origin(dialect, request), read, entrance)
         return dialect.write_rerank(result, request.id)

@@ -5,25 +5,28 @@ much; that is asked for before the body is read, or, for what only its content t
 """
 
 import asyncio
+import io
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
 
 from msgspec import Struct, field
 
 from embedgate.core.errors import BodyTooLarge, BodyTooSlow
 from embedgate.server.compressed import decoded, decoded_size
 from embedgate.server.exchange import Exchange
+from embedgate.server.large_json import LARGE_BYTES
 from embedgate.server.memory import SMALL_BYTES, Held, MemoryBudget
 from embedgate.server.weight import UNREAD_FACTOR, weight_of
+
+T = TypeVar("T")
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Enter = Callable[[], Awaitable[None]]
 """Asks for what a request needs before its body is read: a place among those of its caller."""
 
-_HEAVY_BYTES = 1_000_000
-_PAUSE_S_PER_BYTE = 2e-9
-"""Before a heavy body is parsed, others have the loop for about as long as the parser will: it takes no breaks."""
 _AGE_S = 1.0
 """From when on the pace of a caller is told."""
 
@@ -39,8 +42,8 @@ class BodyBounds(Struct, frozen=True):
     max_values: int
     timeout_s: float
     memory: MemoryBudget
-    turns: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Heavy bodies are parsed one after the other."""
+    worker: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "embedgate-bodies"))
+    """Large bodies are parsed there, one after the other. Shut it down at the end."""
 
 
 class Body:
@@ -104,17 +107,18 @@ class Body:
         chunk, has_more = await self._chunk(deadline_s)
         if not has_more:
             return self._bounded(chunk)
-        parts = [chunk]
+        whole = io.BytesIO(chunk)  # which grows in place: joining parts in the end would hold the event loop
+        whole.seek(0, io.SEEK_END)
         self._read_bytes = len(chunk)
         while has_more:
             chunk, has_more = await self._chunk(deadline_s)
-            parts.append(chunk)
+            whole.write(chunk)
             self._read_bytes += len(chunk)
             if self._read_bytes > self._max_bytes:
                 raise self._too_large(self._read_bytes)
             if not is_declared and self._read_bytes > SMALL_BYTES:
                 self._holding().grow(self._affordable(self._read_bytes * UNREAD_FACTOR))
-        return b"".join(parts)
+        return whole.getvalue()
 
     async def _decoded(self, body: bytes) -> bytes:
         """The body without its content encoding, once there is room for it."""
@@ -139,10 +143,13 @@ class Body:
             held.grow(self._affordable(needed))
         else:
             held.become(needed)
-        if len(body) > _HEAVY_BYTES:
-            async with self._bounds.turns:
-                await asyncio.sleep(len(body) * _PAUSE_S_PER_BYTE)
         return body
+
+    async def parsed(self, parse: Callable[[bytes], T], body: bytes) -> T:
+        """What `parse` makes of the body that was read: on a worker if it is large. Raises what `parse` does."""
+        if len(body) <= LARGE_BYTES:
+            return parse(body)
+        return await asyncio.get_running_loop().run_in_executor(self._bounds.worker, parse, body)
 
     def hold_answer(self, size_bytes: int) -> None:
         """Hold what the answer takes until it is sent, in place of what the request took."""

@@ -9,6 +9,7 @@ from embedgate.core.errors import MalformedRequest
 from embedgate.core.types import ChatRequest, Routing
 from embedgate.engine.chat.weigh import READ_FIELDS
 from embedgate.server.fields import CACHE_USES, Fields
+from embedgate.server.large_json import check_utf8
 
 MAX_OUTPUT_TOKENS = 10_000_000
 MAX_CHOICES = 128
@@ -36,7 +37,7 @@ _raw_parts = msgspec.json.Decoder(list[msgspec.Raw])
 def open_chat(body: bytes) -> Fields:
     """The fields of a body. Raises MalformedRequest if it is not one JSON object, entirely in UTF-8."""
     try:
-        body.decode()  # also in the fields that are passed through
+        check_utf8(body)  # also in the fields that are passed through
     except UnicodeDecodeError as error:
         raise MalformedRequest(f"The body is not valid UTF-8 at byte {error.start}.") from error
     return Fields(body)
@@ -102,9 +103,8 @@ def _read_messages(raw: bytes) -> tuple[int, int, int]:
         raise MalformedRequest("messages is empty; send at least one message.", param="messages")
     n_media = media_bytes = 0
     for message in messages:
-        content = bytes(message.content)
-        if content.startswith(b"["):
-            sizes = _media_bytes(content)
+        if memoryview(message.content)[:1] == b"[":
+            sizes = _media_bytes(bytes(message.content))
             n_media += len(sizes)
             media_bytes += sum(sizes)
     return len(messages), n_media, media_bytes

@@ -15,6 +15,7 @@ from embedgate.core.errors import InvalidInput, MalformedRequest, MissingFields,
 from embedgate.core.models import Truncate
 from embedgate.core.quantise import Quantisation
 from embedgate.core.types import CacheUse, EmbedRequest, Input, InputType, TokenIds
+from embedgate.server.large_json import LARGE_BYTES, copied, decode_items, decode_text
 
 T = TypeVar("T")
 W = TypeVar("W", bound=str)
@@ -38,6 +39,10 @@ _MAX_SEARCHED_BYTES = 1_000_000
 """Of a body that cannot be parsed and is searched for the reason."""
 MAX_USER_BYTES = 512
 """Of the field `user`, which is stored with every request, and named to some providers. OpenAI takes as much."""
+
+_WHITE_SPACE = b" \t\n\r"
+_NULL = msgspec.Raw(b"null")
+_REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _raw_items = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
 
@@ -91,10 +96,12 @@ _plain = msgspec.json.Decoder(Plain)
 
 
 def plain(body: bytes) -> Plain | None:
-    """The body if it is plain, decoded in one pass; None for any other, which `Fields` then reads or refuses."""
+    """A plain body that is not large, decoded in one pass; None for any other, which `Fields` then reads or refuses."""
+    if len(body) > LARGE_BYTES:
+        return None
     try:
         found = _plain.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _REFUSED:
         return None
     asked = found.input
     return found if asked and (isinstance(asked, str) or "" not in asked) else None
@@ -110,7 +117,7 @@ class Fields:
     def __contains__(self, name: object) -> bool:
         """Whether the field is there and not null."""
         raw = self._left.get(str(name))
-        return raw is not None and bytes(raw) != b"null"
+        return raw is not None and not _is_null(raw)
 
     def take(self, name: str, kind: type[T], expected: str) -> T | None:
         """The field's value, or None if it is absent or null.
@@ -129,7 +136,7 @@ class Fields:
         try:
             found: T | None = _decoder(kind).decode(raw)
             return found
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except _REFUSED as error:
             raise MalformedRequest(f"{name} must be {expected}; {_reason(error)}.", param=name) from error
 
     def text(self, name: str) -> str | None:
@@ -191,8 +198,7 @@ class Fields:
 
         Raises InvalidInput if the field is of another type, empty, or has an empty item.
         """
-        raw = bytes(self._left.pop(name, msgspec.Raw(b"null")))
-        items = _inputs(raw)
+        items = _inputs(memoryview(self._left.pop(name, _NULL)))
         if not items:
             raise InvalidInput("input is empty; send at least one text.")
         for index, item in enumerate(items):
@@ -202,7 +208,7 @@ class Fields:
 
     def rest(self) -> Mapping[str, bytes]:
         """The remaining fields that are not null: raw JSON by name."""
-        return {name: bytes(raw) for name, raw in self._left.items() if bytes(raw) != b"null"}
+        return {name: copied(memoryview(raw)) for name, raw in self._left.items() if not _is_null(raw)}
 
 
 _decoder: Callable[[Any], "msgspec.json.Decoder[Any]"] = functools.cache(lambda kind: msgspec.json.Decoder(kind | None))
@@ -218,41 +224,67 @@ def _integral(raw: msgspec.Raw) -> int | None:
     return int(value) if value.is_integer() and abs(value) <= _LARGEST_EXACT else None
 
 
-def _inputs(raw: bytes) -> tuple[Input, ...]:
+def _is_null(raw: msgspec.Raw) -> bool:
+    return memoryview(raw) == b"null"
+
+
+def _inputs(raw: memoryview) -> tuple[Input, ...]:
     start = raw[:1]
     if start == b'"':
-        return (_decode_input(_text, raw),)
-    inner = raw[1:].lstrip()[:1] if start == b"[" else b""
+        return (_decode_input(_text, raw) if len(raw) <= LARGE_BYTES else _decode_large_text(raw),)
+    inner = _begins_with(raw[1:]) if start == b"[" else b""
     if inner == b"]":
         return ()
     if inner == b'"':
-        return _decode_items(_texts, _text, raw)
+        return _decode_items(_texts, _text, raw, b'",')
     if inner == b"[":
-        lists: tuple[TokenIds, ...] = _decode_items(_token_lists, _token_ids, raw)
+        lists: tuple[TokenIds, ...] = _decode_items(_token_lists, _token_ids, raw, b"],")
         return lists
     if inner.isdigit() or inner == b"-":
-        return (_decode_input(_token_ids, raw),)
+        found = decode_items(_token_ids, raw, b",") if len(raw) > LARGE_BYTES else None
+        return (_decode_input(_token_ids, raw) if found is None else found,)
     raise InvalidInput(f"{_INPUT_FORMS}.")
 
 
-def _decode_input(decoder: "msgspec.json.Decoder[T]", raw: bytes) -> T:
+def _begins_with(raw: memoryview) -> bytes:
+    """The first byte that is not white space."""
+    for start in range(0, len(raw), LARGE_BYTES):
+        if found := bytes(raw[start : start + LARGE_BYTES]).lstrip(_WHITE_SPACE):
+            return found[:1]
+    return b""
+
+
+def _decode_input(decoder: "msgspec.json.Decoder[T]", raw: memoryview) -> T:
     try:
         return decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _REFUSED as error:
+        raise InvalidInput(f"{_INPUT_FORMS}; {_reason(error)}.") from error
+
+
+def _decode_large_text(raw: memoryview) -> str:
+    try:
+        return decode_text(raw)
+    except _REFUSED as error:
         raise InvalidInput(f"{_INPUT_FORMS}; {_reason(error)}.") from error
 
 
 def _decode_items(
-    decoder: "msgspec.json.Decoder[tuple[T, ...]]", item: "msgspec.json.Decoder[T]", raw: bytes
+    decoder: "msgspec.json.Decoder[tuple[T, ...]]", item: "msgspec.json.Decoder[T]", raw: memoryview, ends: bytes
 ) -> tuple[T, ...]:
-    """The items of a list. Raises InvalidInput naming the first that is wrong."""
+    """The items of a list. ends: as `decode_items` has it. Raises InvalidInput naming the first that is wrong."""
+    found = decode_items(decoder, raw, ends) if len(raw) > LARGE_BYTES else None
+    if found is not None:
+        return found
+    is_text = item is _text
     try:
+        if is_text and len(raw) > LARGE_BYTES:  # texts that are longer than a piece
+            return tuple([decode_text(memoryview(each)) for each in _raw_items.decode(raw)])
         return decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _REFUSED as error:
         for index, each in enumerate(_raw_items.decode(raw)):
             try:
                 item.decode(each)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
+            except _REFUSED as cause:
                 raise InvalidInput(f"is wrong: {_reason(cause)}. {_INPUT_FORMS}.", index=index) from cause
         raise InvalidInput(f"{_INPUT_FORMS}; {_reason(error)}.") from error
 
@@ -260,7 +292,7 @@ def _decode_items(
 def _decode(decoder: "msgspec.json.Decoder[T]", raw: bytes, what: str) -> T:
     try:
         return decoder.decode(raw.removeprefix(codecs.BOM_UTF8))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _REFUSED as error:
         if b"\\u" in raw and len(raw) <= _MAX_SEARCHED_BYTES:
             _find_half_character(raw)
         raise MalformedRequest(f"{what} is not a JSON object: {_reason(error)}.") from error

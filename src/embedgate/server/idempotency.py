@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from functools import partial
 from itertools import chain
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import orjson
 from msgspec.structs import replace
@@ -31,6 +32,8 @@ from embedgate.server.answer import Answer, Headers
 from embedgate.server.body import Body, Enter
 from embedgate.server.respond import Request, Serve
 from embedgate.storage.answers import AnswerStore, KeptAnswer
+
+T = TypeVar("T")
 
 HEADER = b"idempotency-key"
 REPLAYED = (b"idempotent-replayed", b"true")
@@ -65,6 +68,9 @@ class _CheckedBody(Body):
         body = await self._body.read(max_bytes, enter, owner)
         await self._check(body)
         return body
+
+    async def parsed(self, parse: Callable[[bytes], T], body: bytes) -> T:
+        return await self._body.parsed(parse, body)
 
     def hold_answer(self, size_bytes: int) -> None:
         self._body.hold_answer(size_bytes)
@@ -116,7 +122,8 @@ class Idempotency:
                     retry_after_s=_OTHER_SERVER_RETRY_S,
                 )
             caller = await self._identify(dialect.secret(request.headers))
-            await attempt.begin(caller.key_id, hashlib.sha256(b"%s\0%s" % (action.encode(), body)).digest())
+            digest = await request.body.parsed(partial(_digest, action), body)
+            await attempt.begin(caller.key_id, digest)
 
         headers = {name: value for name, value in request.headers.items() if name != HEADER}
         try:
@@ -211,6 +218,13 @@ def _kept(kept: KeptAnswer, digest: bytes) -> Exception:
     metrics.idempotent("replayed")
     headers: Headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in orjson.loads(kept.headers)]
     return _Replay(Answer(kept.status, [*headers, REPLAYED], kept.body))
+
+
+def _digest(action: str, body: bytes) -> bytes:
+    """What tells requests with the same key from each other."""
+    digest = hashlib.sha256(b"%s\0" % action.encode())
+    digest.update(body)
+    return digest.digest()
 
 
 def _reused() -> IdempotencyKeyReused:

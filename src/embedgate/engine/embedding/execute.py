@@ -101,12 +101,14 @@ class Executor:
         route, request, shortened = self._route(candidate), call.request, NONE_CUT
         if plan.cuts_here:
             request, shortened = await self._planner.truncated(request, progress.missing(), plan)
-        may_join = True
+        may_join, sizes = True, None
+        if len(request.inputs) > 1:  # before it is decided what is asked for: no turn of the loop may come between
+            sizes = await self._planner.sizes(request, progress.missing(), plan)
         while progress.n_missing:
             missing = progress.missing()
             keys = progress.keys if may_join else None
             own = missing if keys is None else route.single_flight.first_of_each(missing, keys)
-            parts = self._planner.cut(request, own, plan, progress.keys, shortened) if own else []
+            parts = self._planner.cut(request, own, plan, progress.keys, shortened, sizes) if own else []
             depart, demand = route.single_flight.depart, call.demand
             if len(parts) == 1 and len(own) == len(missing):
                 (part,) = parts
@@ -118,8 +120,11 @@ class Executor:
                 ]
                 # What is in flight by now is another request's, or the same text earlier in this one.
                 others = sorted(set(missing).difference(own))
-                joined = [(row, route.single_flight.find(keys[row])) for row in others] if keys else []
-                fetches += [_join(row, input_, call, here, progress) for row, input_ in joined if input_]
+                joined: dict[Flight, dict[int, JoinedInput]] = {}
+                for row in others if keys else ():
+                    if keys and (input_ := route.single_flight.find(keys[row])) is not None:
+                        joined.setdefault(input_.flight, {})[row] = input_
+                fetches += [_join(flight, rows, call, here, progress) for flight, rows in joined.items()]
                 _raise_first(await asyncio.gather(*fetches, return_exceptions=True))
             may_join = False  # a row whose joined flight failed for another's mistake is now asked for on its own
         if failover.tried and not call.request.options:  # which hosts need not all know
@@ -206,23 +211,25 @@ class Executor:
 
 
 async def _join(
-    row: int, joined: JoinedInput, call: Call[EmbedRequest], here: RouteAttempts, progress: Progress
+    flight: Flight, rows: Mapping[int, JoinedInput], call: Call[EmbedRequest], here: RouteAttempts, progress: Progress
 ) -> None:
-    """Take the vector of a row from a flight under way. A fault of another row there leaves ours missing."""
-    joined.flight.demand.join(call.demand)
-    outcome, vector = await joined.arrival(here.until_s())
-    error = outcome.error
-    if vector is not None:
-        progress.reuse(row, vector, outcome.tokens[joined.position], joined.position in outcome.truncated)
-        metrics.joined()
-    elif isinstance(error, InvalidInput) and error.index is not None:
-        if error.index == joined.position:
-            raise error.at(row)
-    elif isinstance(error, AccessError):
-        return  # the other's budget does not pay for a further attempt, or its caller has left; ours may go on
-    elif error is not None:
-        here.is_spent |= outcome.is_spent
-        raise for_another(error)
+    """Take the vectors of rows, in order, from a flight under way. A fault of another row there leaves ours missing."""
+    flight.demand.join(call.demand)
+    outcome = await flight.arrival(here.until_s())
+    error, vectors = outcome.error, outcome.vectors
+    for row, joined in rows.items():
+        position = joined.position
+        if vectors is not None:
+            progress.reuse(row, vectors[position], outcome.tokens[position], position in outcome.truncated)
+            metrics.joined()
+        elif isinstance(error, InvalidInput) and error.index is not None:
+            if error.index == position:
+                raise error.at(row)
+        elif isinstance(error, AccessError):
+            return  # the other's budget does not pay for a further attempt, or its caller has left; ours may go on
+        elif error is not None:
+            here.is_spent |= outcome.is_spent
+            raise for_another(error)
 
 
 def _raise_first(outcomes: Sequence[BaseException | None]) -> None:

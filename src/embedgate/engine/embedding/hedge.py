@@ -92,7 +92,8 @@ class Hedger:
                 continue
             try:
                 request, shortened = await self._planner.truncated(call.request, part.rows, plan)
-                parts = self._planner.cut(request, part.rows, plan, None, shortened)
+                sizes = await self._planner.sizes(request, part.rows, plan)
+                parts = self._planner.cut(request, part.rows, plan, None, shortened, sizes)
             except InvalidInput:
                 continue
             if len(parts) > 1 or not health.may_retry():

@@ -19,7 +19,7 @@ from embedgate.engine.embedding.prepare import prefix_of, prepared
 from embedgate.engine.embedding.progress import Progress
 from embedgate.engine.embedding.truncate import Truncated, needs_truncation, truncated
 from embedgate.engine.ledger.charge import write_off
-from embedgate.engine.ledger.tokens import bounds, count, total_bound
+from embedgate.engine.ledger.tokens import LARGE_CHARACTERS, bounds, count, is_large, total_bound
 from embedgate.observe import metrics
 
 CONTEXTUAL_OPTIONS = frozenset({"late_chunking"})
@@ -48,6 +48,22 @@ class RoutePlan(Struct, frozen=True):
     prefix: str
     is_cached: bool
     cuts_here: bool = False
+
+
+class Sizes(Struct, frozen=True, gc=False):
+    """What the inputs of a large request measure, as they are sent on one route: bytes, and tokens or a bound of them.
+
+    Worked out before the request is cut: counting the tokens of 36 MB takes a second.
+    """
+
+    n_bytes: Sequence[int]
+    tokens: Sequence[int]
+
+    def of(self, rows: Sequence[int]) -> "Sizes":
+        """Those of some inputs only."""
+        if len(rows) == len(self.n_bytes):
+            return self
+        return Sizes([self.n_bytes[row] for row in rows], [self.tokens[row] for row in rows])
 
 
 class Planner:
@@ -125,7 +141,10 @@ class Planner:
             return
         cache = self._cache if plan.is_cached else None
         if len(inputs) == 1:
-            progress.keys, progress.identity = (fingerprint(identity, inputs[0]),), identity
+            text = inputs[0]
+            is_small = len(text) <= LARGE_CHARACTERS
+            key = fingerprint(identity, text) if is_small else await asyncio.to_thread(fingerprint, identity, text)
+            progress.keys, progress.identity = (key,), identity
             if cache is not None and progress.n_missing:
                 (kept,) = cache.get_many(progress.keys)
                 if kept is not None:
@@ -135,10 +154,12 @@ class Planner:
         keys: list[bytes] = []
         hits = misses = 0
         missing = None if progress.n_missing == len(inputs) else set(progress.missing())
+        made = await asyncio.to_thread(_keys, identity, inputs) if is_large(inputs) else None
         for start in range(0, len(inputs), INPUTS_PER_TURN):
             if start:
                 await asyncio.sleep(0)
-            keys += [fingerprint(identity, item) for item in inputs[start : start + INPUTS_PER_TURN]]
+            turn = slice(start, start + INPUTS_PER_TURN)
+            keys += _keys(identity, inputs[turn]) if made is None else made[turn]
             if cache is None:
                 continue
             rows: Sequence[int] = range(start, len(keys))
@@ -192,6 +213,24 @@ class Planner:
             return Truncated(request)
         return await truncated(request, rows, plan.candidate.route, plan.prefix, self._tokenizers)
 
+    async def sizes(self, request: EmbedRequest, rows: Sequence[int], plan: RoutePlan) -> Sizes | None:
+        """What all inputs measure on the plan's route, for `cut`; those that are not in `rows` as nothing.
+
+        None where `cut` finds that out at once. Raises InvalidInput as `cut` does.
+        """
+        if CONTEXTUAL_OPTIONS & request.options.keys() or not is_large(request.inputs):
+            return None
+        return await asyncio.to_thread(self._measured, request, rows, plan)
+
+    def _measured(self, request: EmbedRequest, rows: Sequence[int], plan: RoutePlan) -> Sizes:
+        route = plan.candidate.route
+        inputs = self._prepared(request, rows, plan.prefix, route)
+        sizes = _sizes(inputs, route, self._tokenizers)
+        n_bytes, tokens = [0] * len(request.inputs), [0] * len(request.inputs)
+        for row, size, n_tokens in zip(rows, sizes.n_bytes, sizes.tokens, strict=True):
+            n_bytes[row], tokens[row] = size, n_tokens
+        return Sizes(n_bytes, tokens)
+
     def cut(
         self,
         request: EmbedRequest,
@@ -199,16 +238,17 @@ class Planner:
         plan: RoutePlan,
         keys: tuple[bytes, ...] | None = None,
         shortened: Collection[int] = (),
+        sizes: Sizes | None = None,
     ) -> list[Part]:
         """Parts that cover `rows`, in order, each within the limits of the plan's route. keys: of all inputs, if any.
 
-        shortened: the rows of inputs that `truncated` has cut. Raises InvalidInput if token ids have to be decoded for
-        this route and cannot be.
+        shortened: the rows of inputs that `truncated` has cut. sizes: of all inputs, if they are known. Raises
+        InvalidInput if token ids have to be decoded for this route and cannot be.
         """
         route = plan.candidate.route
         inputs = self._prepared(request, rows, plan.prefix, route)
         is_whole = len(inputs) == 1 or CONTEXTUAL_OPTIONS & request.options.keys()
-        ends = (len(inputs),) if is_whole else self._ends(inputs, route)
+        ends = (len(inputs),) if is_whole else self._ends(inputs, route, sizes and sizes.of(rows))
         parts = []
         start = 0
         for end in ends:
@@ -252,19 +292,19 @@ class Planner:
                 raise error.at(row) from error
         return inputs
 
-    def _ends(self, inputs: list[Input], route: Route) -> Sequence[int]:
-        """Where each batch ends: as few batches as the limits allow when inputs stay in order."""
+    def _ends(self, inputs: list[Input], route: Route, sizes: Sizes | None) -> Sequence[int]:
+        """Where each batch ends: as few batches as the limits allow when inputs stay in order. sizes: if known."""
         limits = route.limits
         max_inputs = limits.max_inputs or len(inputs)
-        total = total_bound(inputs)
+        total = total_bound(inputs) if sizes is None else sum(sizes.n_bytes)
         max_bytes, max_tokens = limits.max_bytes or total, limits.max_tokens or total
         if len(inputs) <= max_inputs and total <= min(max_bytes, max_tokens):
             return (len(inputs),)
-        sizes = bounds(inputs)
-        tokens = count(inputs, route, self._tokenizers).each if total > max_tokens else sizes
+        if sizes is None:
+            sizes = _sizes(inputs, route, self._tokenizers)
         ends = []
         n = batch_tokens = batch_bytes = 0
-        for position, (size, weight) in enumerate(zip(sizes, tokens, strict=True)):
+        for position, (size, weight) in enumerate(zip(sizes.n_bytes, sizes.tokens, strict=True)):
             if n and (n == max_inputs or batch_tokens + weight > max_tokens or batch_bytes + size > max_bytes):
                 ends.append(position)
                 n = batch_tokens = batch_bytes = 0
@@ -273,3 +313,14 @@ class Planner:
             batch_bytes += size
         ends.append(len(inputs))
         return ends
+
+
+def _keys(identity: tuple[str, ...], inputs: Sequence[Input]) -> list[bytes]:
+    return [fingerprint(identity, item) for item in inputs]
+
+
+def _sizes(inputs: Sequence[Input], route: Route, tokenizers: Tokenizers) -> Sizes:
+    """What inputs measure; their tokens are counted only where the bound of them is over the limit of a call."""
+    n_bytes = bounds(inputs)
+    is_counted = route.limits.max_tokens is not None and sum(n_bytes) > route.limits.max_tokens
+    return Sizes(n_bytes, count(inputs, route, tokenizers).each if is_counted else n_bytes)

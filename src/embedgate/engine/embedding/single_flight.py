@@ -12,7 +12,6 @@ from msgspec import Struct
 
 from embedgate.core.demand import Demand, SharedDemand
 from embedgate.core.errors import UpstreamNotAsked
-from embedgate.core.vectors import Vectors
 from embedgate.engine.embedding.outcome import Outcome
 
 
@@ -21,20 +20,6 @@ class JoinedInput(Struct, frozen=True):
 
     flight: "Flight"
     position: int
-
-    async def arrival(self, until_s: float) -> tuple[Outcome, Vectors | None]:
-        """The outcome of the flight, and this input's vector (d,); None if the flight failed.
-
-        until_s: on the monotonic clock. Raises UpstreamNotAsked if it has not ended by then.
-        """
-        outcome = self.flight.outcome
-        if outcome is None:
-            waiting = self.flight.waiting()
-            await asyncio.wait([waiting], timeout=max(0.0, until_s - time.monotonic()))
-            outcome = self.flight.outcome
-            if outcome is None:
-                raise UpstreamNotAsked("Another request's call with the same text took too long")
-        return outcome, None if outcome.vectors is None else outcome.vectors[self.position]
 
 
 class Flight(Struct, eq=False):
@@ -54,6 +39,17 @@ class Flight(Struct, eq=False):
         if self._waiting is None:
             self._waiting = asyncio.get_running_loop().create_future()
         return self._waiting
+
+    async def arrival(self, until_s: float) -> Outcome:
+        """The outcome, once there is one.
+
+        until_s: on the monotonic clock. Raises UpstreamNotAsked if it has not ended by then.
+        """
+        if self.outcome is None:
+            await asyncio.wait([self.waiting()], timeout=max(0.0, until_s - time.monotonic()))
+            if self.outcome is None:
+                raise UpstreamNotAsked("Another request's call with the same text took too long")
+        return self.outcome
 
     def land(self, outcome: Outcome) -> None:
         """Tell the waiters. A request that comes later makes a call of its own, or finds the vector in the cache."""

@@ -5,7 +5,7 @@ from embedgate.core.errors import InputTooLong, InvalidDimension, InvalidInput, 
 from embedgate.core.models import Model
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import EmbedRequest
-from embedgate.engine.ledger.tokens import bound, count_aside
+from embedgate.engine.ledger.tokens import aside, bound, count_aside
 from embedgate.engine.routing.find_model import ModelFinder
 from embedgate.engine.routing.resolve import Resolver
 from embedgate.settings import LimitSettings
@@ -47,7 +47,10 @@ class EmbeddingValidator:
         """Refuse what is surely too long. Where no exact tokenizer is here, the provider decides."""
         longest = model.max_input_tokens
         is_long = bool(
-            longest and at_most > longest and request.truncate == "none" and max(map(bound, request.inputs)) > longest
+            longest
+            and at_most > longest
+            and request.truncate == "none"
+            and await aside(request.inputs, max, map(bound, request.inputs)) > longest
         )
         if at_most <= self._limits.max_tokens and not is_long:
             return

@@ -22,6 +22,8 @@ T = TypeVar("T")
 SPECIAL_TOKENS = 4
 """At most this many tokens are added to a text by any tokenizer we know (`[CLS]`, `[SEP]`, a dummy prefix)."""
 _COUNT_ON_WORKER_BYTES = 50_000
+LARGE_CHARACTERS = 250_000
+"""In UTF-8 so many take a third of a millisecond where they are not ASCII; of more, bytes are counted on a worker."""
 
 
 _BYTES_PER_TOKEN = 4
@@ -43,9 +45,19 @@ class Count(Struct, frozen=True, gc=False):
         return sum(self.each)
 
 
+def is_large(inputs: Sequence[Input]) -> bool:
+    """Whether looking at every byte of the inputs holds the event loop for long."""
+    return sum(map(len, inputs)) > LARGE_CHARACTERS
+
+
 def size_bytes(text: str) -> int:
-    """Bytes of a text in UTF-8."""
-    return len(text) if text.isascii() else len(text.encode())
+    """Bytes of a text in UTF-8. Of a large one it is found in pieces: a single call would keep the interpreter."""
+    if text.isascii():
+        return len(text)
+    if len(text) <= LARGE_CHARACTERS:
+        return len(text.encode())
+    starts = range(0, len(text), LARGE_CHARACTERS)
+    return sum(len(text[start : start + LARGE_CHARACTERS].encode()) for start in starts)
 
 
 def bound(item: Input) -> int:
@@ -63,10 +75,15 @@ def total_bound(inputs: Sequence[Input]) -> int:
     total = 0
     for item in inputs:
         if isinstance(item, str):
-            total += (len(item) if item.isascii() else len(item.encode())) + SPECIAL_TOKENS
+            total += (len(item) if item.isascii() else size_bytes(item)) + SPECIAL_TOKENS
         else:
             total += len(item)
     return total
+
+
+async def total_bound_aside(inputs: Sequence[Input]) -> int:
+    """`total_bound`, on a worker thread where it takes more than about a millisecond."""
+    return await asyncio.to_thread(total_bound, inputs) if is_large(inputs) else total_bound(inputs)
 
 
 def believed(told: int | None, most: int, provider: str) -> int | None:
@@ -121,14 +138,14 @@ async def count_aside(inputs: Sequence[Input], route: Route, tokenizers: Tokeniz
 
 async def aside(inputs: Sequence[Input], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What some work on the tokens of inputs returns: on a worker thread where it takes more than a millisecond."""
-    if total_bound(inputs) > _COUNT_ON_WORKER_BYTES:
+    if is_large(inputs) or total_bound(inputs) > _COUNT_ON_WORKER_BYTES:
         return await asyncio.to_thread(work, *args, **kwargs)
     return work(*args, **kwargs)
 
 
 def estimate(inputs: Sequence[Input], route: Route, tokenizers: Tokenizers) -> tuple[int, ...]:
     """The tokens of each input, at once: counted where that takes less than about a millisecond, else their bounds."""
-    if total_bound(inputs) > _COUNT_ON_WORKER_BYTES:
+    if is_large(inputs) or total_bound(inputs) > _COUNT_ON_WORKER_BYTES:
         return tuple(bounds(inputs))
     return count(inputs, route, tokenizers).each
 
