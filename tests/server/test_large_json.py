@@ -10,12 +10,9 @@ from embedgate.core.errors import RequestError
 from embedgate.server import large_json
 from embedgate.server.chat_body import open_chat
 from embedgate.server.fields import Fields
-from embedgate.server.large_json import check_utf8, copied, decode_items, decode_text
+from embedgate.server.large_json import check_utf8, copied, decode_id_lists, decode_ids, decode_text, decode_texts
 
 LARGE_BYTES = 64
-TEXTS = msgspec.json.Decoder(tuple[str, ...])
-IDS = msgspec.json.Decoder(tuple[int, ...])
-LISTS = msgspec.json.Decoder(tuple[tuple[int, ...], ...])
 ALPHABET = [
     "a",
     " ",
@@ -92,10 +89,10 @@ def test_any_input_is_what_it_is_in_one_piece(monkeypatch: pytest.MonkeyPatch) -
 def test_usual_lists_are_decoded_in_pieces() -> None:
     texts = [f"text {number}" for number in range(100)]
     ids, lists = list(range(100)), [[number, 7] for number in range(100)]
-    for decoder, items, ends in ((TEXTS, texts, b'",'), (IDS, ids, b","), (LISTS, lists, b"],")):
+    for decode, items in ((decode_texts, texts), (decode_ids, ids), (decode_id_lists, lists)):
         raw = memoryview(msgspec.json.encode(items))
         assert len(raw) > 4 * LARGE_BYTES
-        assert decode_items(decoder, raw, ends) == decoder.decode(raw)  # type: ignore[arg-type,attr-defined]
+        assert decode(raw) == msgspec.convert(items, tuple if items is not lists else tuple[tuple[int, ...], ...])
 
 
 def test_a_text_is_decoded_in_pieces_and_never_within_a_character() -> None:

@@ -42,7 +42,9 @@ class BodyBounds(Struct, frozen=True):
     max_values: int
     timeout_s: float
     memory: MemoryBudget
-    worker: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "embedgate-bodies"))
+    worker: ThreadPoolExecutor = field(
+        default_factory=partial(ThreadPoolExecutor, 1, thread_name_prefix="embedgate-bodies")
+    )
     """Large bodies are parsed there, one after the other. Shut it down at the end."""
 
 

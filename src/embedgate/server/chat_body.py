@@ -103,7 +103,7 @@ def _read_messages(raw: bytes) -> tuple[int, int, int]:
         raise MalformedRequest("messages is empty; send at least one message.", param="messages")
     n_media = media_bytes = 0
     for message in messages:
-        if memoryview(message.content)[:1] == b"[":
+        if memoryview(message.content)[0] == ord("["):
             sizes = _media_bytes(bytes(message.content))
             n_media += len(sizes)
             media_bytes += sum(sizes)

@@ -14,19 +14,23 @@ import msgspec
 from embedgate.core.errors import InvalidInput, MalformedRequest, MissingFields, UnsupportedOption
 from embedgate.core.models import Truncate
 from embedgate.core.quantise import Quantisation
-from embedgate.core.types import CacheUse, EmbedRequest, Input, InputType, TokenIds
-from embedgate.server.large_json import LARGE_BYTES, copied, decode_items, decode_text
+from embedgate.core.types import CacheUse, EmbedRequest, Input, InputType
+from embedgate.server.large_json import (
+    LARGE_BYTES,
+    REFUSALS,
+    copied,
+    decode_id_lists,
+    decode_ids,
+    decode_text,
+    decode_texts,
+    raw_items,
+)
 
 T = TypeVar("T")
 W = TypeVar("W", bound=str)
 
-_TokenId = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _fraction = msgspec.json.Decoder(float)
-_text = msgspec.json.Decoder(str)
-_texts = msgspec.json.Decoder(tuple[str, ...])
-_token_ids = msgspec.json.Decoder(tuple[_TokenId, ...])
-_token_lists = msgspec.json.Decoder(tuple[tuple[_TokenId, ...], ...])
 
 EncodingFormat = Literal["float", "base64", "int8", "uint8", "binary", "ubinary"]
 ENCODING_FORMATS: tuple[EncodingFormat, ...] = ("float", "base64", "int8", "uint8", "binary", "ubinary")
@@ -41,10 +45,9 @@ MAX_USER_BYTES = 512
 """Of the field `user`, which is stored with every request, and named to some providers. OpenAI takes as much."""
 
 _WHITE_SPACE = b" \t\n\r"
-_NULL = msgspec.Raw(b"null")
-_REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_NULL_TEXT = b"null"
+_NULL = msgspec.Raw(_NULL_TEXT)
 
-_raw_items = msgspec.json.Decoder(tuple[msgspec.Raw, ...])
 
 _INPUT_FORMS = "input must be a text, a list of texts, a list of token ids, or a list of such lists"
 
@@ -101,7 +104,7 @@ def plain(body: bytes) -> Plain | None:
         return None
     try:
         found = _plain.decode(body)
-    except _REFUSED:
+    except REFUSALS:
         return None
     asked = found.input
     return found if asked and (isinstance(asked, str) or "" not in asked) else None
@@ -136,7 +139,7 @@ class Fields:
         try:
             found: T | None = _decoder(kind).decode(raw)
             return found
-        except _REFUSED as error:
+        except REFUSALS as error:
             raise MalformedRequest(f"{name} must be {expected}; {_reason(error)}.", param=name) from error
 
     def text(self, name: str) -> str | None:
@@ -225,24 +228,22 @@ def _integral(raw: msgspec.Raw) -> int | None:
 
 
 def _is_null(raw: msgspec.Raw) -> bool:
-    return memoryview(raw) == b"null"
+    return len(memoryview(raw)) == len(_NULL_TEXT) and bytes(raw) == _NULL_TEXT
 
 
 def _inputs(raw: memoryview) -> tuple[Input, ...]:
-    start = raw[:1]
-    if start == b'"':
-        return (_decode_input(_text, raw) if len(raw) <= LARGE_BYTES else _decode_large_text(raw),)
-    inner = _begins_with(raw[1:]) if start == b"[" else b""
+    start = raw[0]
+    if start == ord('"'):
+        return (_decode_input(decode_text, raw),)
+    inner = _begins_with(raw[1:]) if start == ord("[") else b""
     if inner == b"]":
         return ()
     if inner == b'"':
-        return _decode_items(_texts, _text, raw, b'",')
+        return _decode_items(decode_texts, decode_text, raw)
     if inner == b"[":
-        lists: tuple[TokenIds, ...] = _decode_items(_token_lists, _token_ids, raw, b"],")
-        return lists
+        return _decode_items(decode_id_lists, decode_ids, raw)
     if inner.isdigit() or inner == b"-":
-        found = decode_items(_token_ids, raw, b",") if len(raw) > LARGE_BYTES else None
-        return (_decode_input(_token_ids, raw) if found is None else found,)
+        return (_decode_input(decode_ids, raw),)
     raise InvalidInput(f"{_INPUT_FORMS}.")
 
 
@@ -254,37 +255,24 @@ def _begins_with(raw: memoryview) -> bytes:
     return b""
 
 
-def _decode_input(decoder: "msgspec.json.Decoder[T]", raw: memoryview) -> T:
+def _decode_input(decode: Callable[[memoryview], T], raw: memoryview) -> T:
     try:
-        return decoder.decode(raw)
-    except _REFUSED as error:
-        raise InvalidInput(f"{_INPUT_FORMS}; {_reason(error)}.") from error
-
-
-def _decode_large_text(raw: memoryview) -> str:
-    try:
-        return decode_text(raw)
-    except _REFUSED as error:
+        return decode(raw)
+    except REFUSALS as error:
         raise InvalidInput(f"{_INPUT_FORMS}; {_reason(error)}.") from error
 
 
 def _decode_items(
-    decoder: "msgspec.json.Decoder[tuple[T, ...]]", item: "msgspec.json.Decoder[T]", raw: memoryview, ends: bytes
+    decode: Callable[[memoryview], tuple[T, ...]], decode_item: Callable[[memoryview], T], raw: memoryview
 ) -> tuple[T, ...]:
-    """The items of a list. ends: as `decode_items` has it. Raises InvalidInput naming the first that is wrong."""
-    found = decode_items(decoder, raw, ends) if len(raw) > LARGE_BYTES else None
-    if found is not None:
-        return found
-    is_text = item is _text
+    """The items of a list. Raises InvalidInput naming the first that is wrong."""
     try:
-        if is_text and len(raw) > LARGE_BYTES:  # texts that are longer than a piece
-            return tuple([decode_text(memoryview(each)) for each in _raw_items.decode(raw)])
-        return decoder.decode(raw)
-    except _REFUSED as error:
-        for index, each in enumerate(_raw_items.decode(raw)):
+        return decode(raw)
+    except REFUSALS as error:
+        for index, each in enumerate(raw_items(raw)):
             try:
-                item.decode(each)
-            except _REFUSED as cause:
+                decode_item(memoryview(each))
+            except REFUSALS as cause:
                 raise InvalidInput(f"is wrong: {_reason(cause)}. {_INPUT_FORMS}.", index=index) from cause
         raise InvalidInput(f"{_INPUT_FORMS}; {_reason(error)}.") from error
 
@@ -292,7 +280,7 @@ def _decode_items(
 def _decode(decoder: "msgspec.json.Decoder[T]", raw: bytes, what: str) -> T:
     try:
         return decoder.decode(raw.removeprefix(codecs.BOM_UTF8))
-    except _REFUSED as error:
+    except REFUSALS as error:
         if b"\\u" in raw and len(raw) <= _MAX_SEARCHED_BYTES:
             _find_half_character(raw)
         raise MalformedRequest(f"{what} is not a JSON object: {_reason(error)}.") from error
