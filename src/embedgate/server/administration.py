@@ -13,7 +13,7 @@ from embedgate.core.errors import ConfigError, Conflict, MethodNotAllowed, NotPe
 from embedgate.govern.change import STRANGER, Actor
 from embedgate.govern.logins import ACCESS_PREFIX, user_of_login
 from embedgate.govern.operation import Declaration, File, Given
-from embedgate.server.answer import JSON, PIECE_BYTES, Answer, Headers
+from embedgate.server.answer import PIECE_BYTES, Answer, Headers, untyped
 from embedgate.server.dialects import openai, ziri
 from embedgate.server.gate import neighbourhood
 from embedgate.server.respond import Request, Serve
@@ -99,10 +99,9 @@ class AdminApi:
 
     async def _file(self, file: File, asker: str, request_id: str) -> Answer:
         """The answer with a file, which is made as it is read. Raises Overloaded if too many are made."""
-        others = [header for header in headers_of(request_id) if header != JSON]
         pieces = self._pieces(file.pieces, asker)
         await anext(pieces)  # what fails before its first piece is there has an answer
-        return Answer(200, [_CSV, *others], b"", stream=pieces)
+        return Answer(200, [_CSV, *untyped(headers_of(request_id))], b"", stream=pieces)
 
     async def _identify(self, operation: Declaration, request: Request, secret: str) -> str:
         """The id of the user whose key or login this is. Raises an AccessError, also if the operation is not for it."""
@@ -120,9 +119,8 @@ class AdminApi:
 
     def _answer(self, operation: Declaration, result: object, request_id: str) -> Answer:
         headers = headers_of(request_id)
-        others = [header for header in headers if header != JSON]
         if operation.gives is None:
-            return Answer(204, others, b"")
+            return Answer(204, untyped(headers), b"")
         return Answer(operation.facts.status, headers, msgspec.json.encode(result))
 
     async def _pieces(self, lines: Iterator[bytes], asker: str) -> AsyncGenerator[bytes, None]:

@@ -190,7 +190,7 @@ def chat_answer(completion: ChatResult | ChatStream, others: Headers) -> Answer:
     """Answer of a chat completion, byte for byte as the provider sent it. others: the dialect's common headers."""
     found: Headers = [
         (b"content-type", completion.content_type.encode("latin-1", "replace")[:MAX_CONTENT_TYPE_BYTES]),
-        *(header for header in others if header != JSON),
+        *untyped(others),
         (b"cache-control", b"no-store"),
     ]
     if completion.provider is not None and completion.model is not None:
@@ -206,6 +206,11 @@ def chat_answer(completion: ChatResult | ChatStream, others: Headers) -> Answer:
     if completion.usage.is_estimated:
         found.append((b"x-embedgate-usage", b"estimated"))
     return Answer(200, found, completion.body)
+
+
+def untyped(headers: Headers) -> Headers:
+    """Headers of a JSON answer without their content type: for an answer of another type, or without a body."""
+    return [header for header in headers if header != JSON]
 
 
 def common_headers(request_id: str, rate: Rate | None = None) -> Headers:

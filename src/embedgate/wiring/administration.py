@@ -7,12 +7,9 @@ import sqlalchemy as sa
 
 from embedgate.config import Loaded
 from embedgate.core.clock import utc_ms
-from embedgate.govern.added_models import read_added
-from embedgate.govern.aliases import read_aliases
-from embedgate.govern.cleared_models import read_cleared
-from embedgate.govern.prices import read_prices
-from embedgate.govern.providers import read_keys, read_providers
+from embedgate.govern.providers import read_keys
 from embedgate.govern.resources import GatewayAccess, Resources
+from embedgate.govern.rules import read_rules
 from embedgate.govern.selection import Selection, decide
 from embedgate.inference.runtime import LocalModels
 from embedgate.storage.database import DATABASE_FILE, Database, open_database
@@ -37,10 +34,7 @@ def open_resources(loaded: Loaded, gateway: GatewayAccess) -> Resources:
 def decide_within(loaded: Loaded, connection: sa.Connection, local_models: LocalModels | None = None) -> Selection:
     """What a gateway of these settings would have on with what a transaction sees stored. Raises ConfigError."""
     keys = read_keys(connection, open_sealer(loaded))
-    providers, prices = read_providers(connection), read_prices(connection)
-    cleared, added = read_cleared(connection), read_added(connection)
-    stored = stored_at(utc_ms(), providers, prices, keys, cleared, added, read_aliases(connection))
-    return decide(loaded, stored, local_models)
+    return decide(loaded, stored_at(read_rules(connection), keys, utc_ms()), local_models)
 
 
 def decide_as_stored(loaded: Loaded) -> Selection:

@@ -324,9 +324,7 @@ class Gateway:
         """Put in force what is stored of providers and prices, if it is different. Raises ConfigError."""
         now_ms = utc_ms()
         # The record of a provider whose key was changed is another one, so that no key needs to be read to compare.
-        keys = self._stored.keys
-        providers, prices, cleared = rules.providers, rules.prices, rules.cleared
-        if stored_at(now_ms, providers, prices, keys, cleared, rules.added, rules.aliases) == self._stored:
+        if stored_at(rules, self._stored.keys, now_ms) == self._stored:
             return
         stored = await asyncio.to_thread(self._storage.stored, rules, now_ms)
         decided = await asyncio.to_thread(decide, self._loaded, stored, self._decided.local_models)

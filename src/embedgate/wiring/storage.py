@@ -1,13 +1,13 @@
 """Everything of the gateway that outlasts it, opened together and closed together."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedgate.catalog import Catalog
 from embedgate.config import Loaded
-from embedgate.core.access import AddedModel, AliasRule, PriceRule, ProviderRecord, RecentRequest, Rules
+from embedgate.core.access import RecentRequest, Rules
 from embedgate.core.errors import ConfigError, InternalError
 from embedgate.govern.change import COMMAND_LINE, Invocation
 from embedgate.govern.first_start import FirstKeys, ensure_first_keys
@@ -76,7 +76,7 @@ class Storage:
         """What administrators have set of providers and prices, as it is now. Blocks. Raises ConfigError."""
         with self.database.read() as connection:
             keys = read_keys(connection, self.sealer)
-        return stored_at(now_ms, rules.providers, rules.prices, keys, rules.cleared, rules.added, rules.aliases)
+        return stored_at(rules, keys, now_ms)
 
     def close(self) -> None:
         """Write what is pending, and let go of files and threads. Blocks."""
@@ -93,26 +93,16 @@ class Storage:
             os.close(file)
 
 
-def stored_at(
-    now_ms: int,
-    providers: Iterable[ProviderRecord],
-    prices: Iterable[PriceRule],
-    keys: Mapping[str, str],
-    cleared: Iterable[tuple[str, int]],
-    added: Iterable[AddedModel],
-    aliases: Iterable[AliasRule],
-) -> Stored:
-    """What administrators have set of providers, prices, models and aliases, as it is at a time.
-
-    keys: of providers, by name.
-    """
+def stored_at(rules: Rules, keys: Mapping[str, str], now_ms: int) -> Stored:
+    """What the rules say of providers, prices, models and aliases at a time. keys: of providers, by name."""
+    prices = sorted((price for price in rules.prices if price.from_ms <= now_ms), key=lambda price: price.from_ms)
     return Stored(
-        providers={record.name: record for record in providers},
+        providers={record.name: record for record in rules.providers},
         keys=keys,
-        prices=tuple(sorted((price for price in prices if price.from_ms <= now_ms), key=lambda price: price.from_ms)),
-        cleared=dict(cleared),
-        added=tuple(added),
-        aliases=tuple(aliases),
+        prices=tuple(prices),
+        cleared=dict(rules.cleared),
+        added=tuple(rules.added),
+        aliases=tuple(rules.aliases),
     )
 
 

@@ -5,7 +5,7 @@ from functools import cached_property
 import orjson
 
 from embedgate.core.models import Model
-from embedgate.server.answer import JSON, Answer
+from embedgate.server.answer import Answer, untyped
 from embedgate.server.describe.document import document
 from embedgate.server.describe.page import page
 from embedgate.server.dialects import openai
@@ -30,8 +30,7 @@ class Description:
 
     async def page(self, request: Request) -> Answer:
         """The same as one self-contained HTML page."""
-        others = [header for header in openai.headers(request.id) if header != JSON]
-        return Answer(200, [_HTML, _STYLE_ONLY, *others], self._page)
+        return Answer(200, [_HTML, _STYLE_ONLY, *untyped(openai.headers(request.id))], self._page)
 
     @cached_property
     def _document(self) -> bytes:
