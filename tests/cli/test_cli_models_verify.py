@@ -17,6 +17,7 @@ from embedgate.inference.weights import MINILM
 from embedgate.settings import LocalModelSettings, LocalSettings
 from kept_models import share_models
 from program import Program
+from running import gateway
 from upstream import Upstream, VectorOf, error, running_upstream
 
 pytest.importorskip("onnxruntime", reason="the extra embedgate[local] is not installed")
@@ -196,3 +197,23 @@ def test_what_makes_no_vectors_cannot_be_verified(program: Program) -> None:
     assert program("models", "verify", "absent/model").code == 1
     ended = program("models", "verify", "openai/gpt-4o-mini")
     assert (ended.code, "makes no vectors" in ended.errors) == (1, True)
+
+
+def test_a_gateway_elsewhere_compares_its_own_routes(
+    program: Program, folder: Path, honest: VectorOf, start: Start
+) -> None:
+    servers = {"fine": start("fine", honest), "broken": start("broken", honest)}
+    servers["broken"].usually(error(401, "no such key"))
+    write_settings(folder, servers)
+    settings = (folder / "embedgate.toml").read_text().replace("models.toml", str(folder / "models.toml"))
+    with gateway(folder / "data", settings) as running:
+        there = ("--url", running.url, "--api-key", running.admin_key)
+        assert program("aliases", "set", "encode", "acme/encoder", *there).code == 0
+        found = verdicts(program, "encode", *there, code=1)
+        assert {name: route["state"] for name, route in found.items()} == {
+            "fine": "same",
+            "broken": "failed",
+            "local": "reference",
+        }
+        unknown = program("models", "verify", "no/such", *there)
+        assert (unknown.code, "There is no model 'no/such'" in unknown.errors) == (1, True)

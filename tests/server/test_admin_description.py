@@ -131,6 +131,7 @@ async def administer(do: Callable[..., Awaitable[Any]]) -> None:
     await do("POST", "/api/prices", price)
     await do("PUT", "/api/providers/vllm", {"base_url": "https://192.0.2.1/v1", "key": "k", "allow_private": True})
     await do("POST", "/api/providers/fake/test", {})
+    await do("POST", "/api/models/verify", {"model": "fake/deterministic"})
     with running_upstream() as far_side:
         far_side.usually(lambda seen: Answer(body=b'{"data": [{"id": "m"}]}' if seen.method == "GET" else None))
         await do("PUT", "/api/providers/acme", {"base_url": far_side.base_url, "allow_private": True})

@@ -5,25 +5,21 @@ Models are added to providers here, too. Only `verify` and `discover` call a pro
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from embedgate.cli import asking, discover, options
+from embedgate.cli import asking, discover
 from embedgate.cli.commands import Commands, Form, Session
 from embedgate.cli.output import print_json, print_table
 from embedgate.core.actions import ActionName
-from embedgate.core.errors import NotAnEmbeddingModel, UnknownProvider
+from embedgate.core.errors import UnknownProvider
 from embedgate.core.models import DimRange
-from embedgate.govern import model_changes, models, providers
+from embedgate.govern import model_changes, models, providers, verification
 from embedgate.govern.model_changes import ModelAdded, ModelAtProvider
 from embedgate.govern.models import CatalogModel, ModelQuery, RouteOfModel, Sizes, WhichModel
 from embedgate.govern.providers import ProviderQuery
-
-if TYPE_CHECKING:
-    from embedgate.core.models import Model
-    from embedgate.engine.routing.compare import Verdict
-    from embedgate.govern.selection import Selection
+from embedgate.govern.verification import ModelToVerify, VerifiedRoute
 
 commands = Commands("Look at the models, and add some to providers.")
 app = commands.app
@@ -57,7 +53,7 @@ def list_models(
 @commands.written("show")
 def show_model(
     session: Session,
-    model_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a model, or its bare name.")],
+    model_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a model, its alias, or its bare name.")],
 ) -> None:
     """Show a model and the providers that serve it. They are in the order in which they are tried."""
     model = session.call(models.show_model, WhichModel(model_id))
@@ -121,59 +117,36 @@ def remove_model(
     session.show(which, lambda: f"{model_id} is removed{at}")
 
 
-@app.command("verify")
+@commands.written("verify")
 def verify_models(
-    context: typer.Context,
-    model_id: Annotated[str | None, typer.Argument(metavar="ID", help="Id of a model, or its bare name.")] = None,
-    as_json: options.AsJson = False,
-    config_file: options.ConfigFile = None,
+    session: Session,
+    model_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="Id of a model, its alias, or its bare name.")
+    ] = None,
 ) -> None:
     """Find routes of a model that give other vectors. Every route embeds the same texts; the likely cause is named.
 
     Without an id: of every model that several providers serve, or that runs here, too. A route costs some 600 tokens,
     which are in the ledger. Ends with 1 if a route is wrong or does not answer.
     """
-    from embedgate import wiring
-
-    loaded = options.load_settings(context, config_file)
-    decided = wiring.decide_as_stored(loaded)
-    usable = decided.usable_models()
-    if model_id is None:
-        model, compared = None, wiring.comparable(usable)
-    else:
-        model = _embedding(models.find_model(decided.catalog, model_id)[0])
-        compared = [model] if len(wiring.same_vectors(model, usable)) > 1 else []
-    verdicts = wiring.verify_models(loaded, compared) if compared else []
-    if as_json:
-        print_json([{"model": each.id, "routes": routes} for each, routes in zip(compared, verdicts, strict=True)])
-    elif not compared:
-        typer.echo(f"There is nothing to compare: {_explain_alone(model, decided)}.")
+    verified = session.call(verification.verify_models, ModelToVerify(model_id))
+    if session.as_json:
+        print_json(verified.models)
+    elif verified.note is not None:
+        typer.echo(verified.note)
     else:
         print_table(
             ("model", "provider", "similarity", "verdict", "likely because"),
-            [_verdict_row(verdict) for routes in verdicts for verdict in routes],
+            [_verdict_row(route) for model in verified.models for route in model.routes],
             right=("similarity",),
         )
-    if any(verdict.state in ("wrong", "failed") for routes in verdicts for verdict in routes):
+    if any(route.state in ("wrong", "failed") for model in verified.models for route in model.routes):
         raise typer.Exit(1)
 
 
-def _embedding(model: "Model") -> "Model":
-    if model.action != "embedding":
-        raise NotAnEmbeddingModel(f"{model.id} makes no vectors. See `embedgate models list`.")
-    return model
-
-
-def _explain_alone(model: "Model | None", decided: "Selection") -> str:
-    if model is None:
-        return "no model has two routes that are on"
-    on = [route.provider for route in model.routes if route.provider in decided.switched_on]
-    return f"{model.id} is served by {on[0]} only" if on else f"no provider of {model.id} is on"
-
-
-def _verdict_row(verdict: "Verdict") -> tuple[str, ...]:
-    similarity = "" if verdict.similarity is None else f"{verdict.similarity:.4f}"
-    return (verdict.model, verdict.provider, similarity, verdict.state, verdict.explanation)
+def _verdict_row(route: VerifiedRoute) -> tuple[str, ...]:
+    similarity = "" if route.similarity is None else f"{route.similarity:.4f}"
+    return (route.model, route.provider, similarity, route.state, route.explanation)
 
 
 def _row(model: CatalogModel) -> tuple[str, ...]:

@@ -158,7 +158,20 @@ def read_aliases(connection: sa.Connection) -> tuple[AliasRule, ...]:
     return tuple(AliasRule(row.name, row.project_id or None, row.model, row.space) for row in rows)
 
 
-def model_ids(reading: Reading, names: tuple[str, ...], project_id: str | None) -> tuple[str, ...]:
+def unaliased(reading: Reading, name: str, project_id: str | None = None) -> str:
+    """A name as a caller would write it, `name:provider` too, with the id of the model in place of an alias.
+
+    project_id: whose aliases count. Another name stays as it is. Raises UnknownModel for an alias whose model is gone.
+    """
+    catalog = reading.resources.catalog()
+    bare, provider = catalog.parse_model_name(name)
+    found = aliased(bare, project_id, Aliases(read_aliases(reading.connection)), catalog)
+    if found == bare:
+        return name
+    return f"{found}:{provider}" if provider else found
+
+
+def model_ids(reading: Reading, names: tuple[str, ...], project_id: str | None = None) -> tuple[str, ...]:
     """The ids of models by id, alias or bare name, as they are now; a name that no model has stays as it is.
 
     project_id: whose aliases count. Raises UnknownModel for an alias whose model is gone.
@@ -166,6 +179,13 @@ def model_ids(reading: Reading, names: tuple[str, ...], project_id: str | None) 
     catalog, aliases = reading.resources.catalog(), Aliases(read_aliases(reading.connection))
     found = [(catalog.find(aliased(name, project_id, aliases, catalog)), name) for name in names]
     return tuple(name if model is None else model.id for model, name in found)
+
+
+def without_aliases(connection: sa.Connection, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names with ids in place of everybody's aliases. Needs no catalogue: what it would be may be what is mended."""
+    aliases = Aliases(read_aliases(connection))
+    found = [(aliases.find(name, None), name) for name in names]
+    return tuple(name if alias is None else alias.model for alias, name in found)
 
 
 def check_unused(connection: sa.Connection, model_id: str) -> None:

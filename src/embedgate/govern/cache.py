@@ -6,6 +6,7 @@ from msgspec import Meta, Struct
 
 from embedgate.core.errors import UnknownModel
 from embedgate.core.types import CacheStats, TierStats
+from embedgate.govern.aliases import unaliased
 from embedgate.govern.change import Invocation
 from embedgate.govern.cleared_models import clear_model
 from embedgate.govern.models import find_model
@@ -69,8 +70,8 @@ def clear_cache(invocation: Invocation, what: WhatToClear) -> None:
     if what.model is None:
         invocation.resources.gateway.cache.clear()
         return
-    model, _ = find_model(invocation.resources.catalog(), what.model)
     with invocation.change() as change:
+        model, _ = find_model(change.resources.catalog(), unaliased(change, what.model))
         clear_model(change, model.id)
 
 

@@ -14,14 +14,12 @@ from msgspec import Meta, Struct
 
 from embedgate.core.access import EVERY, Caller, Decision, Question, Subject, caller_of
 from embedgate.core.actions import ACTIONS
-from embedgate.core.aliases import Aliases
 from embedgate.core.clock import ms_of
 from embedgate.core.errors import Conflict, InvalidDimension, InvalidInput, UnknownEntity, UnknownModel
 from embedgate.core.models import Model, Route
 from embedgate.core.money import usd_text
 from embedgate.engine.rerank.weigh import DOCUMENTS_PER_SEARCH, rerank_cost_picodollars
-from embedgate.engine.routing.find_model import aliased
-from embedgate.govern.aliases import read_aliases
+from embedgate.govern.aliases import unaliased
 from embedgate.govern.change import Reading
 from embedgate.govern.fields import check_number
 from embedgate.govern.keys import Key, find_key, state_at
@@ -119,9 +117,7 @@ def find_request(reading: Reading, wanted: DryRunOf) -> Request:
     key = find_key(reading, wanted.key)
     at = wanted.at or moment(reading.now_ms)
     (record,) = key_records(reading.connection, reading.connection.execute(KEYS.where(schema.keys.c.id == key.id)))
-    name, provider = catalog.parse_model_name(wanted.model)
-    name = aliased(name, record.project_id, Aliases(read_aliases(reading.connection)), catalog)
-    model, routes = find_model(catalog, f"{name}:{provider}" if provider else name)
+    model, routes = find_model(catalog, unaliased(reading, wanted.model, record.project_id))
     _check(wanted, model)
     key = msgspec.structs.replace(key, state=state_at(key, at))
     return Request(wanted, key, caller_of(record), model, routes, at)

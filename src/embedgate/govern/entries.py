@@ -16,6 +16,7 @@ from embedgate.core.actions import POLICY_NAMES
 from embedgate.core.errors import Conflict, UnknownEntity
 from embedgate.core.money import to_usd, usd_text
 from embedgate.core.types import LedgerEntry
+from embedgate.govern.aliases import model_ids
 from embedgate.govern.change import Invocation, Reading
 from embedgate.govern.csv_file import Cell, csv_lines
 from embedgate.govern.fields import check_number, findable
@@ -55,7 +56,7 @@ class Narrowed(ListQuery):
     until: Annotated[Moment | None, Meta(description="The first moment that no longer counts.")] = None
     project: str | None = None
     key: str | None = None
-    model: Annotated[str | None, Meta(description="Id of a model.")] = None
+    model: Annotated[str | None, Meta(description="Id, alias or bare name of a model.")] = None
     provider: str | None = None
 
 
@@ -173,16 +174,21 @@ def named(reading: Reading, query: Narrowed, user: str | None) -> LedgerFilter:
     The id of what was deleted is understood, since the ledger keeps it. Raises UnknownEntity, or Conflict if several
     keys have the name.
     """
-    model = None if query.model is None else reading.resources.catalog().find(query.model)
+    project_id = _id_of(query.project, lambda name: find_project(reading, name).id)
     return LedgerFilter(
         since_ms=milliseconds_or_none(query.since),
         until_ms=milliseconds_or_none(query.until),
         user_id=_id_of(user, lambda name: find_user(reading, name).id),
-        project_id=_id_of(query.project, lambda name: find_project(reading, name).id),
+        project_id=project_id,
         key_id=_id_of(query.key, lambda key: find_key(reading, key).id),
-        model=query.model if model is None else model.id,  # the ledger keeps models that the catalogue has no more
+        model=_model(reading, query.model, project_id),
         provider=query.provider,
     )
+
+
+def _model(reading: Reading, name: str | None, project_id: str | None) -> str | None:
+    """The id of a model by id, alias or bare name; the ledger keeps ids that the catalogue has no more."""
+    return None if name is None else model_ids(reading, (name,), project_id)[0]
 
 
 def own(reading: Reading, query: Narrowed) -> LedgerFilter:
@@ -197,7 +203,7 @@ def own(reading: Reading, query: Narrowed) -> LedgerFilter:
         user_id=user_id,
         project_id=query.project,
         key_id=_id_of(query.key, lambda key: find_key(reading, key, user_id=user_id).id),
-        model=query.model,
+        model=_model(reading, query.model, query.project),
         provider=query.provider,
     )
 

@@ -24,6 +24,7 @@ from embedgate.govern import (
     settle,
     usage,
     users,
+    verification,
 )
 from embedgate.govern.operation import Declaration
 
@@ -44,6 +45,7 @@ _SUBJECTS = (
     discovery,
     models,
     model_changes,
+    verification,
     aliases,
     usage,
     entries,

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from msgspec import Meta, Struct
 
 from embedgate.core.errors import Conflict, InvalidInput, NotPermitted, UnknownEntity
+from embedgate.govern.aliases import model_ids
 from embedgate.govern.change import Change, Invocation, Reading
 from embedgate.govern.keys import (
     Expiry,
@@ -158,15 +159,16 @@ def _has_logged_in(invocation: Invocation) -> bool:
 def _make(change: Change, new: OwnKeyToMake, bounds: OwnKeySettings) -> KeyWithSecret:
     _check_numbers(change, bounds)
     user = find_user(change, change.actor.id)
+    project = _project(change, new.project, bounds)
     latest = moment(change.now_ms) + timedelta(days=bounds.max_days)
     made = add_key(
         change,
         KeyToMake(
             user.id,
             new.name,
-            _project(change, new.project, bounds),
+            project,
             _end(new.expires_at, latest),
-            _models(change, new.models, bounds),
+            _models(change, new.models, bounds, project),
         ),
     )
     note_made(change, made.key)
@@ -232,21 +234,21 @@ def _most_models(reading: Reading, bounds: OwnKeySettings) -> tuple[str, ...] | 
     return None if bounds.models is None else _ids(reading, bounds.models)
 
 
-def _models(change: Change, wanted: tuple[str, ...] | None, bounds: OwnKeySettings) -> tuple[str, ...] | None:
+def _models(
+    change: Change, wanted: tuple[str, ...] | None, bounds: OwnKeySettings, project_id: str | None
+) -> tuple[str, ...] | None:
     most = _most_models(change, bounds)
     if wanted is None:
         return most
-    ids = _ids(change, wanted)
+    ids = _ids(change, wanted, project_id)
     if most is not None and (refused := [model for model in ids if model not in most]):
         raise NotPermitted(f"You cannot make keys for {refused[0][:200]}; those you can: {', '.join(most) or 'none'}.")
     return ids
 
 
-def _ids(reading: Reading, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The ids of models by id or bare name, each once; a name that no model has stays as it is."""
-    catalog = reading.resources.catalog()
-    found = [(catalog.find(name), name) for name in names]
-    return tuple(sorted({name if model is None else model.id for model, name in found}))
+def _ids(reading: Reading, names: tuple[str, ...], project_id: str | None = None) -> tuple[str, ...]:
+    """The ids of models by id, alias or bare name, each once; a name that no model has stays as it is."""
+    return tuple(sorted(set(model_ids(reading, names, project_id))))
 
 
 def _within(wanted: int | None, most: int | None, name: str) -> int | None:

@@ -20,6 +20,7 @@ from embedgate.core.errors import (
     UnknownProvider,
 )
 from embedgate.core.money import PICODOLLARS_PER_DOLLAR, price_from_usd_per_million
+from embedgate.govern.aliases import model_ids, unaliased
 from embedgate.govern.change import Change, Reading
 from embedgate.govern.fields import MAX_TIME_MS, check_number, findable
 from embedgate.govern.lists import Listed, ListQuery, pick, sorts
@@ -87,7 +88,7 @@ def add_price(change: Change, new: NewPrice) -> Price:
 
     It counts from its time on; what was billed before stays as it is.
     """
-    model, route = find_route(change.resources.catalog(), new.model, new.provider)
+    model, route = find_route(change.resources.catalog(), unaliased(change, new.model), new.provider)
     from_ms = change.now_ms if new.since is None else milliseconds(new.since)
     rule = PriceRule(model.id, route.provider, picodollars_per_token(new.usd_per_million_tokens), from_ms)
     check_number(from_ms, "time in ms", param="from_ms", minimum=0, maximum=MAX_TIME_MS)
@@ -114,8 +115,7 @@ def delete_price(change: Change, which: WhichPrice) -> None:
 
     The one before it is in force again.
     """
-    known = change.resources.catalog().find(which.model)
-    model, from_ms = which.model if known is None else known.id, milliseconds(which.since)
+    (model,), from_ms = model_ids(change, (which.model,)), milliseconds(which.since)
     is_meant = sa.and_(
         _TABLE.c.model == findable(model), _TABLE.c.provider == findable(which.provider), _TABLE.c.from_ms == from_ms
     )

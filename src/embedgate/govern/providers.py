@@ -24,6 +24,7 @@ from embedgate.core.errors import (
 from embedgate.core.money import usd_text
 from embedgate.govern.added_models import models_of, models_text
 from embedgate.govern.addresses import check_base_url
+from embedgate.govern.aliases import without_aliases
 from embedgate.govern.change import Change, Invocation, Plain, Reading, plain
 from embedgate.govern.fields import MAX_TEXT_CHARACTERS, check_name, check_number, check_text, findable
 from embedgate.govern.lists import Listed, ListQuery, pick, sorts
@@ -181,7 +182,9 @@ def set_provider(change: Change, wanted: ProviderToSet) -> Provider:
     if wanted.key is None:
         _check_key_stays(change, wanted)
     fields = {name: getattr(wanted, name) for name in _SETTINGS}
-    columns = {**fields, "models": models_text(wanted.models)}
+    if wanted.models is not None:
+        fields["models"] = without_aliases(change.connection, wanted.models)
+    columns = {**fields, "models": models_text(fields["models"])}
     _store(change, wanted.provider, **columns, allow_private=wanted.allow_private)
     if wanted.key is not None:
         _seal(change, wanted.provider, wanted.key)

@@ -13,7 +13,9 @@ from embedgate.catalog import Catalog
 from embedgate.core.access import AuditEvent, BudgetState
 from embedgate.core.clock import utc_ms
 from embedgate.core.errors import InternalError
+from embedgate.core.models import Model
 from embedgate.core.types import CacheStats, EmbedResult
+from embedgate.engine.routing.compare import Verdict
 from embedgate.govern.failed_logins import FailedLogins
 from embedgate.govern.found_models import ModelsThere, Probed
 from embedgate.govern.passwords import PasswordHashes
@@ -46,6 +48,7 @@ class GatewayAccess:
     as long as any request. budget_states: where the budgets in use stand; none in a command, which serves nobody.
     list_models: those of a provider's server. probe_model: what a model of it is like. Both raise a GatewayError.
     is_summed: whether a failed login is counted in an event of others like it; else it needs one of its own.
+    verify: the verdicts on the routes of each model; it takes two requests for each route.
     """
 
     selection: Callable[[], Selection]
@@ -56,6 +59,7 @@ class GatewayAccess:
     list_models: Callable[[str], ModelsThere] = _no_gateway
     probe_model: Callable[[str, str], Probed] = _no_gateway
     is_summed: Callable[[AuditEvent], bool] = lambda _: False
+    verify: Callable[[Sequence[Model]], Sequence[Sequence[Verdict]]] = _no_gateway
 
 
 NO_GATEWAY = GatewayAccess(_no_gateway, _no_gateway, _no_gateway, CacheAccess(_no_gateway, _no_gateway, 0, 0))

@@ -97,8 +97,8 @@ class Selection:
         return tuple(alias for alias in self.aliases.of(project_id) if self.catalog.by_id(alias.name) is None)
 
     def default_model(self, wanted: str) -> str:
-        """The id of `wanted` if it is known, else of the first embedding model that is on."""
-        model = self.catalog.find(wanted)
+        """The id of the model called `wanted`, an alias too; if unknown, of the first embedding model that is on."""
+        model = self.find_model(wanted)
         if model is not None:
             return model.id
         usable = (
@@ -212,7 +212,7 @@ def decide(loaded: Loaded, stored: Stored = NOTHING_STORED, local_models: LocalM
         switched_on.add(FAKE)
     own = frozenset(record.model for record in stored.added if catalog.by_id(record.model) is None)
     catalog = with_added(catalog, stored.added, entries, rows)
-    if mistakes := _unknown_models(catalog, entries):
+    if mistakes := _unknown_models(catalog, entries, Aliases(stored.aliases)):
         raise ConfigError(mistakes)
     tokenizers = KnownTokenizers(local_models, settings.local.cl100k_file)
     catalog = catalog.with_models(
@@ -397,19 +397,22 @@ def _declared(row: Host, entry: ProviderSettings) -> Host:
     return row if entry.precision is None else msgspec.structs.replace(row, precision=entry.precision)
 
 
-def _unknown_models(catalog: Catalog, entries: Mapping[str, ProviderSettings]) -> list[str]:
+def _unknown_models(catalog: Catalog, entries: Mapping[str, ProviderSettings], aliases: Aliases) -> list[str]:
     """What is wrong with the models that the settings name."""
     mistakes = []
     for name, entry in entries.items():
         at = {name, entry.host}
         known = {model.id for model in catalog.models() for route in model.routes if route.provider in at}
-        mistakes += [
-            f"providers.{name}.models has {model!r}, which the catalogue does not know there; see "
-            "`embedgate models list --all`, or add it: "
-            f"embedgate models add {model} --provider {name}"
-            for model in entry.models or ()
-            if model not in known
-        ]
+        for model in entry.models or ():
+            if model in known:
+                continue
+            alias = alias_of(model, None, aliases, catalog)
+            mistakes.append(
+                f"providers.{name}.models has {model!r}, which is an alias; write the id, {alias.model}"
+                if alias is not None
+                else f"providers.{name}.models has {model!r}, which the catalogue does not know there; see "
+                f"`embedgate models list --all`, or add it: embedgate models add {model} --provider {name}"
+            )
     return mistakes
 
 

@@ -1,11 +1,10 @@
 """Puts the gateway together: the only package that knows every concrete class."""
 
 from embedgate.engine.routing.offer import OfferedModel, OfferedRoute, RouteCondition
-from embedgate.engine.routing.verify import comparable, same_vectors
 from embedgate.wiring.administration import decide_as_stored
 from embedgate.wiring.command_line import open_operations
 from embedgate.wiring.embedder import open_embedder
-from embedgate.wiring.gateway import Gateway, open_gateway, verify_models
+from embedgate.wiring.gateway import Gateway, open_gateway
 from embedgate.wiring.tokens import ModelTokens, open_tokens
 
 __all__ = [
@@ -14,12 +13,9 @@ __all__ = [
     "OfferedModel",
     "OfferedRoute",
     "RouteCondition",
-    "comparable",
     "decide_as_stored",
     "open_embedder",
     "open_gateway",
     "open_operations",
     "open_tokens",
-    "same_vectors",
-    "verify_models",
 ]

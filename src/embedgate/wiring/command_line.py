@@ -2,13 +2,16 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from embedgate.config import Loaded
 from embedgate.core.errors import UnsupportedOption
+from embedgate.core.models import Model
 from embedgate.core.ports import VectorCache
 from embedgate.core.types import CacheStats, EmbedResult
+from embedgate.engine.routing.compare import Verdict
 from embedgate.govern.change import COMMAND_LINE, Invocation
 from embedgate.govern.resources import CacheAccess, GatewayAccess
 from embedgate.govern.selection import Selection
@@ -16,7 +19,9 @@ from embedgate.observe import events
 from embedgate.storage.cache import open_cache
 from embedgate.wiring import discovery
 from embedgate.wiring.administration import decide_within, open_resources, opened_database
-from embedgate.wiring.gateway import open_gateway
+from embedgate.wiring.gateway import Gateway, open_gateway
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -40,6 +45,7 @@ def open_operations(loaded: Loaded) -> Iterator[Callable[[], Invocation]]:
             _cache_on_disk(loaded),
             list_models=lambda name: discovery.list_models(loaded.settings, selection(), name),
             probe_model=lambda name, model: discovery.probe(loaded.settings, selection(), name, model),
+            verify=functools.partial(_verify, loaded),
         )
         resources = open_resources(loaded, gateway)
         yield lambda: Invocation(database, resources, COMMAND_LINE)
@@ -47,11 +53,21 @@ def open_operations(loaded: Loaded) -> Iterator[Callable[[], Invocation]]:
 
 def _try_provider(loaded: Loaded, name: str, model: str | None) -> EmbedResult:
     """Embed a word with a provider, in a gateway that is opened for it. Raises a GatewayError, or ConfigError."""
+    return _in_gateway(loaded, lambda gateway: gateway.try_provider(name, model))
 
-    async def attempt() -> EmbedResult:
+
+def _verify(loaded: Loaded, models: Sequence[Model]) -> Sequence[Sequence[Verdict]]:
+    """The verdicts on the routes of each model, in a gateway that is opened for it. Raises ConfigError."""
+    return _in_gateway(loaded, lambda gateway: gateway.verify_models(models))
+
+
+def _in_gateway(loaded: Loaded, ask: Callable[[Gateway], Coroutine[Any, Any, T]]) -> T:
+    """What is asked of a gateway that is opened for it, and closed again."""
+
+    async def attempt() -> T:
         gateway = await open_gateway(loaded)
         try:
-            return await gateway.try_provider(name, model)
+            return await ask(gateway)
         finally:
             await gateway.aclose()
 

@@ -241,7 +241,17 @@ class Gateway:
             lambda name: discovery.list_models(self.settings, self._decided, name),
             lambda name, model: discovery.probe(self.settings, self._decided, name, model),
             self._is_summed,
+            self._verify_aside,
         )
+
+    def _verify_aside(self, models: Sequence[Model]) -> list[list[Verdict]]:
+        """The verdicts on the routes of each model, for worker threads: the event loop is asked, and must go on."""
+        longest_s = len(models) * 2 * self.settings.server.request_timeout_s + _CLOSE_TIMEOUT_S
+        return asyncio.run_coroutine_threadsafe(self.verify_models(models), self._loop).result(longest_s)
+
+    async def verify_models(self, models: Sequence[Model]) -> list[list[Verdict]]:
+        """The verdicts on the routes of each model, one model after the other."""
+        return [await self.verify_model(model) for model in models]
 
     async def verify_model(self, model: Model) -> list[Verdict]:
         """Compare what every route that is on makes of the same texts, as the operator: is it that model everywhere?
@@ -473,16 +483,3 @@ async def _load_default_model(name: str, decided: Selection) -> None:
             await asyncio.to_thread(decided.local_models.load, model.routes[0].upstream_model)
         except DependencyMissing as error:
             raise ConfigError([error.message]) from error
-
-
-def verify_models(loaded: Loaded, models: Sequence[Model]) -> list[list[Verdict]]:
-    """The verdicts on the routes of each model, in a gateway of this process. Raises ConfigError."""
-
-    async def verify_each() -> list[list[Verdict]]:
-        gateway = await open_gateway(loaded)
-        try:
-            return [await gateway.verify_model(model) for model in models]
-        finally:
-            await gateway.aclose()
-
-    return asyncio.run(verify_each())

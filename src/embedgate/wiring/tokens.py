@@ -5,8 +5,8 @@ from typing import NamedTuple
 from embedgate.config import Loaded
 from embedgate.core.errors import UnknownModel
 from embedgate.core.ports import TokenCounter
-from embedgate.govern.selection import decide
 from embedgate.inference.counters import KnownTokenizers
+from embedgate.wiring.administration import decide_as_stored
 
 
 class ModelTokens(NamedTuple):
@@ -19,9 +19,9 @@ class ModelTokens(NamedTuple):
 
 def open_tokens(loaded: Loaded, name: str) -> ModelTokens:
     """Those of a model in the catalogue, whether or not it can be used. Raises UnknownModel, ConfigError."""
-    decided = decide(loaded)
+    decided = decide_as_stored(loaded)
     catalog = decided.catalog
-    model = catalog.find(catalog.parse_model_name(name)[0])
+    model = decided.find_model(catalog.parse_model_name(name)[0])
     if model is None or model.action != "embedding":
         near = catalog.close_matches(name, "embedding")
         hint = f" Did you mean {' or '.join(near)}?" if near else " See `embedgate models list`."
