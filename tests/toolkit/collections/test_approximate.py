@@ -87,6 +87,7 @@ def test_recall_is_nearly_that_of_exact_search_filters_included(store: Store, tm
     assert reopened is not None
     assert recall(reopened) >= 0.95
     assert reopened.nearest(1, QUERIES[0], 3_000)[-1].score < 0.5
+    assert reopened.best_scores(1, QUERIES[:3]) == [reopened.nearest(1, each, 1)[0].score for each in QUERIES[:3]]
     reopened.close()
 
 

@@ -92,6 +92,15 @@ def test_search_equals_brute_force_filters_included(make_store: MakeStore) -> No
             assert_same(store.nearest(1, query, k, wanted), brute_force(items, vectors, query, k, where), where)
 
 
+def test_best_scores_are_those_of_single_searches(make_store: MakeStore) -> None:
+    store, vectors, queries = make_store(DIM), vectors_of(60), vectors_of(5, seed=8)
+    assert store.best_scores(1, queries) == [-np.inf] * 5
+    store.put(1, items_of(60), vectors)
+    expected = (queries.astype(np.float64) @ vectors.T.astype(np.float64)).max(axis=1)
+    np.testing.assert_allclose(store.best_scores(1, queries), expected, rtol=0, atol=1e-6)
+    assert store.best_scores(1, queries[:0]) == []
+
+
 def test_changes_between_searches_are_seen(make_store: MakeStore) -> None:
     store, items, vectors = make_store(DIM), items_of(60), vectors_of(60)
     (query,) = vectors_of(1, seed=9)

@@ -112,9 +112,9 @@ def unrelated_similarity(collection: Collection, question: str) -> tuple[Vectors
     is near: some give unrelated texts 0.1, some 0.7; and so do texts. One call embeds all questions.
     """
     others = EVERYDAY_QUESTIONS if len(collection) >= _LEAST_TEXTS else ()
-    vector, *unrelated = collection.question_vectors([question, *others])
-    if not unrelated:
-        return vector, -1.0
-    best = np.array([collection.search_vector(each, 1)[0].score for each in unrelated])
+    vectors = collection.question_vectors([question, *others])
+    if not others:
+        return vectors[0], -1.0
+    best = np.array(collection.best_scores(vectors[1:]))
     middle = float(np.median(best))
-    return vector, middle + _SPREADS * _MAD_TO_SPREAD * float(np.median(np.abs(best - middle)))
+    return vectors[0], middle + _SPREADS * _MAD_TO_SPREAD * float(np.median(np.abs(best - middle)))

@@ -16,7 +16,7 @@ from embedgate.toolkit.collections.exact import Block, Rows, nearest_rows
 from embedgate.toolkit.collections.filters import Filter
 from embedgate.toolkit.collections.index_files import Indexed, IndexFiles
 from embedgate.toolkit.collections.sqlite import SqliteStore
-from embedgate.toolkit.collections.store import Hit
+from embedgate.toolkit.collections.store import Hit, Store
 from embedgate.toolkit.embedding import Progress
 
 _CANDIDATES_PER_RESULT, _LEAST_CANDIDATES = 4, 64
@@ -61,6 +61,12 @@ class ApproximateStore(SqliteStore):
             if found is None or len(found) < min(k, n):
                 found = nearest_rows(self._blocks(number), vector, k, allowed)
             return self._hits(number, found)
+
+    def best_scores(self, number: int, queries: Vectors) -> list[float]:
+        """By the index, one after the other; one pass over all vectors if there is none."""
+        with self._reading():
+            has_index = self._files.open(number) is not None
+        return Store.best_scores(self, number, queries) if has_index else super().best_scores(number, queries)
 
     def optimize(self, number: int, on_progress: Progress | None = None) -> None:
         """Add to the index what it does not have; build it anew if much of what it has was deleted.

@@ -222,6 +222,13 @@ class Collection:
         (unit,) = normalise(np.asarray(vector, dtype=np.float32)[np.newaxis])
         return self._found(generation, self._store.nearest(generation.number, unit, k, _parsed(where)))
 
+    def best_scores(self, vectors: Vectors) -> list[float]:
+        """How similar the nearest text is to each of several vectors of unit length, (n, dim); -inf without texts.
+
+        An exact store reads its vectors once, whatever the number of those that are asked.
+        """
+        return self._store.best_scores(self.facts.serving, vectors)
+
     def similar(self, item_id: str, k: int = 5, *, where: str | Filter | None = None) -> list[Found]:
         """The k texts that are nearest to one of the collection, without itself. Raises UnknownEntity, InvalidInput."""
         _check_k(k)

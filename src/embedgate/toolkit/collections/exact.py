@@ -12,6 +12,9 @@ Rows = npt.NDArray[np.int64]
 MAX_HELD_BYTES = 2_000_000_000
 """Vectors that are held in memory: 1.3 million of 384 numbers. Beyond it, every search reads them from disk."""
 
+_ROWS_AT_ONCE = 4_096
+"""Vectors of one matrix product, whose result stays small."""
+
 
 class Block(NamedTuple):
     """rows: (n,) numbers of rows, ascending. vectors: (n, dim) float32."""
@@ -73,3 +76,13 @@ def nearest_rows(
         order = np.lexsort((best_rows, -best_scores))[:k]
         best_rows, best_scores = best_rows[order], best_scores[order]
     return [(int(row), float(score)) for row, score in zip(best_rows, best_scores, strict=True)]
+
+
+def best_scores(blocks: Iterable[Block], queries: Vectors) -> list[float]:
+    """The largest dot product of each of the queries, (n, dim), in one pass over the vectors; -inf without vectors."""
+    asked = np.ascontiguousarray(queries, dtype=np.float32).T
+    best = np.full(asked.shape[1], -np.inf, dtype=np.float32)
+    for _, vectors in blocks:
+        for start in range(0, len(vectors), _ROWS_AT_ONCE):
+            np.maximum(best, (vectors[start : start + _ROWS_AT_ONCE] @ asked).max(axis=0), out=best)
+    return [float(score) for score in best]

@@ -24,7 +24,7 @@ import orjson
 from embedgate.core.errors import Conflict, UnsupportedOption
 from embedgate.core.vectors import Vectors
 from embedgate.toolkit.collections import filters
-from embedgate.toolkit.collections.exact import Block, Rows, nearest_rows
+from embedgate.toolkit.collections.exact import Block, Rows, best_scores, nearest_rows
 from embedgate.toolkit.collections.filters import Filter
 from embedgate.toolkit.collections.store import Entry, Facts, Generation, Hit, Item, Shelf, Store, metadata_json
 from embedgate.toolkit.collections.words import folded_words
@@ -222,6 +222,11 @@ class LanceStore(Store):
             best = nearest_rows(_blocks(table), vector, k, self._allowed(number, where))
             ids = self._ids(number, [row for row, _ in best])
             return [Hit(ids[row], score) for row, score in best]
+
+    def best_scores(self, number: int, queries: Vectors) -> list[float]:
+        """One pass over all vectors, whatever the number of queries."""
+        with _faults(self._path):
+            return best_scores(_blocks(self._open(number)), queries)
 
     def with_words(self, number: int, words: Sequence[str], k: int, where: Filter | None = None) -> list[Hit]:
         """By BM25 of LanceDB; a text needs one of the words."""

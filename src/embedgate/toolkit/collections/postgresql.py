@@ -5,6 +5,7 @@ writes locks the row of its collection, so that writers of one collection wait f
 """
 
 import errno
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -250,6 +251,16 @@ class PostgresStore(Store):
                 "select id, -(vector <#> %b) as score from found order by score desc, row limit %s"
             )
             return [Hit(*found) for found in db.execute(sql, [*values, vector, max(2 * k, k + 20), vector, k])]
+
+    def best_scores(self, number: int, queries: Vectors) -> list[float]:
+        """One pass over all vectors, whatever the number of queries; by HNSW, one search for each."""
+        if not self.is_exact:
+            return Store.best_scores(self, number, queries)
+        asked = list(np.ascontiguousarray(queries, dtype=np.float32))
+        columns = ", ".join(["max(-(vector <#> %b))"] * len(asked))
+        with self._server.reading() as db:
+            found = db.execute(f"select {columns} from {self._table(number)}", asked).fetchone()
+        return [-math.inf if score is None else float(score) for score in found or ()]
 
     def with_words(self, number: int, words: Sequence[str], k: int, where: Filter | None = None) -> list[Hit]:
         """By ts_rank of PostgreSQL, long texts put back by the logarithm of their length; a text needs one word."""

@@ -16,7 +16,7 @@ import orjson
 
 from embedgate.core.errors import Conflict, InvalidInput
 from embedgate.core.vectors import Vectors
-from embedgate.toolkit.collections.exact import MAX_HELD_BYTES, Block, Held, Rows, nearest_rows
+from embedgate.toolkit.collections.exact import MAX_HELD_BYTES, Block, Held, Rows, best_scores, nearest_rows
 from embedgate.toolkit.collections.filters import Compare, Filter, kind_of, sql_of
 from embedgate.toolkit.collections.store import Entry, Facts, Generation, Hit, Item, Store, metadata_json
 from embedgate.toolkit.embedding import Progress
@@ -207,6 +207,11 @@ class SqliteStore(Store):
             allowed = None if where is None else self._allowed(number, where)
             found = nearest_rows(self._blocks(number), np.asarray(query, dtype=np.float32), k, allowed)
             return self._hits(number, found)
+
+    def best_scores(self, number: int, queries: Vectors) -> list[float]:
+        """One pass over all vectors, whatever the number of queries."""
+        with self._reading():
+            return best_scores(self._blocks(number), queries)
 
     def with_words(self, number: int, words: Sequence[str], k: int, where: Filter | None = None) -> list[Hit]:
         """By BM25 of FTS5; a text needs one of the words."""

@@ -4,6 +4,7 @@ A generation is a whole set of texts with the vectors of one model. One of them 
 replaced and are kept to roll back to.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -193,6 +194,11 @@ class Store(Protocol):
     def nearest(self, number: int, query: Vectors, k: int, where: Filter | None = None) -> list[Hit]:
         """The k items with the largest dot product with `query`, (dim,), that pass the filter; best first."""
         ...
+
+    def best_scores(self, number: int, queries: Vectors) -> list[float]:
+        """The largest dot product that each of the queries, (n, dim), has with an item; -inf without items."""
+        hits = [self.nearest(number, query, 1) for query in queries]
+        return [found[0].score if found else -math.inf for found in hits]
 
     def with_words(self, number: int, words: Sequence[str], k: int, where: Filter | None = None) -> list[Hit]:
         """The k items that fit the words best, by the store's own ranking, that pass the filter; best first."""
