@@ -1,6 +1,10 @@
 """Texts from files: every format, where each text came from, and what is wrong with a file."""
 
+import errno
+import io
+import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -8,7 +12,7 @@ from pyarrow import parquet
 
 from embedgate.core.errors import DependencyMissing, InvalidInput
 from embedgate.toolkit import libraries
-from embedgate.toolkit.reading import Reading, read_file, read_files, read_folder
+from embedgate.toolkit.reading import Reading, read_file, read_files, read_folder, read_stream, read_values
 from embedgate.toolkit.records import Origin
 
 
@@ -45,6 +49,67 @@ def test_the_header_of_a_csv_is_no_text_and_columns_are_named(tmp_path: Path) ->
 def test_other_delimiters_are_seen_in_the_header(tmp_path: Path, name: str, content: bytes) -> None:
     (record,) = read_file(written(tmp_path, name, content))
     assert (record.text, record.metadata) == ("x,y", {"n": "1"})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'id;"text, as it was written";n\n1;x,y;2\n',
+        b'id,"text; or body, or else;;",n\n1,"x,y",2\n',
+        b'\n\n"id"\t"a,b;c ""d,"""\tn\n1\tx,y\t2\n',
+    ],
+)
+def test_a_delimiter_within_quotation_marks_does_not_count(tmp_path: Path, content: bytes) -> None:
+    path = written(tmp_path, "a.csv", content)
+    name = content.decode().split('"')[1] if content[:1] != b"\n" else 'a,b;c "d,"'
+    (record,) = read_file(path, Reading(column=name))
+    assert (record.id, record.text, record.metadata) == ("1", "x,y", {"n": "2"})
+
+
+def test_null_is_an_empty_text(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"text": ["one", None, "three"]}), tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": null}\n{"text": "three"}\n')
+    for name, unit in (("a.parquet", "row"), ("a.jsonl", "line")):
+        path = tmp_path / name
+        with pytest.raises(
+            InvalidInput, match=rf"{unit} 2 of .*{name} is empty. Leave empty ones out with --skip-empty"
+        ):
+            read_file(path)
+        kept = read_file(path, Reading(skip_empty=True))
+        assert [(record.id, record.text) for record in kept] == [("1", "one"), ("3", "three")]
+
+
+@pytest.mark.parametrize(("option", "how"), [("--column", Reading(column="b")), ("--id", Reading(id_column="b"))])
+def test_a_column_of_texts_without_columns_is_refused(tmp_path: Path, option: str, how: Reading) -> None:
+    lines, document = written(tmp_path, "a.txt", b"b\none\n"), written(tmp_path, "docs/a.md", b"# A")
+    refused = f"{option} names a column, and .* has none, because it is read as "
+    with pytest.raises(InvalidInput, match=refused + "lines"):
+        read_file(lines, how)
+    with pytest.raises(InvalidInput, match=refused + "lines"):
+        read_stream(io.BytesIO(b"a,b\n1,2\n"), "standard input", how)
+    with pytest.raises(InvalidInput, match=refused + "lines"):
+        read_values(["one"], "the command line", how)
+    for path in (document, document.parent):
+        with pytest.raises(InvalidInput, match=refused + "whole documents"):
+            read_file(path, how)
+    table = written(tmp_path, "a.csv", b"b,n\none,1\n")
+    both = read_files([table, document.parent], Reading(column="b"))  # it is meant for the one that has columns
+    assert [record.text for record in both] == ["one", "# A"]
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path, "docs/a.md", b"one")
+    written(tmp_path, "docs/closed/b.md", b"two")
+    scan = os.scandir
+
+    def refuse(place: str) -> Any:
+        if str(place).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match=r"docs/closed"):
+        read_folder(tmp_path / "docs")
 
 
 def test_a_text_may_be_longer_than_the_library_takes_by_default(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ import codecs
 import csv
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, get_args
+from typing import Any, BinaryIO, Literal, NamedTuple, NoReturn, get_args
 
 import orjson
 
@@ -41,9 +42,11 @@ CODE_ENDINGS = frozenset(
 )
 LINES_ENDING = ".txt"
 _IGNORED_FOLDERS = frozenset({"__pycache__", "node_modules"})
+_WITH_COLUMNS = tuple(dict.fromkeys(TABLE_ENDINGS.values()))
 _TEXT_COLUMN, _ID_COLUMN = "text", "id"
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _HEAD_BYTES = 8_192
+_QUOTED = re.compile(r'"[^"]*"')
 _NAMED_WITH = {"column": "--column", "id_column": "--id"}
 
 
@@ -84,6 +87,7 @@ def read_files(paths: Sequence[Path], how: Reading | None = None) -> list[Record
     how = how or Reading()
     is_one = len(paths) == 1 and not paths[0].is_dir() and not how.name_in_ids
     records: list[Record] = []
+    _check_columns(how, ["document" if path.is_dir() else format_of(path, how) for path in paths], _listed(paths))
     for path in paths:
         if path.is_dir():
             records += _records(_folder(path, how), len(records), how, is_one=False)
@@ -92,10 +96,10 @@ def read_files(paths: Sequence[Path], how: Reading | None = None) -> list[Record
             records += _records([_Source(str(path), _content(path), found)], len(records), how, is_one=is_one)
     if not records and any(path.is_dir() for path in paths):
         raise InvalidInput(
-            f"There are no texts in {', '.join(map(str, paths))}. Of a folder, files are read that end with "
+            f"There are no texts in {_listed(paths)}. Of a folder, files are read that end with "
             f"{LINES_ENDING}, {', '.join(sorted(PROSE_ENDINGS))} or as source code does; name others one by one."
         )
-    return checked(records, ", ".join(map(str, paths)))
+    return checked(records, _listed(paths))
 
 
 def read_file(path: Path, how: Reading | None = None) -> list[Record]:
@@ -114,14 +118,15 @@ def read_folder(path: Path, how: Reading | None = None) -> list[Record]:
 def read_stream(stream: BinaryIO, name: str, how: Reading | None = None) -> list[Record]:
     """The texts of a stream, lines unless `how` says otherwise. Raises what `read_files` raises."""
     how = how or Reading()
-    return checked(
-        _records([_Source(name, stream.read(), how.read_as or "lines")], 0, how, is_one=not how.name_in_ids), name
-    )
+    found = how.read_as or "lines"
+    _check_columns(how, [found], name)
+    return checked(_records([_Source(name, stream.read(), found)], 0, how, is_one=not how.name_in_ids), name)
 
 
 def read_values(values: Sequence[str], name: str, how: Reading | None = None) -> list[Record]:
     """Texts that are at hand, such as those of a command line. Raises InvalidInput for an empty one, or for none."""
     how = how or Reading()
+    _check_columns(how, ["lines"], name)
     rows = (_Row(number, value) for number, value in enumerate(values, start=1))
     return checked(list(_kept(rows, name, 0, how, "text", is_one=True)), name)
 
@@ -160,6 +165,21 @@ def format_of(path: Path, how: Reading) -> InputFormat:
     return TABLE_ENDINGS[ending]
 
 
+def _check_columns(how: Reading, formats: Sequence[InputFormat], name: str) -> None:
+    """Refuse a column that is named where no text has one: else a header would be read as a text."""
+    option = next((option for field, option in _NAMED_WITH.items() if getattr(how, field) is not None), None)
+    if option is not None and not {*formats} & {*_WITH_COLUMNS}:
+        as_what = "lines" if "lines" in formats else "whole documents"
+        raise InvalidInput(
+            f"{option} names a column, and {name} has none, because it is read as {as_what}. Leave {option} out, or "
+            f"name the format with --read-as {'|'.join(_WITH_COLUMNS)}."
+        )
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths))
+
+
 class _Source(NamedTuple):
     name: str
     raw: bytes
@@ -168,7 +188,7 @@ class _Source(NamedTuple):
 
 
 def _folder(folder: Path, how: Reading) -> Iterator[_Source]:
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = sorted(name for name in folders if name[0] != "." and name not in _IGNORED_FOLDERS)
         for name in sorted(files):
             path = Path(place, name)
@@ -209,6 +229,11 @@ def _kept(rows: Iterable[_Row], name: str, first: int, how: Reading, unit: str, 
             raise InvalidInput(f"{origin} is empty. Leave empty ones out with --skip-empty.")
 
 
+def _raise(error: OSError) -> NoReturn:
+    """For `os.walk`, which passes over a folder that it cannot read: its texts would be missing, and nobody told."""
+    raise error
+
+
 def _content(path: Path) -> bytes:
     """The bytes of a file. Raises OSError, always with its name."""
     try:
@@ -246,8 +271,8 @@ def _lines(raw: bytes, name: str, how: Reading) -> Iterator[_Row]:
 
 def _csv(raw: bytes, name: str, how: Reading) -> Iterator[_Row]:
     text = _decoded(raw, name, how)
-    head = text.partition("\n")[0]
-    delimiter = next((mark for mark in ",;\t" if mark in head), ",")  # a comma where it is not the only candidate
+    head = _QUOTED.sub("", text[:_HEAD_BYTES]).lstrip("\r\n").partition("\n")[0]
+    delimiter = max(",;\t", key=head.count)  # of equally many the comma, which most files have
     yield from _delimited(text, name, how, delimiter)
 
 
@@ -342,6 +367,8 @@ def _row(
 ) -> _Row:
     place = f"{unit} {number} of {name}"
     text = values.get(column)
+    if text is None and column in values:
+        text = ""  # null is no text, as an empty cell is
     if not isinstance(text, str):
         fault = f"has no field {column!r}" if column not in values else f"has no text in {column!r}"
         raise InvalidInput(f"{place} {fault}.")
