@@ -5,6 +5,8 @@ The engine and a gateway elsewhere say what a caller of the API can do; who runs
 
 import re
 
+from embedgate.core.errors import GatewayError
+
 _SAID: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(api), command)
     for api, command in (
@@ -27,3 +29,11 @@ def for_commands(message: str) -> str:
     for api, command in _SAID:
         message = api.sub(command, message)
     return message
+
+
+def sentence(error: GatewayError | OSError) -> str:
+    """What a command says of an error: the message of ours in its words, the file and the fault of the system's."""
+    if isinstance(error, GatewayError):
+        return for_commands(str(error))
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or error}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from embedgate.cli import asking, collection, embedder, options, results, texts
-from embedgate.cli.advice import for_commands
+from embedgate.cli.advice import for_commands, sentence
 from embedgate.cli.output import print_facts, print_json, print_table, time_of
 from embedgate.core.errors import GatewayError, InvalidInput
 
@@ -152,14 +152,18 @@ def list_all(
 ) -> None:
     """List all collections with their models and sizes."""
     rows: list[dict[str, object]] = []
+    n_closed = 0
     for name, found in collection.collections(context, config_file, store).each():
-        if isinstance(found, Exception):
-            results.say(f"{name}: {found}")
+        if isinstance(found, (GatewayError, OSError)):
+            results.say(f"{name} cannot be opened: {sentence(found)}")
+            n_closed += 1
             continue
         rows.append(_facts(found))
     if as_json:
         print_json(rows)
     elif not rows:
+        if n_closed:
+            return
         results.say("there are no collections; make one with `embedgate index create`")
     else:
         columns = ("name", "texts", "model", "dim", "bytes")
@@ -230,6 +234,7 @@ def export(
         metadata_columns,
     )
 
+    results.check_place(output)
     chosen = file_format or (format_of_output(output, VECTOR_ENDINGS) if output else "jsonl")
     results.refuse_terminal(chosen in BINARY, chosen, output)
     with collection.opened_alone(context, config_file, store, name) as found:

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from embedgate import __version__
 from embedgate.cli import options
-from embedgate.cli.advice import for_commands
+from embedgate.cli.advice import sentence
 from embedgate.cli.output import CHOICE, Choice
 from embedgate.cli.table_options import add_table_options
 from embedgate.core.errors import ConfigError, GatewayError, GatewayRefused
@@ -143,10 +143,9 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     except ConfigError as error:
         _fail(BAD_CONFIG, error.mistakes)
     except GatewayError as error:
-        _fail(NOT_REACHED if _is_upstream(error) else FAILED, [for_commands(str(error))])
+        _fail(NOT_REACHED if _is_upstream(error) else FAILED, [sentence(error)])
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        _fail(FAILED, [f"{place}{error.strerror or error}"])
+        _fail(FAILED, [sentence(error)])
     sys.exit(OK)
 
 

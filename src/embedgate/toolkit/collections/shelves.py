@@ -87,7 +87,7 @@ class Collections:
         """The names of all collections, in order."""
         return self._shelf.names()
 
-    def each(self) -> Iterator[tuple[str, Collection | Exception]]:
+    def each(self) -> Iterator[tuple[str, Collection | GatewayError | OSError]]:
         """All collections with their names, one open at a time; the error of one that cannot be opened."""
         for name in self.names():
             try:

@@ -377,12 +377,30 @@ class _Faults:
                 f"{self._path} is not a collection, or is damaged: {said}. Put a copy of it back, or delete the file.",
                 param="name",
             ) from error
+        if _is_denied(error):
+            raise OSError(errno.EACCES, f"Permission denied ({said})", str(self._path)) from error
         number = errno.ENOSPC if "full" in said else errno.EIO
         raise OSError(number, said, str(self._path)) from error
 
 
+def _is_denied(error: sqlite3.Error) -> bool:
+    """Whether this user may not read the file, or not write it or its folder."""
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM"))
+
+
 def _connect(path: Path) -> sqlite3.Connection:
+    """The file; one in a folder that cannot be written is read as it is, as if nobody changed it meanwhile."""
     db = sqlite3.connect(path, timeout=_LOCKED_S, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("pragma application_id")
+    except sqlite3.OperationalError as error:
+        db.close()
+        log = path.with_name(path.name + "-wal")
+        if not _is_denied(error) or (log.exists() and log.stat().st_size):
+            raise
+        # SQLite shares its log between processes by files beside this one, which cannot be made here.
+        as_it_is = f"{path.absolute().as_uri()}?immutable=1"
+        db = sqlite3.connect(as_it_is, uri=True, isolation_level=None, check_same_thread=False)
     # Vectors are paid for: a commit is on the disk, power cuts included.
     db.executescript("pragma synchronous = full; pragma mmap_size = 0; pragma cache_size = -65536;")
     return db
