@@ -3,7 +3,6 @@
 The script is our own, 8 KB: plotly, inlined, is 4.8 MB for each map, and has neither a search box nor neighbours.
 """
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -11,8 +10,8 @@ from string import Template
 
 import orjson
 
-from embedgate.toolkit.libraries import library
 from embedgate.toolkit.mapping import Map
+from embedgate.toolkit.pictures import new_figure, png_of
 from embedgate.toolkit.prepared import Floats
 from embedgate.toolkit.records import Record, Scalar
 from embedgate.toolkit.writing import metadata_columns
@@ -27,6 +26,7 @@ OTHERS = "#9aa4b2"
 _MOST_VALUES = 200
 """Different values of a column that can colour a map; more are names, not groups."""
 _MOST_TEXT = 600
+_MOST_LABEL = 40
 _DIGITS = 4
 _N_NEIGHBOURS = 6
 
@@ -60,6 +60,7 @@ def map_html(
         "y": _rounded(found.coordinates[:, 1]),
         "neighbours": found.neighbours[:, :_N_NEIGHBOURS].tolist(),
         "cosines": [_rounded(row) for row in found.cosines[:, :_N_NEIGHBOURS]],
+        "names": list(colours),  # a script puts names that are numbers first
         "columns": {name: list(values) for name, values in colours.items()},
         "orders": {name: _by_size(values) for name, values in colours.items()},
     }
@@ -72,27 +73,40 @@ def map_html(
 
 def map_png(found: Map, values: Sequence[str] | None = None, *, title: str = "") -> bytes:
     """The map as a picture, with a legend. values: the group of each text."""
-    figures = library("matplotlib.figure")
-    library("matplotlib.backends.backend_agg")
-    figure = figures.Figure(figsize=(10, 7), dpi=120, layout="constrained")
+    figure = new_figure(10, 7)
     axes = figure.subplots()
     size = max(4.0, min(34.0, 9_000 / len(found.coordinates)))
     groups = _by_size(values) if values is not None else [""]
     shown = values if values is not None else [""] * len(found.coordinates)
+    handles, labels = [], []
     for at, group in enumerate([*groups[: len(PALETTE)], None] if len(groups) > len(PALETTE) else groups):
         is_other = group is None
         inside = [value in groups[len(PALETTE) :] if is_other else value == group for value in shown]
-        colour, label = (OTHERS, "all others") if is_other else (PALETTE[at], f"{group} ({sum(inside)})")
+        colour, label = (OTHERS, "all others") if is_other else (PALETTE[at], group or "(empty)")
         points = found.coordinates[inside]
-        axes.scatter(points[:, 0], points[:, 1], s=size, c=colour, alpha=0.85, linewidths=0, label=label)
+        handles.append(axes.scatter(points[:, 0], points[:, 1], s=size, c=colour, alpha=0.85, linewidths=0))
+        labels.append(f"{_cut(label)} ({sum(inside):,})")
     if values is not None:
-        figure.legend(loc="outside right upper", frameon=False, markerscale=1.4, fontsize=9)
+        legend = figure.legend(
+            handles,
+            [str(at) for at in range(len(labels))],
+            loc="outside right upper",
+            frameon=False,
+            markerscale=1.4,
+            fontsize=9,
+        )
+        for text, label in zip(legend.get_texts(), labels, strict=True):
+            text.set_text(label)  # matplotlib leaves out what is called `_`, as values of a column may be
     axes.set_title(title, loc="left", fontsize=12)
     axes.set(xticks=[], yticks=[], aspect="equal")
     axes.spines[:].set_color("#d8dde5")
-    sink = io.BytesIO()
-    figure.savefig(sink, format="png", metadata={"Software": None})
-    return sink.getvalue()
+    return png_of(figure)
+
+
+def _cut(label: str) -> str:
+    """A label on one line, so long that the legend leaves room for the map."""
+    line = " ".join(label.split())
+    return line if len(line) <= _MOST_LABEL else line[: _MOST_LABEL - 1] + "…"
 
 
 def _shown(value: Scalar) -> str:

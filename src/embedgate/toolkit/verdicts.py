@@ -1,12 +1,11 @@
 """What an evaluation says: plain sentences, and a curve of quality over size."""
 
-import io
 import math
 from collections.abc import Iterator
 
 from embedgate.toolkit.evaluation import MAIN, TOLERABLE, Evaluation, Setting
-from embedgate.toolkit.libraries import library
 from embedgate.toolkit.map_page import PALETTE
+from embedgate.toolkit.pictures import new_figure, png_of
 
 _KEPT = 0.9
 """Share of the ten nearest neighbours that must be kept where there are no questions."""
@@ -94,9 +93,7 @@ def _share(each: Setting, reference: Setting) -> str:
 
 def curve_png(found: Evaluation) -> bytes:
     """The picture: nDCG@10 with its interval over bytes per vector, a line for each model and encoding."""
-    figures = library("matplotlib.figure")
-    library("matplotlib.backends.backend_agg")
-    figure = figures.Figure(figsize=(9, 5.5), dpi=120, layout="constrained")
+    figure = new_figure(9, 5.5)
     axes = figure.subplots()
     lines = list(dict.fromkeys((each.model, each.encoding) for each in found.settings))
     for at, line in enumerate(lines):
@@ -120,6 +117,4 @@ def curve_png(found: Evaluation) -> bytes:
     axes.grid(color="#e5e8ee")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
-    sink = io.BytesIO()
-    figure.savefig(sink, format="png", metadata={"Software": None})
-    return sink.getvalue()
+    return png_of(figure)
