@@ -32,6 +32,19 @@ def test_cluster_writes_a_row_for_every_text(program: Program, messages: Path) -
     assert rows[3]["cluster"] == rows[11]["cluster"]
 
 
+def test_the_most_clusters_that_were_tried_may_be_too_few(program: Program, messages: Path) -> None:
+    more = "see with --most 4 whether more fit better"
+    for most, is_said in ((2, True), (11, False)):
+        assert (more in program("cluster", "messages.csv", "--most", str(most), *DIM).text) is is_said
+
+
+@pytest.mark.parametrize("command", ["cluster", "outliers", "dedupe", "evaluate", "map"])
+def test_a_folder_takes_no_result_whatever_it_is_called(command: str, program: Program, messages: Path) -> None:
+    (messages.parent / "results").mkdir()
+    ended = program(command, "messages.csv", "--output", "results")
+    assert (ended.code, ended.errors) == (1, "error: results: Is a directory\n")
+
+
 def test_clusters_by_density_say_what_is_in_none(program: Program, messages: Path) -> None:
     ended = program("cluster", "messages.csv", "--method", "hdbscan", "--min-size", "10", *DIM)
     assert ended.code == 0
@@ -100,6 +113,22 @@ def test_texts_that_are_too_few_or_all_equal_are_refused(
 
 
 LABELS = ("--label", "odd", "--label", "even=a number")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--label", "odd", "--label", "even"), "Describe these, since a name alone says little:"),
+        (("--label", "odd=one, three", "--label", "even"), "Describe these better:"),
+        (("--examples", "examples.csv"), "Give these more examples:"),
+    ],
+)
+def test_what_helps_a_label_depends_on_what_it_has(
+    options: tuple[str, ...], said: str, program: Program, messages: Path
+) -> None:
+    (messages.parent / "examples.csv").write_text("label,text\nodd,one\neven,two\n", encoding="utf-8")
+    ended = program("classify", "messages.csv", *options, "--truth", "topic", *DIM)
+    assert said in ended.text.splitlines()
 
 
 def test_classify_writes_a_label_for_every_text(program: Program, messages: Path) -> None:
@@ -213,6 +242,11 @@ def test_evaluate_prints_a_table(program: Program, questions: Path) -> None:
 
 def test_evaluate_takes_labels_or_texts_alone(program: Program, messages: Path) -> None:
     assert "ask for those of their label" in program("evaluate", "messages.csv", "--labels", "topic", *DIM).text
+    rows = ('{"text": "one", "topic": "a"}', '{"text": "two", "topic": null}', '{"text": "three", "topic": "a"}')
+    more = ('{"text": "four", "topic": "b"}', '{"text": "five", "topic": ""}', '{"text": "six", "topic": "b"}')
+    (messages.parent / "some.jsonl").write_text("\n".join((*rows, *more)), encoding="utf-8")
+    labelled = program("evaluate", "some.jsonl", "--labels", "topic", *DIM)
+    assert labelled.text.startswith("4 texts of 6 ask for those of their label.")
     assert "12 texts ask for the neighbours" in program("evaluate", "messages.csv", *DIM).text
 
 

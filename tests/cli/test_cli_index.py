@@ -92,6 +92,11 @@ def test_collections_are_listed_shown_exported_and_dropped(program: Program, fol
     assert program("index", "drop", "notes").code == 2
     assert program("index", "drop", "notes", "--yes").text == "deleted the collection notes\n"
     assert program("index", "list").errors == "there are no collections; make one with `embedgate index create`\n"
+    damaged = folder / "data" / "collections" / "damaged.collection"
+    damaged.write_bytes(b"not a database" * 100)
+    listed = program("index", "list")
+    assert (listed.code, listed.text, listed.errors.count("\n")) == (0, "", 1)
+    assert listed.errors.startswith(f"damaged cannot be opened: {damaged} is not a collection, or is damaged: ")
 
 
 @pytest.mark.usefixtures("notes")
@@ -102,6 +107,12 @@ def test_texts_are_deleted_by_id_and_by_filter(program: Program) -> None:
     assert program("index", "delete", "notes", "--where", "lang = 'de'", "--yes").text == "deleted 1 text\n"
     assert program("index", "delete", "notes").code == 2
     assert program("search", "notes", "x", "--where", "lang = 'de'").errors == "nothing was found\n"
+    unknown = "no text of notes has the field 'lnag'; `embedgate index show notes` lists those that there are\n"
+    for words in (("search", "notes", "x"), ("similar", "notes", "c"), ("ask", "notes", "x")):
+        assert program(*words, "--where", "lnag = 'fr' and not lang = 'de'").errors.endswith(unknown), words
+    program("index", "delete", "notes", "c")
+    nothing = program("search", "notes", "x", "--where", "lnag = 'fr'").errors
+    assert nothing == "notes has no texts; add some with `embedgate index add notes`\n"
 
 
 WRONG = [

@@ -117,6 +117,15 @@ def test_texts_ask_for_those_of_their_label() -> None:
     assert found.settings[0].means["precision@5"] == pytest.approx(3 / 5)
 
 
+def test_texts_without_a_label_are_found_and_ask_nothing() -> None:
+    texts = np.repeat(np.eye(8, dtype=np.float32)[:2], 4, axis=0) + 0.01 * unit(8, 8, 1)
+    found = evaluate([Source("m", texts)], labels=["a", "a", "a", None, "b", "b", "b", None])
+    assert (found.n_questions, found.n_texts) == (6, 8)
+    assert found.settings[0].means["precision@5"] == pytest.approx(2 / 5)
+    with pytest.raises(InvalidInput, match="There are 1 labels"):
+        evaluate([Source("m", texts)], labels=["a", "a"] + [None] * 6)
+
+
 def test_texts_alone_are_measured_by_the_neighbours_that_stay() -> None:
     texts = unit(60, 32, 3)
     found = evaluate([Source("m", texts)], dims=[16], encodings=["float32"])

@@ -48,12 +48,12 @@ def ask(
         collection.opened(context, config_file, store, name, wish) as found_in,
     ):
         answer = retrieve(found_in, question, k, where=where, hybrid=is_hybrid, min_score=min_score)
+        nothing = "" if answer.best is not None else collection.why_nothing(found_in, where)
     if not answer.passages:
         typer.echo(NOT_FOUND)
         if answer.best is not None:
-            results.say(
-                f"the best text has a score of {answer.best:.3f}; {answer.threshold:.3f} is needed (--min-score)"
-            )
+            nothing = f"the best text has a score of {answer.best:.3f}; {answer.threshold:.3f} is needed (--min-score)"
+        results.say(nothing)
         return
     if chat_model is None:
         results.say("no chat model was named with --chat-model, so these are the passages, not an answer:")

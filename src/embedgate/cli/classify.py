@@ -61,7 +61,7 @@ def classify(
     table = [(name, f"{n:,}", _typical(found, records, name)) for name, n in counts.most_common()]
     print_table(("label", "texts", "clearest text"), table, right=("texts",))
     if true_labels is not None:
-        _print_scores(true_labels, found)
+        _print_scores(true_labels, found, _advice(known, has_examples=examples is not None))
     elif len(records) <= _MOST_SHOWN:
         typer.echo()
         print_table(
@@ -167,7 +167,16 @@ def _typical(found: "Classification", records: "Sequence[Record]", name: str) ->
     return results.excerpt(records[best].text)
 
 
-def _print_scores(truth: Sequence[str], found: "Classification") -> None:
+def _advice(known: "Sequence[Label]", *, has_examples: bool) -> str:
+    """What helps the labels that lose texts to others."""
+    if has_examples:
+        return "Give these more examples:"
+    is_described = any(list(each.texts) != [each.name] for each in known)
+    return "Describe these better:" if is_described else "Describe these, since a name alone says little:"
+
+
+def _print_scores(truth: Sequence[str], found: "Classification", advice: str) -> None:
+    """How well true labels are met, and which labels to do what `advice` says for."""
     from embedgate.toolkit import classification, scores
 
     given = [found.name_of(at) for at in range(len(truth))]
@@ -184,17 +193,17 @@ def _print_scores(truth: Sequence[str], found: "Classification") -> None:
     typer.echo("\nTrue labels in rows, given ones in columns:\n")
     rows = [(name, *map(str, line)) for name, line in zip(names, result.confusion.tolist(), strict=True)]
     print_table(("", *names), rows, right=names)
-    _print_advice(result)
+    _print_advice(result, advice)
 
 
-def _print_advice(result: "Scores") -> None:
+def _print_advice(result: "Scores", advice: str) -> None:
     from embedgate.toolkit.classification import NONE_OF_THESE, confusions
 
     found = confusions(result)
     if not found:
         typer.echo("\nNo label loses a tenth of its texts to another one.")
         return
-    typer.echo("\nDescribe these better:")
+    typer.echo(f"\n{advice}")
     for each in found:
         where = "have none" if each.given == NONE_OF_THESE else f"went to {each.given}"
         typer.echo(f"  {each.truth}: {each.n} of its {each.of} texts {where}")

@@ -73,6 +73,8 @@ def _sentences(found: "Clustering", n: int) -> Iterator[str]:
     if found.tried:
         scores = ", ".join(f"{tried}: {score:.3f}" for tried, score in found.tried)
         yield f"{k} has the highest mean silhouette of {found.tried[0][0]} to {found.tried[-1][0]} ({scores})."
+        if k == found.tried[-1][0] < n - 1:
+            yield f"That is the most that was tried; see with --most {min(2 * k, n - 1)} whether more fit better."
     elif found.silhouette is not None:
         yield f"Their mean silhouette is {found.silhouette:.3f}."
     if found.silhouette is not None and found.silhouette < _NO_STRUCTURE:

@@ -110,13 +110,27 @@ def keep_indexed(target: "Collection", number: int | None = None) -> None:
         optimize(target, chosen)
 
 
-def print_found(found: "Sequence[Found]", output: Path | None, file_format: str | None, *, as_json: bool) -> None:
-    """Print the results of a search, or write them to a file."""
+def why_nothing(searched: "Collection", where: str | None) -> str:
+    """What to say where a search finds nothing: that there are no texts, or no such field, if that is so."""
+    name = searched.name
+    if not len(searched):
+        return f"{name} has no texts; add some with `embedgate index add {name}`"
+    unknown = searched.unknown_fields(where) if where is not None else []
+    if unknown:
+        named = " and ".join(map(repr, unknown))
+        return f"no text of {name} has the field {named}; `embedgate index show {name}` lists those that there are"
+    return "nothing was found"
+
+
+def print_found(
+    found: "Sequence[Found]", output: Path | None, file_format: str | None, *, as_json: bool, nothing: str
+) -> None:
+    """Print the results of a search, or write them to a file. nothing: what to say if there are none."""
     rows = [_row(each) for each in found]
     if results.print_rows(rows, output, file_format, as_json=as_json):
         return
     if not found:
-        results.say("nothing was found")
+        results.say(nothing)
         return
     table = [(str(each.rank), f"{each.score:.3f}", each.id, snippet(each)) for each in found]
     print_table(("rank", "score", "id", "text"), table, right=("rank", "score"))

@@ -84,9 +84,9 @@ def _format(wanted: Format | None, output: Path | None) -> Format:
     """The format to write. Refuses what a terminal cannot show, and an ending that is not known."""
     from embedgate.toolkit.writing import BINARY, VECTOR_ENDINGS, format_of_output
 
+    results.check_place(output)
     found: Format = wanted or (format_of_output(output, VECTOR_ENDINGS) if output else "json")
     results.refuse_terminal(found in BINARY, found, output)
-    results.check_place(output)
     return found
 
 

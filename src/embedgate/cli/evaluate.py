@@ -166,11 +166,13 @@ def _texts(records: "Sequence[Record]", asked: list[str] | None) -> "tuple[list[
     return texts, list(right.values())
 
 
-def _labels(records: "Sequence[Record]", column: str) -> list[str]:
+def _labels(records: "Sequence[Record]", column: str) -> list[str | None]:
+    """The label of each text; None for an empty field. Raises InvalidInput for a column that is not there."""
     if all(column not in record.metadata for record in records):
         there = ", ".join(records[0].metadata) or "none"
         raise InvalidInput(f"There is no column {column!r}, which --labels names; beside the texts: {there}.")
-    return [str(record.metadata.get(column)) for record in records]
+    values = [record.metadata.get(column) for record in records]
+    return [None if value is None or value == "" else str(value) for value in values]
 
 
 def _source(call: on_texts.Call, model: str | None, texts: "Sequence[Record]", asked: list[str] | None) -> "Source":

@@ -47,9 +47,9 @@ def map(  # noqa: A001 - the name of the command
     """
     paths = outputs or [Path("map.html")]
     for path in paths:
+        results.check_place(path)
         if path.suffix.lower() not in _ENDINGS:
             raise InvalidInput(f"{path}: maps are written to {', '.join(_ENDINGS)}. Rename it.")
-        results.check_place(path)
     records, vectors = call.read_and_embed()
     from embedgate.toolkit import map_page, mapping
 

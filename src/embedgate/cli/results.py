@@ -45,13 +45,13 @@ def rows_format(output: Path | None, file_format: str | None, *, as_json: bool =
     """
     from embedgate.toolkit.writing import BINARY, ROW_ENDINGS, format_of_output
 
+    check_place(output)
     chosen: str | None = file_format
     if chosen is None and output is not None:
         chosen = format_of_output(output, ROW_ENDINGS)
     if chosen is None:
         return "json" if as_json else None
     refuse_terminal(chosen in BINARY, chosen, output)
-    check_place(output)
     return chosen
 
 

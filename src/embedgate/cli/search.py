@@ -41,4 +41,5 @@ def search(
         collection.opened(context, config_file, store, name, wish) as found_in,
     ):
         found = found_in.search(question, k, where=where, hybrid=is_hybrid, rerank=judge)
-    collection.print_found(found, output, file_format, as_json=as_json)
+        nothing = "" if found else collection.why_nothing(found_in, where)
+    collection.print_found(found, output, file_format, as_json=as_json, nothing=nothing)

@@ -22,4 +22,5 @@ def similar(
     """Find the texts of a collection that are nearest to one of them. Embeds nothing."""
     with collection.opened_alone(context, config_file, store, name) as found_in:
         found = found_in.similar(item_id, k, where=where)
-    collection.print_found(found, output, file_format, as_json=as_json)
+        nothing = "" if found else collection.why_nothing(found_in, where)
+    collection.print_found(found, output, file_format, as_json=as_json, nothing=nothing)

@@ -107,17 +107,17 @@ def evaluate(
     sources: Sequence[Source],
     *,
     relevant: Sequence[Collection[int]] | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str | None] | None = None,
     dims: Sequence[int] | None = None,
     encodings: Sequence[Encoding] = ENCODINGS,
     seed: int = 0,
 ) -> Evaluation:
     """Measure every model at every size in every encoding, on the same questions.
 
-    relevant: for each question, the positions of the right texts: recall@1/5/10, MRR, nDCG@10. labels: for each text;
-    every text asks for those of its label, itself left out: precision@1/5/10. Neither: every text asks for the
-    neighbours that it has at full size: agreement@1/5/10. dims: sizes besides a model's own; a half and a quarter if
-    None. Questions and texts are encoded alike.
+    relevant: for each question, the positions of the right texts: recall@1/5/10, MRR, nDCG@10. labels: for each text,
+    None if it has none; every text asks for those of its label, itself left out: precision@1/5/10. Neither: every text
+    asks for the neighbours that it has at full size: agreement@1/5/10. dims: sizes besides a model's own; a half and a
+    quarter if None. Questions and texts are encoded alike.
     Raises InvalidInput for nothing to compare, too few texts, or a size that a model or an encoding does not have.
     """
     kind = _kind(sources, relevant, labels)
@@ -143,7 +143,9 @@ def evaluate(
     return Evaluation(kind, len(asking), len(sources[0].texts), measures, settings, between)
 
 
-def _kind(sources: Sequence[Source], relevant: Sequence[Collection[int]] | None, labels: Sequence[str] | None) -> Kind:
+def _kind(
+    sources: Sequence[Source], relevant: Sequence[Collection[int]] | None, labels: Sequence[str | None] | None
+) -> Kind:
     """What is measured, after all vectors and questions have been checked."""
     if not sources or (relevant is not None and labels is not None):
         raise InvalidInput("An evaluation takes at least one model, and questions or labels, not both.")
@@ -167,17 +169,19 @@ def _kind(sources: Sequence[Source], relevant: Sequence[Collection[int]] | None,
     return "neighbours" if labels is None else "labels"
 
 
-def _of_labels(labels: Sequence[str]) -> tuple[list[list[int]], Numbers]:
+def _of_labels(labels: Sequence[str | None]) -> tuple[list[list[int]], Numbers]:
     """For each text whose label others have too, the positions of these; and the positions of such texts."""
     members: dict[str, list[int]] = {}
     for at, label in enumerate(labels):
-        members.setdefault(label, []).append(at)
-    asking = [at for at, label in enumerate(labels) if len(members[label]) > 1]
+        if label is not None:
+            members.setdefault(label, []).append(at)
+    asking = sorted(at for found in members.values() if len(found) > 1 for at in found)
     if len(members) < 2 or not asking:
         raise InvalidInput(
             f"There are {len(members)} labels; an evaluation takes two or more, one of them on two texts."
         )
-    return [[other for other in members[labels[at]] if other != at] for at in asking], np.array(asking)
+    of = {at: found for found in members.values() for at in found}
+    return [[other for other in of[at] if other != at] for at in asking], np.array(asking)
 
 
 def _sizes(source: Source, dims: Sequence[int] | None) -> list[int]:

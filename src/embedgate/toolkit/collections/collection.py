@@ -160,6 +160,15 @@ class Collection:
         wanted = _parsed(where)
         return [item.id for item in self.items() if wanted is None or filters.matches(wanted, item.metadata)]
 
+    def unknown_fields(self, where: str | Filter) -> list[str]:
+        """The fields of a filter that no text has. Raises InvalidInput for one that cannot be read."""
+        missing = filters.fields_of(filters.parse(where) if isinstance(where, str) else where)
+        for item in self.items():
+            missing -= item.metadata.keys()
+            if not missing:
+                break
+        return sorted(missing)
+
     def optimize(self, *, on_progress: Progress | None = None) -> None:
         """Make searches fast after many changes. An approximate index is brought up to date, small files are joined.
 

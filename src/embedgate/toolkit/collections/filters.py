@@ -92,6 +92,14 @@ def matches(found: Filter, metadata: Mapping[str, Scalar]) -> bool:
     return _ORDERS[found.comparison](value, found.value)  # type: ignore[arg-type]  # kinds are the same, and have an order
 
 
+def fields_of(found: Filter) -> set[str]:
+    """The names of all fields that a filter compares."""
+    if isinstance(found, Compare):
+        return {found.field}
+    parts = (found.part,) if isinstance(found, Not) else found.parts
+    return {name for part in parts for name in fields_of(part)}
+
+
 def sql_of(found: Filter, compared: Callable[[Compare], tuple[str, list[_Value]]]) -> tuple[str, list[_Value]]:
     """A filter as an expression of SQL, and the values of its placeholders.
 
