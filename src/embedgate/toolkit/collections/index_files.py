@@ -6,7 +6,6 @@ was cut short would end the process that maps it into memory.
 """
 
 import errno
-import importlib
 import os
 import re
 from contextlib import suppress
@@ -15,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from embedgate.core.errors import DependencyMissing
+from embedgate.inference.extras import import_extra
 from embedgate.toolkit.libraries import library
 
 _CONNECTIVITY = 32
@@ -31,8 +32,8 @@ def usearch() -> ModuleType:
 
     Its wheel for Linux has a C++ library of its own, with which onnxruntime ends the process if it is imported later.
     """
-    with suppress(ImportError):
-        importlib.import_module("onnxruntime")
+    with suppress(DependencyMissing):
+        import_extra("onnxruntime", "local")
     return library("usearch.index")
 
 
