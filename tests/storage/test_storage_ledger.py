@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from msgspec import structs
 from embedgate.core.access import AuditEvent
 from embedgate.core.errors import InternalError
 from embedgate.core.types import LedgerEntry
+from embedgate.observe import metrics
 from embedgate.storage.appender import Appender, Item
 from embedgate.storage.chain import LEDGER_COLUMNS
 from embedgate.storage.commits import GroupWriter, Pending, QuickCommit
@@ -237,10 +239,19 @@ async def test_a_full_ledger_refuses_at_once_and_logs_what_it_cannot_keep(
     ledger.close()
 
 
+def lost(record: str) -> float:
+    """How many of them `/metrics` counts."""
+    found = re.search(
+        rf'^embedgate_lost_records_total{{record="{record}"}} (\S+)$', metrics.text(None).decode(), re.MULTILINE
+    )
+    return float(found[1]) if found else 0.0
+
+
 @pytest.mark.parametrize("synchronous", ["normal", "full"])
 async def test_what_cannot_be_stored_fails_alone(
     tmp_path: Path, synchronous: Literal["normal", "full"], caplog: pytest.LogCaptureFixture
 ) -> None:
+    before = [lost(record) for record in ("audit", "ledger")]
     database = open_database(tmp_path, synchronous)
     ledger = SqlLedger(database)
     entries = [numbered(i) for i in range(5)]
@@ -260,6 +271,7 @@ async def test_what_cannot_be_stored_fails_alone(
     assert [entry.request_id for entry in entries_in(database)] == ["r0", "r2", "r4"]
     assert trail(database) == [noted(0), noted(8)]
     assert events(caplog) == ["audit_lost"] * 3 + ["ledger_lost"] * 2
+    assert [lost(record) for record in ("audit", "ledger")] == [before[0] + 3, before[1] + 2]
     assert caplog.records[0].__dict__["fields"]["target"] == r"'\ud800'"
     database.close()
 

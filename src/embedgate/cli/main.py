@@ -39,6 +39,7 @@ _SERVER_FAULT = 500
 
 COMMANDS = {
     "serve": "Start the gateway.",
+    "health": "Ask a gateway whether it runs.",
     "embed": "Embed texts from the command line, a file or a pipe.",
     "clean": "Clean texts: mojibake, HTML remains, odd characters and spaces.",
     "split": "Split texts into pieces that fit a model.",

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from embedgate.core.access import Period
 from embedgate.core.money import PICODOLLARS_PER_DOLLAR
 from embedgate.core.types import CacheStats, LedgerEntry
 
@@ -98,6 +99,9 @@ _lag = {"s": 0.0, "sheds": 0, "waiting": 0}
 _doubted = _Counter("doubted_usage", "Calls of which the provider reported more than they can have used.", "provider")
 _running = {"now": 0}
 _ledger = {"writable": 1}
+_lost = _Counter("lost_records", "Entries and events that could not be stored; the log has them.", "record")
+_disk: dict[str, int] = {}
+_budgets_near_cap: dict[str, int] = {}
 _connections: dict[str, int] = {}
 _policy_failures = _Counter("policy_failures", "Policies that could not be evaluated for a request.", "effect")
 _memory = {"used": 0, "limit": 0}
@@ -208,6 +212,21 @@ def ledger_writable(*, is_writable: bool) -> None:
     _ledger["writable"] = int(is_writable)
 
 
+def record_lost(record: str) -> None:
+    """Count what could not be stored, and is only in the log. record: `ledger` or `audit`."""
+    _lost.values[record,] += 1
+
+
+def disk_now(free_bytes: int, database_bytes: int) -> None:
+    """Set how much is free on the disk of the data folder, and how much the database takes, its log included."""
+    _disk.update(free=free_bytes, database=database_bytes)
+
+
+def budgets_now(near_cap: Mapping[Period, int]) -> None:
+    """Set how many budgets are nearly used up, by their period."""
+    _budgets_near_cap.update(near_cap.items())
+
+
 def connections_now(by_state: Mapping[str, int]) -> None:
     """Set how many connections of callers are in each state."""
     _connections.clear()
@@ -295,31 +314,38 @@ def usage_doubted(provider: str) -> None:
     _doubted.values[provider,] += 1
 
 
-class _Gauges(Collector):
+class _Now(Collector):
     """Collector of the current values."""
 
     def __init__(self, cache: CacheStats | None) -> None:
         self._cache = cache
 
     def collect(self) -> Iterator[Metric]:
-        for kept in _kept:
-            yield kept.family()
-        yield GaugeMetricFamily("embedgate_requests_running", "Requests in progress.", value=_running["now"])
-        yield GaugeMetricFamily("embedgate_loop_lag_seconds", "How late the event loop is.", value=_lag["s"])
-        yield GaugeMetricFamily("embedgate_turns_waiting", "Requests waiting for a turn.", value=_lag["waiting"])
-        yield GaugeMetricFamily("embedgate_shedding", "1 while new requests are refused as it is.", value=_lag["sheds"])
-        writable = _ledger["writable"]
-        yield GaugeMetricFamily("embedgate_ledger_writable", "1 while the ledger can be written.", value=writable)
-        yield _by("what", "embedgate_memory_bytes", "Memory budget of requests.", _memory)
-        yield _by("state", "embedgate_connections", "Connections of callers.", _connections)
-        yield _by("credential", "embedgate_credential_waiting", "Calls waiting for room.", _credential_waiting)
-        yield from _before_the_rename()
-        yield _by("provider", "embedgate_provider_waiting", "Calls waiting for a place.", _provider_waiting)
-        yield _by("provider", "embedgate_provider_waiting_bytes", "Bytes of these calls.", _provider_waiting_bytes)
-        yield _of_routes("embedgate_route_works", "1 for a route that gets requests.", _works)
-        yield _of_routes("embedgate_route_drift", "1 for a route with drift.", _drifted)
-        if self._cache is not None:
-            yield from _cache_families(self._cache)
+        return families(self._cache)
+
+
+def families(cache: CacheStats | None) -> Iterator[Metric]:
+    """Every metric with its current values. cache: its statistics, None without a cache."""
+    for kept in _kept:
+        yield kept.family()
+    yield GaugeMetricFamily("embedgate_requests_running", "Requests in progress.", value=_running["now"])
+    yield GaugeMetricFamily("embedgate_loop_lag_seconds", "How late the event loop is.", value=_lag["s"])
+    yield GaugeMetricFamily("embedgate_turns_waiting", "Requests waiting for a turn.", value=_lag["waiting"])
+    yield GaugeMetricFamily("embedgate_shedding", "1 while new requests are refused as it is.", value=_lag["sheds"])
+    writable = _ledger["writable"]
+    yield GaugeMetricFamily("embedgate_ledger_writable", "1 while the ledger can be written.", value=writable)
+    yield _by("what", "embedgate_disk_bytes", "Disk of the data folder: free, and the database.", _disk)
+    yield _by("period", "embedgate_budgets_near_cap", "Budgets used to 80 % or more.", _budgets_near_cap)
+    yield _by("what", "embedgate_memory_bytes", "Memory budget of requests.", _memory)
+    yield _by("state", "embedgate_connections", "Connections of callers.", _connections)
+    yield _by("credential", "embedgate_credential_waiting", "Calls waiting for room.", _credential_waiting)
+    yield from _before_the_rename()
+    yield _by("provider", "embedgate_provider_waiting", "Calls waiting for a place.", _provider_waiting)
+    yield _by("provider", "embedgate_provider_waiting_bytes", "Bytes of these calls.", _provider_waiting_bytes)
+    yield _of_routes("embedgate_route_works", "1 for a route that gets requests.", _works)
+    yield _of_routes("embedgate_route_drift", "1 for a route with drift.", _drifted)
+    if cache is not None:
+        yield from _cache_families(cache)
 
 
 def _before_the_rename() -> Iterator[Metric]:
@@ -366,5 +392,5 @@ def _cache_families(cache: CacheStats) -> Iterator[Metric]:
 def text(cache: CacheStats | None) -> bytes:
     """The metrics in the Prometheus text format. cache: its statistics, None without a cache."""
     registry = CollectorRegistry()
-    registry.register(_Gauges(cache))
+    registry.register(_Now(cache))
     return generate_latest(registry)

@@ -1,6 +1,7 @@
 """Routes for operators and tools: health, readiness, metrics."""
 
 import asyncio
+import time
 
 import orjson
 
@@ -11,6 +12,9 @@ from embedgate.server.readiness import Readiness
 from embedgate.server.respond import Request
 from embedgate.wiring import Gateway
 
+_APART_S = 1.0
+"""Between two counts of the budgets."""
+
 
 class Operations:
     """Handlers of health, readiness and metrics."""
@@ -20,6 +24,7 @@ class Operations:
         self._gateway = gateway
         self._conditions = conditions
         self._rendering: asyncio.Task[bytes] | None = None
+        self._count_budgets_at_s = 0.0
 
     async def health(self, request: Request) -> Answer:
         """Liveness: the process and its event loop run."""
@@ -44,6 +49,10 @@ class Operations:
         """The metrics, for all who ask in one turn of the loop: strangers may ask, and each text takes over 1 ms."""
         await asyncio.sleep(0)
         self._rendering = None
+        now_s = time.monotonic()
+        if now_s >= self._count_budgets_at_s:  # strangers may ask, and there may be many budgets
+            self._count_budgets_at_s = now_s + _APART_S
+            metrics.budgets_now(self._gateway.budgets.near_cap())
         return metrics.text(self._gateway.cache_stats())
 
 

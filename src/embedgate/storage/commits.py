@@ -26,7 +26,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingErr
 from embedgate.core.access import AuditEvent
 from embedgate.core.errors import InternalError
 from embedgate.core.types import LedgerEntry
-from embedgate.observe import events
+from embedgate.observe import events, metrics
 from embedgate.storage.appender import Appender, Item
 from embedgate.storage.database import Database
 
@@ -322,6 +322,7 @@ def _wake(waiters: Sequence[asyncio.Future[None]], failure: str | None) -> None:
 def _log_lost(item: Item, reason: str) -> None:
     """Log an item that cannot be stored, as the last record of it."""
     if isinstance(item, AuditEvent):
+        metrics.record_lost("audit")
         events.AUDIT_LOST.emit(
             reason=reason,
             request_id=item.request_id,
@@ -335,6 +336,7 @@ def _log_lost(item: Item, reason: str) -> None:
             detail=ascii(dict(item.detail)),
         )
         return
+    metrics.record_lost("ledger")
     events.LEDGER_LOST.emit(
         reason=reason,
         request_id=item.request_id,

@@ -7,6 +7,7 @@ everything is lost with its end.
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -193,6 +194,7 @@ class WriteWatch:
 
     def _replaced(self) -> str | None:
         """What has become of a file that was open before. The log of SQLite is there from the first write on."""
+        size_bytes = 0
         for file in self._files:
             try:
                 found = file.stat()
@@ -200,9 +202,12 @@ class WriteWatch:
                 if file in self._identities:
                     return f"{file} was deleted under the gateway; put it back, or restart"
                 continue
+            size_bytes += found.st_size
             identity = (found.st_dev, found.st_ino)
             if self._identities.setdefault(file, identity) != identity:
                 return f"{file} was replaced by another file under the gateway; put it back, or restart"
+        with contextlib.suppress(OSError):
+            metrics.disk_now(shutil.disk_usage(self._path.parent).free, size_bytes)
         fault = self._content.fault(self._pages_bytes) if self._content is not None else None
         return f"{self._path} {fault} under the gateway; stop it, and restore a backup" if fault else None
 

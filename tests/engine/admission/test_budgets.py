@@ -77,6 +77,22 @@ async def test_of_200_requests_at_once_as_many_are_admitted_as_the_budget_is_wor
     assert await bench.room() == 50 * 7 + 6 - 50 * 3
 
 
+async def test_budgets_that_are_nearly_used_up_are_counted() -> None:
+    bench = Bench(rule(KEY, "day", 100), rule(USER, "day", 1_000), rule(USER, "total", 79), rule(PROJECT, "month", 0))
+    assert bench.budgets.near_cap() == {"day": 0, "month": 0, "total": 0}
+    await bench.spend(0, (PROJECT,))
+    await bench.spend(63, (KEY, USER))
+    assert bench.budgets.near_cap() == {"day": 0, "month": 0, "total": 0}
+    hold = await bench.hold(16, (KEY, USER))
+    assert bench.budgets.near_cap() == {"day": 0, "month": 0, "total": 1}
+    hold.release()
+    await bench.spend(16, (KEY, USER))
+    await bench.spend(1, (KEY,))
+    assert bench.budgets.near_cap() == {"day": 1, "month": 0, "total": 1}
+    bench.now += timedelta(days=1)
+    assert bench.budgets.near_cap() == {"day": 0, "month": 0, "total": 1}
+
+
 async def test_a_request_needs_room_in_every_budget_and_a_refused_one_holds_nothing() -> None:
     bench = Bench(rule(KEY, "day", 100), rule(KEY, "month", 90), rule(USER, "total", 80), rule(PROJECT, "day", 70))
     with pytest.raises(BudgetExhausted, match="day budget of this project"):

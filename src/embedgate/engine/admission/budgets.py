@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Protocol, get_args
 
 from msgspec import Struct
 
@@ -210,6 +210,21 @@ class Budgets:
                 for rule in self._rules_of(key)
             ]
         return states
+
+    def near_cap(self) -> dict[Period, int]:
+        """How many budgets that name their subject are used to four fifths or more, by period.
+
+        Of those in memory, which are all that requests have come for since the start.
+        """
+        found: dict[Period, int] = dict.fromkeys(get_args(Period), 0)
+        self._follow_clock()
+        for key, rules in self._own.items():
+            balance = self._balances.get(key)
+            for rule in rules if balance is not None else ():
+                cap = rule.cap_picodollars  # 0 is no budget but a ban
+                if balance is not None and cap and 5 * (balance.spent[rule.period] + balance.held) >= 4 * cap:
+                    found[rule.period] += 1
+        return found
 
     async def _raise_hold(self, hold: Hold, total_picodollars: int) -> None:
         while True:  # while the ledger is summed up, the hold may end or be raised
