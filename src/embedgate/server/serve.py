@@ -104,6 +104,7 @@ def _started(url: str, on_ready: Callable[[str], None]) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
+    gc.enable()
     events.STARTED.emit(url=url)
     on_ready(url)
 
