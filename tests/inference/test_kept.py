@@ -1,5 +1,6 @@
 """Prepared models on disk: whole or not there, and made again when damaged."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,9 +19,9 @@ class Build:
         self.body = body
         self.n_calls = 0
 
-    def __call__(self) -> bytes:
+    def __call__(self) -> tuple[bytes, memoryview]:
         self.n_calls += 1
-        return self.body
+        return self.body[:1000], memoryview(self.body)[1000:]
 
 
 def test_model_is_built_once_and_kept(tmp_path: Path) -> None:
@@ -45,12 +46,17 @@ def test_damaged_model_is_built_again(tmp_path: Path, damage: str) -> None:
 
 
 def test_failed_build_leaves_nothing_behind(tmp_path: Path) -> None:
-    def fail() -> bytes:
+    def fail() -> tuple[bytes]:
         raise ConfigError(["no weights"])
 
-    with pytest.raises(ConfigError, match="no weights"):
-        keep(tmp_path / "a.onnx", fail)
-    assert list(tmp_path.iterdir()) == []
+    def fail_midway() -> Iterator[bytes]:
+        yield BODY
+        raise ConfigError(["no weights"])
+
+    for build in (fail, fail_midway):
+        with pytest.raises(ConfigError, match="no weights"):
+            keep(tmp_path / "a.onnx", build)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_unwritable_folder_is_a_clear_mistake(tmp_path: Path) -> None:

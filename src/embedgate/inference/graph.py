@@ -9,7 +9,7 @@ Inputs of the graph: `ids` (n, tokens) int32, padded on the right with any valid
 `vectors` (n, dim) float32, rows of unit length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from embedgate.core.errors import ConfigError
 from embedgate.inference.extras import import_extra
+from embedgate.inference.kept import Buffer
 from embedgate.inference.model_folder import EncoderSpec
 from embedgate.inference.tensors import Floats, Tensors
 
@@ -30,11 +31,16 @@ _FUSED = "com.microsoft"
 _MAX_BYTES = 2**31 - 2**20  # a protobuf message is limited to 2 GiB; a mebibyte is left for the nodes
 _FLOAT_BYTES = 4
 _SEGMENTS = 2
+_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
+"""Numbers of fields: of a model, of a graph, of a tensor."""
+_BYTES_FIELD = 2  # wire type of a length-prefixed field
+_SEVEN_BITS = 0x7F
 
 
-def build_graph(weights_file: Path, spec: EncoderSpec) -> bytes:
-    """Build the serialized model. The same weights and spec always give the same bytes.
+def build_graph(weights_file: Path, spec: EncoderSpec) -> Iterator[Buffer]:
+    """Build the serialized model, in pieces: whole, it would be in memory three times. Each is to be used at once.
 
+    The same weights and spec always give the same bytes.
     Raises ConfigError if the file is damaged, too large, or does not hold the encoder that `spec` describes;
     DependencyMissing without onnx and safetensors.
     """
@@ -56,7 +62,8 @@ class _Builder:
         self._onnx = import_extra("onnx", "local")
         self._weights = weights
         self._spec = spec
-        self._model: Any = self._onnx.ModelProto()
+        self._graph: Any = self._onnx.GraphProto()
+        self._constants: list[tuple[str, npt.NDArray[Any]]] = []
         # A checkpoint of a model with a head has the encoder under this prefix.
         self._prefix = "bert." if "bert.embeddings.word_embeddings.weight" in weights else ""
 
@@ -117,17 +124,30 @@ class _Builder:
         row = self._node("Unsqueeze", [is_real, axis], "is_real.row")
         return self._node("Cast", [row], "is_real.float", to=types.FLOAT)
 
-    def serialized(self) -> bytes:
-        """The model of everything added so far."""
-        make, types, graph = self._onnx.helper, self._onnx.TensorProto, self._model.graph
+    def serialized(self) -> Iterator[Buffer]:
+        """The model of everything added so far.
+
+        Written by hand around the large constants, as protobuf lays messages out: the library would copy them twice.
+        """
+        make, types, graph = self._onnx.helper, self._onnx.TensorProto, self._graph
         graph.name = "encoder"
         graph.input.append(make.make_tensor_value_info("ids", types.INT32, ["n", "tokens"]))
         graph.input.append(make.make_tensor_value_info("lengths", types.INT32, ["n"]))
         graph.output.append(make.make_tensor_value_info("vectors", types.FLOAT, ["n", self._spec.dim]))
-        self._model.ir_version = _IR_VERSION
-        self._model.opset_import.extend([make.make_opsetid("", _OPSET), make.make_opsetid(_FUSED, 1)])
-        serialized: bytes = self._model.SerializeToString(deterministic=True)
-        return serialized
+        model = self._onnx.ModelProto(ir_version=_IR_VERSION)
+        model.opset_import.extend([make.make_opsetid("", _OPSET), make.make_opsetid(_FUSED, 1)])
+        nodes = graph.SerializeToString(deterministic=True)
+        heads = []
+        for name, values in self._constants:
+            kind = make.np_dtype_to_tensor_dtype(values.dtype)
+            head = types(name=name, data_type=kind, dims=values.shape).SerializeToString(deterministic=True)
+            head += _lead(_RAW_DATA, values.nbytes)
+            heads.append(_lead(_INITIALIZER, len(head) + values.nbytes) + head)
+        size_bytes = len(nodes) + sum(map(len, heads)) + sum(values.nbytes for _, values in self._constants)
+        yield model.SerializeToString(deterministic=True) + _lead(_GRAPH, size_bytes) + nodes
+        for head, (_, values) in zip(heads, self._constants, strict=True):
+            yield head
+            yield np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
 
     def _residual(self, name: str, values: str, residual: str, n_in: int) -> str:
         """A dense step back to the model's own width, added to `residual`, normalised."""
@@ -152,12 +172,7 @@ class _Builder:
         return self._weights.get(self._prefix + name, *shape)
 
     def _constant(self, name: str, values: npt.NDArray[Any]) -> str:
-        # Filled in place: the library's own helpers copy every tensor three times.
-        tensor = self._model.graph.initializer.add()
-        tensor.name = name
-        tensor.data_type = self._onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
-        tensor.dims.extend(values.shape)
-        tensor.raw_data = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+        self._constants.append((name, values))
         return name
 
     def _node(self, operator: str, inputs: Sequence[str], output: str, domain: str = "", **attributes: Any) -> str:
@@ -168,4 +183,14 @@ class _Builder:
         self, operator: str, inputs: Sequence[str], outputs: Sequence[str], domain: str, **attributes: Any
     ) -> None:
         node = self._onnx.helper.make_node(operator, inputs, outputs, outputs[0], domain=domain, **attributes)
-        self._model.graph.node.append(node)
+        self._graph.node.append(node)
+
+
+def _lead(field: int, size_bytes: int) -> bytes:
+    """What stands before a field of so many bytes in a protobuf message: its number, and its length as a varint."""
+    lead = bytearray([field << 3 | _BYTES_FIELD])
+    while size_bytes > _SEVEN_BITS:
+        lead.append(size_bytes & _SEVEN_BITS | _SEVEN_BITS + 1)
+        size_bytes >>= 7
+    lead.append(size_bytes)
+    return bytes(lead)

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from embedgate.core.errors import ConfigError
@@ -19,30 +19,34 @@ _BYTES_FIELD = 2  # wire type of a length-prefixed field
 _HEX_DIGITS = 64
 _SEAL_BYTES = 2 + _HEX_DIGITS
 _CHUNK_BYTES = 1 << 20
+Buffer = bytes | memoryview
 
 
-def keep(file: Path, build: Callable[[], bytes]) -> Path:
-    """Make sure that `file` holds what `build` returns; `build` runs only if it is missing or damaged.
+def keep(file: Path, build: Callable[[], Iterable[Buffer]]) -> Path:
+    """Make sure that `file` holds the pieces that `build` gives; it runs only if the file is missing or damaged.
 
     Several processes may do this at once: each writes its own temporary file, and the last rename wins.
     Raises ConfigError if the folder cannot be written, and whatever `build` raises.
     """
     if _is_whole(file):
         return file
-    body = build()
+    pieces = build()
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(file, body, _seal(hashlib.sha256(body).hexdigest()))
+        _write(file, pieces)
     except OSError as error:
         raise ConfigError([f"prepared model {file} cannot be written: {error.strerror or error}"]) from error
     return file
 
 
-def _write(file: Path, *parts: bytes) -> None:
+def _write(file: Path, pieces: Iterable[Buffer]) -> None:
+    digest = hashlib.sha256()
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.name, suffix=".part", delete=False) as part_file:
         try:
-            for part in parts:
-                part_file.write(part)
+            for piece in pieces:
+                digest.update(piece)
+                part_file.write(piece)
+            part_file.write(_seal(digest.hexdigest()))
             part_file.flush()
             os.fsync(part_file.fileno())
             Path(part_file.name).replace(file)
