@@ -36,6 +36,8 @@ _LONGEST = (
 _MEMORY_FOLDER = "/dev/shm"
 _ROOM_BYTES = 6_000_000_000
 """Databases wait for the disk with each commit, most of the time of a short test. The suite holds 2 GB at a time."""
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Where each core has a process of tests, more threads of numerical libraries spin while they wait for each other."""
 _ON_BOTH_LOOPS = ("test_handshake.py", "test_framing.py")
 
 # The same examples in every run, so that none fails by surprise; `make hostile` draws others each time. How long an
@@ -70,12 +72,14 @@ def _has_room(folder: str) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Take signals that are ignored, as in what a shell has started with `nohup ... &`; write results if asked to.
+    """Set up processes of tests, and take signals that a shell has ignored for what it started with `nohup ... &`.
 
     Children inherit that a signal is ignored, but not that one is handled: theirs end them, as at a terminal.
     """
     if _has_room(_MEMORY_FOLDER):
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _MEMORY_FOLDER)  # where tmp_path is
+    for name in _ONE_THREAD:  # in processes that are started from now on: those of the tests, and what they start
+        os.environ.setdefault(name, "1")
     file = os.environ.pop("TEST_RESULTS", None)  # of this run, and not of what its tests start
     if file:
         config.pluginmanager.register(Results(Path(file)))
