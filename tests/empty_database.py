@@ -8,10 +8,12 @@ from embedgate.storage.database import DATABASE_FILE, open_database
 
 
 def write_empty_database(folder: Path) -> None:
-    """Write what the first start would make of a folder without one, users and keys aside."""
+    """Write what the first start would make of a folder, users and keys aside, unless there is one already."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = folder / DATABASE_FILE
-    file.touch(mode=0o600)
-    file.write_bytes(_content())
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_bytes(_content())
 
 
 @functools.cache

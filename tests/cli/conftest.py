@@ -31,9 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     monkeypatch.setenv("EMBEDGATE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
-    data_dir = tmp_path / "data"
-    data_dir.mkdir(mode=0o700)
-    write_empty_database(data_dir)
+    write_empty_database(tmp_path / "data")
     return tmp_path
 
 

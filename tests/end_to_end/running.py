@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fork_server
+from empty_database import write_empty_database
 from kept_models import share_models
 from waiting import PATIENCE_S
 
@@ -57,6 +58,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
 def gateway(data_dir: Path, config: str = "", environment: Mapping[str, str] | None = None) -> Iterator[RunningGateway]:
     """A gateway over `data_dir` with the given TOML settings, ready to answer; stopped at the end."""
     share_models(data_dir)
+    write_empty_database(data_dir)
     file = data_dir / "embedgate.toml"
     file.write_text(config, encoding="utf-8")
     log = data_dir / "gateway.log"

@@ -19,6 +19,7 @@ from embedgate.core.errors import BudgetExhausted
 from embedgate.core.types import EmbedRequest
 from embedgate.govern.keys import Key
 from embedgate.wiring.gateway import open_gateway
+from empty_database import write_empty_database
 from running import RunningGateway, gateway
 from upstream import Answer, Upstream, error
 from waiting import wait_until
@@ -195,6 +196,7 @@ def settings_in(data_dir: Path, host: Upstream, **cache: str) -> Loaded:
     """For a gateway in this process, whose budgets can be asked themselves."""
     file = data_dir / "embedgate.toml"
     file.write_text(SETTINGS.format(base_url=host.base_url), encoding="utf-8")
+    write_empty_database(data_dir)
     return load(file, UPSTREAM_KEY, {"storage": {"data_dir": data_dir}, "cache": cache})
 
 

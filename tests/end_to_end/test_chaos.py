@@ -23,6 +23,7 @@ from embedgate.config import load
 from embedgate.core.types import EmbedRequest, Origin
 from embedgate.observe import metrics
 from embedgate.wiring.gateway import Gateway, open_gateway
+from empty_database import write_empty_database
 from forms import dice as dice_of
 from forms import scaled
 from upstream import Answer, Upstream, error, running_upstream
@@ -113,6 +114,7 @@ async def opened(data_dir: Path, hosts: Sequence[Upstream], upstream: str = "") 
     text = SETTINGS.format(deadline_s=DEADLINE_S, **urls, upstream=upstream)
     file = data_dir / "embedgate.toml"
     file.write_text(text, encoding="utf-8")
+    write_empty_database(data_dir)
     gateway = await open_gateway(load(file, {"OPENAI_API_KEY": "sk-upstream"}, {"storage": {"data_dir": data_dir}}))
     try:
         yield gateway

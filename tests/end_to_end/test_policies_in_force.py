@@ -29,6 +29,7 @@ from embedgate.policy.templates import render
 from embedgate.storage.database import Database, open_database
 from embedgate.wiring.following import Following
 from embedgate.wiring.gateway import Gateway, open_gateway
+from empty_database import write_empty_database
 from governing import rules_in
 from running import RunningGateway, gateway
 from upstream import Upstream, error, running_upstream
@@ -69,6 +70,7 @@ async def opened(tmp_path: Path, host: Upstream) -> AsyncIterator[Gateway]:
     host.reset()
     file = tmp_path / "embedgate.toml"
     file.write_text(SETTINGS.format(base_url=host.base_url), encoding="utf-8")
+    write_empty_database(tmp_path)
     found = await open_gateway(load(file, {"OPENAI_API_KEY": "sk-x"}, {"storage": {"data_dir": tmp_path}}))
     yield found
     await found.aclose()

@@ -14,6 +14,7 @@ from embedgate.providers import fake
 from embedgate.server.app import Application
 from embedgate.settings import KeySettings, LocalSettings, ProviderSettings, Settings, StorageSettings
 from embedgate.wiring import open_gateway
+from empty_database import write_empty_database
 
 MODEL = fake.models()[0].id
 BODY = {"model": MODEL, "input": "a text"}
@@ -28,6 +29,7 @@ async def gateway(folder: Path, **keys: object) -> AsyncIterator[Api]:
         keys=KeySettings.model_validate(keys),
         providers={"fake": ProviderSettings(enabled=True), "local": ProviderSettings(enabled=False)},
     )
+    write_empty_database(folder)
     opened = await open_gateway(Loaded(settings, None, Secrets({})), is_server=True)
     try:
         yield Api(Application(opened), (folder / "admin.key").read_text().strip())

@@ -14,6 +14,7 @@ from embedgate.config import Loaded, Secrets
 from embedgate.server.app import Application
 from embedgate.settings import CatalogSettings, ProviderSettings, Settings, StorageSettings, UpstreamSettings
 from embedgate.wiring import Gateway, open_gateway
+from empty_database import write_empty_database
 
 CATALOGUE = """
     [[model]]
@@ -89,6 +90,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Gateway]:
         upstream=UpstreamSettings(max_retries=0),
         providers={"dear": HERE, "cheap": HERE, "local": ProviderSettings(enabled=False)},
     )
+    write_empty_database(settings.storage.data_dir)
     opened = await open_gateway(Loaded(settings, None, Secrets({})), is_server=True)
     yield opened
     await opened.aclose()

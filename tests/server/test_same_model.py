@@ -17,6 +17,7 @@ from embedgate.providers import fake
 from embedgate.server.app import Application
 from embedgate.settings import CatalogSettings, ProviderSettings, Settings, StorageSettings
 from embedgate.wiring import open_gateway
+from empty_database import write_empty_database
 from upstream import Answer, AnswerTo, Seen, Upstream, running_upstream
 from waiting import until
 
@@ -268,6 +269,7 @@ async def test_whatever_makes_the_vectors_begins_a_new_revision_at_the_next_star
 ) -> None:
     """And what is changed back finds again what was kept."""
     old_host.dim = 64
+    write_empty_database(tmp_path)
     for n, changed in enumerate(({}, change, {})):
         facts = {"provider": "acme", "upstream_model": "m-1", "more": ""} | changed
         (tmp_path / "catalog.toml").write_text(CUSTOM.format(**facts), encoding="utf-8")

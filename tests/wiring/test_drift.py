@@ -22,6 +22,7 @@ from embedgate.providers import fake
 from embedgate.settings import CatalogSettings, ProviderSettings, Settings, StorageSettings, UpstreamSettings
 from embedgate.wiring import Gateway, open_gateway
 from embedgate.wiring.gateway import OPERATOR
+from empty_database import write_empty_database
 from governing import entries_in
 from upstream import Upstream, error, running_upstream
 from waiting import PATIENCE_S
@@ -87,6 +88,7 @@ def settings(tmp_path: Path, hosts: dict[str, Upstream]) -> Settings:
 
 @pytest_asyncio.fixture
 async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
+    write_empty_database(settings.storage.data_dir)
     opened = await open_gateway(Loaded(settings, None, Secrets({})), is_server=True)
     yield opened
     await opened.aclose()

@@ -17,6 +17,7 @@ from embedgate.core.errors import UpstreamLimited
 from embedgate.core.types import EmbedRequest, EmbedResult
 from embedgate.wiring import Gateway, open_gateway
 from embedgate.wiring.gateway import OPERATOR
+from empty_database import write_empty_database
 from upstream import Answer, Seen, Upstream, error, running_upstream
 from waiting import until
 
@@ -82,6 +83,7 @@ async def gateway(folder: Path, upstream: Upstream, settings: str) -> AsyncItera
         {settings}
         """
     )
+    write_empty_database(folder / "data")
     gateway = await open_gateway(load(file, KEYS))
     try:
         yield gateway
