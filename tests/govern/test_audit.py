@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from embedgate.core.access import AuditEvent
-from embedgate.core.errors import InvalidInput
+from embedgate.core.errors import Conflict, InvalidInput
 from embedgate.govern import users
 from embedgate.govern.audit import (
     AuditQuery,
@@ -172,6 +172,28 @@ def test_a_value_that_cannot_be_read_is_found_at_its_row(
     assert found == TrailBreak(3, "Row 3 does not match its digest: it was changed.")
     intruder.execute("DELETE FROM audit WHERE seq = 3")
     assert call(list_events, AuditQuery(limit=1)).items[0].seq == N  # the connection reads as before
+
+
+NO_EVENTS = {
+    "at_ms": ["'noon'", "9e999", "9e18"],
+    "kind": ["'gossip'", "CAST(X'ff41' AS TEXT)"],
+    "actor": ["X'00'", "CAST(X'ff41' AS TEXT)"],
+    "policies": ["'['", "'[1]'", "'9'", "CAST(X'ff41' AS TEXT)"],
+    "detail": ["'['", "'[]'", "'{\"a\":[]}'", "CAST(X'eda080' AS TEXT)"],
+    "digest": ["9", "'text'", "CAST(X'ff41' AS TEXT)"],
+}
+
+
+@pytest.mark.parametrize(("column", "value"), [(column, each) for column in NO_EVENTS for each in NO_EVENTS[column]])
+def test_a_list_names_the_row_that_cannot_be_read(
+    trail: Database, intruder: sqlite3.Connection, call: Governing, column: str, value: str
+) -> None:
+    intruder.execute(f"UPDATE audit SET {column} = {value} WHERE seq = 3")
+    with pytest.raises(Conflict, match="^Row 3 cannot be read: .* `embedgate audit verify`"):
+        call(list_events, AuditQuery())
+    for seq in (N, 2):  # what comes before it and after it can be read
+        page = call(list_events, AuditQuery(limit=1, offset=N - seq))
+        assert [row.seq for row in page.items] == [seq]
 
 
 @pytest.mark.parametrize("seq", range(1, N + 1))

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from embedgate.core.errors import Conflict
 from embedgate.core.types import LedgerEntry
 from embedgate.govern.audit import VerifiedLedger, VerifyQuery, verify_trail
+from embedgate.govern.entries import EntryQuery, every_entry, list_entries
+from embedgate.govern.lists import Listed
 from embedgate.storage.appender import Appender
 from embedgate.storage.chain import LEDGER_COLUMNS, ORIGIN, digest_of
 from embedgate.storage.database import DATABASE_FILE, open_database
@@ -113,6 +116,23 @@ def test_a_value_that_cannot_be_read_is_found_at_its_entry(folder: Path, column:
         assert found.id == 4
     run(folder, "UPDATE ledger_chain SET begins_after = 'nowhere'")
     assert not verified(folder).ok
+
+
+@pytest.mark.parametrize("column", LEDGER_COLUMNS)
+def test_a_list_names_the_entry_that_cannot_be_read(folder: Path, column: str) -> None:
+    database = open_database(folder)
+    call = Governing(database, resources_for(folder))
+    for value in ("CAST(X'ff41' AS TEXT)", *(["X'00'"] if column != "tokens_estimated" else [])):
+        run(folder, f"UPDATE ledger SET {column} = {value} WHERE id = 4")
+        for query in (EntryQuery(), EntryQuery(sort="at")):
+            with pytest.raises(Conflict, match="^Entry 4 cannot be read: .* `embedgate audit verify`"):
+                call(list_entries, query)
+        with pytest.raises(Conflict, match="^Entry 4 cannot be read"):
+            list(every_entry(call.invocation()))
+        page = call(list_entries, EntryQuery(limit=2, sort="tokens", offset=5))
+        assert isinstance(page, Listed)
+        assert {item.request_id for item in page.items} <= {f"req_{number}" for number in range(5, 9)}
+    database.close()
 
 
 @pytest.mark.parametrize(

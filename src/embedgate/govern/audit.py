@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from msgspec import Meta, Struct
 
 from embedgate.core.access import AuditKind
-from embedgate.core.errors import InvalidInput
+from embedgate.core.errors import Conflict, InvalidInput
 from embedgate.govern.change import Invocation, Reading
 from embedgate.govern.fields import check_number, findable
-from embedgate.govern.lists import Listed, Listing, ListQuery, read_page
+from embedgate.govern.lists import Listed, Listing, ListQuery, Numbered, read_page
 from embedgate.govern.operation import Facts, reads, runs
 from embedgate.govern.values import Moment, milliseconds, moment
 from embedgate.storage.chain import LEDGER_COLUMNS, ORIGIN, AuditRow, LedgerWalk, Link, event_of, is_unchanged
@@ -44,6 +44,7 @@ _LISTING = Listing(
     },
     unique=audit.c.seq,
     searched=(audit.c.actor, audit.c.action, audit.c.target, audit.c.request_id, audit.c.policies),
+    numbered=Numbered("Row", audit.c.seq),
 )
 
 
@@ -146,7 +147,7 @@ class Pruned(Struct, frozen=True):
     deleted: int
 
 
-@reads("audit.list", "GET", "/api/audit", Facts("listEvents"))
+@reads("audit.list", "GET", "/api/audit", Facts("listEvents", raises=(Conflict,)))
 def list_events(reading: Reading, query: AuditQuery) -> Listed[Event]:
     """List the audit trail.
 

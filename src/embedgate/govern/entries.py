@@ -5,7 +5,7 @@ The ledger itself is written by `storage.ledger`; sums of it are in `usage`.
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,17 @@ from embedgate.govern.change import Invocation, Reading
 from embedgate.govern.csv_file import Cell, csv_lines
 from embedgate.govern.fields import check_number, findable
 from embedgate.govern.keys import find_key
-from embedgate.govern.lists import Listed, Listing, ListQuery, read_page, sorts
+from embedgate.govern.lists import (
+    UNREADABLE,
+    Listed,
+    Listing,
+    ListQuery,
+    Numbered,
+    check_types,
+    name_unreadable,
+    read_page,
+    sorts,
+)
 from embedgate.govern.operation import Facts, File, reads, runs
 from embedgate.govern.projects import find_project
 from embedgate.govern.users import find_user
@@ -37,6 +47,7 @@ _READ_AT_ONCE = 1_000
 _FIELDS = LedgerEntry.__struct_fields__
 _COLUMNS = tuple(_LEDGER.c[name] for name in _FIELDS)
 _FILE_COLUMNS = tuple({"at_ms": "at"}.get(name, name.replace("_picodollars", "_usd")) for name in _FIELDS)
+_NUMBERED = Numbered("Entry", _LEDGER.c.id)
 _LISTING = Listing(
     fields={
         "at": _LEDGER.c.at_ms,
@@ -45,6 +56,7 @@ _LISTING = Listing(
     },
     unique=_LEDGER.c.id.desc(),
     searched=tuple(_LEDGER.c[name] for name in ("request_id", "model", "user_id", "key_id", "end_user", "outcome")),
+    numbered=_NUMBERED,
 )
 _OLDEST_FIRST = dataclasses.replace(_LISTING, unique=_LEDGER.c.id)
 
@@ -224,16 +236,31 @@ def find_entry(reading: Reading, request_id: str, user_id: str | None = None) ->
 
 
 def every_entry(invocation: Invocation, filter_by: LedgerFilter = EVERY_ENTRY) -> Iterator[LedgerEntry]:
-    """All the entries in the order in which they were written, in bounded memory and without a long transaction."""
-    query = filter_by.narrow(sa.select(_LEDGER.c.id, *_COLUMNS)).order_by(_LEDGER.c.id).limit(_READ_AT_ONCE)
+    """All the entries in the order in which they were written, in bounded memory and without a long transaction.
+
+    Raises Conflict naming an entry that cannot be read.
+    """
+    query = filter_by.narrow(sa.select(_LEDGER.c.id, *_COLUMNS))
     last_id, n = 0, _READ_AT_ONCE
     while n == _READ_AT_ONCE:
+        page = query.where(_LEDGER.c.id > last_id).order_by(_LEDGER.c.id).limit(_READ_AT_ONCE)
         with invocation.read() as reading:
-            rows = reading.connection.execute(query.where(_LEDGER.c.id > last_id)).all()
+            try:
+                rows = reading.connection.execute(page).all()
+                entries = _entries(rows)
+                check_types(entries)
+            except UNREADABLE:
+                name_unreadable(reading, query, page, _entries, _NUMBERED)
+                raise
         n = len(rows)
-        for row_id, *fields in rows:
-            last_id = row_id
-            yield LedgerEntry(*fields)
+        last_id = rows[-1][0] if rows else last_id
+        yield from entries
+
+
+def _entries(rows: Iterable[Sequence[Any]]) -> list[LedgerEntry]:
+    """Entries of rows, each with its id before its fields."""
+    without_ids: Iterable[Sequence[Any]] = (row[1:] for row in rows)
+    return [LedgerEntry(*fields) for fields in without_ids]
 
 
 def _page(reading: Reading, query: OwnEntryQuery, filter_by: LedgerFilter) -> Listed[Entry]:

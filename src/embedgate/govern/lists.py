@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Generic, TypeVar
 
+import msgspec
 import sqlalchemy as sa
 from msgspec import Meta, Struct
 
-from embedgate.core.errors import InvalidInput
+from embedgate.core.errors import Conflict, InvalidInput
 from embedgate.govern.change import Reading
 from embedgate.govern.fields import check_number
 
 MAX_PAGE_ITEMS = 500
 _MAX_SEARCH_CHARACTERS = 254  # the longest field that is searched, an e-mail address
+
+UNREADABLE = (sa.exc.DBAPIError, msgspec.MsgspecError, ArithmeticError, AttributeError, TypeError, ValueError)
+"""What reading a row raises that holds what the gateway never writes, such as a text that is not UTF-8."""
 
 Item = TypeVar("Item")
 AnyStruct = TypeVar("AnyStruct", bound=Struct)
@@ -39,16 +43,32 @@ class Listed(Struct, Generic[Item], frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
+class Numbered:
+    """What rows are called in errors, and the column with their number."""
+
+    name: str
+    column: Column
+
+    def unreadable(self, number: object) -> Conflict:
+        """The error for a row that holds what the gateway never writes."""
+        return Conflict(
+            f"{self.name} {number} cannot be read: something else than the gateway has changed it in the database. "
+            "`embedgate audit verify` finds the first row that was changed; list the others by since and until."
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
     """How a list can be read from the database.
 
     fields: what it can be sorted by; the first is its own order. unique: decides between equals. searched: where
-    the search looks.
+    the search looks. numbered: of rows that a chain of digests protects, what they are called, and their number.
     """
 
     fields: Mapping[str, Column]
     unique: Column
     searched: tuple[Column, ...]
+    numbered: "Numbered | None" = None
 
     @property
     def sorts(self) -> Meta:
@@ -76,7 +96,8 @@ def read_page(
     """One page of `rows`. The search ignores the case of ASCII letters.
 
     records: makes records of rows. default_sort: instead of the listing's first field.
-    Raises InvalidInput for an offset, a limit, a sort or a search that the list does not have.
+    Raises InvalidInput for an offset, a limit, a sort or a search that the list does not have, Conflict for a numbered
+    row that cannot be read.
     """
     check_number(query.offset, "offset", param="offset", minimum=0)
     check_number(query.limit, "limit", param="limit", minimum=1, maximum=MAX_PAGE_ITEMS)
@@ -87,7 +108,38 @@ def read_page(
     count = rows.with_only_columns(sa.func.count(), maintain_column_froms=True)
     total = reading.connection.execute(count).scalar_one()
     page = rows.order_by(order.nulls_last(), listing.unique).offset(query.offset).limit(query.limit)
-    return Listed(tuple(records(reading.connection.execute(page).all())), total, query.offset, query.limit)
+    try:
+        items = tuple(records(reading.connection.execute(page).all()))
+        if listing.numbered is not None:
+            check_types(items)
+    except UNREADABLE:
+        if listing.numbered is not None:
+            name_unreadable(reading, rows, page, records, listing.numbered)
+        raise
+    return Listed(items, total, query.offset, query.limit)
+
+
+def check_types(items: Iterable[object]) -> None:
+    """Raise one of UNREADABLE unless every field has a value of its type. SQLite stores any in any column."""
+    for item in items:
+        msgspec.json.encode(item)  # no half characters
+        msgspec.convert(msgspec.to_builtins(item, builtin_types=(bytes,)), type(item))
+
+
+def name_unreadable(
+    reading: Reading,
+    rows: sa.Select[Any],
+    page: sa.Select[Any],
+    records: Callable[[Sequence[sa.Row[Any]]], Iterable[object]],
+    numbered: Numbered,
+) -> None:
+    """Raise Conflict for the first row of a page that cannot be read by itself. rows: of which the page is a part."""
+    numbers = reading.connection.execute(page.with_only_columns(numbered.column, maintain_column_froms=True))
+    for number in numbers.scalars().all():
+        try:
+            check_types(records(reading.connection.execute(rows.where(numbered.column == number)).all()))
+        except UNREADABLE as error:
+            raise numbered.unreadable(number) from error
 
 
 def pick(items: Iterable[AnyStruct], query: ListQuery) -> Listed[AnyStruct]:
