@@ -10,7 +10,6 @@ import json
 import os
 import re
 import socket
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -42,6 +41,8 @@ MAX_CONNECTIONS = N_IDLE
 MEMORY_BYTES = scaled(120_000_000, 1_000_000_000)
 UNWEIGHED_BYTES = scaled(100_000_000, 250_000_000)
 """Beside the budget: connections, pieces on their way, and what the allocator does not give back."""
+LONGEST_S = 1.0
+"""Processor time of the gateway, all threads together, from an honest request to its answer, in 99 of 100."""
 STRANGER = "127.0.0.9"
 SETTINGS = f"""
     {LOCAL_OFF}
@@ -266,20 +267,16 @@ async def hoards_connections(it: Besieged) -> None:
             await it.connect(STRANGER)
 
 
-async def asks_honestly(it: Besieged, n: int) -> list[float]:
-    """How long each of so many small requests took, each on a connection of its own. All are answered."""
-    took = []
+async def asks_honestly(it: Besieged, n: int) -> None:
+    """So many small requests, each on a connection of its own. All are answered."""
     for number in range(n):
-        began_s = time.perf_counter()
         caller = await it.connect("127.0.0.2")
         assert await caller.ask(it.request(plain_body(f"honest {number}"))) == 200
         caller.writer.close()
-        took.append(time.perf_counter() - began_s)
-    return took
 
 
-async def asks_honestly_for(it: Besieged, n: int) -> float:
-    """The processor time of the gateway from an honest request to its answer, of half of so many requests at most.
+async def asks_honestly_for(it: Besieged, n: int, share: float = 0.5) -> float:
+    """The processor time of the gateway from an honest request to its answer, which that share of so many stay within.
 
     It does not depend on what else the machine does.
     """
@@ -288,13 +285,7 @@ async def asks_honestly_for(it: Besieged, n: int) -> float:
         before_s = it.used_s
         await asks_honestly(it, 1)
         took.append(it.used_s - before_s)
-    return sorted(took)[n // 2]
-
-
-async def patience_s(it: Besieged) -> float:
-    """How long an honest caller may wait under attack: a second, or more where the machine is busy without one."""
-    took = await asks_honestly(it, 20)
-    return max(1.0, 50 * sorted(took)[len(took) // 2])
+    return sorted(took)[min(n - 1, int(n * share))]
 
 
 async def test_a_stranger_who_pipelines_and_reads_nothing_takes_no_memory(running: RunningGateway) -> None:
@@ -324,13 +315,12 @@ async def test_a_stranger_who_is_busy_on_many_connections_delays_nobody(running:
 @pytest.mark.parametrize("kind", LARGE if IS_LONG else ["wide", "fields"])
 async def test_many_large_bodies_at_once_stay_within_the_budget(running: RunningGateway, kind: str) -> None:
     async with besieged(running) as it:
-        allowed_s = await patience_s(it)
         attack = asyncio.ensure_future(sends_large_bodies(it, kind))
-        took = await asks_honestly(it, scaled(10, 50))
+        p99_s = await asks_honestly_for(it, scaled(10, 50), 0.98)
         statuses = await attack
         assert statuses[0] == 0, statuses  # each caller learns why
         assert set(statuses) <= {200, 400, 413, 503}
-        assert not IS_LONG or sorted(took)[int(len(took) * 0.99) - 1] < allowed_s
+        assert not IS_LONG or p99_s < LONGEST_S, p99_s
 
 
 async def test_readers_who_take_nothing_stay_within_the_budget(running: RunningGateway) -> None:
@@ -348,18 +338,16 @@ async def test_a_stranger_with_all_connections_keeps_nobody_out(running: Running
 async def test_all_of_it_together(running: RunningGateway) -> None:
     """The acceptance: memory under the setting, an honest caller is answered within a second, nothing dies."""
     async with besieged(running) as it:
-        allowed_s = await patience_s(it)
         attacks = [
             asyncio.ensure_future(hoards_connections(it)),
             asyncio.ensure_future(pipelines_without_reading(it)),
             asyncio.ensure_future(reads_slowly(it)),
             asyncio.ensure_future(sends_large_bodies(it, "texts")),
         ]
-        took = await asks_honestly(it, scaled(20, 200))
-        p99_s = sorted(took)[int(len(took) * 0.99) - 1]
+        p99_s = await asks_honestly_for(it, scaled(20, 200), 0.99)
         for task in attacks:
             task.cancel()
         await asyncio.gather(*attacks, return_exceptions=True)
-        assert not IS_LONG or p99_s < allowed_s, (
+        assert not IS_LONG or p99_s < LONGEST_S, (
             f"p99 {p99_s:.2f} s; it grew by {(it.peak_bytes - it.at_rest_bytes) / 1e6:.0f} MB"
         )
