@@ -131,6 +131,40 @@ async def test_a_request_waits_a_few_turns_however_many_connections_of_another_a
         each.connection_lost(None)
 
 
+def get_for(caller: str) -> bytes:
+    """A request that a proxy passes on for a caller."""
+    return GET.replace(b"host: x\r\n", b"host: x\r\nx-forwarded-for: 10.0.0.7, %s\r\n" % caller.encode())
+
+
+async def test_callers_behind_a_trusted_proxy_have_turns_of_their_own() -> None:
+    bounds = ServerSettings(max_connections=2 * STRANGERS, trusted_proxies=("10.0.0.0/8",))
+    server = Server(Gate(bounds, openai), Now())
+    strangers = [stranger(server, "10.0.0.1")[0] for _ in range(STRANGERS)]
+    connection, transport = stranger(server, "10.0.0.1")
+    for each in strangers:
+        each.data_received(get_for("203.0.113.9"))
+    connection.data_received(get_for("203.0.113.10"))
+    while not transport.written:
+        await asyncio.sleep(0)
+    assert server.served < STRANGERS // 2
+    for each in (*strangers, connection):
+        each.connection_lost(None)
+
+
+async def test_who_is_no_trusted_proxy_gets_no_turns_for_others() -> None:
+    server = Server(Gate(MANY, openai), Now())
+    strangers = [stranger(server, "127.0.0.9")[0] for _ in range(STRANGERS)]
+    connection, transport = stranger(server, "127.0.0.2")
+    for number, each in enumerate(strangers):
+        each.data_received(get_for(f"203.0.113.{number}"))
+    connection.data_received(GET)
+    while not transport.written:
+        await asyncio.sleep(0)
+    assert server.served < STRANGERS // 2
+    for each in (*strangers, connection):
+        each.connection_lost(None)
+
+
 async def test_who_leaves_before_its_turn_is_not_served() -> None:
     server = Server(Gate(MANY, openai), Now())
     callers = [stranger(server, "127.0.0.9")[0] for _ in range(STRANGERS)]

@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from embedgate.server.respond import Request
@@ -13,7 +13,9 @@ UNKNOWN = "unknown"
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.%\w]+)\](?::\d{1,5})?|([0-9.]+):\d{1,5}", re.ASCII)
+_PORT = r":(?:\d{1,5}|_[\w.-]+)"
+"""RFC 7239 (6) lets a proxy hide a port behind a name."""
+_WITH_PORT = re.compile(rf"\[([0-9A-Fa-f:.%\w]+)\](?:{_PORT})?|([0-9.]+){_PORT}", re.ASCII)
 _PAIR = re.compile(r"""\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=("(?:[^"\\]|\\.)*"|[^\s",;]*)\s*(;|,|$)""", re.ASCII)
 """One `name=value` of RFC 7239, and what ends it."""
 
@@ -33,15 +35,19 @@ class CallerAddress:
 
     def of(self, request: Request) -> str:
         """The client address. A request of the proxy itself, which reports no hop at all, has the proxy's."""
-        if not self._trusted or not self._is_trusted(_read(request.peer)):
-            return request.peer
+        return self.behind(request.peer, request.headers)
+
+    def behind(self, peer: str, headers: Mapping[bytes, bytes]) -> str:
+        """The client address of a request with these headers that comes from a peer."""
+        if not self._trusted or not self._is_trusted(_read(peer)):
+            return peer
         found = {
             self._client(hops(value.decode("latin-1")))
             for name, hops in ((b"x-forwarded-for", _listed), (b"forwarded", _forwarded))
-            if (value := request.headers.get(name)) is not None
+            if (value := headers.get(name)) is not None
         }
         if not found:
-            return request.peer
+            return peer
         return found.pop() if len(found) == 1 else UNKNOWN
 
     def _client(self, hops: Sequence[str]) -> str:

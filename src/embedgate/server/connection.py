@@ -277,7 +277,8 @@ class Connection(HttpToolsProtocol):
         if gate.admitted <= FEWEST or gate.turns.begins():
             super()._start_asgi_task(cycle, app)
         else:
-            gate.turns.wait(self.address, partial(self._begin, cycle, app))
+            whose = gate.whose_turn(self, scope["headers"])
+            gate.turns.wait(whose, partial(self._begin, cycle, app))
 
     def _begin(self, cycle: RequestResponseCycle, app: ASGI3Application) -> bool:
         if cycle.disconnected:

@@ -7,14 +7,15 @@ import ipaddress
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal, Protocol
 
 from embedgate.core.errors import Overloaded
 from embedgate.observe import events, metrics
+from embedgate.server.address import CallerAddress
 from embedgate.server.memory import MemoryBudget
-from embedgate.server.respond import WritesErrors
+from embedgate.server.respond import WritesErrors, headers_of_request
 from embedgate.server.turns import Turns
 from embedgate.settings import ServerSettings
 
@@ -69,6 +70,7 @@ class Gate:
         self.admitted = 0
         self.refusing: dict[Placed, None] = {}
         self._proxies = tuple(ipaddress.ip_network(text) for text in bounds.trusted_proxies)
+        self._callers = CallerAddress(bounds.trusted_proxies)
         self._by_address: dict[str, dict[Placed, None]] = {}
         self._turned_away: Counter[str] = Counter()
 
@@ -120,6 +122,12 @@ class Gate:
             return False
         self.refusing[placed] = None
         return True
+
+    def whose_turn(self, placed: Placed, lines: Sequence[tuple[bytes, bytes]]) -> str:
+        """The address whose turn a request takes: behind a trusted proxy, that of the caller. lines: its headers."""
+        if not self._is_proxy(placed.address):
+            return placed.address
+        return neighbourhood(self._callers.behind(placed.address, headers_of_request(lines)))
 
     def count(self, reason: Reason) -> None:
         """Count a refused connection for the next `sweep`."""
