@@ -1,15 +1,16 @@
 """`embedgate models`: the catalogue, seen through the settings and what is stored of providers.
 
-Models are added to providers here, too. Only `verify` and `discover` call a provider.
+Models are added to providers here, too. Only `verify` and `discover` call a provider; `pull` calls a hub.
 """
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from embedgate.cli import asking, discover
+from embedgate.cli import asking, discover, options, pull
 from embedgate.cli.commands import Commands, Form, Session
 from embedgate.cli.output import print_json, print_table
 from embedgate.core.actions import ActionName
@@ -115,6 +116,44 @@ def remove_model(
     which = ModelAtProvider(model_id, provider)
     session.call(model_changes.remove_model, which)
     session.show(which, lambda: f"{model_id} is removed{at}")
+
+
+@app.command("pull")
+def pull_model(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="ID", help="Id on the hub, such as BAAI/bge-small-en-v1.5.")],
+    revision: Annotated[str, typer.Option(metavar="REVISION", help="Branch, tag or commit; it is pinned.")] = "main",
+    hub_url: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="Hub, or a mirror of it. If absent: local.hub_url.")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="If absent: a folder in the data folder, served as it is.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name here, local/NAME. If absent: the end of the id.")
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Weights to run, such as onnx/model_quantized.onnx.")
+    ] = None,
+    digest: Annotated[
+        str | None, typer.Option(metavar="SHA256", help="Digest of the manifest; nothing else is taken.")
+    ] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Most bytes of all files. If absent: local.max_model_bytes.")
+    ] = None,
+    as_json: options.AsJson = False,
+    config_file: options.ConfigFile = None,
+) -> None:
+    """Download a model from a hub; it then runs on this machine.
+
+    Only the files that it needs are loaded, and each is checked by its digest. The next run continues one that was
+    stopped. A token for models that need one is taken from HF_TOKEN.
+    """
+    from embedgate.inference.pull import Wanted
+
+    loaded = options.load_settings(context, config_file)
+    wanted = Wanted(model, revision, into, name, file, digest and digest.removeprefix("sha256:").lower(), max_bytes)
+    pull.pull(loaded, wanted, hub_url, as_json=as_json)
 
 
 @commands.written("verify")

@@ -33,12 +33,12 @@ def available_models(settings: LocalSettings, data_dir: Path) -> list[AvailableM
     Raises ConfigError with every mistake in the user's models, DependencyMissing if they lack the engine.
     """
     known = [_minilm(settings, data_dir), _wordllama()]
-    if settings.models and not _has_engine():
+    if settings.models and not has_engine():
         raise DependencyMissing("local.models need the local engine: install embedgate[local]")
     mistakes: list[str] = []
     # A model of the settings stands for itself; the pulled one of the same name is then not read.
     pulled = {name: entry for name, entry in pulled_entries(data_dir).items() if name not in settings.models}
-    for name, entry in {**settings.models, **(pulled if _has_engine() else {})}.items():
+    for name, entry in {**settings.models, **(pulled if has_engine() else {})}.items():
         place = f"pulled model {name}" if name in pulled else f"local.models.{name}"
         if not NAME.fullmatch(name) or name in BUILT_IN:
             mistakes.append(f"{place}: a name is up to 64 of a-z, 0-9, '.', '_', '-', and not that of a built-in model")
@@ -65,7 +65,7 @@ def _minilm(settings: LocalSettings, data_dir: Path) -> AvailableModel:
         max_input_tokens=256,
         query_prefix="",
         document_prefix="",
-        is_installed=_has_engine() and MINILM.folder() is not None,
+        is_installed=has_engine() and MINILM.folder() is not None,
         revision=MINILM.revision,
         load_tokenizer=lambda: Tokenizer(MINILM.file(f"model/{TOKENIZER_FILE}")),
         load_engine=load_engine,
@@ -89,12 +89,13 @@ def _wordllama() -> AvailableModel:
         max_input_tokens=_WORDLLAMA_MAX_TOKENS,
         query_prefix="",
         document_prefix="",
-        is_installed=_has_engine() and WORDLLAMA.folder() is not None,
+        is_installed=has_engine() and WORDLLAMA.folder() is not None,
         revision=WORDLLAMA.revision,
         load_tokenizer=load_tokenizer,
         load_engine=load_engine,
     )
 
 
-def _has_engine() -> bool:
+def has_engine() -> bool:
+    """Whether the extra is installed that runs models."""
     return all(importlib.util.find_spec(module) for module in _ENGINE_MODULES)

@@ -346,6 +346,11 @@ class LocalSettings(Section):
         description="cl100k_base.tiktoken, the rank file for tiktoken, to count and decode cl100k_base tokens where "
         "rs-bpe is not installed.",
     )
+    hub_url: str = Field(
+        "https://huggingface.co",
+        description="Hub of models that `models pull` asks, or a mirror of it; HF_ENDPOINT in the environment counts "
+        "before it.",
+    )
     max_model_bytes: Positive = Field(
         8 * 2**30,
         description="Size of the weights of one model, and of all files that `models pull` downloads. A larger one is "

@@ -124,6 +124,12 @@ class Endpoint:
         url = urllib.parse.urlsplit(self.base_url)
         return url.scheme == "https" and not _is_loopback(url.hostname or "")
 
+    @property
+    def keeps_secrets(self) -> bool:
+        """Whether what is sent there is read by nobody on the way: over TLS, or on this machine."""
+        url = urllib.parse.urlsplit(self.base_url)
+        return url.scheme == "https" or _is_loopback(url.hostname or "")
+
     def url(self, path: str) -> str:
         """The address of a call."""
         return self.base_url.rstrip("/") + path
