@@ -470,7 +470,7 @@ def _piece_of(line: bytes) -> Iterator[str]:
     try:
         event = _chat_event.decode(line.removeprefix(b"data:"))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UpstreamGarbled("the gateway sent an event that is none of a chat") from error
+        raise UpstreamGarbled("the gateway sent an event that does not belong to a chat") from error
     if event.error is not None:
         raise UpstreamFailed(str(event.error.get("message", "the answer broke off"))[:_MAX_MESSAGE_CHARS])
     for choice in event.choices:

@@ -71,7 +71,7 @@ def test_what_is_not_near_is_not_answered_and_costs_no_chat(
     [
         (Chat(events=[b'{"choices":[{"delta":{"content":"It"}}]}'], ending="close"), "broke off"),
         (Chat(events=[b'{"error":{"message":"no more"}}']), "no more"),
-        (Chat(events=[b"nonsense"]), "none of a chat"),
+        (Chat(events=[b"nonsense"]), "does not belong to a chat"),
         (Chat(failure=error(400, "no such model")), "no such model"),
     ],
 )

@@ -137,9 +137,9 @@ def test_an_archive_that_is_none_is_refused_with_a_reason(program: Program, fold
     outside = {"name": "../outside", "size_bytes": 4, "sha256": "0" * 64}
     (large,) = ({**each, "size_bytes": 2**60} for each in members if each["name"] == "embedgate.db")
     for changes, words in (
-        ({"members": [*members, outside]}, ["'../outside'", "no file of a data folder"]),
-        ({"members": [{**members[0], "name": "collections/../../x"}]}, ["no file of a data folder"]),
-        ({"members": [{**members[0], "name": "/etc/passwd"}]}, ["no file of a data folder"]),
+        ({"members": [*members, outside]}, ["'../outside'", "not a file of a data folder"]),
+        ({"members": [{**members[0], "name": "collections/../../x"}]}, ["not a file of a data folder"]),
+        ({"members": [{**members[0], "name": "/etc/passwd"}]}, ["not a file of a data folder"]),
         ({"members": []}, ["not those of its manifest"]),
         ({"members": [large, *members[1:]]}, ["size"]),
         ({"members": [{**members[0], "sha256": "0" * 64}, *members[1:]]}, ["not what was backed up"]),

@@ -24,7 +24,7 @@ def test_a_collection_moves_says_what_changed_and_goes_back(program: Program, fo
     assert (asked.code, asked.output) == (2, b"")
     assert "24 texts to embed, some 42 tokens, for nothing, in about" in asked.errors
     assert "from fake/deterministic, dim 32 to fake/deterministic, dim 16" in asked.errors
-    assert "nobody is there to be asked; give --yes" in asked.errors
+    assert "there is no terminal to ask at; give --yes" in asked.errors
     assert program("search", "notes", "text 3", "-k", "1").code == 0
     moved = program("reindex", "notes", *TO, "--yes", "--sample", "10")
     assert moved.code == 0, moved.errors

@@ -73,7 +73,7 @@ class Administrator:
         self.call(budgets.set_budget, NewBudget(subject.kind, subject.id, period, usd_text(cap_picodollars)))
 
     def delete_budget(self, subject: Subject, period: Period) -> None:
-        """Take away a budget of a subject."""
+        """Delete a budget of a subject."""
         self.call(budgets.delete_budget, WhichBudget(subject.kind, subject.id, period))
 
     def add_policy(self, text: str) -> None:

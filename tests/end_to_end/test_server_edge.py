@@ -114,7 +114,7 @@ def test_keys_that_are_not_taken_are_told_apart_by_one_sentence_only(edge: Runni
     subprocess.run([*administration, "revoke", revoked, "--yes"], capture_output=True, check=True, env=environment)
     unknown = f"eg_{'a' * 12}4{'a' * 3}8{'a' * 15}"
     sentences = {
-        "has not the form": "nonsense",
+        "does not have the form": "nonsense",
         "is not known here": unknown,
         "was revoked or its user disabled": revoked,
     }

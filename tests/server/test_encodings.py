@@ -58,7 +58,7 @@ async def test_a_size_that_is_no_multiple_of_eight_is_refused_by_name(
     wish = {**ROUTES[route], "input": "x", "dimensions": 12, "encoding_format": "binary"}
     refusal = await user_api("POST", route, wish, 400)
     message = refusal["error"]["message"] if code else refusal["error"]
-    assert "12, which is no multiple of 8" in message
+    assert "12, which is not a multiple of 8" in message
     assert (refusal["error"]["code"] if code else refusal["code"]) == (code or "INVALID_REQUEST")
     assert await user_api("POST", route, {**wish, "encoding_format": "int8"})
 

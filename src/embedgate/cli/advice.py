@@ -1,4 +1,4 @@
-"""Advice of messages that are written for callers of the API, in the words of the command line.
+"""Rewords the advice in error messages for the command line: they are written for callers of the API.
 
 The engine and a gateway elsewhere say what a caller of the API can do; who runs a command has options instead.
 """
@@ -25,7 +25,7 @@ _SAID: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 
 
 def for_commands(message: str) -> str:
-    """A message with its advice in the words of the command line; other messages stay as they are."""
+    """A message, its advice reworded for the command line; other messages unchanged."""
     for api, command in _SAID:
         message = api.sub(command, message)
     return message

@@ -1,4 +1,4 @@
-"""What is asked of whoever runs a command: whether it is meant, and secrets, which are never arguments.
+"""Prompts of commands: confirmations, and secrets, which are never taken as arguments.
 
 An argument can be read by everybody on the machine in its list of processes, and stays in the history of the shell.
 Questions go to standard error, so that what a command prints stays clean.
@@ -19,14 +19,14 @@ _MAX_TEXT_BYTES = 10_000_000
 
 
 def confirm(question: str, *, is_agreed: bool, reason: str = "") -> None:
-    """Go on only if somebody at a terminal agrees, or has agreed by --yes.
+    """Continue only if the user confirms at a terminal, or gave --yes.
 
     question: in words that end with `?`. reason: why it is asked, printed before it.
     """
     if is_agreed:
         return
     if not sys.stdin.isatty():
-        raise typer.BadParameter(f"nobody is there to be asked; give --yes if it is meant: {reason or question}")
+        raise typer.BadParameter(f"there is no terminal to ask at; give --yes to confirm: {reason or question}")
     if reason:
         typer.echo(reason, err=True)
     typer.confirm(question, abort=True, err=True)

@@ -122,7 +122,7 @@ def prune(
     ],
     is_agreed: asking.Yes = False,
 ) -> None:
-    """Delete the oldest events. The trail itself tells of it."""
+    """Delete the oldest events. The audit trail records the deletion."""
     asking.confirm(f"Delete the events that are older than {keep_days} days?", is_agreed=is_agreed)
     pruned = session.call(audit.prune_trail, Pruning(keep_days))
     session.show(pruned, lambda: f"{pruned.deleted:,} events are deleted")

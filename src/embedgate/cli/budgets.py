@@ -55,7 +55,7 @@ def delete_budget(
     key: subjects.Key = None,
     is_agreed: asking.Yes = False,
 ) -> None:
-    """Take away a budget of a subject."""
+    """Delete a budget of a subject."""
     named = subjects.named(user, project, key)
     asking.confirm(f"Take away the {period} budget of {named.kind} {named.name}?", is_agreed=is_agreed)
     subject = subjects.find(session, named)

@@ -1,4 +1,4 @@
-"""`embedgate cache`: what the vector cache has on disk, and its end. Works beside a running gateway, or without one."""
+"""`embedgate cache`: shows what the vector cache has on disk, and clears it. A gateway may run or not."""
 
 from typing import Annotated
 
@@ -38,7 +38,7 @@ def clear(
     model: Annotated[str | None, typer.Option(help="The only model whose vectors are forgotten.")] = None,
     is_agreed: asking.Yes = False,
 ) -> None:
-    """Clear the cache, that of running gateways, too. Texts are then embedded and paid for anew."""
+    """Clear the cache, also that of running gateways. Texts are then embedded and paid for again."""
     what = "every vector that was kept" if model is None else f"every vector of {model} that was kept"
     asking.confirm(f"Forget {what}?", is_agreed=is_agreed)
     session.call(cache.clear_cache, WhatToClear(model))

@@ -129,7 +129,7 @@ def delete(
     store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
-    """Delete texts by id, or all with such metadata."""
+    """Delete texts by id, or all texts whose metadata match."""
     if bool(ids) == (where is not None):
         raise typer.BadParameter("give ids, or --where", param_hint="ID")
     with collection.opened_alone(context, config_file, store, name) as target:
@@ -181,7 +181,7 @@ def show(
     store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
-    """Show a collection: model, space, texts, metadata. Vectors of other models that it has are shown, too."""
+    """Show a collection: model, space, texts, metadata, and the vectors of other models that it keeps."""
     with collection.opened_alone(context, config_file, store, name) as found:
         facts = found.facts
         shown = _facts(found) | {"search": "approximate" if facts.is_approximate else "exact"}

@@ -138,7 +138,7 @@ commands.add_delete(
     keys.show_key,
     lambda key: f"Stop {key.id}, the key of {key.user_name} for {key.name}, for good?",
     lambda key: f"{_named(key)} is revoked",
-    "Stop a key for good. A gateway that is running refuses it within a second.",
+    "Revoke a key. A running gateway refuses it within a second.",
 )
 
 

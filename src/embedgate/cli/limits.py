@@ -1,4 +1,4 @@
-"""`embedgate limits`: how much a key, a user or a project may ask at a time."""
+"""`embedgate limits`: rate limits of keys, users and projects."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -30,7 +30,7 @@ class _Field(StrEnum):
 
 @commands.written("list")
 def list_limits(session: Session) -> None:
-    """List limits. A request must keep those of its key, its user and its project."""
+    """List limits. Those of its key, its user and its project all apply to a request."""
     listed = session.every(limits.list_limits, LimitQuery())
     session.show(listed, lambda: _table(session, listed.items))
 
@@ -86,7 +86,7 @@ def delete_limit(
     key: subjects.Key = None,
     is_agreed: asking.Yes = False,
 ) -> None:
-    """Take away every limit of a subject."""
+    """Delete every limit of a subject."""
     named = subjects.named(user, project, key)
     asking.confirm(f"Take away the limit of {named.kind} {named.name}?", is_agreed=is_agreed)
     subject = subjects.find(session, named)

@@ -30,7 +30,7 @@ def days(text: str) -> int:
     """`90` or `90d` as a number of days."""
     match = re.fullmatch(r"([0-9]{1,9})d?", text)
     if match is None:
-        raise typer.BadParameter(f"{text!r} is no number of days such as 90")
+        raise typer.BadParameter(f"{text!r} is not a number of days such as 90")
     return int(match[1])
 
 

@@ -113,7 +113,7 @@ def embedded_texts(
 
 
 def with_texts(function: Callable[Concatenate[Call, Given], None]) -> Callable[..., None]:
-    """A command out of a function of a `Call` and its own options; those that all have come after them."""
+    """Make a command of a function of a `Call` and its own options, followed by the common options."""
     return _command(function, (*_SHARED, *_OF_ROWS))
 
 

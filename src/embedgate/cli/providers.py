@@ -1,4 +1,4 @@
-"""`embedgate providers`: providers added or changed while the gateway runs. Their keys go in, and never come out."""
+"""`embedgate providers`: providers added or changed while the gateway runs. Their keys are stored, and never shown."""
 
 from collections.abc import Sequence
 from enum import StrEnum

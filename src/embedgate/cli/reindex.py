@@ -36,7 +36,7 @@ def reindex(
         typer.Option("--questions", metavar="FILE", help="One question per line, to see how much results change."),
     ] = None,
     sample: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Texts of the collection that serve as questions if there are none.")
+        int, typer.Option(metavar="N", min=0, help="Texts of the collection to use as questions if none are given.")
     ] = 50,
     is_back: Annotated[bool, typer.Option("--roll-back", help="Let the vectors serve that served before.")] = False,
     is_forgetting: Annotated[bool, typer.Option("--forget", help="Delete the vectors that do not serve.")] = False,

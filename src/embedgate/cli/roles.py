@@ -1,4 +1,4 @@
-"""`embedgate roles`: the words that policies give rights to. Who has a role is said by `embedgate users`."""
+"""`embedgate roles`: names that policies give rights to. `embedgate users` gives them to users."""
 
 from typing import Annotated
 

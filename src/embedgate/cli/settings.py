@@ -1,4 +1,4 @@
-"""`embedgate config`: checks and shows the settings. Keys of providers are only ever said to be set or not."""
+"""`embedgate config`: checks and shows the settings. Provider keys are shown only as set or not set."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

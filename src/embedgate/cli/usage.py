@@ -214,7 +214,7 @@ def _settle(session: Session, bill: Bill, *, is_agreed: bool) -> None:
         settled,
         lambda: (
             f"{settled.requests} requests settled: of {settled.estimated_usd} dollars charged by estimate, "
-            f"{settled.returned_usd} were not billed and count no more."
+            f"{settled.returned_usd} were not billed and no longer count."
             + (
                 f" {settled.kept_requests} others keep their estimates of {settled.kept_usd} dollars, because the bill "
                 "does not name their day and model; a line of 0 tokens would say that nothing was billed."

@@ -1,4 +1,4 @@
-"""Addresses on the internet, told from those of a machine or a network of its own. Asks no resolver.
+"""Tells public IP addresses from those of a machine or a private network. Resolves no names.
 
 IPv6 has many spellings of an IPv4 address: mapped, compatible, translated, 6to4, Teredo, NAT64, ISATAP. What counts is
 where a packet ends, so an address is on the internet only if all that is embedded in it is.
@@ -22,7 +22,7 @@ _NOT_PUBLIC_V6 = (ipaddress.ip_network("2001::/23"), ipaddress.ip_network("3fff:
 
 
 def is_public(address: IpAddress) -> bool:
-    """Whether packets for an address leave for the internet, in whatever form it is written."""
+    """Whether an address is on the public internet, in any notation."""
     if isinstance(address, ipaddress.IPv4Address):
         known = any(address in network for network in _NOT_PUBLIC_V4)
         return address.is_global and not address.is_multicast and not known

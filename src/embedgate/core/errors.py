@@ -443,7 +443,7 @@ class UpstreamGarbled(UpstreamError):
 
 
 class UpstreamMismatch(UpstreamGarbled):
-    """The provider's answer can be read, and is none to this call: of another size, count, model or form.
+    """The provider's answer can be read, but does not fit the call: another size, count, model or form.
 
     The same call would be answered in the same way, and billed again, so it is not repeated there.
     """

@@ -31,7 +31,7 @@ class Price:
     picodollars_per_search: int | None = None
 
     def is_zero(self) -> bool:
-        """Whether nothing costs anything."""
+        """Whether every price is zero."""
         return not (
             self.picodollars_per_token
             or self.output_picodollars_per_token

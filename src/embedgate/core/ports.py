@@ -188,7 +188,7 @@ class LedgerHealth(Protocol):
 
     @property
     def outage(self) -> str | None:
-        """Why it cannot."""
+        """Why the ledger cannot be written; None while it can."""
         ...
 
 
@@ -341,7 +341,7 @@ class Embedder(Protocol):
 
     @property
     def call_limits(self) -> CallLimits:
-        """What one call of `embed` takes: more texts are cut into several calls by those who have them."""
+        """What one call of `embed` takes; callers split longer lists of texts."""
         return CallLimits()
 
     def embed(self, texts: Sequence[str], input_type: InputType | None = None) -> Vectors:
@@ -349,5 +349,5 @@ class Embedder(Protocol):
         ...
 
     def embed_anew(self, texts: Sequence[str], input_type: InputType | None = None) -> Vectors:
-        """As `embed`, but no cache answers, where the implementation knows of one: what the model gives now."""
+        """As `embed`, but past any cache that the implementation knows of."""
         return self.embed(texts, input_type)

@@ -38,7 +38,7 @@ class RerankRequest(Struct, frozen=True):
         return len(self.documents)
 
     def check_length(self, provider: str) -> None:
-        """For a provider that cuts no document: raise InvalidInput if one may have more tokens than shall be read."""
+        """For a provider that cuts no documents: raise InvalidInput if one may exceed `max_tokens_per_document`."""
         most = self.max_tokens_per_document
         if most is None:
             return

@@ -402,10 +402,10 @@ class Intents(Protocol):
         """
 
     def settle(self, request_id: str) -> None:
-        """The cost of a request is in the ledger: its intent counts no more. Idempotent."""
+        """End the intent of a request whose cost is in the ledger: it will not be booked. Idempotent."""
 
     def drop(self, request_id: str) -> None:
-        """A request has ended without a cost: its intent must not be booked. Idempotent."""
+        """End the intent of a request without a cost: it will not be booked. Idempotent."""
 
 
 class CountedRequest(Protocol):

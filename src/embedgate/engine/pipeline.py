@@ -108,7 +108,7 @@ class Pipeline:
         self.running = Running()
 
     def reroute(self, stages: Stages) -> None:
-        """Serve what comes from now on with other models and providers; what is in progress keeps what it has."""
+        """Replace the models and providers for new requests; requests in progress keep theirs."""
         self._stages = stages
 
     async def embed(self, origin: Origin, read: Read[EmbedRequest], entrance: Entrance | None = None) -> EmbedResult:
@@ -143,7 +143,7 @@ class Pipeline:
         )
 
     async def rerank(self, origin: Origin, read: Read[RerankRequest], entrance: Entrance | None = None) -> RerankResult:
-        """Put the documents of one request in order. entrance: what `read` passes before it waits.
+        """Serve one rerank request. entrance: what `read` passes before it waits.
 
         Raises a GatewayError.
         """

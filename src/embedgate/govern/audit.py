@@ -63,7 +63,7 @@ class AuditQuery(ListQuery):
 
 
 class Event(Struct, frozen=True):
-    """Something that was accounted for: a decision, a change, a login, or what was forgotten."""
+    """An audit event: a decision, a change, a login, or a deletion of older events."""
 
     seq: Annotated[int, Meta(description="Its place in the trail.")]
     at: Moment
@@ -95,7 +95,7 @@ class TrailEnd(Struct, frozen=True):
 
 
 class TrailBreak(Struct, frozen=True):
-    """Where the trail is not what was written."""
+    """The first place where the trail differs from what was written."""
 
     seq: int
     reason: str
@@ -109,7 +109,7 @@ class LedgerEnd(Struct, frozen=True):
 
 
 class LedgerBreak(Struct, frozen=True):
-    """Where the ledger is not what was written."""
+    """The first place where the ledger differs from what was written."""
 
     id: int
     reason: str

@@ -186,7 +186,7 @@ def _factor(number: int, unit: object) -> int:
         return 1
     match = _UNIT.fullmatch(str(unit).strip())
     if match is None:
-        raise _fault(number, f"has the unit {str(unit)[:40]!r}, which is no number of tokens")
+        raise _fault(number, f"has the unit {str(unit)[:40]!r}, which does not count tokens")
     return int(match[1].replace(",", "")) * _FACTORS[match[2].upper()]
 
 

@@ -37,7 +37,7 @@ class Budget(Struct, frozen=True):
 
 
 class BudgetStanding(Struct, frozen=True):
-    """A budget, and where it stands. One for `*` stands nowhere itself: those in use under it are listed beside it."""
+    """A budget and its state. One for `*` has no state of its own: those in use under it are listed beside it."""
 
     kind: SubjectKind
     subject: SubjectId
@@ -73,7 +73,7 @@ class WhichBudget(Struct, forbid_unknown_fields=True):
 
 @runs("budgets.list", "GET", "/api/budgets", Facts("listBudgets", raises=(Overloaded,)))
 def list_budgets(invocation: Invocation, query: BudgetQuery) -> Listed[BudgetStanding]:
-    """List the budgets, and where they stand."""
+    """List the budgets, with what is spent."""
     states = (
         invocation.resources.gateway.budget_states()
     )  # before the transaction: they may be summed up in one of their own
@@ -114,7 +114,7 @@ def set_budget(change: Change, new: NewBudget) -> Budget:
 
 @changes("budgets.delete", "DELETE", "/api/budgets/{kind}/{subject}/{period}", Facts("deleteBudget"))
 def delete_budget(change: Change, which: WhichBudget) -> None:
-    """Take a budget away."""
+    """Delete a budget."""
     subject = find_subject(change, which.kind, which.subject)
     if _take(change, subject, which.period) is None:
         raise UnknownEntity(

@@ -1,4 +1,4 @@
-"""The vector cache, for administrators: what it holds, and forgetting all of it, or what it holds of one model."""
+"""The vector cache, for administrators: its contents, and clearing all of it or the vectors of one model."""
 
 from typing import Annotated
 
@@ -36,7 +36,7 @@ class Cache(Struct, frozen=True):
 
 
 class WhatToClear(Struct, forbid_unknown_fields=True):
-    """What is to be forgotten."""
+    """What to clear."""
 
     model: Annotated[str | None, Meta(description="Name or id of the only model; absent: all of them.")] = None
 
@@ -63,7 +63,7 @@ def show_cache(invocation: Invocation, _: NoParameters) -> Cache:
 
 @runs("cache.clear", "DELETE", "/api/cache", Facts("clearCache", raises=(UnknownModel,)))
 def clear_cache(invocation: Invocation, what: WhatToClear) -> None:
-    """Forget every kept vector.
+    """Clear the vector cache.
 
     Or those of one model, which no request finds that comes after the answer. Their room is used again in time.
     """

@@ -81,7 +81,7 @@ class Reading:
         self.now_ms = resources.now_ms()
 
     def login_event(self, action: str, actor_id: str | None, target: str, outcome: str, **detail: Plain) -> AuditEvent:
-        """What became of a login, for the audit trail. actor_id: None for whoever sent the request."""
+        """Audit event of a login attempt. actor_id: None for whoever sent the request."""
         return self._event("login", actor_id or self.actor.id, action, target, outcome, detail)
 
     def _event(
@@ -116,7 +116,7 @@ class Change(Reading):
         self.add(self._event("change", self.actor.id, action, target, "ok", detail))
 
     def note_login(self, action: str, actor_id: str | None, target: str, outcome: str, **detail: Plain) -> None:
-        """Write into the audit trail what became of a login. actor_id: None for whoever sent the request."""
+        """Write the outcome of a login attempt into the audit trail. actor_id: None for whoever sent the request."""
         self.add(self.login_event(action, actor_id, target, outcome, **detail))
 
     def add(self, event: AuditEvent) -> None:

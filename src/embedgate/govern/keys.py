@@ -1,4 +1,4 @@
-"""Keys: credentials of callers, made, taken over, rotated, stopped and deleted. Only digests of them are stored.
+"""Keys: credentials of callers, created, imported, rotated, revoked and deleted. Only their digests are stored.
 
 A rotated key keeps its id, and with it its limits, its budgets and what it has spent. `storage.key_rows` says how its
 old secrets are kept. A key is meant by its name, its id or the whole key; no message repeats what was given.
@@ -105,7 +105,7 @@ class KeyToMake(Struct, forbid_unknown_fields=True):
 
 
 class KeyToImport(Struct, forbid_unknown_fields=True):
-    """A key that exists already. user, project: name or id."""
+    """An existing key to import. user, project: name or id."""
 
     user: str
     name: str
@@ -116,7 +116,7 @@ class KeyToImport(Struct, forbid_unknown_fields=True):
 
 
 class KeyChange(Struct, forbid_unknown_fields=True):
-    """What is to be different; what is absent stays."""
+    """The fields to change; absent fields stay."""
 
     key: KeyRef
     name: Annotated[str | None, Meta(description="Another name, to tell it from others.")] = None
@@ -195,7 +195,7 @@ def create_key(change: Change, new: KeyToMake) -> KeyWithSecret:
     ),
 )
 def import_key(change: Change, new: KeyToImport) -> Key:
-    """Take over a key that exists already.
+    """Import an existing key.
 
     Of another gateway, by the key itself or by its digest.
     """
@@ -275,7 +275,7 @@ def rotate_key(change: Change, rotation: Rotation) -> KeyWithSecret:
 
 @changes("keys.revoke", "POST", "/api/keys/{key}/revoke", Facts("revokeKey"))
 def revoke_key(change: Change, which: WhichKey) -> Key:
-    """Stop a key for good.
+    """Revoke a key.
 
     From the moment of the answer on it is refused here, and so are its old secrets.
     """

@@ -1,4 +1,4 @@
-"""Limits: how much a key, a user or a project may ask at a time. The engine decides what is within them."""
+"""Limits: requests and tokens per minute, and requests in flight, of keys, users and projects."""
 
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ _TABLE = schema.limits
 
 
 class Limit(Struct, frozen=True):
-    """How much one subject may ask, or each subject of a kind."""
+    """Rate limits of one subject, or of each subject of a kind."""
 
     kind: SubjectKind
     subject: SubjectId
@@ -29,7 +29,7 @@ class Limit(Struct, frozen=True):
 
 
 class NewLimit(Struct, forbid_unknown_fields=True):
-    """How much may be asked; at least one of them. Null or absent: no limit of that sort."""
+    """The limits to set, at least one. Null or absent: no limit of that sort."""
 
     kind: KindOfSubject
     subject: SubjectRef
@@ -101,7 +101,7 @@ def put_limit(change: Change, new: NewLimit) -> Limit:
 
 @changes("limits.delete", "DELETE", "/api/limits/{kind}/{subject}", Facts("deleteLimit"))
 def delete_limit(change: Change, which: WhichLimit) -> None:
-    """Take a limit away."""
+    """Delete a limit."""
     subject = find_subject(change, which.kind, which.subject)
     if change.connection.execute(_TABLE.delete().where(_of(subject))).rowcount == 0:
         raise UnknownEntity(f"There is no limit for {subject.kind} {subject.id!r}. List the limits.")

@@ -44,7 +44,7 @@ class Login(Struct, forbid_unknown_fields=True):
 
 
 class Refresh(Struct, forbid_unknown_fields=True):
-    """What keeps a login going."""
+    """The refresh token of a login."""
 
     refresh_token: str
 
@@ -97,7 +97,7 @@ def log_in(invocation: Invocation, login: Login) -> Session:
     Facts("refreshLogin", who="anyone", example={"refresh_token": "egr_…"}, raises=(InvalidCredentials,)),
 )
 def refresh(invocation: Invocation, given: Refresh) -> Session:
-    """Keep a login going.
+    """Refresh a login.
 
     The tokens from before are void. A refresh token that is used twice ends the login.
     """
@@ -126,7 +126,7 @@ def log_out(invocation: Invocation, _: NoParameters) -> None:
 
 
 def user_of_login(invocation: Invocation, access_token: str) -> User:
-    """Whose login an access token is of. Raises InvalidCredentials if it is over, or never was one."""
+    """The user of an access token. Raises InvalidCredentials if it has ended or was never issued."""
     with invocation.read() as reading:
         found = _find(reading, access_token)
     if found is None:

@@ -142,7 +142,7 @@ def rotate_my_key(invocation: Invocation, rotation: Rotation) -> KeyWithSecret:
 
 @changes("me.revoke_key", "POST", "/api/me/keys/{key}/revoke", Facts("revokeMyKey", who="user"))
 def revoke_my_key(change: Change, which: WhichKey) -> Key:
-    """Stop a key of yours for good.
+    """Revoke a key of yours.
 
     From the moment of the answer on it is refused here, and so are its old secrets.
     """

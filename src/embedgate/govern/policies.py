@@ -75,7 +75,7 @@ class PolicyFromTemplate(Struct, forbid_unknown_fields=True):
 
 
 class PolicyChange(Struct, forbid_unknown_fields=True):
-    """What is to be different; what is absent or null stays."""
+    """The fields to change; those that are absent or null stay."""
 
     policy: PolicyRef
     text: Annotated[str | None, Meta(description="One policy in Cedar, with the same `@id`.")] = None

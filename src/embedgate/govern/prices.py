@@ -1,4 +1,4 @@
-"""Prices of ours, each for a model at a provider from a time on. They count before those of the catalogue.
+"""Prices that administrators set for a model at a provider from a time on. They override the catalogue.
 
 Those of the past stay, so that what a price was can be seen.
 """
@@ -68,7 +68,7 @@ class WhichPrice(Struct, forbid_unknown_fields=True):
 
 @reads("prices.list", "GET", "/api/prices", Facts("listPrices"))
 def list_prices(reading: Reading, query: PriceQuery) -> Listed[Price]:
-    """List the prices of ours."""
+    """List the prices that were set here."""
     return pick(map(_price, read_prices(reading.connection)), query)
 
 

@@ -49,7 +49,7 @@ class NewProject(Struct, forbid_unknown_fields=True):
 
 
 class ProjectChange(Struct, forbid_unknown_fields=True):
-    """What is to be different; what is absent or null stays."""
+    """The fields to change; those that are absent or null stay."""
 
     project: ProjectRef
     name: Annotated[str | None, Meta(description="New name.")] = None

@@ -99,9 +99,9 @@ class ProviderToSet(Struct, forbid_unknown_fields=True):
 
     provider: ProviderName
     is_enabled: bool | None = None
-    host: Annotated[str | None, Meta(description="The known provider whose ways it has, if not of its own name.")] = (
-        None
-    )
+    host: Annotated[
+        str | None, Meta(description="The known provider whose API it has, if that is not the one of its own name.")
+    ] = None
     base_url: Annotated[str | None, Meta(description="Address of its API, up to and without `/embeddings`.")] = None
     max_parallel: Annotated[int | None, Meta(description="Calls in flight at once.")] = None
     batching: Annotated[bool | None, Meta(description="Whether inputs of different requests share a call.")] = None
@@ -439,8 +439,8 @@ def _check(wanted: ProviderToSet) -> None:
         check_text(model, "id of a model", param="models", max_characters=_MAX_MODEL_CHARACTERS)
     if wanted.precision is not None and not _PRECISION.fullmatch(wanted.precision):
         raise InvalidInput(
-            f"The precision {wanted.precision[:40]!r} is none; write f32, f16, bf16, or a quantisation such as fp8, "
-            "int8 or q4_k_m.",
+            f"The precision {wanted.precision[:40]!r} is not known; write f32, f16, bf16, or a quantisation such as "
+            "fp8, int8 or q4_k_m.",
             param="precision",
         )
     if wanted.key is not None and not _KEY.fullmatch(wanted.key):

@@ -1,4 +1,4 @@
-"""Roles: words that users have and policies give rights to. What a role may do is said by policies alone."""
+"""Roles: names that users have and policies give rights to. Policies alone decide what a role may do."""
 
 from collections.abc import Collection
 from typing import Annotated

@@ -69,7 +69,7 @@ class HostInUse:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What the settings come to, before anything is opened: the models, and the providers that are on."""
+    """The models and the providers that are on, decided by the settings before anything is opened."""
 
     catalog: Catalog
     local_models: LocalModels
@@ -162,7 +162,7 @@ class Selection:
         return ", and ".join(wants) or f"enable {provider}, which has its key: embedgate providers enable {provider}"
 
     def faults(self) -> Sequence[str]:
-        """What keeps a gateway from serving with it, one sentence each."""
+        """What prevents a gateway from serving with it, one sentence each."""
         if not self.switched_on:
             return ("no provider would be on",)
         return [fault for name, in_use in self.hosts.items() if (fault := _missing(name, in_use.host))]

@@ -1,4 +1,4 @@
-"""Whether a gateway could start with what is stored: no change of providers or models may keep it from that."""
+"""Checks that a gateway can start with what is stored: no change of providers or models may prevent it."""
 
 from collections.abc import Sequence
 

@@ -68,7 +68,7 @@ class NewUser(Struct, forbid_unknown_fields=True):
 
 
 class UserChange(Struct, forbid_unknown_fields=True):
-    """What is to be different; what is absent or null stays. An empty `email` or `tenant` takes it away."""
+    """The fields to change; those that are absent or null stay. An empty `email` or `tenant` takes it away."""
 
     user: UserRef
     name: Annotated[str | None, Meta(description="New name.")] = None

@@ -171,15 +171,13 @@ def _installed() -> tuple[tuple[importlib.metadata.EntryPoint, Host], ...]:
         try:
             vendor_module = _import(package, module)
         except Exception as error:  # noqa: BLE001 - a third-party module may raise anything
-            mistakes.append(f"{_of(point)} cannot be imported: {type(error).__name__}: {error}. Mend or uninstall it")
+            mistakes.append(f"{_of(point)} cannot be imported: {type(error).__name__}: {error}. Fix or uninstall it")
             continue
         row = getattr(vendor_module, "HOST", None)
         if isinstance(row, Host) and callable(getattr(vendor_module, "provider", None)):
             found[point.name] = point, msgspec.structs.replace(row, module=module, package=package)
         else:
-            mistakes.append(
-                f"{_of(point)}: {point.module} needs HOST, a Host, and provider(host). Mend or uninstall it"
-            )
+            mistakes.append(f"{_of(point)}: {point.module} needs HOST, a Host, and provider(host). Fix or uninstall it")
     if mistakes:
         raise ConfigError(mistakes)
     return tuple(found.values())

@@ -56,7 +56,7 @@ class ChatDialect(Dialect, Protocol):
 
 
 class RerankDialect(AnyDialect, Protocol):
-    """Protocol of a dialect that puts documents in order."""
+    """Protocol of a dialect that reranks."""
 
     def read_rerank(self, body: bytes, split_name: SplitName) -> RerankRequest:
         """The rerank request in a body."""

@@ -1,4 +1,4 @@
-"""Flow control of one connection: reading stops for the request in progress, and for the sake of the gateway."""
+"""Flow control of one connection: reading pauses for the request in progress, or because the gateway holds it."""
 
 import asyncio
 

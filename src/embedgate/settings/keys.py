@@ -47,8 +47,8 @@ class KeySettings(Section):
     )
     accepted_prefixes: tuple[KeyPrefix, ...] = Field(
         (),
-        description="Prefixes of keys of other gateways that can be imported whole. By their digest keys of any form "
-        "can, and whatever was imported works.",
+        description="Prefixes of keys of other gateways that can be imported whole. By digest, keys of any form can "
+        "be imported; every imported key works.",
     )
     max_cached: Positive = Field(
         10_000,

@@ -162,8 +162,8 @@ class UpstreamSettings(Section):
     max_retry_after_s: Seconds = Field(
         300.0,
         le=3_600,
-        description="Longest wait that a provider can ask for (`retry-after`). A longer one is taken for that much, "
-        "and callers are told no more. A test or a change of the provider ends the wait.",
+        description="Longest wait that a provider can ask for (`retry-after`). A longer one counts as this much, "
+        "also in what callers are told. A test or a change of the provider ends the wait.",
     )
     retry_share: Annotated[float, Field(ge=0, le=1)] = Field(
         0.2, description="Retry budget: retries per call of a route. A high share can overload a failing provider."

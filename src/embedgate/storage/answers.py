@@ -65,7 +65,7 @@ class AnswerStore:
         await self._aside(lambda: self._keep(owner, key, answer))
 
     async def forget(self, owner: str, key: bytes) -> None:
-        """Leave a key of an owner free again. Raises InternalError."""
+        """Free a key of an owner. Raises InternalError."""
         await self._aside(lambda: self._forget(owner, key))
 
     def close(self) -> None:

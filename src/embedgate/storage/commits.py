@@ -264,7 +264,7 @@ class GroupWriter:
 
 
 class DatabaseReplaced(SQLAlchemyError):
-    """The file that is open is not the file of its name any more."""
+    """The open database file is no longer the one at its path."""
 
 
 class WriterConnection:

@@ -71,7 +71,7 @@ class _File:
         self.size_bytes += len(line)
 
     def is_gone(self) -> bool:
-        """Whether it is not the file of its name any more, so that nobody would find it after this process."""
+        """Whether the open file is no longer the one at its path, so that it would be lost with this process."""
         try:
             found = self.path.stat()
         except OSError:
@@ -139,14 +139,14 @@ class IntentJournal:
             ) from error
 
     def settle(self, request_id: str) -> None:
-        """The cost of a request is in the ledger: its intent counts no more."""
+        """End the intent of a request whose cost is in the ledger: it will not be booked."""
         with self._door:
             file = self._files.pop(request_id, None)
             if file is not None:
                 self._left(file)
 
     def drop(self, request_id: str) -> None:
-        """A request has ended without a cost: its intent must not be booked."""
+        """End the intent of a request without a cost: it will not be booked."""
         file = self._files.get(request_id)
         if file is None:
             return
@@ -212,7 +212,7 @@ class IntentJournal:
 
 
 def recover(data_dir: Path, database: Database) -> int:
-    """Book what processes that are no more have left open, as outcome `interrupted`; returns how many requests.
+    """Book the open intents of processes that have ended, as outcome `interrupted`; returns how many requests.
 
     Whatever is in the ledger already is passed over, so that a recovery that is killed can be repeated. Raises
     InternalError if the ledger cannot be written; nothing is lost then.

@@ -109,7 +109,7 @@ class SqlLedger:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the file that is written is not, or does not hold, the database of its name any more."""
+        """Whether the open file is no longer the database at its path, so that what is written would be lost."""
         return self.watch is not None and self.watch.is_replaced
 
     def release(self) -> None:

@@ -54,7 +54,7 @@ class Storage:
         return files is not None
 
     def recover(self) -> None:
-        """Book what other processes that are no more have left open. Blocks. Raises InternalError."""
+        """Book the open intents of other processes that have ended. Blocks. Raises InternalError."""
         recover(self.data_dir, self.database)
 
     def watch(self) -> None:

@@ -1,4 +1,4 @@
-"""Admission: policies, then rate limits, then budgets, before a provider is touched.
+"""Admission: policies, then rate limits, then budgets, before a provider is called.
 
 The order matters: what a policy refuses counts in no limit, and no money is held for a request that waits for its turn.
 """
@@ -30,7 +30,7 @@ _DECISIONS_PER_TURN = 10
 
 
 class Entrance(Struct, eq=False):
-    """A place in the rate limits, for a request whose body is still to come; one that is here already needs none.
+    """Place in the rate limits of a request whose body has not arrived yet; others need none.
 
     The reader of the body calls `enter` before it waits for more; what a place is, the pipeline has said in `opens`.
     The request counts at once and is in flight; its tokens are weighed by `admit`, once they are known.
@@ -52,7 +52,7 @@ class Entrance(Struct, eq=False):
             self.counted = await self._take_place()
 
     def withdraw(self) -> None:
-        """Give the place back, and undo the count: the request came to nothing."""
+        """Give the place back, and undo the count: the request was not served."""
         if self.counted is not None:
             self.counted.withdraw()
 
@@ -187,7 +187,7 @@ class Admission:
         return self._limits.rate(caller.subjects)
 
     async def usable(self, caller: Caller, candidates: Sequence[Candidate], ip_address: str = "") -> list[Candidate]:
-        """Those that the policies permit to the caller for the least request: one item of one token, without options.
+        """Candidates that the policies permit the caller for the smallest request: one item of one token, no options.
 
         Counts in no limit and leaves no event. Raises InternalError if spends matter and the ledger cannot be read.
         """

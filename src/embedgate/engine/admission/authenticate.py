@@ -60,7 +60,7 @@ class Authenticator:
         ours, *others = (f"`{prefix}_`" for prefix in self._prefixes)
         accepted = f" (or {', '.join(others)})" if others else ""
         return MalformedKey(
-            f"The API key has not the form of a key, and is not one of those that were imported. Keys of this gateway "
+            f"The API key does not have the form of a key, and was not imported. Keys of this gateway "
             f"are {ours}{accepted} and 32 hexadecimal digits."
         )
 

@@ -1,4 +1,4 @@
-"""Budgets: money is held before it is spent, so that no key, user or project spends a picodollar more than it may.
+"""Budgets: money is held before it is spent, so that no key, user or project exceeds its budget.
 
 Implements the port BudgetKeeper in this process, for one event loop, and for the only process that spends. A hold is
 kept for each request in flight; it is settled or released when the request ends, whichever is first. For each subject
@@ -167,14 +167,14 @@ class Budgets:
         self._balances.clear()
 
     def applies(self, subjects: Sequence[Subject]) -> bool:
-        """Whether any budget concerns these subjects. If none does, a rough bound will do for the amount of a hold.
+        """Whether any budget applies to these subjects. If none does, a hold may be of a rough bound.
 
         Not 0, though: a rule may come at any time, and then counts what is in flight.
         """
         return bool(self._own or self._every) and any(self._rules_of(subject) for subject in subjects)
 
     async def hold(self, request_id: str, subjects: Sequence[Subject], amount_picodollars: int) -> Hold:
-        """Keep the most that a request can cost, in every budget of its subjects at once. It must be ended.
+        """Hold the maximum cost of a request in every budget of its subjects at once. Settle or release it.
 
         request_id: as its ledger entry will have it. What costs nothing is never refused for lack of money. Suspends
         only to sum up the ledger, when a subject is first seen.

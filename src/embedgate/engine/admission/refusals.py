@@ -57,7 +57,7 @@ class Refusals:
             self._trail.note(event)
 
     def counts(self, event: AuditEvent, n_own: int = 1) -> bool:
-        """Whether a refusal was counted; else whoever noticed it has to write it into the trail.
+        """Whether a refusal was counted; if not, it has to be written into the audit trail.
 
         n_own: of this kind, so many in an interval have an event of their own.
         """
@@ -87,7 +87,7 @@ class Refusals:
                     counted.n = 0
 
     def close(self) -> None:
-        """Write what was counted, and count no more."""
+        """Write what was counted, and stop counting."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -112,7 +112,7 @@ class SlidingWindow:
         return math.inf
 
     def is_idle(self, now: float) -> bool:
-        """Whether forgetting it would change nothing."""
+        """Whether it can be dropped without changing any decision."""
         self.expire(now)
         return not (self.requests or self.in_flight or self.waiting)
 

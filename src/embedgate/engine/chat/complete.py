@@ -57,7 +57,7 @@ class ChatServed(Struct, frozen=True):
 
 
 class ChatValidator:
-    """Refuses models that do not exist or do not chat. All else is for the provider to say."""
+    """Refuses models that do not exist or do not chat. Everything else is left to the provider."""
 
     def __init__(self, finder: ModelFinder) -> None:
         self._finder = finder

@@ -125,7 +125,7 @@ class StreamBuffer:
         return self.take_now()
 
     def take_now(self) -> bytes:
-        """All that waits; nothing if nothing does."""
+        """All pieces that wait; empty if there are none."""
         taken = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self._size_bytes = 0
@@ -134,14 +134,14 @@ class StreamBuffer:
         return taken
 
     def leave(self) -> None:
-        """The caller has gone, or wants no more: fetch nothing for it. After the end it changes nothing."""
+        """The caller has left: stop fetching for it. No effect after the end."""
         self._has_left = True
         if self._patience is not None and not self._patience.expired():
             self._patience.reschedule(asyncio.get_running_loop().time())
 
     @property
     def has_left(self) -> bool:
-        """Whether the caller wants no more."""
+        """Whether the caller has left."""
         return self._has_left
 
     def _check_wanted(self) -> None:

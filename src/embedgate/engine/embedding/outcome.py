@@ -13,7 +13,7 @@ from embedgate.engine.ledger.charge import charge
 
 
 class Outcome(Struct, frozen=True):
-    """What one batch came to: vectors (n, d) float32, or an error.
+    """Outcome of one batch: vectors (n, d) float32, or an error.
 
     `tokens` are those of each input and add up to `billed`, unless some of that was billed in vain. `truncated` holds
     positions in the batch. `upstream_s` is the time spent at the provider. `is_spent`: the error has outlasted
@@ -62,7 +62,7 @@ def merged(first: Outcome, second: Outcome) -> Outcome:
 
 
 def for_another(error: GatewayError) -> GatewayError:
-    """The same fault as an error of its own, for another waiter: one exception must not be raised in two tasks."""
+    """A copy of an error for another waiter: one exception must not be raised in two tasks."""
     if isinstance(error, (UpstreamError, InternalError)):
         return type(error)(error.message, retry_after_s=error.retry_after_s)
     return error
@@ -74,7 +74,7 @@ def lost(tokens: tuple[int, ...]) -> Outcome:
 
 
 def charge_outcome(call: Call[Any], candidate: Candidate, outcome: Outcome, *, in_vain: bool = False) -> None:
-    """Add what the provider bills to the call, right or wrong its answer. in_vain: nobody will use it, right or not."""
+    """Add what the provider bills to the call, be its answer right or wrong. in_vain: nobody will use the answer."""
     call.upstream_s += outcome.upstream_s
     if not outcome.billed:
         return

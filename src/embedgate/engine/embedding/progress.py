@@ -35,7 +35,7 @@ class Progress:
         self.identity: tuple[str, ...] = ()
 
     def move(self, candidate: Candidate, width: int) -> bool:
-        """Go on with a candidate whose vectors have `width` numbers. True if its space is another one: no row is left.
+        """Continue with a candidate of vectors of `width` numbers. True if its space differs: all rows are discarded.
 
         The first move of a request moves no rows.
         """

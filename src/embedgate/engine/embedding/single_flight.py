@@ -52,7 +52,7 @@ class Flight(Struct, eq=False):
         return self.outcome
 
     def land(self, outcome: Outcome) -> None:
-        """Tell the waiters. A request that comes later makes a call of its own, or finds the vector in the cache."""
+        """End the flight and wake the waiters. Later requests find the vector in the cache, or make their own call."""
         for key in self._keys:
             del self._in_flight[key]
         self.outcome = outcome

@@ -12,7 +12,7 @@ from embedgate.settings import LimitSettings
 
 
 class EmbeddingValidator:
-    """Refuses what makes no sense: cheap, by the catalogue and, for large requests, a tokenizer."""
+    """Refuses impossible requests: cheaply, by the catalogue and, for large requests, a tokenizer."""
 
     def __init__(self, finder: ModelFinder, limits: LimitSettings, tokenizers: Tokenizers, resolver: Resolver) -> None:
         """limits: of any request. tokenizers: to measure large ones. resolver: to say whether a long one can be cut."""

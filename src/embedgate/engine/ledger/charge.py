@@ -63,7 +63,7 @@ def charge(
 
 
 def may_be_billed(error: BaseException, candidate: Candidate) -> bool:
-    """Whether a provider call that ended so may be on its provider's bill, though no bill came back.
+    """Whether a provider call that ended with this error may be billed, though no answer said so.
 
     The one rule for all kinds of calls: it was sent, and what became of it is not known (`GatewayError.may_be_billed`);
     so too if it was cancelled or broke off by a fault of ours, unless it had not been sent. What runs in this process
@@ -77,7 +77,7 @@ def may_be_billed(error: BaseException, candidate: Candidate) -> bool:
 
 
 def write_off(call: Call[Any]) -> None:
-    """Count all that was billed so far as wasted: to answer the request costs all of it anew."""
+    """Count all that was billed so far as wasted: the next attempt costs the whole request again."""
     call.wasted_picodollars = sum(spend.cost_picodollars for spend in call.spends)
 
 

@@ -49,7 +49,7 @@ class _Answer(Struct, frozen=True):
 
 
 class RerankValidator:
-    """Refuses what makes no sense. Knows no caller."""
+    """Refuses impossible requests. Knows no caller."""
 
     def __init__(self, finder: ModelFinder, limits: LimitSettings) -> None:
         """limits: of any request."""
@@ -63,7 +63,7 @@ class RerankValidator:
         """
         model = self._finder.find(request.model, request.provider, RERANK, project_id)
         if not request.query:
-            raise InvalidInput("query is empty; send the text that the documents shall answer.", param="query")
+            raise InvalidInput("query is empty; send the text that the documents are ranked by.", param="query")
         n, at_most = len(request.documents), self._limits.max_documents
         if not 1 <= n <= at_most:
             reason = f"documents has {n} items; 1 to {at_most} are allowed in one request."
@@ -98,7 +98,7 @@ class Ranker:
         self._tokenizers = tokenizers
 
     async def rank(self, call: Call[RerankRequest], candidates: Sequence[Candidate]) -> Ranked:
-        """The order by the first candidate that gives one.
+        """The ranking of the first candidate that gives one.
 
         Raises what the last route failed with, naming the routes that were tried; BudgetExhausted if the budget does
         not pay for another one.

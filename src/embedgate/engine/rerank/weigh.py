@@ -79,7 +79,7 @@ async def bill_of(request: RerankRequest, reply: RerankReply, route: Route, toke
 
 
 async def most_bill(request: RerankRequest, route: Route, tokenizers: Tokenizers) -> Bill:
-    """The most that a call can be billed for, as it was held: for one whose outcome is not known."""
+    """The maximum bill of a call, as it was held: for a call whose outcome is not known."""
     price = route.price
     tokens = await count(request, route, tokenizers) + len(request.documents) * PAIR_TOKENS
     searches = searches_of(request) if _bills_searches(price) else None
@@ -108,7 +108,7 @@ def searches_of(request: RerankRequest) -> int:
 
 
 def cut(request: RerankRequest, limits: BatchLimits) -> list[RerankRequest]:
-    """The request as calls of which each is within the limits: its documents in order, as many in each as go in.
+    """Split the request into calls within the limits: documents in order, as many in each call as fit.
 
     Models score each document by itself, so parts can be put together; where one does not, its host takes more
     documents than a request may have.

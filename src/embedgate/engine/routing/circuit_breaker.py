@@ -99,7 +99,7 @@ class CircuitBreaker:
             self._probe_until_s = 0.0
 
     def refusal(self, now_s: float) -> UpstreamError | None:
-        """Why not even a request without another route may call now, and when it may; None if it may."""
+        """Why no request may call now, not even one without another route, and when it may; None if it may."""
         if now_s < self.busy_until_s:
             wait_s = self.busy_until_s - now_s
             message = f"{self._provider} asked us to wait, and is asked again in {_told(wait_s)}"

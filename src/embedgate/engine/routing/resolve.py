@@ -202,5 +202,5 @@ def _unfit(model: Model, dim: int, quantisation: Quantisation) -> str:
     if not model.is_normalised:
         return "its vectors differ in length, too, and rounding would lose that. Use float or base64."
     if quantisation in PACKED and dim % BITS_PER_NUMBER:
-        return f"eight numbers become one, and its vectors have {dim}, which is no multiple of 8. Use int8 or float."
+        return f"eight numbers become one, and its vectors have {dim}, which is not a multiple of 8. Use int8 or float."
     return ""

@@ -251,7 +251,7 @@ class RouteHealth:
         self._judge(error, now_s - seconds, now_s)
 
     def disproved(self, error: UpstreamError) -> None:
-        """What the route refused as wrong, another one of the same weights has answered."""
+        """Another route of the same weights has answered what this route refused as wrong: count a failure."""
         now_s = self._clock()
         self._judge(UpstreamFailed(error.message), now_s, now_s)
 
@@ -333,7 +333,7 @@ class RouteHealths:
         return found
 
     def forget(self, provider: str) -> None:
-        """Begin anew with the routes of a provider: its address or its key is another one."""
+        """Forget the health of a provider's routes: its address or its key has changed."""
         for place, state in self._by_route.items():
             if place[1] == provider:
                 state.begin_anew()

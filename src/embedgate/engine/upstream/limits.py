@@ -105,7 +105,7 @@ class CredentialLimits:
         return known.ready_at(known.tokens.fit(tokens), now, is_last=True) - now
 
     def enter_freely(self, model: str) -> "Ticket | None":
-        """Admit a call of a model that nothing limits, as most are; None if something may: then `enter` decides."""
+        """Admit a call at once if no limit applies to its model, as for most; None otherwise: then call `enter`."""
         known = self._models.get(model)
         if known is None or known.requests.is_known or known.tokens.is_known:
             return None

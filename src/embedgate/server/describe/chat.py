@@ -137,7 +137,7 @@ def _request(first: Json, required: list[str], example: Json) -> Json:
                 "properties": {
                     "include_usage": {
                         "type": ["boolean", "null"],
-                        "description": "Whether a last event shall count the tokens.",
+                        "description": "Whether a last event gives the count of tokens.",
                     }
                 },
                 "additionalProperties": True,

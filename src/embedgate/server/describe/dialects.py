@@ -344,7 +344,7 @@ def _tei_schemas(model: Model) -> Json:
 
 def _tei_rerank_request() -> Json:
     properties: Json = {
-        "query": text_of("What the texts shall answer.", minLength=1),
+        "query": text_of("What the texts are ranked by.", minLength=1),
         "texts": {**_TEXTS, "description": "The texts to put in order."},
         "model": {"type": ["string", "null"], "description": "Of no effect: the path names the model."},
         "raw_scores": {"type": ["boolean", "null"], "description": "Scores as the model gives them, not from 0 to 1."},

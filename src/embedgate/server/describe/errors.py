@@ -40,7 +40,8 @@ def _of_access(prefix: str) -> tuple[GatewayError, ...]:
         errors.UnsupportedEncoding("content-encoding is br; gzip and deflate are decoded here."),
         errors.MissingKey("No API key came with the request. Send it as `Authorization: Bearer <key>`."),
         errors.MalformedKey(
-            f"The API key has not the form of a key. Keys of this gateway are `{prefix}_` and 32 hexadecimal digits."
+            "The API key does not have the form of a key. Keys of this gateway are "
+            f"`{prefix}_` and 32 hexadecimal digits."
         ),
         errors.UnknownKey("The API key is not known here. Check it, or ask your administrator for one."),
         errors.RevokedKey("The API key was revoked or its user disabled. Ask your administrator for a new one."),

@@ -76,7 +76,7 @@ def model_parameter(model: Model) -> Json:
         "name": "id",
         "in": "path",
         "required": True,
-        "description": "Id of the model; its slash may be sent as it is, or as `%2F`. A bare name will do where only "
+        "description": "Id of the model; its slash may be sent as it is, or as `%2F`. A bare name is enough where only "
         "one model has it.",
         "schema": {"type": "string", "minLength": 1},
         "example": model.id,

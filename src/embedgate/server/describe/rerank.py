@@ -53,7 +53,7 @@ def ranking(
     answer: str = "Ranking",
     parameters: list[Json] | None = None,
 ) -> Json:
-    """An operation that puts documents in order. write: of its dialect. request, answer: names of the schemas."""
+    """A rerank operation. write: of its dialect. request, answer: names of the schemas."""
     example = write(_ranking_example(), REQUEST_ID)
     return operation(
         operation_id,
@@ -110,12 +110,12 @@ def _rerank_options() -> Json:
         "return_documents": {
             "type": ["boolean", "null"],
             "default": False,
-            "description": "Whether the answer shall repeat the documents.",
+            "description": "Whether the answer repeats the documents.",
         },
         "normalize": {
             "type": ["boolean", "null"],
             "default": False,
-            "description": "Whether scores shall be from 0 to 1, whatever the model's scale.",
+            "description": "Whether scores are scaled to 0 to 1, whatever the model's scale.",
         },
         "max_tokens_per_doc": {
             "type": ["integer", "null"],

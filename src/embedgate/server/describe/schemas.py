@@ -30,7 +30,7 @@ def components(
                 "type": "http",
                 "scheme": "bearer",
                 "description": f"`Authorization: Bearer {settings.keys.prefix}_…`, on the OpenAI routes and those of "
-                "administration. The access token of a login, `egs_…`, will do on the latter.",
+                "administration. The access token of a login, `egs_…`, works on the latter.",
             },
             "apiKey": {
                 "type": "apiKey",
@@ -163,7 +163,7 @@ def openai_properties(model: Model) -> Json:
     """The fields of an embeddings request of the OpenAI API."""
     return {
         "model": text_of(
-            "Id of the model, `author/name`. A bare name will do where only one model has it; "
+            "Id of the model, `author/name`. A bare name is enough where only one model has it; "
             "`author/name:provider` asks that provider only.",
             minLength=1,
             examples=[model.id],

@@ -100,7 +100,7 @@ class Embed:
 
 
 class Rerank:
-    """The API that puts documents in order. The body is that of the OpenAI dialect, which has it from this API."""
+    """The rerank API. The body is that of the OpenAI dialect, which has it from this API."""
 
     NAME: Literal["cohere"] = NAME
 

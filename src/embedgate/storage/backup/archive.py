@@ -216,7 +216,7 @@ class Archive:
     def _check_members(self) -> None:
         for member in self.manifest.members:
             if member.name not in (DATABASE_FILE, *KEY_FILES) and not _NAME.fullmatch(member.name):
-                self._refuse(f"it names {member.name!a}, which is no file of a data folder")
+                self._refuse(f"it names {member.name!a}, which is not a file of a data folder")
             if member.size_bytes < 0:
                 self._refuse(f"{member.name} has {member.size_bytes} bytes")
         names = [member.name for member in self.manifest.members]
@@ -226,7 +226,7 @@ class Archive:
             self._refuse(f"it has no {DATABASE_FILE}")
         wrong = [each.name for each in self.manifest.members if self._infos[each.name].file_size != each.size_bytes]
         if wrong:
-            self._refuse(f"{wrong[0]} has not the size of its manifest")
+            self._refuse(f"{wrong[0]} does not have the size that the manifest says")
 
     def _refuse(self, reason: str, error: Exception | None = None) -> NoReturn:
         raise _damaged(self._path, reason) from error
