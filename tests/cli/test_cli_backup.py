@@ -273,7 +273,7 @@ def test_broken_books_are_backed_up_and_told(program: Program, folder: Path, arc
 
 
 def test_an_older_schema_is_kept_in_the_archive_and_brought_up_to_date_by_the_restore(
-    program: Program, folder: Path
+    program: Program, folder: Path, no_data: None
 ) -> None:
     (folder / "data").mkdir()
     with closing(sqlite3.connect(folder / "data" / "embedgate.db")) as connection:
