@@ -25,10 +25,14 @@ from virtual_time import VirtualLoop
 _ENGINE = Path(__file__).parent / "engine"
 _LONGEST = (
     "test_schemathesis.py",
+    "test_more_sdks.py",
     "test_python_sdks.py",
     "test_killed_server.py",
     "test_cli_toolkit_guides.py",
     "test_lifecycle.py",
+    "test_chaos.py",
+    "test_bench_tools.py",
+    "test_cli_serve.py",
     "test_chat_streams.py",
     "test_examples.py",
     "test_ledger_and_bill.py",

@@ -23,12 +23,13 @@ _SERVER = """
 import datetime, gc, json, os, random, resource, selectors, signal, sys, time
 import embedgate.core.clock as clock
 import embedgate.server.serve, embedgate.storage.migrate, embedgate.wiring.gateway
-from embedgate.cli.main import run
+from embedgate.cli.main import load, run
 from embedgate.govern import selection
 from embedgate.providers import hosts
 
 hosts.load()  # imports the vendor modules
 selection._listed()  # reads the catalogue
+load("serve").make_context("serve", [])  # makes the command and what parses its options
 gc.collect()
 gc.freeze()  # the collector of a fork would look at, and so copy, all of it
 
