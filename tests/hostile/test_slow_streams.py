@@ -20,11 +20,6 @@ from running import RunningGateway, gateway
 from waiting import wait_until
 from wire import call
 
-pytestmark = [
-    pytest.mark.hostile,
-    pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks of memory are read from /proc"),
-]
-
 N_READERS = scaled(16, 300)
 MB = 1_000_000
 EVENT = b'{"choices":[{"index":0,"delta":{"content":"%s"}}]}' % (b"x" * 16_000)
@@ -40,6 +35,8 @@ def slow_readers(running: RunningGateway, n: int) -> Iterator[list[Listener]]:
         yield [stack.enter_context(listening(running, running.key, STREAM, receive_bytes=4_096)) for _ in range(n)]
 
 
+@pytest.mark.hostile
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks of memory are read from /proc")
 def test_readers_of_streams_who_take_nothing_are_cut_and_so_are_their_providers_calls(tmp_path: Path) -> None:
     with running_chat_upstream() as host:
         settings = f"""

@@ -14,8 +14,6 @@ from embedgate.providers import fake
 from forms import dice, scaled
 from upstream import Answer, Upstream, running_upstream
 
-pytestmark = pytest.mark.hostile
-
 DIM = 64
 TEXTS = [f"text {number}" for number in range(150)]
 MODELS = {"acme/a": "alpha", "acme/b": "beta"}
@@ -96,6 +94,7 @@ async def asks(api: Api, draw: random.Random, answered: list[str]) -> None:
     answered.append(model)
 
 
+@pytest.mark.hostile
 async def test_no_answer_mixes_two_spaces_whatever_is_changed_meanwhile(
     api: Api, user_api: Api, hosts: dict[str, Upstream]
 ) -> None:
