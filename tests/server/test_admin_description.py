@@ -41,12 +41,13 @@ async def test_every_route_has_a_name_of_its_own_and_fixed_paths_go_first() -> N
 
 async def test_a_session_of_an_administrator_is_answered_as_described(api: Api) -> None:
     described: dict[str, Any] = await api("GET", "/openapi.json")
+    schemas = strict_schemas(described)
     seen: set[str] = set()
 
     async def do(method: str, target: str, body: object = None) -> Any:
         reply = await api.reply(method, target, body)
         assert reply.status < 300, reply.body
-        seen.add(check(described, method, target.partition("?")[0], reply))
+        seen.add(check(described, schemas, method, target.partition("?")[0], reply))
         return reply.json if reply.headers.get("content-type") == "application/json" else None
 
     await administer(do)
@@ -79,8 +80,11 @@ async def test_every_change_leaves_an_event_and_nothing_else_does(api: Api) -> N
     assert silent == SILENT
 
 
-def check(described: dict[str, Any], method: str, path: str, reply: Reply) -> str:
-    """All of the answer is described, and all that is said to be there is there. Returns the route's name."""
+def check(described: dict[str, Any], strict: dict[str, Any], method: str, path: str, reply: Reply) -> str:
+    """All of the answer is described, and all that is said to be there is there. Returns the route's name.
+
+    strict: the schemas, as `strict_schemas` gives them.
+    """
     found = Routes(OPERATIONS).find(path)
     assert found is not None
     route = found[0][method]
@@ -91,19 +95,20 @@ def check(described: dict[str, Any], method: str, path: str, reply: Reply) -> st
     if reply.body:
         schema = response["content"][reply.headers["content-type"].partition(";")[0]]["schema"]
         if "$ref" in schema:
-            strict(described, schema).validate(reply.json)
+            jsonschema = pytest.importorskip("jsonschema")
+            jsonschema.Draft202012Validator({**schema, "components": {"schemas": strict}}).validate(reply.json)
     else:
         assert "content" not in response
     return route.facts.id
 
 
-def strict(described: dict[str, Any], of: dict[str, Any]) -> Any:
-    """Its `validate` raises also for a field that is not named."""
-    schemas = json.loads(json.dumps(described["components"]["schemas"]))
+def strict_schemas(described: dict[str, Any]) -> dict[str, Any]:
+    """The schemas of the document, under which a field that they do not name is a mistake."""
+    schemas: dict[str, Any] = json.loads(json.dumps(described["components"]["schemas"]))
     for schema in schemas.values():
         if "properties" in schema:
             schema.setdefault("additionalProperties", False)
-    return pytest.importorskip("jsonschema").Draft202012Validator({**of, "components": {"schemas": schemas}})
+    return schemas
 
 
 async def administer(do: Callable[..., Awaitable[Any]]) -> None:
