@@ -3,23 +3,29 @@
 The gateway has a core of its own; the command, the load and the upstream share the rest. What the gateway can do is the
 best of several numbers of connections that send the same requests and read the answers without looking at them.
 
+Texts per second depend on how the processes share the cores. Processor time does not: it is measured of the asking
+process and of the gateway apart. The start of the command is the processor time of a run with one text.
+
     python -m bench.embed_remote --texts 100000
 """
 
 import argparse
+import os
 import queue
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 
 from bench import targets, upstream
-from bench.processes import Cores, on_cores
+from bench.processes import Cores, cpu_s, family, on_cores
 from bench.targets import Target
 from bench.texts import MARK
 
@@ -29,6 +35,14 @@ _LATENCY_MS = 40
 """Of the provider behind the gateway."""
 _OURS = "embedgate embed"
 _MODEL = f"openai/{upstream.MODEL}"
+
+
+class Took(NamedTuple):
+    """Of all texts: seconds, and processor seconds of whoever asked, its children included, and of the gateway."""
+
+    seconds: float
+    asking_s: float
+    gateway_s: float
 
 
 def texts(n: int, run: int) -> list[str]:
@@ -77,6 +91,21 @@ def command_s(target: Target, every: Sequence[str], folder: Path) -> float:
     return time.perf_counter() - began_s
 
 
+def measured(target: Target, ask: Callable[[], float]) -> Took:
+    """One run. ask: returns its seconds."""
+    assert target.program is not None
+    gateway = family(target.program.pid)
+    before, before_gateway = time_s(), cpu_s(gateway)
+    seconds = ask()
+    return Took(seconds, time_s() - before, cpu_s(gateway) - before_gateway)
+
+
+def time_s() -> float:
+    """Processor seconds of this process and of its children that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
 def main() -> None:
     """Measure in turns, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -84,26 +113,38 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     cores = Cores.shared_out()
-    found: dict[str, list[float]] = {name: [] for name in (*(f"{n} connections" for n in _CONNECTIONS), _OURS)}
+    found: dict[str, list[Took]] = {name: [] for name in (*(f"{n} connections" for n in _CONNECTIONS), _OURS)}
     with (
         tempfile.TemporaryDirectory() as made,
         targets.running_upstream(cores, Path(made), _LATENCY_MS) as running,
         targets.embedgate(Path(made) / "data", cores, targets.forwarding(running.port), _MODEL) as target,
         on_cores(cores.load),
     ):
-        run = 0
+        folder, run = Path(made), 0
         drained_s(target, texts(_BATCH, run), 1)  # once, so that all is warm
+        start = measured(target, partial(command_s, target, texts(1, 1_000_000), folder))
         for _ in range(options.rounds):
             for n in _CONNECTIONS:
                 run += 1
-                found[f"{n} connections"].append(drained_s(target, texts(options.texts, run), n))
+                every = texts(options.texts, run)
+                found[f"{n} connections"].append(measured(target, partial(drained_s, target, every, n)))
             run += 1
-            found[_OURS].append(command_s(target, texts(options.texts, run), Path(made)))
-    best = {name: min(seconds) for name, seconds in found.items()}
-    possible = min(seconds for name, seconds in best.items() if name != _OURS)
-    print("| who asks | texts/s | of what the gateway can do |\n|---|---|---|")
-    for name, seconds in best.items():
-        print(f"| {name} | {options.texts / seconds:,.0f} | {possible / seconds:.0%} |")
+            every = texts(options.texts, run)
+            found[_OURS].append(measured(target, partial(command_s, target, every, folder)))
+    best = {name: min(took) for name, took in found.items()}
+    possible = min(took.seconds for name, took in best.items() if name != _OURS)
+    print(
+        "| who asks | texts/s | of what the gateway can do | CPU ms for 1,000 texts | CPU ms of the gateway for them |"
+    )
+    print("|---|---:|---:|---:|---:|")
+    thousands = options.texts / 1_000
+    for name, took in best.items():
+        asking_s = took.asking_s - (start.asking_s if name == _OURS else 0)
+        print(
+            f"| {name} | {options.texts / took.seconds:,.0f} | {possible / took.seconds:.0%} | "
+            f"{asking_s * 1e3 / thousands:.1f} | {took.gateway_s * 1e3 / thousands:.1f} |"
+        )
+    print(f"\nThe start of the command takes {start.asking_s:.2f} s of processor time, {start.seconds:.2f} s in all.")
 
 
 if __name__ == "__main__":

@@ -97,8 +97,8 @@ def far(texts: Path, fake_only: None, server: Upstream) -> Callable[..., list[st
         _fill(place, texts, server)
         _FILLED.update({file.name: file.read_bytes() for file in place.glob("*.collection")})
     place.mkdir(parents=True, exist_ok=True)
-    for name, content in _FILLED.items():
-        (place / name).write_bytes(content)
+    for name, filled in _FILLED.items():
+        (place / name).write_bytes(filled)
 
     def words(name: str, file: str = "new.csv") -> list[str]:
         model = () if name in NAMING_NO_MODEL else ("--model", "m")
