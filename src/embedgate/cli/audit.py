@@ -130,6 +130,8 @@ def prune(
 
 def _intact(found: Verified) -> str:
     text = f"intact: {found.events:,} events; head {found.end.seq}:{found.end.digest}"
+    if found.begins_after:
+        text += f"\nevents 1 to {found.begins_after:,} were deleted for their age, as the trail tells"
     ledger = found.ledger
     if not ledger.entries:
         return text

@@ -68,7 +68,9 @@ class Event(Struct, frozen=True):
     seq: Annotated[int, Meta(description="Its place in the trail.")]
     at: Moment
     kind: AuditKind
-    actor: Annotated[str, Meta(description="Id of the user or key; `command line`; `stranger` before a login.")]
+    actor: Annotated[
+        str, Meta(description="Id of the user or key; `command line`; `gateway`; `stranger` before a login.")
+    ]
     action: str
     target: Annotated[str, Meta(description="Id of what it was done to.")]
     outcome: Annotated[str, Meta(description="`permit`, `forbid`, `ok` or the code of an error.")]
@@ -133,6 +135,7 @@ class Verified(Struct, frozen=True):
     end: TrailEnd
     first_break: TrailBreak | None
     ledger: VerifiedLedger
+    begins_after: Annotated[int, Meta(description="The last event that was deleted for its age; 0 if none was.")] = 0
 
 
 class Pruning(Struct, forbid_unknown_fields=True):
@@ -189,7 +192,8 @@ def verify_trail(reading: Reading, kept: VerifyQuery) -> Verified:
             walk.step(AuditRow._make(row))
         ledger = _verify_ledger(streaming, kept)
     found = walk.end()
-    return Verified(found.first_break is None and ledger.ok, found.events, found.end, found.first_break, ledger)
+    is_ok = found.first_break is None and ledger.ok
+    return Verified(is_ok, found.events, found.end, found.first_break, ledger, found.begins_after)
 
 
 def _verify_ledger(streaming: sa.Connection, kept: VerifyQuery) -> VerifiedLedger:
@@ -229,12 +233,16 @@ def prune_before(invocation: Invocation, before_ms: int) -> int:
     with invocation.read() as reading:
         end = reading.connection.execute(sa.select(sa.func.max(audit.c.seq))).scalar_one() or 0
     deleted = 0
-    while n := _prune_piece(invocation, before_ms, end):
+    while n := prune_piece(invocation, before_ms, end):
         deleted += n
     return deleted
 
 
-def _prune_piece(invocation: Invocation, before_ms: int, end: int) -> int:
+def prune_piece(invocation: Invocation, before_ms: int, end: int = 2**62) -> int:
+    """Delete one piece as `prune_before` does, in one transaction, and say how many events it had; 0 at the end.
+
+    end: the last row that may be deleted.
+    """
     oldest = (
         sa.select(audit.c.seq, audit.c.at_ms, audit.c.digest)
         .where(audit.c.seq <= end)  # not the events that pruning itself adds, however late `before_ms` is
@@ -286,6 +294,7 @@ class _Found(NamedTuple):
     events: int
     end: TrailEnd
     first_break: TrailBreak | None
+    begins_after: int
 
 
 class _Walk:
@@ -318,7 +327,8 @@ class _Walk:
         breaks = [found for found in (self._break, self._fault_of_beginning(), self._fault_of_end()) if found]
         seq, digest = self._at
         first_break = min(breaks, key=lambda found: found.seq, default=None)
-        return _Found(self._count, TrailEnd(seq, _hex(digest)), first_break)
+        begins_after = self._start.seq if self._start is not None else 0
+        return _Found(self._count, TrailEnd(seq, _hex(digest)), first_break, begins_after)
 
     def _fault_of(self, row: AuditRow) -> TrailBreak | None:
         seq, expected = row.seq, self._expected

@@ -33,6 +33,8 @@ class Actor:
 
 COMMAND_LINE = Actor("command line")
 """Whoever can run the program on the data folder."""
+GATEWAY = Actor("gateway")
+"""A running gateway that does by itself what its settings say."""
 STRANGER = "stranger"
 """The actor's id in operations that anyone may run, such as a login."""
 

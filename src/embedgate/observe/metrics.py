@@ -100,6 +100,7 @@ _doubted = _Counter("doubted_usage", "Calls of which the provider reported more 
 _running = {"now": 0}
 _ledger = {"writable": 1}
 _lost = _Counter("lost_records", "Entries and events that could not be stored; the log has them.", "record")
+_retired = _Counter("retired_records", "Records that were deleted because of their age.", "record")
 _disk: dict[str, int] = {}
 _budgets_near_cap: dict[str, int] = {}
 _connections: dict[str, int] = {}
@@ -215,6 +216,11 @@ def ledger_writable(*, is_writable: bool) -> None:
 def record_lost(record: str) -> None:
     """Count what could not be stored, and is only in the log. record: `ledger` or `audit`."""
     _lost.values[record,] += 1
+
+
+def records_retired(record: str, n: int) -> None:
+    """Count what was deleted because of its age. record: `audit`."""
+    _retired.values[record,] += n
 
 
 def disk_now(free_bytes: int, database_bytes: int) -> None:

@@ -49,6 +49,11 @@ class StorageSettings(Section):
         description="What is refused while the ledger cannot be written: requests that a provider bills, or all. "
         "Entries of those served wait in memory, within half of `storage.ledger_max_pending`.",
     )
+    audit_keep_days: Annotated[int, Field(ge=1, le=36_500)] | None = Field(
+        None,
+        description="Days that events of the audit trail are kept. A running gateway deletes older ones every hour; "
+        "the trail tells of it and stays verifiable. If absent: for ever.",
+    )
 
 
 def _check_disk_bytes(size_bytes: int) -> int:

@@ -61,6 +61,7 @@ from embedgate.wiring.administration import decide_within, open_resources
 from embedgate.wiring.credentials import open_credentials
 from embedgate.wiring.folder_claim import FolderClaim
 from embedgate.wiring.following import Following
+from embedgate.wiring.retention import AuditRetention
 from embedgate.wiring.storage import Storage, open_storage, stored_at
 
 _CLOSE_TIMEOUT_S = 2
@@ -118,6 +119,7 @@ class Gateway:
         self._resources = open_resources(loaded, self._access())
         self._rules = rules
         self._following = Following(storage.database, rules, self._apply)
+        self.retention = AuditRetention(lambda: self.invocation(operations.GATEWAY), settings.storage.audit_keep_days)
 
     def _open_admission(self, rules: Rules) -> Admission:
         settings, storage = self.settings, self._storage
@@ -285,6 +287,7 @@ class Gateway:
         """
         await self.claim.aclose()
         await self.drift.aclose()
+        await self.retention.aclose()
         await self._following.aclose()
         await self._prober.aclose()
         with contextlib.suppress(TimeoutError):
@@ -472,6 +475,7 @@ async def open_gateway(loaded: Loaded, *, is_server: bool = False) -> Gateway:
             gateway.limits.restore(await asyncio.to_thread(storage.recent_requests, now_ms), now_ms)
         await asyncio.to_thread(storage.watch)
         gateway.drift.start()
+        gateway.retention.start()
     return gateway
 
 
