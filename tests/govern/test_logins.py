@@ -191,6 +191,28 @@ def test_failed_logins_keep_no_working_session_from_anything(anyone: Governing, 
     inside(change_my_password, PasswordChange(PASSWORD, "another long phrase"))
 
 
+OTHER_SPELLINGS = [
+    "ANN", "Ann", "ann ", " ann", "\tann", "ann\n", "ann\0", "ann.",
+    "ann..", "a\u200bnn", "\uff41nn", "\u0430nn", "ann\u0301", "an\u0578", "ann\u00a0", "\u202eann",
+    "ann\\", "ann'--", "ann%", "a_n", "ann@", "ann/../ann", "%61nn", "ann\ud800",
+]  # fmt: skip
+
+
+def test_another_spelling_of_a_name_is_nobody_and_slows_nobody_down(anyone: Governing) -> None:
+    for name in OTHER_SPELLINGS:
+        with pytest.raises(InvalidCredentials):
+            anyone(log_in, Login(name, PASSWORD))
+        assert anyone.events()[-1].target == NOBODY
+    logged_in(anyone)
+    for name in OTHER_SPELLINGS:
+        failing(anyone, name)
+    with pytest.raises(RateLimited, match="from this address"):  # all spellings together are guessing, too
+        for _ in range(MAX_FAILURES_OF_NAME - 1):
+            for name in OTHER_SPELLINGS:
+                failing(anyone, name)
+    logged_in(anyone.with_actor(Actor(STRANGER, "req_4", THERE)))
+
+
 def test_logins_that_succeed_are_not_counted(anyone: Governing) -> None:
     for _ in range(2 * MAX_FAILURES_OF_NAME):
         logged_in(anyone)
