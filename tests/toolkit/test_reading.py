@@ -87,7 +87,9 @@ def test_a_column_of_texts_without_columns_is_refused(tmp_path: Path, option: st
         read_file(lines, how)
     with pytest.raises(InvalidInput, match=refused + "lines"):
         read_stream(io.BytesIO(b"a,b\n1,2\n"), "standard input", how)
-    with pytest.raises(InvalidInput, match=refused + "lines"):
+    with pytest.raises(
+        InvalidInput, match=f"{option} names a column, and the command line has none. Leave {option} out"
+    ):
         read_values(["one"], "the command line", how)
     for path in (document, document.parent):
         with pytest.raises(InvalidInput, match=refused + "whole documents"):

@@ -126,7 +126,7 @@ def read_stream(stream: BinaryIO, name: str, how: Reading | None = None) -> list
 def read_values(values: Sequence[str], name: str, how: Reading | None = None) -> list[Record]:
     """Texts that are at hand, such as those of a command line. Raises InvalidInput for an empty one, or for none."""
     how = how or Reading()
-    _check_columns(how, ["lines"], name)
+    _check_columns(how, [], name)
     rows = (_Row(number, value) for number, value in enumerate(values, start=1))
     return checked(list(_kept(rows, name, 0, how, "text", is_one=True)), name)
 
@@ -169,6 +169,8 @@ def _check_columns(how: Reading, formats: Sequence[InputFormat], name: str) -> N
     """Refuse a column that is named where no text has one: else a header would be read as a text."""
     option = next((option for field, option in _NAMED_WITH.items() if getattr(how, field) is not None), None)
     if option is not None and not {*formats} & {*_WITH_COLUMNS}:
+        if not formats:
+            raise InvalidInput(f"{option} names a column, and {name} has none. Leave {option} out.")
         as_what = "lines" if "lines" in formats else "whole documents"
         raise InvalidInput(
             f"{option} names a column, and {name} has none, because it is read as {as_what}. Leave {option} out, or "
