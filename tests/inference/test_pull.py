@@ -347,20 +347,17 @@ def test_a_run_that_was_killed_between_two_renames_is_undone(puller: Puller) -> 
 
 def test_files_that_were_changed_are_found_and_pulled_again(puller: Puller) -> None:
     puller()
-    weights = puller.target / WEIGHTS
+    weights, config = puller.target / WEIGHTS, puller.target / "config.json"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + b"?")
-    with pytest.raises(
-        ConfigError, match=r"pulled model tiny: .*model\.onnx is not the file that was pulled: run `emb"
-    ):
+    models = LocalModels(LocalSettings(), puller.data_dir)
+    with pytest.raises(ConfigError, match=r"model\.onnx is not the file that was pulled: run `embedgate models pull"):
+        models.load("tiny")
+    config.write_bytes(config.read_bytes().replace(b"16", b"15"))
+    with pytest.raises(ConfigError, match=r"pulled model tiny: .*config\.json is not the file that was pulled"):
         LocalModels(LocalSettings(), puller.data_dir)
     assert puller().is_new
     assert weights.read_bytes() == whole
-    models = LocalModels(LocalSettings(), puller.data_dir)
-    weights.write_bytes(whole[:-1] + b"?")
-    with pytest.raises(ConfigError, match="is not the file that was pulled"):
-        models.load("tiny")
-    weights.write_bytes(whole)
     (puller.target / "modules.jsonl").write_text("{}")
     with pytest.raises(ConfigError, match="does not belong to the model"):
         LocalModels(LocalSettings(), puller.data_dir)

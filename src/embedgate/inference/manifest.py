@@ -11,14 +11,13 @@ import msgspec
 from msgspec import Meta
 
 from embedgate.core.errors import ConfigError
-from embedgate.inference.folder_files import MAX_JSON_BYTES, FolderFiles
+from embedgate.inference.folder_files import FolderFiles
 from embedgate.inference.weights import digest_file
 
 MANIFEST_FILE = "embedgate.json"
 PULLED_FOLDER = "pulled"
 """Folder in the data folder that holds one folder for each pulled model, named like it."""
 
-_SMALL_BYTES = MAX_JSON_BYTES
 _FORMAT = 1
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
@@ -62,7 +61,7 @@ def read_manifest(path: Path) -> Manifest | None:
 
 
 def check_files(path: Path, manifest: Manifest, *, is_all: bool) -> None:
-    """Check that the files are those of the manifest. is_all: the large ones, too, which takes a second per gigabyte.
+    """Check that the files are those of the manifest. is_all: the weights, too, which takes a second per gigabyte.
 
     Raises ConfigError naming the first that is not.
     """
@@ -74,7 +73,7 @@ def check_files(path: Path, manifest: Manifest, *, is_all: bool) -> None:
     for each in manifest.files:
         file = files.file(each.path, each.size_bytes)
         is_right = file.stat().st_size == each.size_bytes
-        if is_right and (is_all or each.size_bytes <= _SMALL_BYTES):
+        if is_right and (is_all or not each.path.startswith(manifest.weights)):
             is_right = digest_file(file) == each.sha256
         if not is_right:
             raise ConfigError(

@@ -6,6 +6,7 @@ leaves it, and the next one goes on there.
 
 import asyncio
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -33,6 +34,7 @@ from embedgate.inference.model_folder import TOKENIZER_FILE, read_model_folder
 from embedgate.settings import LocalModelSettings, LocalSettings
 from embedgate.transport.hub import Hub
 
+_LOCK_DIGITS = 12
 _PARALLEL = 3
 """Downloads at a time: enough to fill a line while small files wait for answers, and few for a hub."""
 
@@ -110,7 +112,7 @@ class Pull:
         """
         parent = self.target.parent
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(parent / f".{self.target.name}.lock", self.target):
+        with _locked(self.data_dir / PULLED_FOLDER, self.target):
             self._restore()
             before = self._manifest_there()
             if before is not None and before.digest == self.wanted.digest and before.model == self.wanted.model:
@@ -303,8 +305,11 @@ def _size(file: Path) -> int:
 
 
 @contextmanager
-def _locked(lock: Path, target: Path) -> Iterator[None]:
-    with lock.open("w") as stream:
+def _locked(folder: Path, target: Path) -> Iterator[None]:
+    """Hold the lock of a target, in the folder of pulled models wherever the target is."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    name = hashlib.sha256(str(target).encode()).hexdigest()[:_LOCK_DIGITS]
+    with (folder / f".{name}.lock").open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -39,7 +39,8 @@ def try_once(tried: Tried, mark: Path, timeout_s: float = _TRIAL_S, program: tup
     if mark.exists():
         return
     place = Path(tried.path, tried.weights)
-    command = program or (sys.executable, "-m", "embedgate.inference.trial")
+    # Without -P, modules of the folder in which the gateway was started would come before the installed ones.
+    command = program or (sys.executable, "-P", "-m", "embedgate.inference.trial")
     try:
         ended = subprocess.run(
             command, input=msgspec.json.encode(tried), capture_output=True, timeout=timeout_s, check=False
