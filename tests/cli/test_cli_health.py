@@ -40,7 +40,6 @@ def not_ready() -> Iterator[str]:
 def test_a_gateway_that_runs_is_healthy_and_ready(
     program: Program, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder / "data").mkdir()
     with gateway(folder / "data", FAKE_ONLY) as running:
         assert program("health", "--url", running.url).text == '{"status":"ok"}\n'
         monkeypatch.setenv("EMBEDGATE_SERVER__PORT", running.url.rpartition(":")[2])
@@ -57,11 +56,14 @@ def test_one_that_is_not_says_why(program: Program, not_ready: str) -> None:
 
 
 def test_what_does_not_answer_is_not_healthy(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.socket() as taken:  # and nobody listens there
+        taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    for url in (f"http://127.0.0.1:{port}", f"https://127.0.0.1:{port}", "http://[::1]:1", "nonsense"):
-        ended = program("health", "--url", url)
-        assert (ended.code, ended.output) == (1, b""), url
-        assert ended.errors.startswith(f"error: {url}/healthz"), ended.errors
+        for url in (f"http://127.0.0.1:{port}", f"https://127.0.0.1:{port}"):
+            ended = program("health", "--url", url)
+            assert (ended.code, ended.output) == (1, b""), url
+            assert ended.errors.startswith(f"error: {url}/healthz"), ended.errors
+    for wrong in ("nonsense", "http://", "127.0.0.1:3100"):
+        assert program("health", "--url", wrong).code == 2
     monkeypatch.setenv("EMBEDGATE_SERVER__PORT", "0")
     assert program("health").code == 2

@@ -27,6 +27,8 @@ def health(
 ) -> None:
     """Ask a gateway whether it runs: exit code 0 if it does, else 1 with a reason."""
     place = url or _own_address(context, config_file)
+    if not place.startswith(("http://", "https://")) or not urlsplit(place).hostname:
+        raise typer.BadParameter(f"{place!r} is no address such as http://127.0.0.1:3100", param_hint="--url")
     path = "/readyz" if ready else "/healthz"
     status, text = _ask(place, path)
     if status != _OK:
