@@ -16,7 +16,7 @@ COVERED := --cov --cov-report=term:skip-covered
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-oldest coverage test-repeat hostile lint check fuzz audit fix docs bench lock clean
+.PHONY: help serve test test-oldest coverage test-repeat hostile lint check fuzz audit fix docs bench soak lock clean
 
 help:  ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -74,6 +74,9 @@ docs: $(STAMP)  ## Write the reference pages anew from the code
 
 bench: $(STAMP)  ## Measure the gateway (PEERS=litellm,portkey for these too; ARGS=--help)
 	@$(BIN)/python -m bench $(if $(PEERS),--peers $(PEERS)) $(if $(ENGINES),--engines $(ENGINES)) $(ARGS)
+
+soak: $(STAMP)  ## Half an hour at full load: fails if memory, descriptors or p99 grow (ARGS="--minutes 60")
+	@$(BIN)/python -m bench.soak $(ARGS)
 
 lock: $(TOOLS)/bin/uv  ## Resolve the dependencies into the lock files (ARGS=--upgrade for newer versions)
 	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \

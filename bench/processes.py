@@ -155,6 +155,20 @@ def memory_bytes(pids: Sequence[int]) -> int:
     return _status_bytes(pids, "VmRSS:")
 
 
+def own_memory_bytes(pids: Sequence[int]) -> int:
+    """Memory that processes have taken for themselves, added up: without pages of files."""
+    return _status_bytes(pids, "RssAnon:")
+
+
+def descriptors(pids: Sequence[int]) -> int:
+    """Open descriptors of processes, added up."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            total += sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    return total
+
+
 def peak_memory_bytes(pids: Sequence[int]) -> int:
     """The most that was resident since `forget_peak`, added up over processes."""
     return _status_bytes(pids, "VmHWM:")

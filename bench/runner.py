@@ -203,7 +203,7 @@ class _Stage:
             port=target.port,
             path=targets.PATH,
             headers=dict(target.headers),
-            streams=tuple(_fresh(stream, target.model) for stream in load.streams),
+            streams=tuple(fresh(stream, target.model) for stream in load.streams),
             seconds=self._effort.seconds if seconds is None else seconds,
             warmup_s=warmup_s,
             warmup_requests=load.warmup_requests,
@@ -272,7 +272,8 @@ def verify(target: Target, stream: Stream) -> None:
     targets.verify(target, stream.texts.inputs, stream.encoding, fresh_number())
 
 
-def _fresh(stream: Stream, model: str) -> Stream:
+def fresh(stream: Stream, model: str) -> Stream:
+    """The same stream for a model, with texts that no call before has sent."""
     texts = msgspec.structs.replace(stream.texts, first_number=fresh_number())
     return msgspec.structs.replace(stream, model=model, texts=texts)
 
