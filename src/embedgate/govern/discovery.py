@@ -40,7 +40,7 @@ def list_models_there(invocation: Invocation, which: WhichProvider) -> ModelsThe
     Facts("probeModel", example={"name": "report-encoder-v2"}, raises=(UnknownProvider,)),
 )
 def probe_model(invocation: Invocation, which: ModelToProbe) -> Probed:
-    """Find out what a model of a provider is like.
+    """Find out the vector size, the scaling and the input limit of a provider's model.
 
     Makes a few calls, of some thousand tokens together: its size, whether vectors have length 1 and may be shortened,
     and how long a text may be.

@@ -1,4 +1,4 @@
-"""How often a password may be guessed: after a few wrong ones each further guess waits longer, in memory.
+"""Throttle of password guesses: after a few wrong ones each further attempt waits longer. In memory.
 
 Counts only; what a login is, and whether it failed, is told from outside. A process that starts anew has forgotten.
 """

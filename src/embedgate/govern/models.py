@@ -147,7 +147,7 @@ def _hint(catalog: Catalog, name: str) -> str:
 
 
 def model_facts(model: Model, switched_on: frozenset[str]) -> CatalogModel:
-    """A model as it is answered. switched_on: the providers that are."""
+    """A model as the API answers it. switched_on: the providers that are on."""
     routes = tuple(_route(route, switched_on) for route in model.routes)
     return CatalogModel(
         id=model.id,

@@ -1,4 +1,4 @@
-"""Limits, budgets and aliases of keys, users and projects that are deleted go with them, in the same transaction."""
+"""Deletes the limits, budgets and aliases of deleted keys, users and projects, in the same transaction."""
 
 from embedgate.core.access import SubjectKind
 from embedgate.govern.change import Change
@@ -6,7 +6,7 @@ from embedgate.storage import schema
 
 
 def drop_rules_of(change: Change, kind: SubjectKind, *ids: str) -> None:
-    """Take away the limits, budgets and aliases of subjects that are being deleted."""
+    """Delete the limits, budgets and aliases of subjects that are being deleted."""
     dropped = 0
     for table in (schema.limits, schema.budgets):
         of_them = (table.c.subject_kind == kind) & table.c.subject_id.in_(ids)

@@ -300,18 +300,18 @@ class _Known:
 
     @classmethod
     def in_force(cls, reading: Reading) -> "_Known":
-        """As they are now."""
+        """The providers as they are in force now."""
         try:
             return cls(reading, reading.resources.gateway.selection())
         except ConfigError as error:
             return cls(reading, None, error.mistakes)
 
     def names(self) -> set[str]:
-        """Of every one."""
+        """The names of all providers."""
         return {*self._stored, *(self._selection.known_providers() if self._selection else ())}
 
     def find(self, name: str) -> str:
-        """The name, if it is that of one. Raises UnknownProvider."""
+        """The name, if a provider has it. Raises UnknownProvider."""
         names = self.names()
         if name not in names:
             raise UnknownProvider(
@@ -320,7 +320,7 @@ class _Known:
         return name
 
     def provider(self, name: str) -> Provider:
-        """One of them, as it is answered."""
+        """One provider, as the API answers it."""
         record, selection = self._stored.get(name), self._selection
         fields = record or ProviderRecord(name)
         is_on = None if selection is None else selection.is_on(name)

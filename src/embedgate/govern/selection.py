@@ -44,12 +44,12 @@ class HostInUse:
 
     @property
     def endpoint(self) -> Endpoint:
-        """The first one."""
+        """The first endpoint."""
         return self.endpoints[0]
 
     @property
     def base_url(self) -> str:
-        """Of the first endpoint."""
+        """Base URL of the first endpoint."""
         return self.endpoint.base_url
 
     def on_the_internet(self) -> "HostInUse":

@@ -121,7 +121,7 @@ class GroupSum:
 
 @reads("usage.show", "GET", "/api/usage", Facts("showUsage", raises=(UnknownEntity, Conflict)))
 def show_usage(reading: Reading, query: UsageQuery) -> Listed[UsageSum] | File:
-    """Sum up what was used."""
+    """Sum up usage and cost."""
     by = _dimensions(query.by)
     sums = sum_up(reading, by, named(reading, query, query.user))
     if query.format == "csv":
@@ -146,7 +146,7 @@ def show_usage(reading: Reading, query: UsageQuery) -> Listed[UsageSum] | File:
 
 @reads("me.usage", "GET", "/api/me/usage", Facts("showMyUsage", who="user", raises=(UnknownEntity, Conflict)))
 def show_own_usage(reading: Reading, query: OwnUsageQuery) -> Listed[UsageSum]:
-    """Sum up what you have used."""
+    """Sum up your usage and cost."""
     by = _dimensions(query.by)
     sums = sum_up(reading, by, own(reading, query))
     return pick(_with_names(reading, by, sums), query)

@@ -1,4 +1,4 @@
-"""What a local model is to the runtime: a record of it, loaders of its tokenizer and engine, and the engine itself."""
+"""Records of a local model for the runtime: its facts, the loaders of tokenizer and engine, the engine's protocol."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -105,7 +105,7 @@ class _Config(msgspec.Struct):
 
     @property
     def kind(self) -> str:
-        """What it is if it is no encoder of texts, else an empty text."""
+        """What the model is if it does not encode texts; else empty."""
         names = self.architectures or []
         if self.vision_config is not None or self.image_size is not None:
             return "a model of images"

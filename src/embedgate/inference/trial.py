@@ -1,4 +1,4 @@
-"""First run of a model file from outside, in a process of its own: what would end a process ends that one.
+"""First run of a foreign model file in a process of its own: a crash ends that process, not the gateway.
 
 The engines are written in C++, and a file that was made to, or damaged just so, can end the process that reads it or
 keep it busy for ever. So each file is loaded and run once by `python -m embedgate.inference.trial` before the gateway

@@ -23,7 +23,7 @@ def digest_file(file: Path) -> str:
 
 
 def file_version(file: Path) -> str:
-    """What changes whenever a file is written or replaced: its size, times and number. Raises ConfigError."""
+    """Version of a file, which changes when it is written or replaced: size, times, inode. Raises ConfigError."""
     try:
         found = file.stat()
     except OSError as error:

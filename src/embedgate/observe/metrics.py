@@ -214,7 +214,7 @@ def ledger_writable(*, is_writable: bool) -> None:
 
 
 def record_lost(record: str) -> None:
-    """Count what could not be stored, and is only in the log. record: `ledger` or `audit`."""
+    """Count an entry that could not be stored, and is only in the log. record: `ledger` or `audit`."""
     _lost.values[record,] += 1
 
 

@@ -172,7 +172,7 @@ def _match(pattern: list[str], segments: list[str]) -> dict[str, str] | None:
 
 
 def headers_of(request_id: str) -> Headers:
-    """What every good answer carries. It may hold a secret, so nothing on its way may keep it."""
+    """Headers of every successful answer. It may hold a secret, so no proxy may store it."""
     return [*ziri.headers(request_id), (b"cache-control", b"no-store")]
 
 

@@ -148,7 +148,7 @@ class Body:
         return body
 
     async def parsed(self, parse: Callable[[bytes], T], body: bytes) -> T:
-        """What `parse` makes of the body that was read: on a worker if it is large. Raises what `parse` does."""
+        """The body that was read, parsed by `parse`: on a worker if it is large. Raises what `parse` does."""
         if len(body) <= LARGE_BYTES:
             return parse(body)
         return await asyncio.get_running_loop().run_in_executor(self._bounds.worker, parse, body)

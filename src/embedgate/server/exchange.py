@@ -19,7 +19,7 @@ EXCHANGE = "embedgate.exchange"
 
 
 class ClosesEarly(Protocol):
-    """The part of a connection that ends it before a request has come to its end."""
+    """Protocol of a connection that can be closed before a request has arrived whole."""
 
     def close_early(self) -> None:
         """Close once the answer is sent; read and forget the rest of the request until then."""
@@ -27,7 +27,7 @@ class ClosesEarly(Protocol):
 
 
 class Exchange:
-    """Takes a body and writes an answer at once, where that is possible.
+    """Takes a whole body and writes a whole answer in one step, where that is possible.
 
     `demand` ends when the caller closes the connection.
     """

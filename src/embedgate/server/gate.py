@@ -75,7 +75,7 @@ class Gate:
         self._turned_away: Counter[str] = Counter()
 
     def enter(self, placed: Placed, peer: str) -> Overloaded | None:
-        """Give a place to what comes from `peer`; else say why there is none.
+        """Give a place to a connection from `peer`; else return the reason of the refusal.
 
         With all places taken, the oldest idle connection of the address that has the most gives way, if the newcomer's
         address has fewer.

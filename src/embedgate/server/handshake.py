@@ -1,4 +1,4 @@
-"""TLS handshakes of callers: each has a place among the connections from the first moment, and a deadline.
+"""TLS handshakes of callers: each counts as a connection from the start, and has a deadline.
 
 A server of the event loop would tell us of a connection only when its handshake is complete; those that never begin
 one would count nowhere. TLS, which takes memory, begins with the first bytes.

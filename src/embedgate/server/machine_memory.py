@@ -1,4 +1,4 @@
-"""Memory of the machine, or of the container, that the process may use."""
+"""Memory that the process may use: that of the machine or of its container."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-"""Memory budget of requests: what is read, parsed, held and unsent together has a bound, and is weighed before.
+"""Memory budget of requests: bounds the bytes that are read, parsed, held and unsent, weighed before they are taken.
 
 Knows no HTTP. Small bodies and answers are not asked for here: their number is that of the connections.
 """
@@ -78,7 +78,7 @@ class MemoryBudget:
 
     @property
     def is_short(self) -> bool:
-        """Whether somebody waits for memory, or was refused a moment ago."""
+        """Whether a request waits for memory, or was refused a moment ago."""
         return bool(self._waiting) or asyncio.get_running_loop().time() < self._short_until_s
 
     @property
@@ -104,7 +104,7 @@ class MemoryBudget:
         return 0 if is_alone else self._of_owner[owner] + size_bytes - self._share_bytes
 
     async def take(self, size_bytes: int, owner: str = "", held_bytes: int = 0) -> None:
-        """Take so much, once there is room. What waits for room is passed only by what needs little.
+        """Take so much, once there is room. Only small requests may overtake those that wait.
 
         owner: the user in whose share it counts, if any. held_bytes: what the same request has already.
         Raises Overloaded if there is no room in time. A cancelled wait takes nothing.
@@ -221,7 +221,7 @@ class _Waiting:
 
 
 class Held:
-    """What one request holds of a memory budget: grows and shrinks as the request goes on, and ends with it."""
+    """Share of a memory budget that one request holds: grows and shrinks with the request, and ends with it."""
 
     __slots__ = ("_budget", "owner", "size_bytes")
 

@@ -172,7 +172,7 @@ class Models:
         return ollama.write_models(names, request.id)
 
     async def info(self, name: str, request: Request) -> Answer:
-        """One model as a server of Text Embeddings Inference tells of its own. Raises UnknownModel."""
+        """One model, as a server of Text Embeddings Inference describes its own. Raises UnknownModel."""
         found = await self._find(name, request, tei.Server.secret(request.headers))
         return tei.write_info(found.model, found.routes[0].route.precision, self._gateway.settings.limits, request.id)
 

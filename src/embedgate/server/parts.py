@@ -1,4 +1,4 @@
-"""Received bytes that wait to be parsed, taken in parts of a few heads and lines, each of which takes little time.
+"""Received bytes that wait to be parsed, taken in parts of a few heads and lines, so that each takes little time.
 
 The parser calls back for each line of a head and for each chunk of a body: 250 KB of the shortest, which come with one
 read of the socket, would hold the event loop for 30 ms.

@@ -1,4 +1,4 @@
-"""Requests that a page of another site has a browser send: they are known by their headers, and refused.
+"""Protection against cross-site requests of browsers, which are told by their headers and refused.
 
 Only what needs no credential has to be guarded: a page cannot make a browser add a key or an access token, but it can
 have it try passwords, from the address of whoever looks at the page.

@@ -175,7 +175,7 @@ class _Reloads:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
-        """Reload; with one that waits already, once is enough."""
+        """Begin a reload, unless one waits already."""
         if len(self._tasks) < _MAX_RELOADS:
             task = asyncio.get_running_loop().create_task(self._reload())
             self._tasks.add(task)

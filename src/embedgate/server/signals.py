@@ -1,4 +1,4 @@
-"""Signals of the server process: which of them drain it, which one has it read its settings anew.
+"""Signals of the server process: those that drain it, and the one that reloads its settings.
 
 A signal whose default is to end the process would end it with work in flight, paid for and not accounted for.
 """

@@ -1,4 +1,4 @@
-"""Fair turns on the event loop: how much callers can begin in one turn of it, and whose work is next.
+"""Fair scheduling on the event loop: how much callers can begin in one turn of it, and whose work is next.
 
 A turn of the loop runs everything that is ready. Without a bound, hundreds of connections of one address make each turn
 as long as all of their requests together, and a request of anybody else takes half a dozen turns.

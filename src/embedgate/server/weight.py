@@ -1,4 +1,4 @@
-"""Weight of a JSON body: how much memory it takes when it is parsed, told by its bytes, before it is.
+"""Weight of a JSON body: the memory that parsing it takes, estimated from its bytes before it is parsed.
 
 Measured with msgspec: a body of texts takes its size once more, or four times more where characters are wide; each
 value beside takes up to 130 bytes, however short it is. Two copies come on top: the body, and what a provider is sent.

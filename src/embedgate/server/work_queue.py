@@ -1,4 +1,4 @@
-"""Work queue of operations that block: a few threads, so many that wait, and a share of these for each who asks.
+"""Work queue of blocking operations: a few threads, a bounded queue, and a share of it for each caller.
 
 The threads are the queue's own: what waits here keeps nothing else in the process from a thread.
 """

@@ -202,7 +202,7 @@ class FakeEmbedder(Embedder):
 
 
 class OpenAIShaped(Protocol):
-    """Whatever has `embeddings.create(model=..., input=[...])`: the SDKs of OpenAI, Azure, Mistral and others."""
+    """Protocol of SDKs with `embeddings.create(model=..., input=[...])`: OpenAI's, Azure's, Mistral's and others."""
 
     @property
     def embeddings(self) -> Any:

@@ -27,7 +27,7 @@ def unit_rows(vectors: Vectors, task: str, *, least: int = 2) -> Floats:
 
 
 def check_rows(vectors: Vectors, task: str, *, least: int = 2) -> None:
-    """Refuse what no analysis can use. task: "clustering" and the like, for messages.
+    """Refuse rows that no analysis can use. task: such as "clustering", for messages.
 
     Raises InvalidInput if there are fewer than `least` rows, or one is zero or has a number that is not finite.
     """

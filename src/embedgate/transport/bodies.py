@@ -1,4 +1,4 @@
-"""JSON bodies of calls: what a caller asked for, in the fields and words of a route. Pure."""
+"""JSON bodies of calls: a caller's options in the fields and words of a route. Pure."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -23,7 +23,7 @@ class QueueBounds:
 
 
 class ConcurrencyLimit:
-    """At most `max_parallel` calls are in flight; others wait in the order of their coming, until their deadline.
+    """At most `max_parallel` calls are in flight; others wait in order of arrival, until their deadline.
 
     A call that nobody waits for any more leaves the queue.
     """

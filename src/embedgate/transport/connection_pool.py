@@ -52,14 +52,14 @@ _CLOSED = "The answer was closed before its end"
 
 
 class Sink(Protocol):
-    """What takes a large body as it arrives."""
+    """Protocol of what takes a large body as it arrives."""
 
     def write(self, piece: memoryview) -> None:
         """Take the next bytes, which are lent for the time of the call."""
         ...
 
     def end(self) -> ScannedReply:
-        """What was made of them."""
+        """The result of all bytes written."""
         ...
 
 

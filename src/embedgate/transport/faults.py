@@ -86,7 +86,7 @@ _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Error in the body of a failed reply, whatever its shape; empty texts for what is absent."""
+    """Error in the body of a failed reply, of any known shape; empty texts for what is absent."""
 
     message: str = ""
     code: str = ""

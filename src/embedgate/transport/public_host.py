@@ -55,7 +55,7 @@ class PublicHost:
             return self._addresses[0]
 
     def failed(self, address: str) -> None:
-        """Say that an address could not be connected to: the next one has its turn, and the name is resolved anew."""
+        """Report that an address could not be connected to: the next one is tried, and the name is resolved again."""
         if self._addresses and self._addresses[0] == address:
             self._addresses = (*self._addresses[1:], address)
             if len(self._addresses) == 1:

@@ -1,4 +1,4 @@
-"""What the headers of an answer say of rate limits. Pure: any text is read without an error, nonsense as nothing.
+"""Rate limits in the headers of an answer. Pure: raises nothing, and ignores what it cannot read.
 
 Who says what, and how: `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` (OpenAI, and most that follow it) with
 durations such as `6m0s`; `anthropic-ratelimit-*` with dates; `x-ratelimit-*` and `ratelimit-*` without a unit, which
@@ -48,7 +48,7 @@ _SPANS = re.compile(rf"(?:{_SPAN.pattern})+", re.ASCII)
 
 
 def read_hints(headers: Mapping[str, str]) -> RateHints:
-    """What an answer says of the limits that it counted against. headers: names in lower case. Never raises."""
+    """The rate limits that an answer reports. headers: names in lower case. Never raises."""
     if _REMAINING.isdisjoint(headers):
         return NO_HINTS
     requests, tokens = _allowance(headers, _REQUESTS), _allowance(headers, _TOKENS)

@@ -1,4 +1,4 @@
-"""Makes a provider's words fit for an error message: no keys, no inputs, no vectors, no control characters."""
+"""Cleans a provider's words for an error message: no keys, no inputs, no vectors, no control characters."""
 
 import re
 from collections.abc import Iterable

@@ -32,13 +32,13 @@ def open_resources(loaded: Loaded, gateway: GatewayAccess) -> Resources:
 
 
 def decide_within(loaded: Loaded, connection: sa.Connection, local_models: LocalModels | None = None) -> Selection:
-    """What a gateway of these settings would have on with what a transaction sees stored. Raises ConfigError."""
+    """What a gateway of these settings would switch on with what a transaction sees stored. Raises ConfigError."""
     keys = read_keys(connection, open_sealer(loaded))
     return decide(loaded, stored_at(read_rules(connection), keys, utc_ms()), local_models)
 
 
 def decide_as_stored(loaded: Loaded) -> Selection:
-    """What a gateway that started now would have on: by the settings, and by what administrators have stored.
+    """What a gateway that started now would switch on, by its settings and by what administrators have stored.
 
     Makes no database where there is none. Raises ConfigError.
     """

@@ -25,7 +25,7 @@ class FolderClaim:
         self._task = None if is_held else asyncio.get_running_loop().create_task(self._keep_trying())
 
     async def aclose(self) -> None:
-        """Try no more."""
+        """Stop trying."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""Keeps a running gateway at what administrators decide: looks again and again whether a rule was changed elsewhere.
+"""Keeps a running gateway's rules up to date: polls for rules that other processes have changed.
 
 Owns when rules are read. What becomes of them is the gateway's.
 """

@@ -207,7 +207,7 @@ class Gateway:
         await self._following.catch_up()
 
     async def try_provider(self, name: str, model: str | None) -> EmbedResult:
-        """Embed a word with a provider, as its operator: does it work? model: None takes its first one.
+        """Embed a word with a provider, billed to the operator, to see if it works. model: None takes its first one.
 
         Raises a GatewayError.
         """
@@ -256,7 +256,7 @@ class Gateway:
         return [await self.verify_model(model) for model in models]
 
     async def verify_model(self, model: Model) -> list[Verdict]:
-        """Compare what every route that is on makes of the same texts, as the operator: is it that model everywhere?
+        """Compare the vectors of the same texts from every route that is on, billed to the operator.
 
         Its twins in this process count as routes. What it costs is in the ledger.
         """
@@ -266,7 +266,7 @@ class Gateway:
         return await self.pipeline.embed_as(f"req_{uuid.uuid4().hex}", OPERATOR, request)
 
     async def not_ready(self) -> list[str]:
-        """What keeps requests from being served; empty when all is well. Who asks meanwhile shares the look."""
+        """What prevents requests from being served; empty if nothing does. Concurrent callers share one check."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.ensure_future(self._look())
         return await asyncio.shield(self._looking)

@@ -1,4 +1,4 @@
-"""Everything of the gateway that outlasts it, opened together and closed together."""
+"""The gateway's persistent stores, opened together and closed together."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -79,7 +79,7 @@ class Storage:
         return stored_at(rules, keys, now_ms)
 
     def close(self) -> None:
-        """Write what is pending, and let go of files and threads. Blocks."""
+        """Write what is pending, and close files and threads. Blocks."""
         self.ledger.close()
         self.intents.close(is_ledger_lost=self.ledger.is_lost)
         if self.cache is not None:

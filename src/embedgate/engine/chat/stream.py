@@ -57,7 +57,7 @@ class StreamBuffer:
 
     @contextlib.asynccontextmanager
     async def while_wanted(self, deadline_s: float) -> AsyncIterator[None]:
-        """Cut what runs inside when the caller leaves, or the deadline passes. deadline_s: on the monotonic clock.
+        """Cancel what runs inside when the caller leaves, or the deadline passes. deadline_s: on the monotonic clock.
 
         Raises CallerLeft or UpstreamTimeout then.
         """

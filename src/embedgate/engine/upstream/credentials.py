@@ -136,7 +136,7 @@ class Credentials:
         return reply
 
     def lift(self) -> None:
-        """Forget the waits that the provider has asked for, and which credentials it has refused."""
+        """Forget waits that the provider has asked for, and refused credentials."""
         for credential in self._credentials:
             credential.out_until_s.clear()
             credential.limits.lift()

@@ -149,7 +149,7 @@ class Reindexing:
 
 
 def roll_back(collection: Collection) -> Generation:
-    """Let the vectors serve that served before, and keep those that do. Returns what serves then. Embeds nothing.
+    """Switch back to the vectors that served before; keeps the present ones. Returns what serves then. Embeds nothing.
 
     Raises Conflict if nothing served before, or if texts were added or changed since: reindexing to that model embeds
     just these.
