@@ -26,6 +26,7 @@ from embedgate.inference.hub_files import HubFile
 from embedgate.inference.pull import Pull, Pulled, Wanted
 from embedgate.inference.runtime import LocalModels
 from embedgate.settings import LocalSettings
+from embedgate.transport import Endpoint
 from embedgate.transport.hub import Hub
 
 pytest.importorskip("onnx", reason="the extra embedgate[local] is not installed")
@@ -276,6 +277,17 @@ def test_redirects_lead_somewhere(puller: Puller, hub: ModelHub, location: str, 
     with pytest.raises(UpstreamFailed, match=words) as caught:
         puller()
     assert "secret" not in str(caught.value)
+
+
+def test_a_token_goes_where_nobody_reads_it_on_the_way() -> None:
+    addresses = (
+        "https://hub.example",
+        "http://127.0.0.1:3",
+        "http://localhost",
+        "http://hub.example",
+        "http://10.0.0.7",
+    )
+    assert [Endpoint("hub", address).keeps_secrets for address in addresses] == [True, True, True, False, False]
 
 
 def test_size_is_bounded_before_anything_is_loaded(puller: Puller, hub: ModelHub, published: Path) -> None:
