@@ -207,6 +207,15 @@ def test_a_folder_with_something_in_it_is_replaced_only_if_meant(program: Progra
         assert ("bob",) in connection.execute("SELECT name FROM users").fetchall()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+def test_what_root_restores_belongs_to_the_folders_owner(program: Program, folder: Path, archive: Path) -> None:
+    data = folder / "data"
+    os.chown(data, 12_345, 12_345)
+    assert program("restore", "a.zip", "--replace").code == 0
+    restored = [data / "embedgate.db", *(data / "collections").rglob("*"), data / "collections"]
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in restored} == {(12_345, 12_345)}
+
+
 def test_a_folder_in_use_is_not_replaced(program: Program, folder: Path, archive: Path) -> None:
     files = claim(folder / "data")  # as a server does
     assert files is not None
