@@ -181,7 +181,10 @@ def show(
     store: collection.Store = None,
     config_file: options.ConfigFile = None,
 ) -> None:
-    """Show a collection: model, space, texts, metadata, and the vectors of other models that it keeps."""
+    """Show a collection: model, space, texts and metadata.
+
+    Says, too, of which other models it keeps vectors.
+    """
     with collection.opened_alone(context, config_file, store, name) as found:
         facts = found.facts
         shown = _facts(found) | {"search": "approximate" if facts.is_approximate else "exact"}
