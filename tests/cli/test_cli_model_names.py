@@ -25,7 +25,7 @@ SAME: dict[str, tuple[str, ...]] = {
     "split --model": ("split", "text.txt", "--model", "{}"),
     "models show ID": ("models", "show", "{}"),
     "models verify ID": ("models", "verify", "{}"),
-    "providers test --model": ("providers", "test", "fake", "--model", "{}"),
+    "providers test MODEL": ("providers", "test", "fake", "{}"),
     "policies try --model": ("policies", "try", "--key", "laptop", "--model", "{}"),
     "keys create --model": ("keys", "create", "--name", "k", "--user", "ann", "--model", "{}"),
     "prices set MODEL": ("prices", "set", "{}", "fake", "1", "--from", SINCE),

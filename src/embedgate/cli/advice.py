@@ -18,6 +18,9 @@ _SAID: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<![\w-])dimensions is (?=-?\d)", "--dimensions is "),
         (r"See GET /v1/models for models that do\.", "`embedgate models list` shows models that do."),
         (r"GET /v1/models", "`embedgate models list`"),
+        (r"List the models to see their ids\.", "`embedgate models list --all` shows those that are known."),
+        (r"List the (\w+)(?: to see their [\w ]+)?\.", r"`embedgate \1 list` shows them."),
+        (r"List the roles, or create it first\.", "`embedgate roles list` shows them."),
         (r"Send it as `Authorization: Bearer <key>`", "Give it with --api-key, or in EMBEDGATE_API_KEY"),
     )
 )

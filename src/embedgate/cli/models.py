@@ -16,6 +16,7 @@ from embedgate.cli.output import print_json, print_table
 from embedgate.core.actions import ActionName
 from embedgate.core.errors import UnknownProvider
 from embedgate.core.models import DimRange
+from embedgate.core.near_names import did_you_mean
 from embedgate.govern import model_changes, models, providers, verification
 from embedgate.govern.model_changes import ModelAdded, ModelAtProvider
 from embedgate.govern.models import CatalogModel, ModelQuery, RouteOfModel, Sizes, WhichModel
@@ -39,7 +40,8 @@ def list_models(
     if provider is not None:
         known = sorted(each.name for each in session.every(providers.list_providers, ProviderQuery()).items)
         if provider not in known:
-            raise UnknownProvider(f"There is no provider {provider!r}: {', '.join(known)}.")
+            near = did_you_mean(provider, known)
+            raise UnknownProvider(f"There is no provider {provider!r}. {near}There are {', '.join(known)}.")
     query = ModelQuery(action=action, provider=provider, is_on=None if show_all else True, sort="id")
     listed = session.every(models.list_models, query)
     if session.as_json:

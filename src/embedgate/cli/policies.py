@@ -14,6 +14,7 @@ from embedgate.cli import access, asking, options, policy_trial
 from embedgate.cli.commands import Commands, Form, Session
 from embedgate.cli.output import Table, print_json, print_shown, time_of
 from embedgate.core.errors import UnknownEntity
+from embedgate.core.near_names import did_you_mean
 from embedgate.govern import policies
 from embedgate.govern.lists import Listed
 from embedgate.govern.policies import (
@@ -161,8 +162,11 @@ def list_templates(
 ) -> None:
     """List the policies to begin with, or print one. Needs no database."""
     found = [each for each in _templates(url, api_key) if template in (None, each.id)]
-    if not found:
-        raise UnknownEntity(f"There is no template {template!r}. Run the command without an id to see them.")
+    if template is not None and not found:
+        near = did_you_mean(template, [each.id for each in _templates(url, api_key)])
+        raise UnknownEntity(
+            f"There is no template {template!r}. {near}`embedgate policies templates` shows them.", param="template"
+        )
     if as_json:
         print_json(Listed(tuple(found), len(found), 0, len(found)))
     elif template is not None:

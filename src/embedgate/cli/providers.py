@@ -8,11 +8,12 @@ import typer
 
 from embedgate import config
 from embedgate.cli import asking, options
+from embedgate.cli.advice import for_commands
 from embedgate.cli.commands import Commands, Session
 from embedgate.cli.output import Facts, Table, count
 from embedgate.core.errors import InvalidInput
 from embedgate.govern import providers
-from embedgate.govern.providers import Provider, ProviderQuery, ProviderToSet, TrialResult, WhichProvider
+from embedgate.govern.providers import Provider, ProviderQuery, ProviderToSet, TrialOf, TrialResult, WhichProvider
 
 commands = Commands("Add and change providers and their keys.")
 app = commands.app
@@ -164,13 +165,22 @@ def _result(result: TrialResult) -> Facts:
             ("tokens", count(result.tokens)),
             ("cost", f"{result.cost_usd} dollars" if result.cost_usd else ""),
             ("ms", f"{result.ms:.0f}"),
-            ("error", result.error or ""),
+            ("error", for_commands(result.error or "")),
             ("code", result.code or ""),
         ]
     )
 
 
-commands.add("test", providers.try_provider, _result)
+@commands.written("test")
+def try_provider(
+    session: Session,
+    name: Name,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A model; absent: its first.")] = None,
+    same_model: Annotated[str | None, typer.Option("--model", metavar="ID", help="The same as MODEL.")] = None,
+) -> None:
+    """Try a provider. Embeds one word with it."""
+    result = session.call(providers.try_provider, TrialOf(name, same_model or model))
+    session.show(result, lambda: _result(result))
 
 
 def _table(found: Sequence[Provider]) -> Table:

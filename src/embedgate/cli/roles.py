@@ -8,6 +8,7 @@ from embedgate.cli import asking
 from embedgate.cli.commands import Commands, Form, Session
 from embedgate.cli.output import Table, count
 from embedgate.core.errors import UnknownEntity
+from embedgate.core.near_names import did_you_mean
 from embedgate.govern import roles
 
 commands = Commands("Make and delete roles.")
@@ -40,7 +41,9 @@ def delete_role(
     listed = session.every(roles.list_roles, roles.RoleQuery(search=role))
     found = next((known for known in listed.items if known.name == role), None)
     if found is None:
-        raise UnknownEntity(f"There is no role {role!r}. List the roles, or create it first.", param="role")
+        known = [each.name for each in session.every(roles.list_roles, roles.RoleQuery()).items]
+        near = did_you_mean(role, known)
+        raise UnknownEntity(f"There is no role {role!r}. {near}List the roles, or create it first.", param="role")
     asking.confirm(f"Delete the role {role}, and take it from everybody?", is_agreed=is_agreed)
     session.call(roles.delete_role, roles.WhichRole(role))
     session.show(found, lambda: f"the role {found.name} is deleted; {found.users} had it")

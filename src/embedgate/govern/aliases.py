@@ -15,6 +15,7 @@ from embedgate.core.actions import EMBEDDING
 from embedgate.core.aliases import Aliases
 from embedgate.core.errors import Conflict, GatewayError, InvalidInput, SpaceChange, UnknownEntity, UnknownModel
 from embedgate.core.models import Model
+from embedgate.core.near_names import did_you_mean
 from embedgate.engine.routing.find_model import ModelFinder, alias_of, aliased
 from embedgate.govern.change import Change, Reading
 from embedgate.govern.lists import Listed, ListQuery, pick, sorts
@@ -294,7 +295,7 @@ def _not_set(which: WhichAlias, rules: tuple[AliasRule, ...]) -> str:
     of = f" of the project {which.project[:100]!r}" if which.project else ""
     there = sorted({rule.name for rule in rules})
     shown = f"There are {', '.join(there[:10])}." if there else "None is set."
-    return f"There is no alias {which.name[:200]!r}{of}. {shown}"
+    return f"There is no alias {which.name[:200]!r}{of}. {did_you_mean(which.name, there)}{shown}"
 
 
 OPERATIONS = (list_aliases, set_alias, remove_alias)

@@ -19,6 +19,7 @@ from embedgate.govern.aliases import model_ids
 from embedgate.govern.change import Change, Plain, Reading
 from embedgate.govern.fields import MAX_NAME_CHARACTERS, MAX_TIME_MS, check_name, check_number, findable, new_id
 from embedgate.govern.lists import Listed, Listing, ListQuery, read_page
+from embedgate.govern.near_names import no_such_key
 from embedgate.govern.operation import Facts, changes, reads
 from embedgate.govern.orphans import drop_rules_of
 from embedgate.govern.projects import find_project
@@ -29,7 +30,6 @@ from embedgate.storage.key_rows import KEYS, models_of
 from embedgate.storage.key_uses import LAST_USED_AT_MS
 
 MAX_OVERLAP_S = 30 * 24 * 3600
-
 KeyState = Literal["active", "disabled", "expired", "revoked"]
 KeyRef = Annotated[
     str, Meta(description="Name or id of the key, or the key itself.", examples=["key_0123456789abcdef"])
@@ -314,7 +314,7 @@ def find_key(reading: Reading, named: str, *, user_id: str | None = None) -> Key
         found = _keys(reading, whose & (_TABLE.c.name == findable(named)) & _TABLE.c.replaced_by.is_(None))
         found = [key for key in found if key.revoked_at is None] or found
     if not found:
-        raise UnknownEntity("There is no such key. Give the name or the id of a key, or the whole key.", param="key")
+        raise no_such_key(reading, named, whose)
     if len(found) > 1:
         ids = sorted(key.id for key in found)
         told = ", ".join(ids[:_MAX_IDS_TOLD]) + (", ..." if len(ids) > _MAX_IDS_TOLD else "")

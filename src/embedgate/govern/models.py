@@ -3,6 +3,7 @@
 Changes nothing.
 """
 
+from collections.abc import Collection
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -11,6 +12,7 @@ from embedgate.catalog import Catalog
 from embedgate.core.actions import ActionName
 from embedgate.core.errors import ModelNotAtProvider, UnknownModel, UnknownProvider
 from embedgate.core.models import DimRange, Model, Price, Route
+from embedgate.core.near_names import did_you_mean
 from embedgate.engine.routing.find_model import aliased
 from embedgate.govern.change import Invocation
 from embedgate.govern.lists import Listed, ListQuery, pick, sorts
@@ -126,12 +128,19 @@ def find_route(catalog: Catalog, name: str, provider: str) -> tuple[Model, Route
     """
     model, _ = find_model(catalog, name)
     if provider not in catalog.providers():
-        known = ", ".join(sorted(catalog.providers()))
-        raise UnknownProvider(f"There is no provider {provider[:100]!r} here. There are {known}.", param="provider")
+        raise unknown_provider(provider, catalog.providers(), param="provider")
     for route in model.routes:
         if route.provider == provider:
             return model, route
     raise _not_there(model, provider)
+
+
+def unknown_provider(name: str, known: Collection[str], *, param: str) -> UnknownProvider:
+    """The error for a provider that there is not."""
+    there = ", ".join(sorted(known))
+    return UnknownProvider(
+        f"There is no provider {name[:100]!r} here. {did_you_mean(name, known)}There are {there}.", param=param
+    )
 
 
 def _not_there(model: Model, provider: str) -> ModelNotAtProvider:

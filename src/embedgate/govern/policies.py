@@ -18,6 +18,7 @@ from embedgate.core.errors import Conflict, InvalidPolicy, UnknownEntity
 from embedgate.govern.change import Change, Invocation, Reading
 from embedgate.govern.fields import check_name, check_text, findable
 from embedgate.govern.lists import Listed, ListQuery, pick, sorts
+from embedgate.govern.near_names import near_name
 from embedgate.govern.operation import Facts, changes, reads, runs
 from embedgate.govern.values import Moment, moment
 from embedgate.policy import templates
@@ -257,7 +258,8 @@ def _find(reading: Reading, wanted_id: str) -> Policy:
     rows = reading.connection.execute(_TABLE.select().where(_TABLE.c.id == findable(wanted_id)))
     row = rows.one_or_none()
     if row is None:
-        raise UnknownEntity(f"There is no policy {wanted_id!r}. List the policies to see their ids.", param="id")
+        near = near_name(reading, _TABLE.c.id, wanted_id)
+        raise UnknownEntity(f"There is no policy {wanted_id!r}. {near}List the policies to see their ids.", param="id")
     return _policy(row)
 
 

@@ -13,6 +13,7 @@ from embedgate.core.errors import Conflict, InvalidInput, UnknownEntity
 from embedgate.govern.change import Change, Reading, differences
 from embedgate.govern.fields import check_name, findable, new_id
 from embedgate.govern.lists import Listed, Listing, ListQuery, read_page
+from embedgate.govern.near_names import near_name
 from embedgate.govern.operation import Facts, changes, reads
 from embedgate.govern.orphans import drop_rules_of
 from embedgate.govern.values import Moment, moment
@@ -146,7 +147,9 @@ def find_project(reading: Reading, name_or_id: str) -> Project:
     found = _projects(reading.connection.execute(_TABLE.select().where(is_meant)))
     if not found:
         raise UnknownEntity(
-            f"There is no project {name_or_id!r}. List the projects to see their names and ids.", param="project"
+            f"There is no project {name_or_id!r}. {near_name(reading, _TABLE.c.name, name_or_id)}List the projects to "
+            "see their names and ids.",
+            param="project",
         )
     return found[0]
 

@@ -22,15 +22,18 @@ from embedgate.core.errors import (
     UnknownProvider,
 )
 from embedgate.core.money import usd_text
+from embedgate.core.near_names import did_you_mean
 from embedgate.govern.added_models import models_of, models_text
 from embedgate.govern.addresses import check_base_url
 from embedgate.govern.aliases import without_aliases
 from embedgate.govern.change import Change, Invocation, Plain, Reading, plain
 from embedgate.govern.fields import MAX_TEXT_CHARACTERS, check_name, check_number, check_text, findable
 from embedgate.govern.lists import Listed, ListQuery, pick, sorts
+from embedgate.govern.models import unknown_provider
 from embedgate.govern.operation import Facts, changes, reads, runs
 from embedgate.govern.selection import Selection
 from embedgate.govern.soundness import check_sound, faults_of
+from embedgate.govern.trial import explained
 from embedgate.govern.values import Moment, Usd, moment
 from embedgate.storage import schema
 from embedgate.storage.sealing import Sealer
@@ -257,11 +260,13 @@ def try_provider(invocation: Invocation, trial: TrialOf) -> TrialResult:
     """
     name = find_provider(invocation, trial.provider)
     started_s = time.monotonic()
+    gateway = invocation.resources.gateway
     try:
-        result = invocation.resources.gateway.try_provider(name, trial.model)
+        result = gateway.try_provider(name, trial.model)
     except InternalError:
         raise
-    except GatewayError as error:
+    except GatewayError as refused:
+        error = explained(refused, gateway.selection, name, trial.model)
         return TrialResult(False, name, _since_ms(started_s), error=error.message, code=error.code)
     return TrialResult(
         True,
@@ -314,9 +319,7 @@ class _Known:
         """The name, if a provider has it. Raises UnknownProvider."""
         names = self.names()
         if name not in names:
-            raise UnknownProvider(
-                f"There is no provider {name[:100]!r} here. There are {', '.join(sorted(names))}.", param="provider"
-            )
+            raise unknown_provider(name, names, param="provider")
         return name
 
     def provider(self, name: str) -> Provider:
@@ -361,9 +364,7 @@ def _switch(change: Change, action: str, name: str, *, is_enabled: bool) -> Prov
     if name not in stored:
         known = {*stored, *change.resources.catalog().providers()}
         if name not in known:
-            raise UnknownProvider(
-                f"There is no provider {name[:100]!r}. There are {', '.join(sorted(known))}.", param="name"
-            )
+            raise unknown_provider(name, known, param="name")
     _store(change, name, is_enabled=is_enabled)
     return _changed(change, action, name, was_sound=was_sound)
 
@@ -416,7 +417,9 @@ def _seal(change: Change, name: str, key: str) -> None:
 def _find(reading: Reading, name: str) -> ProviderRecord:
     row = reading.connection.execute(_PROVIDERS.where(_TABLE.c.name == findable(name))).one_or_none()
     if row is None:
-        raise UnknownEntity(f"There is no stored provider {name!r}. List the providers.", param="name")
+        stored = [record.name for record in read_providers(reading.connection)]
+        there = f"Stored are {', '.join(stored)}." if stored else "None is stored."
+        raise UnknownEntity(f"There is no stored provider {name!r}. {did_you_mean(name, stored)}{there}", param="name")
     return _record(row)
 
 

@@ -7,15 +7,20 @@ from collections.abc import Collection
 from datetime import UTC, date, datetime, time
 from typing import Annotated, Literal, NamedTuple
 
+import sqlalchemy as sa
 from msgspec import Meta, Struct
 
+from embedgate.core.errors import UnknownProvider
 from embedgate.core.money import usd_text
+from embedgate.core.near_names import did_you_mean
 from embedgate.govern.bills import BillLine, read_export
 from embedgate.govern.change import Reading
 from embedgate.govern.entries import LedgerFilter
 from embedgate.govern.operation import Facts, reads
+from embedgate.govern.providers import read_providers
 from embedgate.govern.usage import GroupSum, sum_up
 from embedgate.govern.values import Usd, usd_or_none
+from embedgate.storage import schema
 
 MS_PER_DAY = 86_400_000
 
@@ -80,6 +85,7 @@ def reconcile(reading: Reading, bill: Bill) -> Comparison:
 
     By UTC day and by the provider's own name of the model. Nothing is stored.
     """
+    check_provider(reading, bill.provider)
     read = read_export(bill.bill, bill.format)
     lines = read.lines
     first, last = days_of(bill, lines)
@@ -121,6 +127,19 @@ def _compare(used: Collection[GroupSum], billed: Collection[BillLine], states: _
         billed_cost_usd=usd_or_none(cost),
         cost_difference_usd=usd_or_none(None if cost is None else cost - used_cost),
     )
+
+
+def check_provider(reading: Reading, name: str) -> None:
+    """Raises UnknownProvider for a provider that has no models here and no entries in the ledger."""
+    if name in reading.resources.catalog().providers():
+        return
+    used = list(reading.connection.execute(sa.select(schema.ledger.c.provider).distinct()).scalars())
+    if name in used or name in {record.name for record in read_providers(reading.connection)}:
+        return
+    known = sorted({*used, *reading.resources.catalog().providers()})
+    near = did_you_mean(name, known)
+    there = f"The ledger has entries of {', '.join(sorted(used))}." if used else "The ledger has no entries yet."
+    raise UnknownProvider(f"There is no provider {name[:100]!r} here. {near}{there}", param="provider")
 
 
 def days_of(bill: Bill, lines: Collection[BillLine]) -> tuple[date, date]:

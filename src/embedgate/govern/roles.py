@@ -11,6 +11,7 @@ from embedgate.core.errors import Conflict, UnknownEntity
 from embedgate.govern.change import Change, Reading
 from embedgate.govern.fields import check_name, check_text, findable
 from embedgate.govern.lists import Listed, Listing, ListQuery, read_page
+from embedgate.govern.near_names import near_name
 from embedgate.govern.operation import Facts, changes, reads
 from embedgate.storage import schema
 
@@ -94,7 +95,7 @@ def delete_role(change: Change, which: WhichRole) -> None:
     """
     row = change.connection.execute(_ROLES.where(schema.roles.c.name == findable(which.role))).one_or_none()
     if row is None:
-        raise _unknown(which.role)
+        raise unknown_role(change, which.role)
     change.connection.execute(schema.roles.delete().where(schema.roles.c.name == which.role))
     change.touched.every_key |= row.users > 0
     change.note("roles.delete", which.role, users=row.users)
@@ -106,15 +107,17 @@ def set_roles(change: Change, user_id: str, names: Collection[str]) -> None:
     is_wanted = schema.roles.c.name.in_(map(findable, wanted))
     known = set(change.connection.execute(sa.select(schema.roles.c.name).where(is_wanted)).scalars())
     if wanted - known:
-        raise _unknown(min(wanted - known))
+        raise unknown_role(change, min(wanted - known))
     change.connection.execute(schema.user_roles.delete().where(schema.user_roles.c.user_id == user_id))
     if wanted:
         rows = [{"user_id": user_id, "role": name} for name in sorted(wanted)]
         change.connection.execute(schema.user_roles.insert(), rows)
 
 
-def _unknown(name: str) -> UnknownEntity:
-    return UnknownEntity(f"There is no role {name!r}. List the roles, or create it first.", param="role")
+def unknown_role(reading: Reading, name: str) -> UnknownEntity:
+    """The error for a role that there is not."""
+    near = near_name(reading, schema.roles.c.name, name)
+    return UnknownEntity(f"There is no role {name!r}. {near}List the roles, or create it first.", param="role")
 
 
 OPERATIONS = (list_roles, create_role, delete_role)

@@ -19,7 +19,7 @@ from embedgate.engine.ledger.tokens import split
 from embedgate.govern.bills import BillLine, read_bill
 from embedgate.govern.change import Change, Reading
 from embedgate.govern.operation import Facts, changes, reads
-from embedgate.govern.reconcile import MS_PER_DAY, Bill, days_of, start_ms
+from embedgate.govern.reconcile import MS_PER_DAY, Bill, check_provider, days_of, start_ms
 from embedgate.govern.values import Usd
 from embedgate.storage import schema
 from embedgate.storage.appender import Appender
@@ -140,6 +140,7 @@ class _Plan(NamedTuple):
 
 def _plan(reading: Reading, bill: Bill) -> _Plan:
     """What a bill settles. Raises InvalidInput for what is no bill, or if too many entries are estimated."""
+    check_provider(reading, bill.provider)
     lines = read_bill(bill.bill, bill.format)
     first, last = days_of(bill, lines)
     billed: dict[tuple[date, str], list[BillLine]] = {}

@@ -13,6 +13,7 @@ from embedgate.core.errors import Conflict, InvalidInput, Overloaded, UnknownEnt
 from embedgate.govern.change import Change, Invocation, Reading, differences, plain
 from embedgate.govern.fields import check_name, findable, new_id
 from embedgate.govern.lists import Listed, Listing, ListQuery, read_page
+from embedgate.govern.near_names import near_name
 from embedgate.govern.operation import Facts, changes, reads, runs
 from embedgate.govern.orphans import drop_rules_of
 from embedgate.govern.roles import RoleName, set_roles
@@ -216,8 +217,9 @@ def find_user(reading: Reading, name_or_id: str) -> User:
     is_meant = sa.or_(_TABLE.c.id == given, _TABLE.c.name == given)
     found = _users(reading, reading.connection.execute(_TABLE.select().where(is_meant)).all())
     if not found:
+        near = near_name(reading, _TABLE.c.name, name_or_id)
         raise UnknownEntity(
-            f"There is no user {name_or_id!r}. List the users to see their names and ids.", param="user"
+            f"There is no user {name_or_id!r}. {near}List the users to see their names and ids.", param="user"
         )
     return found[0]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from embedgate.core.access import PolicyRecord
 from embedgate.core.errors import InvalidInput, UnknownEntity
+from embedgate.core.near_names import did_you_mean
 from embedgate.policy.lexer import annotations, read_lexemes
 
 _BLANK = re.compile(r"\{\{(\w+)\}\}")
@@ -58,8 +59,14 @@ def _find(template_id: str) -> Template:
     for template in templates():
         if template.id == template_id:
             return template
-    known = ", ".join(template.id for template in templates())
-    raise UnknownEntity(f"There is no template {template_id!r}. There are {known}.", param="template")
+    raise unknown_template(template_id)
+
+
+def unknown_template(template_id: str) -> UnknownEntity:
+    """The error for a template that there is not."""
+    known = [template.id for template in templates()]
+    near = did_you_mean(template_id, known)
+    return UnknownEntity(f"There is no template {template_id!r}. {near}There are {', '.join(known)}.", param="template")
 
 
 def _read(text: str) -> Template:

@@ -213,7 +213,7 @@ class Gateway:
         """
         served = [found.id for found in self.usable_models() for route in found.routes if route.provider == name]
         if model is None and not served:
-            raise ProviderKeyMissing(f"{name} serves no embedding model here. {self._decided.explain_off(name)}.")
+            raise ProviderKeyMissing(f"{name} serves no embedding model here: {self._decided.explain_off(name)}.")
         self._lift(name)  # it is to be asked in any case: what made it fail may be mended
         request = EmbedRequest(model or served[0], ("embedgate",), provider=name, cache="no-store")
         return await self._embed_as_operator(request)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from embedgate.core.errors import GatewayError, InvalidInput, UnknownEntity
+from embedgate.core.near_names import did_you_mean
 from embedgate.core.ports import Embedder
 from embedgate.toolkit.collections.collection import Collection
 from embedgate.toolkit.collections.folder import Folder
@@ -79,8 +80,9 @@ class Collections:
         _check_name(name)
         store = self._shelf.find(name)
         if store is None:
-            names = ", ".join(self.names()) or "none yet"
-            raise UnknownEntity(f"There is no collection {name!r}. There are: {names}.")
+            names = self.names()
+            there = ", ".join(names) or "none yet"
+            raise UnknownEntity(f"There is no collection {name!r}. {did_you_mean(name, names)}There are: {there}.")
         return store
 
     def names(self) -> list[str]:
