@@ -136,14 +136,25 @@ class Route:
         """Whether it is known that nothing is billed."""
         return self.is_free if self.price is None else self.price.is_zero()
 
-    def can_truncate(self, truncate: Truncate) -> bool:
-        """Whether over-long inputs can be treated as `truncate` says on this route: by the host, or before a call."""
-        return self.cuts_here or self.host_truncates(truncate)
+    def prefix_of(self, input_type: Literal["query", "document"] | None) -> str:
+        """What the gateway must prepend to inputs of a type; empty if nothing."""
+        if input_type is None:
+            return ""
+        return (self.query_prefix if input_type == "query" else self.document_prefix) or ""
 
-    def host_truncates(self, truncate: Truncate) -> bool:
+    def can_truncate(self, truncate: Truncate, prefix: str = "") -> bool:
+        """Whether over-long inputs can be treated as `truncate` says on this route: by the host, or before a call.
+
+        prefix: what the gateway prepends to each input.
+        """
+        return self.cuts_here or self.host_truncates(truncate, prefix)
+
+    def host_truncates(self, truncate: Truncate, prefix: str = "") -> bool:
         """Whether the host itself can treat over-long inputs as `truncate` says."""
         if truncate == "none":
             return True
+        if truncate == "start" and prefix:
+            return False  # it would cut the prefix off
         return self.accepts_truncate and (not self.truncate_params or truncate in self.truncate_params)
 
 

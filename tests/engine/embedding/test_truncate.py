@@ -9,7 +9,14 @@ from msgspec import structs
 
 from doubles import Bench, DictCache, ScriptedProvider, model, vector_of
 from embedgate.core.access import BudgetRule, Caller, Rules, Subject
-from embedgate.core.errors import BudgetExhausted, GatewayError, InputTooLong, TooManyTokens, UpstreamFailed
+from embedgate.core.errors import (
+    BudgetExhausted,
+    GatewayError,
+    InputTooLong,
+    TooManyTokens,
+    UnsupportedOption,
+    UpstreamFailed,
+)
 from embedgate.core.models import Model, Truncate
 from embedgate.core.types import Batch, Candidate, EmbedRequest, ProviderReply
 from embedgate.settings import LimitSettings, UpstreamSettings
@@ -183,3 +190,24 @@ async def test_the_limit_of_a_request_counts_what_is_left_of_each_text() -> None
     bench = Bench([cutting("a")], {"a": ScriptedProvider()}, limits=LimitSettings(max_tokens=LIMIT - 1))
     with pytest.raises(TooManyTokens, match="Split the longest"):
         await bench.embed(request(LONG))
+
+
+@pytest.mark.parametrize("native", ["", "a"])
+async def test_a_cut_at_the_start_leaves_the_prefix(native: str) -> None:
+    provider = ScriptedProvider()
+    found = cutting("a", native=native)
+    routes = tuple(dataclasses.replace(route, query_prefix="find: ", cuts_here=True) for route in found.routes)
+    bench = Bench([dataclasses.replace(found, routes=routes)], {"a": provider})
+    result = await bench.embed(request(LONG, truncate="start", input_type="query"))
+    (batch,) = provider.batches
+    kept = " ".join(WORDS[-LIMIT + 1 :])
+    assert (batch.inputs, batch.truncate, result.truncated) == ((f"find: {kept}",), "none", (0,))
+
+
+async def test_a_host_that_would_cut_the_prefix_off_is_not_asked() -> None:
+    found = cutting("a", native="a")
+    routes = tuple(dataclasses.replace(route, query_prefix="find: ") for route in found.routes)
+    bench = Bench([dataclasses.replace(found, routes=routes)], {"a": ScriptedProvider()})
+    with pytest.raises(UnsupportedOption, match="at their start"):
+        await bench.embed(request(LONG, truncate="start", input_type="query"))
+    assert (await bench.embed(request("short", truncate="end", input_type="query"))).truncated == ()

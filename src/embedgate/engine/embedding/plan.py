@@ -15,7 +15,7 @@ from embedgate.core.models import Route
 from embedgate.core.ports import Tokenizers, VectorCache
 from embedgate.core.types import Batch, CachedVector, Call, Candidate, EmbedRequest, Input, InputType, Part
 from embedgate.engine.embedding.outcome import Outcome
-from embedgate.engine.embedding.prepare import prefix_of, prepared
+from embedgate.engine.embedding.prepare import prepared
 from embedgate.engine.embedding.progress import Progress
 from embedgate.engine.embedding.truncate import Truncated, needs_truncation, truncated
 from embedgate.engine.ledger.charge import write_off
@@ -107,6 +107,7 @@ class Planner:
         model, route = candidate.model, candidate.route
         upstream_dim = self._upstream_dim(request, candidate)
         width = upstream_dim or route.dims.default
+        prefix = route.prefix_of(request.input_type)
         is_typed = bool(route.input_types or route.query_prefix or route.document_prefix)
         return RoutePlan(
             candidate=candidate,
@@ -118,13 +119,14 @@ class Planner:
                 route.precision,
                 str(width),
                 (request.input_type or "") if is_typed else "",
-                request.truncate,
+                # Vectors of texts that were cut together with their prefix have another identity.
+                "start of the text" if prefix and request.truncate == "start" else request.truncate,
             ),
             owner=owner,
             width=width,
             upstream_dim=upstream_dim,
             input_type=request.input_type if route.input_types else None,
-            prefix=prefix_of(request.input_type, route),
+            prefix=prefix,
             is_cached=self._cache is not None and upstream_dim is None and request.cache == "store",
             cuts_here=needs_truncation(request, route),
         )

@@ -2,14 +2,7 @@
 
 from embedgate.core.models import Route
 from embedgate.core.ports import Tokenizers
-from embedgate.core.types import Input, InputType
-
-
-def prefix_of(input_type: InputType | None, route: Route) -> str:
-    """What the gateway must prepend to inputs of a type on a route; empty if nothing."""
-    if input_type is None:
-        return ""
-    return (route.query_prefix if input_type == "query" else route.document_prefix) or ""
+from embedgate.core.types import Input
 
 
 def prepared(item: Input, prefix: str, route: Route, tokenizers: Tokenizers) -> Input:

@@ -27,12 +27,12 @@ class Truncated(NamedTuple):
 
 def needs_truncation(request: EmbedRequest, route: Route) -> bool:
     """Whether over-long inputs of a request are cut here before they go to a route: its host does not do it."""
-    return request.truncate != "none" and not route.host_truncates(request.truncate)
+    return not route.host_truncates(request.truncate, route.prefix_of(request.input_type))
 
 
 def most_tokens_each(request: EmbedRequest, route: Route) -> int | None:
     """The most tokens of an input that is cut in this process for a route; None where nothing is cut."""
-    is_cut = request.truncate != "none" and (route.tokenizer == "local" or not route.host_truncates(request.truncate))
+    is_cut = request.truncate != "none" and (route.tokenizer == "local" or needs_truncation(request, route))
     return route.max_input_tokens if is_cut else None
 
 

@@ -6,7 +6,7 @@ from embedgate.core.errors import DependencyMissing, InvalidInput
 from embedgate.core.models import Route
 from embedgate.core.ports import Tokenizers
 from embedgate.core.types import Candidate, EmbedRequest, Input, Weighed
-from embedgate.engine.embedding.prepare import prefix_of, prepared
+from embedgate.engine.embedding.prepare import prepared
 from embedgate.engine.embedding.truncate import most_tokens_each
 from embedgate.engine.ledger.tokens import count_aside
 
@@ -37,14 +37,14 @@ class EmbeddingWeigher:
         """The tokens of the request on a route. found: those of routes that count alike, to be added to."""
         model = route.upstream_model if route.tokenizer == "local" else ""
         most = most_tokens_each(request, route)
-        alike = (route.tokenizer, model, prefix_of(request.input_type, route), route.accepts_token_ids, most)
+        alike = (route.tokenizer, model, route.prefix_of(request.input_type), route.accepts_token_ids, most)
         if alike not in found:
             counted = await count_aside(self._as_sent(request, route), route, self._tokenizers)
             found[alike] = counted.total if most is None else sum([min(tokens, most) for tokens in counted.each])
         return found[alike]
 
     def _as_sent(self, request: EmbedRequest, route: Route) -> Sequence[Input]:
-        prefix = prefix_of(request.input_type, route)
+        prefix = route.prefix_of(request.input_type)
         try:
             return [prepared(item, prefix, route, self._tokenizers) for item in request.inputs]
         except (InvalidInput, DependencyMissing):

@@ -171,7 +171,7 @@ def refusal(model: Model, route: Route, request: EmbedRequest) -> GatewayError |
             f"{model.id} at {route.provider} has vectors of {native} only; dimensions {dim} is not possible there.",
             param="dimensions",
         )
-    if not route.can_truncate(request.truncate):
+    if not route.can_truncate(request.truncate, route.prefix_of(request.input_type)):
         return UnsupportedOption(
             f"{model.id} at {route.provider} cannot cut over-long inputs at their {request.truncate}, and this gateway "
             f"has no tokenizer of that model to do it here. {_instead(route)}",
