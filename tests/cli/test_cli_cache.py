@@ -66,7 +66,6 @@ def test_a_cache_in_memory_cannot_be_cleared_from_outside(program: Program, monk
 
 
 def test_a_folder_that_cannot_be_used_is_told(program: Program, folder: Path) -> None:
-    (folder / "data").mkdir()
     (folder / "data" / "cache").write_text("in the way", encoding="utf-8")
     assert "cache_disk_failed" in program("cache", "stats").errors
     ended = program("cache", "clear", "--yes")
