@@ -104,6 +104,8 @@ class Executor:
         may_join, sizes = True, None
         if len(request.inputs) > 1:  # before it is decided what is asked for: no turn of the loop may come between
             sizes = await self._planner.sizes(request, progress.missing(), plan)
+        if sizes is not None or shortened:
+            await self._planner.look_again(plan, progress)
         while progress.n_missing:
             missing = progress.missing()
             keys = progress.keys if may_join else None

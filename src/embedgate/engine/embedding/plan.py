@@ -169,15 +169,24 @@ class Planner:
             if missing is not None:
                 rows = [row for row in rows if row in missing]
                 wanted = [keys[row] for row in rows]
-            for row, kept in zip(rows, cache.get_many(wanted), strict=True):
-                if kept is None:
-                    misses += 1
-                else:
-                    progress.reuse(row, kept.vector, kept.tokens, kept.is_truncated)
-                    hits += 1
+            found = _reuse(rows, cache.get_many(wanted), progress)
+            hits += found
+            misses += len(wanted) - found
         progress.keys, progress.identity = tuple(keys), identity
         if cache is not None:
             metrics.looked_up(hits, misses)
+
+    async def look_again(self, plan: RoutePlan, progress: Progress) -> None:
+        """Look up what is still missing: other requests may have got it since, where a worker took its time."""
+        keys = progress.keys
+        if self._cache is None or not plan.is_cached or keys is None:
+            return
+        missing = progress.missing()
+        for start in range(0, len(missing), INPUTS_PER_TURN):
+            if start:
+                await asyncio.sleep(0)
+            rows = missing[start : start + INPUTS_PER_TURN]
+            _reuse(rows, self._cache.get_many([keys[row] for row in rows]), progress)
 
     async def remember(
         self, call: Call[EmbedRequest], candidate: Candidate, keys: Sequence[bytes], outcome: Outcome
@@ -326,3 +335,13 @@ def _sizes(inputs: Sequence[Input], route: Route, tokenizers: Tokenizers) -> Siz
     n_bytes = bounds(inputs)
     is_counted = route.limits.max_tokens is not None and sum(n_bytes) > route.limits.max_tokens
     return Sizes(n_bytes, count(inputs, route, tokenizers).each if is_counted else n_bytes)
+
+
+def _reuse(rows: Sequence[int], found: Sequence[CachedVector | None], progress: Progress) -> int:
+    """Put in place what was found of rows; how many that were."""
+    n_found = 0
+    for row, kept in zip(rows, found, strict=True):
+        if kept is not None:
+            progress.reuse(row, kept.vector, kept.tokens, kept.is_truncated)
+            n_found += 1
+    return n_found
