@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("fake_only")
 
 class _NotReady(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        body = b'{"status":"not ready","missing":["ledger"]}'
+        body = b'{"status":"not ready","missing":["ledger"],"asked":"%s"}' % self.path.encode()
         self.send_response(503)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -62,8 +62,14 @@ def test_what_does_not_answer_is_not_healthy(program: Program, monkeypatch: pyte
         for url in (f"http://127.0.0.1:{port}", f"https://127.0.0.1:{port}"):
             ended = program("health", "--url", url)
             assert (ended.code, ended.output) == (1, b""), url
-            assert ended.errors.startswith(f"error: {url}/healthz"), ended.errors
+            assert ended.errors.startswith(f"error: {url} cannot be asked: "), ended.errors
     for wrong in ("nonsense", "http://", "127.0.0.1:3100"):
         assert program("health", "--url", wrong).code == 2
     monkeypatch.setenv("EMBEDGATE_SERVER__PORT", "0")
     assert program("health").code == 2
+
+
+def test_a_prefix_of_the_address_is_asked_for(program: Program, not_ready: str) -> None:
+    ended = program("health", "--url", f"{not_ready}/behind/a/proxy/")
+    assert f"{not_ready}/behind/a/proxy/healthz answers 503" in ended.errors
+    assert '"asked":"/behind/a/proxy/healthz"' in ended.errors

@@ -45,8 +45,9 @@ def backup(
     if as_json:
         print_json(manifest)
     else:
-        size_bytes = file.stat().st_size
-        print_shown(f"{file}: {len(manifest.members):,} files in {size_bytes:,} bytes\n{ends(manifest)}")
+        n_files = len(manifest.members)
+        files = "1 file" if n_files == 1 else f"{n_files:,} files"
+        print_shown(f"{file}: {files} in {file.stat().st_size:,} bytes\n{ends(manifest)}")
     if not manifest.books.is_intact:
         say("warning: the books are not intact; `embedgate audit verify` says where")
     if not with_keys:

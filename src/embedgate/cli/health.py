@@ -26,13 +26,14 @@ def health(
     config_file: options.ConfigFile = None,
 ) -> None:
     """Ask a gateway whether it runs: exit code 0 if it does, else 1 with a reason."""
-    place = url or _own_address(context, config_file)
+    place = (url or _own_address(context, config_file)).rstrip("/")
     if not place.startswith(("http://", "https://")) or not urlsplit(place).hostname:
         raise typer.BadParameter(f"{place!r} is no address such as http://127.0.0.1:3100", param_hint="--url")
     path = "/readyz" if ready else "/healthz"
     status, text = _ask(place, path)
     if status != _OK:
-        typer.echo(f"error: {place}{path} answers {status}: {text}", err=True)
+        said = f"{place}{path} answers {status}" if status else f"{place} cannot be asked"
+        typer.echo(f"error: {said}: {text}", err=True)
         raise typer.Exit(1)
     typer.echo(text)
 
@@ -61,10 +62,10 @@ def _ask(place: str, path: str) -> tuple[int, str]:
         else:
             connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
         try:
-            connection.request("GET", path)
+            connection.request("GET", parts.path + path)
             answer = connection.getresponse()
             return answer.status, answer.read(_MAX_ANSWER_BYTES).decode(errors="replace").strip()
         finally:
             connection.close()
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return 0, f"{error}" or type(error).__name__
+        return 0, (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
