@@ -428,6 +428,20 @@ def test_a_ledger_that_cannot_be_read_says_so(impatient: Database, other: sqlite
     ledger.close()
 
 
+def test_a_read_that_finds_the_file_gone_is_an_outage_of_the_ledger(database: Database) -> None:
+    ledger = SqlLedger(database)
+    watch, path = ledger.watch, database.path
+    assert watch is not None and path is not None
+    watch.start()
+    assert ledger.check() is None
+    aside = path.rename(path.with_name("aside.db"))
+    database.close()  # the pool has to open the file again
+    assert "deleted" in (ledger.check() or "")
+    aside.rename(path)
+    ledger.close()
+    ledger.release()
+
+
 def test_a_quick_commit_says_no_while_the_file_cannot_be_opened_and_goes_on_after_that(tmp_path: Path) -> None:
     database = open_database(tmp_path)
     append = Appender(database.dialect)

@@ -78,6 +78,7 @@ class Comparison(Struct, frozen=True):
         "reconcile",
         example={"provider": "openai", "bill": "date,model,tokens\n2026-11-21,text-embedding-3-small,1204\n"},
         max_body_bytes=10_000_000,
+        raises=(UnknownProvider,),
     ),
 )
 def reconcile(reading: Reading, bill: Bill) -> Comparison:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from embedgate.core.errors import InvalidInput
+from embedgate.core.errors import InvalidInput, UnknownProvider
 from embedgate.core.money import usd_text
 from embedgate.core.types import LedgerEntry
 from embedgate.engine.ledger.tokens import split
@@ -70,7 +70,7 @@ _EXAMPLE = {"provider": "openai", "bill": "date,model,tokens\n2026-11-21,text-em
     "usage.preview_settlement",
     "POST",
     "/api/usage/settle/preview",
-    Facts("previewSettlement", example=_EXAMPLE, max_body_bytes=10_000_000),
+    Facts("previewSettlement", example=_EXAMPLE, max_body_bytes=10_000_000, raises=(UnknownProvider,)),
 )
 def preview_settlement(reading: Reading, bill: Bill) -> Settlement:
     """Show what a bill would settle.
@@ -96,7 +96,7 @@ def preview_settlement(reading: Reading, bill: Bill) -> Settlement:
     "usage.settle",
     "POST",
     "/api/usage/settle",
-    Facts("settle", example=_EXAMPLE, max_body_bytes=10_000_000),
+    Facts("settle", example=_EXAMPLE, max_body_bytes=10_000_000, raises=(UnknownProvider,)),
 )
 def settle(change: Change, bill: Bill) -> Settled:
     """Settle estimated costs by a provider's bill.

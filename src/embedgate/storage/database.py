@@ -120,11 +120,18 @@ def open_database(
 
 
 def sqlite_engine(path: Path, synchronous: Literal["normal", "full"], busy_timeout_s: float) -> sa.Engine:
-    """SQLAlchemy engine of a SQLite file, with pragmas and explicit transactions. Opens nothing yet."""
+    """SQLAlchemy engine of a SQLite file that is there, with pragmas and explicit transactions. Opens nothing yet."""
     for kind, adapter in _ADAPTERS:
         sqlite3.register_adapter(kind, adapter)
+    place = f"{path.resolve().as_uri()}?mode=rw"
+
+    def connect() -> sqlite3.Connection:
+        # A file that is gone must not be made anew by whoever looks into it next.
+        return sqlite3.connect(place, uri=True, check_same_thread=False)
+
     # hide_parameters: the text of an error must hold no digest, name or end user.
-    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)), hide_parameters=True)
+    url = sa.URL.create("sqlite", database=str(path))
+    engine = sa.create_engine(url, creator=connect, hide_parameters=True)
 
     @sa.event.listens_for(engine, "connect")
     def set_pragmas(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:

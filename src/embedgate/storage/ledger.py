@@ -10,7 +10,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 
 from embedgate.core.access import AuditEvent
-from embedgate.core.errors import LedgerUnavailable
+from embedgate.core.errors import InternalError, LedgerUnavailable
 from embedgate.core.types import LedgerEntry
 from embedgate.storage.appender import Appender
 from embedgate.storage.commits import GroupWriter, Pending, QuickCommit, WriterConnection
@@ -124,8 +124,14 @@ class SqlLedger:
 
     def check(self) -> str | None:
         """Why the ledger cannot be written; None if it can. Blocks. Raises InternalError if it cannot be read."""
-        with self._database.read() as connection:
-            connection.execute(sa.select(ledger.c.id).limit(1)).first()
+        try:
+            with self._database.read() as connection:
+                connection.execute(sa.select(ledger.c.id).limit(1)).first()
+        except InternalError:
+            if self.watch is not None:
+                self.watch.look()  # a file that is gone is an outage of the ledger, whoever notices it first
+            if self.watch is None or self.watch.outage is None:
+                raise
         return self.watch.check() if self.watch is not None else None
 
     def _commits(self) -> int:
