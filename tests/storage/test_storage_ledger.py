@@ -442,6 +442,18 @@ def test_a_read_that_finds_the_file_gone_is_an_outage_of_the_ledger(database: Da
     ledger.release()
 
 
+def test_a_checkpoint_makes_no_file_where_the_database_was_moved_away(database: Database) -> None:
+    path = database.path
+    assert path is not None
+    quick = QuickCommit(path, Appender(database.dialect))
+    aside = path.rename(path.with_name("aside.db"))
+    for n in range(200):  # a checkpoint begins after 1,000 pages, and opens the file by its name
+        quick.commit([noted(n)])
+    quick.close()  # waits for it
+    assert not path.exists()
+    aside.rename(path)
+
+
 def test_a_quick_commit_says_no_while_the_file_cannot_be_opened_and_goes_on_after_that(tmp_path: Path) -> None:
     database = open_database(tmp_path)
     append = Appender(database.dialect)

@@ -28,7 +28,7 @@ from embedgate.core.errors import InternalError
 from embedgate.core.types import LedgerEntry
 from embedgate.observe import events, metrics
 from embedgate.storage.appender import Appender, Item
-from embedgate.storage.database import Database
+from embedgate.storage.database import Database, connect_existing
 
 _RESTART_WAIT_MS = 20
 _CHECKPOINT_PAGES = 1_000
@@ -110,7 +110,7 @@ class QuickCommit:
             connection.close()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0)
+        connection = connect_existing(self._path, 0)
         try:
             connection.execute("PRAGMA synchronous = normal")
             connection.execute("PRAGMA wal_autocheckpoint = 0")

@@ -119,24 +119,26 @@ def open_database(
     return Database(engine, path, path if synchronous == "normal" else None)
 
 
+def connect_existing(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
+    """Connection of the driver to a SQLite file that is there, for any one thread at a time, without transactions.
+
+    A file that is gone is not made anew by whoever looks into it next. Raises sqlite3.Error.
+    """
+    place = f"{path.resolve().as_uri()}?mode=rw"
+    # The driver itself would begin transactions late, and none for DDL.
+    return sqlite3.connect(place, uri=True, isolation_level=None, check_same_thread=False, timeout=busy_timeout_s)
+
+
 def sqlite_engine(path: Path, synchronous: Literal["normal", "full"], busy_timeout_s: float) -> sa.Engine:
     """SQLAlchemy engine of a SQLite file that is there, with pragmas and explicit transactions. Opens nothing yet."""
     for kind, adapter in _ADAPTERS:
         sqlite3.register_adapter(kind, adapter)
-    place = f"{path.resolve().as_uri()}?mode=rw"
-
-    def connect() -> sqlite3.Connection:
-        # A file that is gone must not be made anew by whoever looks into it next.
-        return sqlite3.connect(place, uri=True, check_same_thread=False)
-
     # hide_parameters: the text of an error must hold no digest, name or end user.
     url = sa.URL.create("sqlite", database=str(path))
-    engine = sa.create_engine(url, creator=connect, hide_parameters=True)
+    engine = sa.create_engine(url, creator=lambda: connect_existing(path, busy_timeout_s), hide_parameters=True)
 
     @sa.event.listens_for(engine, "connect")
     def set_pragmas(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # the driver would begin transactions late, and none for DDL
-        connection.execute(f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}")
         # For new files only. A commit of one ledger entry changes a page of the table and one of each index, and
         # the write-ahead log takes whole pages: a quarter of the bytes.
         connection.execute("PRAGMA page_size = 1024")

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from embedgate.observe import events, metrics
+from embedgate.storage.database import connect_existing
 
 _LOOK_S = 0.25
 _APART_S = 0.05
@@ -214,7 +215,7 @@ class WriteWatch:
     def _pages_bytes(self) -> int | None:
         """The size of the database by SQLite's own account; None if it cannot say."""
         try:
-            connection = self._connection = self._connection or self._connect()
+            connection = self._connection = self._connection or connect_existing(self._path, _LOCK_WAIT_S)
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             (size_bytes,) = connection.execute("PRAGMA page_size").fetchone()
         except sqlite3.Error:
@@ -225,7 +226,7 @@ class WriteWatch:
         """Why a trial cannot be written; None if it was."""
         try:
             # Kept open: with the last connection SQLite deletes its log, which would look like somebody else's doing.
-            self._connection = self._connection or self._connect()
+            self._connection = self._connection or connect_existing(self._path, _LOCK_WAIT_S)
             for statement in _TRIAL:
                 self._connection.execute(statement)
         except sqlite3.Error as error:
@@ -240,10 +241,6 @@ class WriteWatch:
             return f"the ledger cannot be written: {error}"
         self._changing_since_s = None
         return None
-
-    def _connect(self) -> sqlite3.Connection:
-        uri = f"{self._path.resolve().as_uri()}?mode=rw"  # a file that is gone must not be made anew
-        return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_LOCK_WAIT_S)
 
 
 def _is_locked(error: sqlite3.Error) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from embedgate.core.errors import ConfigError, Conflict, InternalError
 from embedgate.storage.backup.archive import Advance
-from embedgate.storage.database import DATABASE_FILE
+from embedgate.storage.database import DATABASE_FILE, connect_existing
 from embedgate.storage.intents import INTENTS_FOLDER, SUFFIX
 from embedgate.storage.migrate import known_revisions
 from embedgate.storage.schema import REVISION
@@ -53,7 +53,8 @@ def copy_database(
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         with (
-            contextlib.closing(_connect(source)) as reader,
+            # Not read-only: the last one to close a database tidies up its log.
+            contextlib.closing(connect_existing(source, _BUSY_S)) as reader,
             contextlib.closing(sqlite3.connect(target, isolation_level=None)) as writer,
         ):
             reader.execute("BEGIN")
@@ -148,8 +149,3 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def _connect(source: Path) -> sqlite3.Connection:
-    # A file that is not there is not made. Not read-only: the last one to close a database tidies up its log.
-    return sqlite3.connect(f"{source.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=_BUSY_S)
