@@ -30,7 +30,6 @@ from embedgate.server.dialects import cohere, ollama, openai, tei, ziri
 from embedgate.server.exchange import Send
 from embedgate.server.generation import Generations
 from embedgate.server.idempotency import HEADER, Idempotency
-from embedgate.server.large_json import LARGE_BYTES
 from embedgate.server.memory import SMALL_BYTES, MemoryBudget, memory_budget
 from embedgate.server.models import Models
 from embedgate.server.operations import Operations
@@ -71,12 +70,7 @@ class _Exchange:
 
     async def read(self) -> EmbedRequest:
         body = await self._body.read(enter=self.entrance.enter, owner=self.entrance.user_id)
-        if len(body) <= LARGE_BYTES:
-            request, self.encoding_format = self._dialect.read(body, self._split_name)
-        else:
-            request, self.encoding_format = await self._body.parsed(
-                lambda whole: self._dialect.read(whole, self._split_name), body
-            )
+        request, self.encoding_format = await self._body.parsed(self._dialect.read, body, self._split_name)
         return request
 
 
@@ -260,8 +254,7 @@ class Application:
 
         async def read() -> ChatRequest:
             body = await request.body.read(enter=entrance.enter, owner=entrance.user_id)
-            split_name = self._gateway.catalog.parse_model_name
-            asked = await request.body.parsed(lambda whole: dialect.read_chat(whole, split_name), body)
+            asked = await request.body.parsed(dialect.read_chat, body, self._gateway.catalog.parse_model_name)
             if asked.is_stream:  # else the answer is complete almost at once, and the true cost is worth waiting for
                 request.body.watch(out.leave)
             return asked
@@ -280,8 +273,7 @@ class Application:
 
         async def read() -> RerankRequest:
             body = await request.body.read(enter=entrance.enter, owner=entrance.user_id)
-            split_name = self._gateway.catalog.parse_model_name
-            return await request.body.parsed(lambda whole: dialect.read_rerank(whole, split_name), body)
+            return await request.body.parsed(dialect.read_rerank, body, self._gateway.catalog.parse_model_name)
 
         result = await self._gateway.pipeline.rerank(self._origin(dialect, request), read, entrance)
         return dialect.write_rerank(result, request.id)

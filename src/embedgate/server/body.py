@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from msgspec import Struct, field
 
@@ -21,6 +21,7 @@ from embedgate.server.large_json import LARGE_BYTES
 from embedgate.server.memory import SMALL_BYTES, Held, MemoryBudget
 from embedgate.server.weight import UNREAD_FACTOR, weight_of
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -147,11 +148,14 @@ class Body:
             held.become(needed)
         return body
 
-    async def parsed(self, parse: Callable[[bytes], T], body: bytes) -> T:
+    async def parsed(
+        self, parse: Callable[Concatenate[bytes, P], T], body: bytes, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """The body that was read, parsed by `parse`: on a worker if it is large. Raises what `parse` does."""
         if len(body) <= LARGE_BYTES:
-            return parse(body)
-        return await asyncio.get_running_loop().run_in_executor(self._bounds.worker, parse, body)
+            return parse(body, *args, **kwargs)
+        whole = partial(parse, body, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._bounds.worker, whole)
 
     def hold_answer(self, size_bytes: int) -> None:
         """Hold what the answer takes until it is sent, in place of what the request took."""

@@ -9,9 +9,8 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from functools import partial
 from itertools import chain
-from typing import Protocol, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import orjson
 from msgspec.structs import replace
@@ -33,6 +32,7 @@ from embedgate.server.body import Body, Enter
 from embedgate.server.respond import Request, Serve
 from embedgate.storage.answers import AnswerStore, KeptAnswer
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 HEADER = b"idempotency-key"
@@ -69,8 +69,10 @@ class _CheckedBody(Body):
         await self._check(body)
         return body
 
-    async def parsed(self, parse: Callable[[bytes], T], body: bytes) -> T:
-        return await self._body.parsed(parse, body)
+    async def parsed(
+        self, parse: Callable[Concatenate[bytes, P], T], body: bytes, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return await self._body.parsed(parse, body, *args, **kwargs)
 
     def hold_answer(self, size_bytes: int) -> None:
         self._body.hold_answer(size_bytes)
@@ -122,7 +124,7 @@ class Idempotency:
                     retry_after_s=_OTHER_SERVER_RETRY_S,
                 )
             caller = await self._identify(dialect.secret(request.headers))
-            digest = await request.body.parsed(partial(_digest, action), body)
+            digest = await request.body.parsed(_digest, body, action)
             await attempt.begin(caller.key_id, digest)
 
         headers = {name: value for name, value in request.headers.items() if name != HEADER}
@@ -220,7 +222,7 @@ def _kept(kept: KeptAnswer, digest: bytes) -> Exception:
     return _Replay(Answer(kept.status, [*headers, REPLAYED], kept.body))
 
 
-def _digest(action: str, body: bytes) -> bytes:
+def _digest(body: bytes, action: str) -> bytes:
     """What tells requests with the same key from each other."""
     digest = hashlib.sha256(b"%s\0" % action.encode())
     digest.update(body)
