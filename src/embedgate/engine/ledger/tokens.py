@@ -131,6 +131,11 @@ def by_rule(n_bytes: int) -> int:
     return -(-n_bytes // _BYTES_PER_TOKEN)
 
 
+def _is_slow(inputs: Sequence[Input]) -> bool:
+    """Whether counting the tokens of the inputs takes more than about a millisecond."""
+    return is_large(inputs) or total_bound(inputs) > _COUNT_ON_WORKER_BYTES
+
+
 async def count_aside(inputs: Sequence[Input], route: Route, tokenizers: Tokenizers) -> Count:
     """`count`, on a worker thread where it takes more than about a millisecond."""
     return await aside(inputs, count, inputs, route, tokenizers)
@@ -138,14 +143,14 @@ async def count_aside(inputs: Sequence[Input], route: Route, tokenizers: Tokeniz
 
 async def aside(inputs: Sequence[Input], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What some work on the tokens of inputs returns: on a worker thread where it takes more than a millisecond."""
-    if is_large(inputs) or total_bound(inputs) > _COUNT_ON_WORKER_BYTES:
+    if _is_slow(inputs):
         return await asyncio.to_thread(work, *args, **kwargs)
     return work(*args, **kwargs)
 
 
 def estimate(inputs: Sequence[Input], route: Route, tokenizers: Tokenizers) -> tuple[int, ...]:
     """The tokens of each input, at once: counted where that takes less than about a millisecond, else their bounds."""
-    if is_large(inputs) or total_bound(inputs) > _COUNT_ON_WORKER_BYTES:
+    if _is_slow(inputs):
         return tuple(bounds(inputs))
     return count(inputs, route, tokenizers).each
 
