@@ -121,6 +121,7 @@ class WriteWatch:
         with contextlib.suppress(OSError):  # then the first look says that it is gone
             self._content = _Content(self._path)
         self.check()
+        self._measure()
         self._thread = threading.Thread(target=self._run, name="embedgate-watch", daemon=True)
         self._thread.start()
 
@@ -163,6 +164,7 @@ class WriteWatch:
         while not self._is_closed:
             is_urgent = self._wake.wait(_LOOK_S)
             self._wake.clear()
+            self._measure()
             quiet_s += _LOOK_S
             if is_urgent or self.outage or quiet_s >= self._check_s:
                 quiet_s = 0.0
@@ -183,6 +185,12 @@ class WriteWatch:
             if replaced is not None or beside is not None:
                 self._set(replaced, beside)
 
+    def _measure(self) -> None:
+        """Tell the metrics how much is free on the disk, and how much the database takes."""
+        with contextlib.suppress(OSError):
+            size_bytes = sum(file.stat().st_size for file in self._files if file.exists())
+            metrics.disk_now(shutil.disk_usage(self._path.parent).free, size_bytes)
+
     def _set(self, replaced: str | None, unwritable: str | None) -> None:
         before, self.outage = self.outage, replaced or unwritable
         self.is_replaced = replaced is not None
@@ -195,7 +203,6 @@ class WriteWatch:
 
     def _replaced(self) -> str | None:
         """What has become of a file that was open before. The log of SQLite is there from the first write on."""
-        size_bytes = 0
         for file in self._files:
             try:
                 found = file.stat()
@@ -203,12 +210,9 @@ class WriteWatch:
                 if file in self._identities:
                     return f"{file} was deleted under the gateway; put it back, or restart"
                 continue
-            size_bytes += found.st_size
             identity = (found.st_dev, found.st_ino)
             if self._identities.setdefault(file, identity) != identity:
                 return f"{file} was replaced by another file under the gateway; put it back, or restart"
-        with contextlib.suppress(OSError):
-            metrics.disk_now(shutil.disk_usage(self._path.parent).free, size_bytes)
         fault = self._content.fault(self._pages_bytes) if self._content is not None else None
         return f"{self._path} {fault} under the gateway; stop it, and restore a backup" if fault else None
 
