@@ -21,17 +21,7 @@ from embedgate.govern.change import Invocation, Reading
 from embedgate.govern.csv_file import Cell, csv_lines
 from embedgate.govern.fields import check_number, findable
 from embedgate.govern.keys import find_key
-from embedgate.govern.lists import (
-    UNREADABLE,
-    Listed,
-    Listing,
-    ListQuery,
-    Numbered,
-    check_types,
-    name_unreadable,
-    read_page,
-    sorts,
-)
+from embedgate.govern.lists import Listed, Listing, ListQuery, Numbered, read_numbered, read_page, sorts
 from embedgate.govern.operation import Facts, File, reads, runs
 from embedgate.govern.projects import find_project
 from embedgate.govern.users import find_user
@@ -245,13 +235,7 @@ def every_entry(invocation: Invocation, filter_by: LedgerFilter = EVERY_ENTRY) -
     while n == _READ_AT_ONCE:
         page = query.where(_LEDGER.c.id > last_id).order_by(_LEDGER.c.id).limit(_READ_AT_ONCE)
         with invocation.read() as reading:
-            try:
-                rows = reading.connection.execute(page).all()
-                entries = _entries(rows)
-                check_types(entries)
-            except UNREADABLE:
-                name_unreadable(reading, query, page, _entries, _NUMBERED)
-                raise
+            rows, entries = read_numbered(reading, query, page, _entries, _NUMBERED)
         n = len(rows)
         last_id = rows[-1][0] if rows else last_id
         yield from entries

@@ -16,7 +16,7 @@ from embedgate.govern.fields import check_number
 MAX_PAGE_ITEMS = 500
 _MAX_SEARCH_CHARACTERS = 254  # the longest field that is searched, an e-mail address
 
-UNREADABLE = (sa.exc.DBAPIError, msgspec.MsgspecError, ArithmeticError, AttributeError, TypeError, ValueError)
+_UNREADABLE = (sa.exc.DBAPIError, msgspec.MsgspecError, ArithmeticError, AttributeError, TypeError, ValueError)
 """What reading a row raises that holds what the gateway never writes, such as a text that is not UTF-8."""
 
 Item = TypeVar("Item")
@@ -68,7 +68,7 @@ class Listing:
     fields: Mapping[str, Column]
     unique: Column
     searched: tuple[Column, ...]
-    numbered: "Numbered | None" = None
+    numbered: Numbered | None = None
 
     @property
     def sorts(self) -> Meta:
@@ -108,25 +108,42 @@ def read_page(
     count = rows.with_only_columns(sa.func.count(), maintain_column_froms=True)
     total = reading.connection.execute(count).scalar_one()
     page = rows.order_by(order.nulls_last(), listing.unique).offset(query.offset).limit(query.limit)
-    try:
+    if listing.numbered is None:
         items = tuple(records(reading.connection.execute(page).all()))
-        if listing.numbered is not None:
-            check_types(items)
-    except UNREADABLE:
-        if listing.numbered is not None:
-            name_unreadable(reading, rows, page, records, listing.numbered)
-        raise
+    else:
+        items = tuple(read_numbered(reading, rows, page, records, listing.numbered)[1])
     return Listed(items, total, query.offset, query.limit)
 
 
-def check_types(items: Iterable[object]) -> None:
-    """Raise one of UNREADABLE unless every field has a value of its type. SQLite stores any in any column."""
+def read_numbered(
+    reading: Reading,
+    rows: sa.Select[Any],
+    page: sa.Select[Any],
+    records: Callable[[Sequence[sa.Row[Any]]], Iterable[Item]],
+    numbered: Numbered,
+) -> tuple[Sequence[sa.Row[Any]], list[Item]]:
+    """The rows of a page, and their records, checked. rows: of which the page is a part.
+
+    Raises Conflict naming a row that cannot be read.
+    """
+    try:
+        found = reading.connection.execute(page).all()
+        items = list(records(found))
+        _check_types(items)
+    except _UNREADABLE:
+        _name_unreadable(reading, rows, page, records, numbered)
+        raise
+    return found, items
+
+
+def _check_types(items: Iterable[object]) -> None:
+    """Raise one of _UNREADABLE unless every field has a value of its type. SQLite stores any in any column."""
     for item in items:
         msgspec.json.encode(item)  # no half characters
         msgspec.convert(msgspec.to_builtins(item, builtin_types=(bytes,)), type(item))
 
 
-def name_unreadable(
+def _name_unreadable(
     reading: Reading,
     rows: sa.Select[Any],
     page: sa.Select[Any],
@@ -137,8 +154,8 @@ def name_unreadable(
     numbers = reading.connection.execute(page.with_only_columns(numbered.column, maintain_column_froms=True))
     for number in numbers.scalars().all():
         try:
-            check_types(records(reading.connection.execute(rows.where(numbered.column == number)).all()))
-        except UNREADABLE as error:
+            _check_types(records(reading.connection.execute(rows.where(numbered.column == number)).all()))
+        except _UNREADABLE as error:
             raise numbered.unreadable(number) from error
 
 
