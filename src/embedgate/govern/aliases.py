@@ -200,9 +200,14 @@ def check_unused(connection: sa.Connection, model_id: str) -> None:
         )
 
 
+def alias_named(connection: sa.Connection, name: str) -> AliasRule | None:
+    """An alias of that name, in any capitals, of whichever project; that for everybody if there is one."""
+    return next((rule for rule in read_aliases(connection) if rule.name.casefold() == name.casefold()), None)
+
+
 def check_no_alias(connection: sa.Connection, model_id: str) -> None:
     """Raises Conflict if an alias has the name of a model that is about to be added: the id would go before it."""
-    taken = next((rule for rule in read_aliases(connection) if rule.name.casefold() == model_id.casefold()), None)
+    taken = alias_named(connection, model_id)
     if taken is not None:
         raise Conflict(
             f"{model_id} is an alias of {taken.model}. Give another id, or remove the alias first: "

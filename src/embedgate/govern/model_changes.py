@@ -10,7 +10,7 @@ from embedgate.core.actions import ActionName
 from embedgate.core.errors import Conflict, InvalidInput, UnknownEntity, UnknownProvider
 from embedgate.core.models import LOCAL, Model
 from embedgate.govern.added_models import TABLE, detail_of, read_added
-from embedgate.govern.aliases import check_no_alias, check_unused, read_aliases
+from embedgate.govern.aliases import alias_named, check_no_alias, check_unused
 from embedgate.govern.change import Change, Reading
 from embedgate.govern.fields import check_number, check_text, findable
 from embedgate.govern.models import CatalogModel, find_model, model_facts
@@ -122,9 +122,7 @@ def remove_model(change: Change, which: ModelAtProvider) -> None:
 
 def _not_added(reading: Reading, which: ModelAtProvider) -> str:
     at = f" to {which.provider[:100]}" if which.provider else ""
-    alias = next(
-        (rule for rule in read_aliases(reading.connection) if rule.name.casefold() == which.model.casefold()), None
-    )
+    alias = alias_named(reading.connection, which.model)
     if alias is not None:
         return f"{alias.name} is an alias of {alias.model}. A model is removed by its id, an alias by aliases remove."
     there = sorted({f"{each.model} at {each.provider}" for each in read_added(reading.connection)})

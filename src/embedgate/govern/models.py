@@ -17,6 +17,7 @@ from embedgate.engine.routing.find_model import aliased
 from embedgate.govern.change import Invocation
 from embedgate.govern.lists import Listed, ListQuery, pick, sorts
 from embedgate.govern.operation import Facts, runs
+from embedgate.govern.selection import Selection
 from embedgate.govern.values import Usd, price_text, search_price_text
 
 
@@ -103,8 +104,7 @@ def show_model(invocation: Invocation, which: WhichModel) -> CatalogModel:
     Its routes are in the order in which they are tried.
     """
     selection = invocation.resources.gateway.selection()
-    name = aliased(which.model, None, selection.aliases, selection.catalog)
-    return model_facts(find_model(selection.catalog, name)[0], selection.switched_on)
+    return model_facts(find_selected(selection, which.model), selection.switched_on)
 
 
 def find_model(catalog: Catalog, name: str) -> tuple[Model, tuple[Route, ...]]:
@@ -119,6 +119,11 @@ def find_model(catalog: Catalog, name: str) -> tuple[Model, tuple[Route, ...]]:
     if model is None:
         raise UnknownModel(f"There is no model {name[:200]!r}. {_hint(catalog, bare)}", param="model")
     return model, tuple(route for route in model.routes if provider in (None, route.provider))
+
+
+def find_selected(selection: Selection, name: str) -> Model:
+    """The model of an id, everybody's alias or a bare name, as callers are served it. Raises as `find_model`."""
+    return find_model(selection.catalog, aliased(name, None, selection.aliases, selection.catalog))[0]
 
 
 def find_route(catalog: Catalog, name: str, provider: str) -> tuple[Model, Route]:

@@ -8,10 +8,9 @@ from embedgate.core.actions import EMBEDDING
 from embedgate.core.errors import NotAnEmbeddingModel, UnknownModel
 from embedgate.core.models import Model
 from embedgate.engine.routing.compare import State, Verdict
-from embedgate.engine.routing.find_model import aliased
 from embedgate.engine.routing.verify import comparable, same_vectors
 from embedgate.govern.change import Invocation
-from embedgate.govern.models import find_model
+from embedgate.govern.models import find_selected
 from embedgate.govern.operation import Facts, runs
 from embedgate.govern.selection import Selection
 
@@ -79,7 +78,7 @@ def verify_models(invocation: Invocation, wanted: ModelToVerify) -> VerifiedMode
 
 def _embedding(selection: Selection, name: str) -> Model:
     """The model of a name. Raises UnknownModel, or NotAnEmbeddingModel."""
-    model, _ = find_model(selection.catalog, aliased(name, None, selection.aliases, selection.catalog))
+    model = find_selected(selection, name)
     if model.action != EMBEDDING.name:
         raise NotAnEmbeddingModel(f"{model.id} makes no vectors. See GET /v1/models for models that do.", param="model")
     return model
