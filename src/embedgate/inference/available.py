@@ -18,7 +18,7 @@ from embedgate.settings import LocalSettings
 
 MINILM_NAME = "all-minilm-l6-v2"
 WORDLLAMA_NAME = "wordllama-256"
-BUILT_IN = (MINILM_NAME, WORDLLAMA_NAME)
+NAME_RULE = "a name is up to 64 of a-z, 0-9, '.', '_', '-', and not that of a built-in model"
 
 _WORDLLAMA_ROWS, _WORDLLAMA_DIM = 32_000, 256
 # A static table has no position limit; this one bounds the work of one input.
@@ -40,8 +40,8 @@ def available_models(settings: LocalSettings, data_dir: Path) -> list[AvailableM
     pulled = {name: entry for name, entry in pulled_entries(data_dir).items() if name not in settings.models}
     for name, entry in {**settings.models, **(pulled if has_engine() else {})}.items():
         place = f"pulled model {name}" if name in pulled else f"local.models.{name}"
-        if not NAME.fullmatch(name) or name in BUILT_IN:
-            mistakes.append(f"{place}: a name is up to 64 of a-z, 0-9, '.', '_', '-', and not that of a built-in model")
+        if not is_free_name(name):
+            mistakes.append(f"{place}: {NAME_RULE}")
             continue
         try:
             known.append(from_folder(name, entry, settings, data_dir))
@@ -94,6 +94,11 @@ def _wordllama() -> AvailableModel:
         load_tokenizer=load_tokenizer,
         load_engine=load_engine,
     )
+
+
+def is_free_name(name: str) -> bool:
+    """Whether a model of the user's may be called so: see `NAME_RULE`."""
+    return NAME.fullmatch(name) is not None and name not in (MINILM_NAME, WORDLLAMA_NAME)
 
 
 def has_engine() -> bool:

@@ -22,7 +22,7 @@ from embedgate.inference.onnx_encoder import OnnxEncoder
 from embedgate.inference.onnx_file import beside, read_onnx_file
 from embedgate.inference.tokenizer import Tokenizer
 from embedgate.inference.trial import Tried, try_once
-from embedgate.inference.weights import digest_file, file_version, verify
+from embedgate.inference.weights import check_digest, digest_file, file_version, verify
 from embedgate.settings import LocalModelSettings, LocalSettings
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -89,11 +89,8 @@ class _Prepared:
     def _load_onnx(self) -> Engine:
         folder, settings = self.folder, self.settings
         file = read_onnx_file(self.files, folder.weights, settings.max_model_bytes)
-        place = folder.path / folder.weights
-        if self.entry.sha256 is not None and file.sha256 != self.entry.sha256:
-            raise ConfigError(
-                [f"model file {place} has SHA-256 {file.sha256}, not {self.entry.sha256}: restore the right file"]
-            )
+        if self.entry.sha256 is not None:
+            check_digest(folder.path / folder.weights, file.sha256, self.entry.sha256)
         pad_id = self.load_tokenizer().padding_id(folder.padding.token, folder.padding.id)
         tried = Tried(str(folder.path.resolve()), folder.weights, pad_id, settings.max_model_bytes)
         try_once(tried, self.data_dir / "models" / f"{file.sha256}.tried")

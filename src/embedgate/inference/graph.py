@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from embedgate.core.errors import ConfigError
 from embedgate.inference.extras import import_extra
-from embedgate.inference.kept import Buffer
+from embedgate.inference.kept import Buffer, field_head
 from embedgate.inference.model_folder import EncoderSpec
 from embedgate.inference.tensors import Floats, Tensors
 
@@ -33,8 +33,6 @@ _FLOAT_BYTES = 4
 _SEGMENTS = 2
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 """Numbers of fields: of a model, of a graph, of a tensor."""
-_BYTES_FIELD = 2  # wire type of a length-prefixed field
-_SEVEN_BITS = 0x7F
 
 
 def build_graph(weights_file: Path, spec: EncoderSpec) -> Iterator[Buffer]:
@@ -141,10 +139,10 @@ class _Builder:
         for name, values in self._constants:
             kind = make.np_dtype_to_tensor_dtype(values.dtype)
             head = types(name=name, data_type=kind, dims=values.shape).SerializeToString(deterministic=True)
-            head += _lead(_RAW_DATA, values.nbytes)
-            heads.append(_lead(_INITIALIZER, len(head) + values.nbytes) + head)
+            head += field_head(_RAW_DATA, values.nbytes)
+            heads.append(field_head(_INITIALIZER, len(head) + values.nbytes) + head)
         size_bytes = len(nodes) + sum(map(len, heads)) + sum(values.nbytes for _, values in self._constants)
-        yield model.SerializeToString(deterministic=True) + _lead(_GRAPH, size_bytes) + nodes
+        yield model.SerializeToString(deterministic=True) + field_head(_GRAPH, size_bytes) + nodes
         for head, (_, values) in zip(heads, self._constants, strict=True):
             yield head
             yield np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
@@ -184,13 +182,3 @@ class _Builder:
     ) -> None:
         node = self._onnx.helper.make_node(operator, inputs, outputs, outputs[0], domain=domain, **attributes)
         self._graph.node.append(node)
-
-
-def _lead(field: int, size_bytes: int) -> bytes:
-    """What stands before a field of so many bytes in a protobuf message: its number, and its length as a varint."""
-    lead = bytearray([field << 3 | _BYTES_FIELD])
-    while size_bytes > _SEVEN_BITS:
-        lead.append(size_bytes & _SEVEN_BITS | _SEVEN_BITS + 1)
-        size_bytes >>= 7
-    lead.append(size_bytes)
-    return bytes(lead)

@@ -16,6 +16,7 @@ from embedgate.core.errors import ConfigError
 
 _DOC_STRING = 6
 _BYTES_FIELD = 2  # wire type of a length-prefixed field
+_SEVEN_BITS = 0x7F
 _HEX_DIGITS = 64
 _SEAL_BYTES = 2 + _HEX_DIGITS
 _CHUNK_BYTES = 1 << 20
@@ -56,8 +57,18 @@ def _write(file: Path, pieces: Iterable[Buffer]) -> None:
             raise
 
 
+def field_head(field: int, size_bytes: int) -> bytes:
+    """What stands before a field of so many bytes in a protobuf message: its number, and its length as a varint."""
+    head = bytearray([field << 3 | _BYTES_FIELD])
+    while size_bytes > _SEVEN_BITS:
+        head.append(size_bytes & _SEVEN_BITS | _SEVEN_BITS + 1)
+        size_bytes >>= 7
+    head.append(size_bytes)
+    return bytes(head)
+
+
 def _seal(hex_digest: str) -> bytes:
-    return bytes([_DOC_STRING << 3 | _BYTES_FIELD, _HEX_DIGITS]) + hex_digest.encode()
+    return field_head(_DOC_STRING, _HEX_DIGITS) + hex_digest.encode()
 
 
 def _is_whole(file: Path) -> bool:

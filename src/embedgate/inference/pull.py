@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Protocol
 
 from embedgate.core.errors import ConfigError, InvalidInput, UpstreamBusy, UpstreamError
-from embedgate.inference.available import BUILT_IN, has_engine
+from embedgate.inference.available import NAME_RULE, has_engine, is_free_name
 from embedgate.inference.download import PARTIAL, Patience, Sleep, download
-from embedgate.inference.folder_models import NAME, from_folder
+from embedgate.inference.folder_models import from_folder
 from embedgate.inference.hub_files import (
     HubFile,
     check_id,
@@ -95,11 +95,9 @@ class Pull:
         """Check what is wanted. Raises InvalidInput."""
         check_id(self.wanted.model)
         self.name = self.wanted.name or _name_of(self.wanted.model)
-        if not NAME.fullmatch(self.name) or self.name in BUILT_IN:
+        if not is_free_name(self.name):
             raise InvalidInput(
-                f"{self.name!r} cannot be the name of the model: a name is up to 64 of a-z, 0-9, '.', '_', '-', and "
-                "not that of a built-in model. Give another with --name.",
-                param="name",
+                f"{self.name!r} cannot be the name of the model: {NAME_RULE}. Give another with --name.", param="name"
             )
         into = self.wanted.into
         self.target = (self.data_dir / PULLED_FOLDER / self.name) if into is None else into.expanduser().absolute()

@@ -96,10 +96,11 @@ class Tokenizer:
 
     def tokenized(self, text: str) -> TokenizedText:
         """A text and the borders of its tokens, without special ones. Raises InvalidInput if it is no valid Unicode."""
-        if self._lowercases and len(lowered := text.lower()) != len(text):
-            text = lowered  # borders are those of the text that is read
+        read = text.lower() if self._lowercases else text
+        if len(read) != len(text):
+            text = read  # borders are those of the text that is read
         try:
-            encoding = self._tokenizer.encode(text.lower() if self._lowercases else text, add_special_tokens=False)
+            encoding = self._tokenizer.encode(read, add_special_tokens=False)
         except TypeError as error:
             raise InvalidInput("is not valid Unicode: it has half of a surrogate pair.") from error
         return _Spans(text, encoding.offsets)

@@ -33,7 +33,11 @@ def file_version(file: Path) -> str:
 
 def verify(file: Path, sha256: str) -> None:
     """Check that the file has that digest. Raises ConfigError otherwise."""
-    seen = digest_file(file)
+    check_digest(file, digest_file(file), sha256)
+
+
+def check_digest(file: Path, seen: str, sha256: str) -> None:
+    """Check the digest that a file was seen to have. Raises ConfigError if it is not `sha256`."""
     if seen != sha256:
         raise ConfigError([f"model file {file} has SHA-256 {seen}, not {sha256}: restore the right file"])
 
