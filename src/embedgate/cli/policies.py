@@ -161,9 +161,10 @@ def list_templates(
     api_key: options.ApiKey = None,
 ) -> None:
     """List the policies to begin with, or print one. Needs no database."""
-    found = [each for each in _templates(url, api_key) if template in (None, each.id)]
+    there = _templates(url, api_key)
+    found = [each for each in there if template in (None, each.id)]
     if template is not None and not found:
-        near = did_you_mean(template, [each.id for each in _templates(url, api_key)])
+        near = did_you_mean(template, [each.id for each in there])
         raise UnknownEntity(
             f"There is no template {template!r}. {near}`embedgate policies templates` shows them.", param="template"
         )

@@ -22,8 +22,10 @@ _DOLLARS: Json = {"type": "number", "minimum": 0}
 def components(
     settings: Settings, model: Model, openai: DialectErrors, ziri: DialectErrors, more_schemas: Json
 ) -> Json:
-    """The `components` of the document. more_schemas: of the administration API, the
-    smaller dialects and the other kinds of requests, by name."""
+    """The `components` of the document.
+
+    more_schemas: of the administration API, the smaller dialects and the other kinds of requests, by name.
+    """
     return {
         "securitySchemes": {
             "bearer": {
