@@ -32,7 +32,6 @@ import uvloop
 
 from bench import targets, upstream
 from bench.processes import Cores
-from embedgate import config
 from embedgate.server.serve import bind, serve
 from embedgate.wiring import open_gateway
 
@@ -139,13 +138,7 @@ class Where:
 
 
 async def _serve(folder: Path, file: Path, kinds: list[str], requests: int, *, where: bool) -> None:
-    environment = {
-        "EMBEDGATE_DATA_DIR": str(folder / "data"),
-        "EMBEDGATE_CONFIG": str(file),
-        "EMBEDGATE_LOG__LEVEL": "error",
-        "OPENAI_API_KEY": targets.UPSTREAM_KEY,
-    }
-    gateway = await open_gateway(config.load(environment=environment), is_server=True)
+    gateway = await open_gateway(targets.settings_of(folder, file), is_server=True)
     listener = bind("127.0.0.1", 0)
     loop = asyncio.get_running_loop()
     probe, tracer = Probe(), Where()

@@ -33,7 +33,6 @@ import uvloop
 import embedgate
 from bench import targets, upstream
 from bench.processes import Cores
-from embedgate import config
 from embedgate.server.serve import bind, serve
 from embedgate.wiring import open_gateway
 
@@ -144,13 +143,7 @@ def faults(calls: Mapping[Kind, Calls]) -> list[str]:
 
 
 async def _serve(folder: Path, file: Path, requests: int, calls: Mapping[Kind, Calls]) -> None:
-    environment = {
-        "EMBEDGATE_DATA_DIR": str(folder / "data"),
-        "EMBEDGATE_CONFIG": str(file),
-        "EMBEDGATE_LOG__LEVEL": "error",
-        "OPENAI_API_KEY": targets.UPSTREAM_KEY,
-    }
-    gateway = await open_gateway(config.load(environment=environment), is_server=True)
+    gateway = await open_gateway(targets.settings_of(folder, file), is_server=True)
     listener = bind("127.0.0.1", 0)
     loop = asyncio.get_running_loop()
     failures: list[BaseException] = []

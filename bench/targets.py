@@ -17,6 +17,7 @@ import orjson
 from bench import rules, upstream
 from bench.processes import Cores, Program, free_port, program
 from bench.texts import Encoding, Texts, bodies
+from embedgate import config
 from embedgate.core.errors import UpstreamGarbled
 from embedgate.core.vectors import Vectors, from_base64
 from embedgate.core.version import VERSION
@@ -31,6 +32,17 @@ CACHE_SETTING = "cache.enabled"
 BATCHING_SETTING = "providers.<name>.batching"
 UPSTREAM_KEY = "sk-of-the-loopback-upstream"
 _TOLERANCE = 1e-6
+
+
+def settings_of(folder: Path, file: Path) -> config.Loaded:
+    """Settings of a gateway in this process before the upstream. folder: of its data. file: of its other settings."""
+    environment = {
+        "EMBEDGATE_DATA_DIR": str(folder / "data"),
+        "EMBEDGATE_CONFIG": str(file),
+        "EMBEDGATE_LOG__LEVEL": "error",
+        "OPENAI_API_KEY": UPSTREAM_KEY,
+    }
+    return config.load(environment=environment)
 
 
 class WrongAnswer(Exception):
